@@ -1,0 +1,91 @@
+//! Who somebody is: the words that every other module uses for people and their sessions.
+
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64},
+    },
+};
+
+use http::{HeaderName, HeaderValue};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+id! {
+    /// `users.id`, a UUIDv7.
+    UserId
+}
+id! {
+    /// `user_sessions.id`, a UUIDv7: public, where the token is secret.
+    SessionId
+}
+
+/// Who it is: what upstreams are told about a user.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    pub id: UserId,
+    pub email: String,
+    pub email_verified: bool,
+    pub name: String,
+    pub roles: Vec<String>,
+}
+
+/// How a user showed who they are; named as in RFC 8176 where that has a word.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AuthMethod {
+    Password,
+    /// Opened a link that was mailed to them.
+    Email,
+}
+
+impl AuthMethod {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "pwd",
+            Self::Email => "email",
+        }
+    }
+}
+
+/// A live session, with all that the data path needs and nothing to compute.
+#[derive(Debug)]
+pub struct Session {
+    pub id: SessionId,
+    pub identity: Arc<Identity>,
+    /// When the user signed in.
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// From then on a use slides the expiry; `None` for one that is never extended (`rememberMe: false`).
+    pub refresh_at: Option<Timestamp>,
+    /// Somebody is sliding its expiry already.
+    pub extending: AtomicBool,
+    /// When it was last seen, as far as is known here: microseconds, see [`Timestamp::micros`].
+    pub last_seen: AtomicI64,
+    /// The identity headers as they leave for upstreams.
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
+}

@@ -1,0 +1,24 @@
+//! Vestibule: a reverse-proxy auth gateway.
+//!
+//! A connection is accepted in [`server`]; [`server::connection`] finds out what every request has and hands it either
+//! to [`auth`], which serves the auth API, or to [`proxy::handle`], which forwards it to an [`upstream`]. The two never
+//! import each other: what a token means is in [`session`], what is allowed in [`policy`]. [`app`] puts all of it
+//! together. Which module may import which is in `ARCHITECTURE.md`, and kept true by a test.
+//!
+//! | word | means |
+//! |---|---|
+//! | session token | the secret that a client holds |
+//! | token hash | its SHA-256: all that is stored, cached and announced |
+//! | identity | who it is: what upstreams are told |
+//! | credential | what a request carried, proven or not |
+//! | proof | a user showed a method at a time |
+//! | permit | authorisation said yes |
+//! | client, upstream | who called us, whom we call |
+//! | problem | an answer that says no |
+
+pub mod chain;
+pub mod clock;
+pub mod identity;
+pub mod lifecycle;
+pub mod problem;
+pub mod secret;

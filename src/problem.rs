@@ -1,0 +1,254 @@
+//! An answer that says no: one list of codes, one shape.
+//!
+//! Nothing else becomes an error response. The layers' own errors convert *into* a [`Problem`] at the edge, where it
+//! is decided once what the client may learn. Statuses, codes and messages of the auth API are the wire contract's.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:ident, $message:literal;)*) => {
+        /// Why a request was refused. Clients match on [`Code::as_str`].
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// Every code, for the golden list and for documents.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)* }
+            }
+
+            /// What people read, unless the problem has a message of its own.
+            pub const fn message(self) -> &'static str {
+                match self { $(Self::$name => $message,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // The request itself.
+    BadPath = "BAD_PATH", BAD_REQUEST, "The request path is not one that can be routed safely";
+    BadHost = "BAD_HOST", BAD_REQUEST, "The request names no host, or more than one";
+    BadHeader = "BAD_HEADER", BAD_REQUEST, "A request header is not valid";
+    MisdirectedRequest = "MISDIRECTED_REQUEST", MISDIRECTED_REQUEST, "This host is not served here";
+    NotFound = "NOT_FOUND", NOT_FOUND, "There is nothing at this address";
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED, "This method is not allowed here";
+    MethodNotImplemented = "METHOD_NOT_IMPLEMENTED", NOT_IMPLEMENTED, "This method is not known here";
+    ExpectationFailed = "EXPECTATION_FAILED", EXPECTATION_FAILED, "Only Expect: 100-continue can be met";
+    UnsupportedCoding = "UNSUPPORTED_TRANSFER_CODING", NOT_IMPLEMENTED, "Only the chunked transfer coding is known here";
+    BodyTooLarge = "BODY_TOO_LARGE", PAYLOAD_TOO_LARGE, "The request body is larger than allowed here";
+    BodyTimeout = "BODY_TIMEOUT", REQUEST_TIMEOUT, "The request body did not arrive in time";
+    BadBody = "BAD_BODY", BAD_REQUEST, "The request body broke off or is malformed";
+    HeadersTooLarge = "HEADERS_TOO_LARGE", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request headers are larger than allowed";
+
+    // Who asks.
+    Unauthorized = "UNAUTHORIZED", UNAUTHORIZED, "Unauthorized";
+    Forbidden = "FORBIDDEN", FORBIDDEN, "You are signed in, but not allowed to do this";
+    EmailVerificationNeeded = "EMAIL_VERIFICATION_NEEDED", FORBIDDEN, "A verified e-mail address is needed for this";
+    CrossOrigin = "CROSS_ORIGIN", FORBIDDEN, "Requests from other origins are not accepted with a cookie";
+
+    // Upstreams and ourselves.
+    UpstreamUnreachable = "UPSTREAM_UNREACHABLE", BAD_GATEWAY, "The application can't be reached";
+    UpstreamFailed = "UPSTREAM_FAILED", BAD_GATEWAY, "The application broke off its answer";
+    UpstreamTimeout = "UPSTREAM_TIMEOUT", GATEWAY_TIMEOUT, "The application did not answer in time";
+    UpstreamBusy = "UPSTREAM_BUSY", SERVICE_UNAVAILABLE, "The application is at its limit";
+    Unavailable = "SERVICE_UNAVAILABLE", SERVICE_UNAVAILABLE, "The service is not available at the moment";
+    Busy = "TOO_BUSY", SERVICE_UNAVAILABLE, "Too much is going on at the moment";
+    Internal = "INTERNAL_ERROR", INTERNAL_SERVER_ERROR, "Something went wrong here";
+
+    // The auth API; statuses, codes and messages as in the wire contract, section 19.
+    Validation = "VALIDATION_ERROR", BAD_REQUEST, "Invalid input";
+    BadRequest = "BAD_REQUEST", BAD_REQUEST, "Invalid JSON in request body";
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE, "Content-Type is not allowed";
+    FieldNotAllowed = "FIELD_NOT_ALLOWED", BAD_REQUEST, "A field is not allowed to be set";
+    InvalidEmail = "INVALID_EMAIL", BAD_REQUEST, "Invalid email";
+    InvalidEmailOrPassword = "INVALID_EMAIL_OR_PASSWORD", UNAUTHORIZED, "Invalid email or password";
+    PasswordTooShort = "PASSWORD_TOO_SHORT", BAD_REQUEST, "Password too short";
+    PasswordTooLong = "PASSWORD_TOO_LONG", BAD_REQUEST, "Password too long";
+    EmailNotVerified = "EMAIL_NOT_VERIFIED", FORBIDDEN, "Email not verified";
+    UserAlreadyExists = "USER_ALREADY_EXISTS_USE_ANOTHER_EMAIL", UNPROCESSABLE_ENTITY, "User already exists. Use another email.";
+    SignUpDisabled = "EMAIL_PASSWORD_SIGN_UP_DISABLED", BAD_REQUEST, "Email and password sign up is not enabled";
+    BannedUser = "BANNED_USER", FORBIDDEN, "You have been banned from this application. Please contact support if you believe this is an error.";
+    InvalidToken = "INVALID_TOKEN", UNAUTHORIZED, "Invalid token";
+    TokenExpired = "TOKEN_EXPIRED", UNAUTHORIZED, "Token expired";
+    UserNotFound = "USER_NOT_FOUND", UNAUTHORIZED, "User not found";
+    EmailMismatch = "EMAIL_MISMATCH", BAD_REQUEST, "Email mismatch";
+    EmailAlreadyVerified = "EMAIL_ALREADY_VERIFIED", BAD_REQUEST, "Email is already verified";
+    SessionNotFresh = "SESSION_NOT_FRESH", FORBIDDEN, "Session is not fresh";
+    DeferredRefreshOff = "METHOD_NOT_ALLOWED_DEFER_SESSION_REQUIRED", METHOD_NOT_ALLOWED, "POST method requires deferSessionRefresh to be enabled in session config";
+    InvalidOrigin = "INVALID_ORIGIN", FORBIDDEN, "Invalid origin";
+    MissingOrigin = "MISSING_OR_NULL_ORIGIN", FORBIDDEN, "Missing or null Origin";
+    CrossSiteLogin = "CROSS_SITE_NAVIGATION_LOGIN_BLOCKED", FORBIDDEN, "Cross-site navigation login blocked. This request appears to be a CSRF attack.";
+    InvalidCallbackUrl = "INVALID_CALLBACK_URL", FORBIDDEN, "Invalid callbackURL";
+    InvalidRedirectUrl = "INVALID_REDIRECT_URL", FORBIDDEN, "Invalid redirectURL";
+    InvalidErrorCallbackUrl = "INVALID_ERROR_CALLBACK_URL", FORBIDDEN, "Invalid errorCallbackURL";
+    InvalidNewUserCallbackUrl = "INVALID_NEW_USER_CALLBACK_URL", FORBIDDEN, "Invalid newUserCallbackURL";
+}
+
+/// How a problem is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    Json,
+    /// For a browser navigation: a page that a person can read.
+    Html,
+}
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub struct Problem {
+    pub code: Code,
+    message: Option<Cow<'static, str>>,
+    headers: HeaderMap,
+    names_code: bool,
+}
+
+impl Problem {
+    pub fn new(code: Code) -> Self {
+        Self {
+            code,
+            message: None,
+            headers: HeaderMap::new(),
+            names_code: true,
+        }
+    }
+
+    /// Leaves the code out of the body: the wire contract has a few answers without one.
+    #[must_use]
+    pub fn without_code(mut self) -> Self {
+        self.names_code = false;
+        self
+    }
+
+    /// In place of the code's own message.
+    #[must_use]
+    pub fn saying(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Seconds after which trying again makes sense (RFC 9110, 10.2.3).
+    #[must_use]
+    pub fn retry_after(self, seconds: u32) -> Self {
+        self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    pub fn message(&self) -> &str {
+        self.message.as_deref().unwrap_or_else(|| self.code.message())
+    }
+
+    /// The response. `request_id` lets an operator find the log line that tells the rest.
+    pub fn into_response(self, form: Form, request_id: &str) -> Response<Bytes> {
+        let (body, content_type) = match form {
+            Form::Json => (self.json(request_id), "application/json"),
+            Form::Html => (self.html(request_id), "text/html; charset=utf-8"),
+        };
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.code.status();
+        let headers = response.headers_mut();
+        *headers = self.headers;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if form == Form::Html {
+            // The page has one inline style and nothing else: no script, no image, no frame.
+            headers.insert(
+                header::CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+            );
+        }
+        if self.code.status() == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+
+    fn json(&self, request_id: &str) -> String {
+        let message = self.message();
+        let body = if self.names_code {
+            serde_json::json!({ "code": self.code.as_str(), "message": message, "requestId": request_id })
+        } else {
+            serde_json::json!({ "message": message, "requestId": request_id })
+        };
+        body.to_string()
+    }
+
+    fn html(&self, request_id: &str) -> String {
+        let status = self.code.status();
+        let message = escaped(self.message());
+        let request_id = escaped(request_id);
+        format!(
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+             content=\"width=device-width\"><title>{status}</title><style>:root{{color-scheme:light dark}}\
+             body{{font:1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1rem}}\
+             small{{opacity:.6}}</style></head><body><h1>{status}</h1><p>{message}.</p>\
+             <p><small>Request {request_id}</small></p></body></html>"
+        )
+    }
+}
+
+/// Text that is safe between HTML tags and inside quoted attributes.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.trim_end_matches('.').chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            _ => safe.push(c),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_code_is_listed_twice() {
+        let mut names: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn a_page_escapes_what_it_shows() {
+        let page = Problem::new(Code::Validation)
+            .saying("<script>\"'&")
+            .into_response(Form::Html, "<id>");
+        let body = String::from_utf8(page.body().to_vec()).unwrap();
+        assert!(body.contains("&lt;script&gt;&quot;&#39;&amp;") && body.contains("&lt;id&gt;"));
+        assert!(!body.contains("<script>"));
+    }
+
+    #[test]
+    fn a_refusal_says_how_to_authenticate_and_is_never_cached() {
+        let response = Problem::new(Code::Unauthorized).into_response(Form::Json, "r1");
+        assert_eq!(response.status(), 401);
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(body["code"], "UNAUTHORIZED");
+        assert_eq!(body["requestId"], "r1");
+    }
+}
