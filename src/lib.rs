@@ -18,6 +18,7 @@
 
 pub mod chain;
 pub mod clock;
+pub mod config;
 pub mod identity;
 pub mod lifecycle;
 pub mod problem;

@@ -1,0 +1,225 @@
+//! `[auth.session]`: how long people stay signed in, by which cookie, and what is remembered of it.
+
+use std::time::Duration;
+
+use crate::config::{
+    Origin,
+    found::Wrong,
+    kind::{Kind, boolean, choice, integer, parsed},
+    section::Section,
+    server::host_name,
+    units::{duration, nonzero_duration},
+};
+
+#[derive(Clone, Debug)]
+pub struct SessionRules {
+    pub expires_in: Duration,
+    pub refresh_after: Duration,
+    pub fresh_for: Duration,
+    /// 0 = no limit.
+    pub max_per_user: usize,
+    pub cookie: Cookie,
+    pub cache: Cache,
+}
+
+#[derive(Clone, Debug)]
+pub struct Cookie {
+    pub prefix: String,
+    pub same_site: SameSite,
+    pub domain: Option<String>,
+    pub host_prefix: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SameSite {
+    Lax,
+    Strict,
+    None,
+}
+
+#[derive(Clone, Debug)]
+pub struct Cache {
+    pub ttl: Duration,
+    pub capacity: u64,
+}
+
+impl SessionRules {
+    pub(super) fn read(s: &mut Section<'_>, public_url: Option<&Origin>) -> Option<Self> {
+        let expires_in = s
+            .key(
+                "expires_in",
+                "How long a session lasts after its last extension.",
+                nonzero_duration(),
+            )
+            .or("7d");
+        let refresh_after = s
+            .key(
+                "refresh_after",
+                "A session used at this age is extended by `expires_in`; \"0s\": at every use.",
+                duration(),
+            )
+            .or("1d");
+        let fresh_for = s
+            .key(
+                "fresh_for",
+                "How long after sign-in a session counts as fresh; \"0s\": always.",
+                duration(),
+            )
+            .or("1d");
+        let max_per_user = s
+            .key(
+                "max_per_user",
+                "Sessions that a user may have; past it the oldest is revoked. 0 = no limit.",
+                integer(0..=100_000),
+            )
+            .or("0");
+        if let (Some(refresh_after), Some(expires_in)) = (refresh_after, expires_in)
+            && refresh_after > expires_in
+        {
+            s.report(
+                s.wrong("refresh_after", "later than `expires_in`, when the session is gone")
+                    .found(format!("{refresh_after:?}"))
+                    .allowed(format!("at most {expires_in:?}, which means never extended")),
+            );
+        }
+        let cookie = s.section("cookie", "The cookie that carries the session token.", |s| {
+            Cookie::read(s, public_url)
+        });
+        let cache = s.section(
+            "cache",
+            "Sessions that the gateway remembers, so that a request needs no query.",
+            Cache::read,
+        );
+        Some(Self {
+            expires_in: expires_in?,
+            refresh_after: refresh_after?,
+            fresh_for: fresh_for?,
+            max_per_user: max_per_user?,
+            cookie: cookie?,
+            cache: cache?,
+        })
+    }
+}
+
+impl Cookie {
+    fn read(s: &mut Section<'_>, public_url: Option<&Origin>) -> Option<Self> {
+        let prefix = s
+            .key(
+                "prefix",
+                "The cookie is `PREFIX.session_token`; with an https public_url `__Host-` comes before it, or \
+                 `__Secure-` with a domain or without `host_prefix`.",
+                cookie_prefix(),
+            )
+            .or("vestibule");
+        let same_site = s
+            .key(
+                "same_site",
+                "Whether other sites' requests bring the cookie.",
+                choice(&[
+                    ("lax", SameSite::Lax),
+                    ("strict", SameSite::Strict),
+                    ("none", SameSite::None),
+                ]),
+            )
+            .or("lax");
+        let domain = s
+            .key(
+                "domain",
+                "Shares the cookie with every host below this one. Absent: only public_url's own host gets it.",
+                parsed("a domain such as \"example.com\"", |text| {
+                    match text.strip_prefix('.') {
+                        Some(bare) => Err(Wrong::but("browsers ignore the leading dot", bare)),
+                        None => host_name(text),
+                    }
+                }),
+            )
+            .optional("example.com");
+        let host_prefix = s
+            .key(
+                "host_prefix",
+                "Whether an https cookie without a domain is named `__Host-…`, which no other host can set.",
+                boolean(),
+            )
+            .or("true");
+        if same_site == Some(SameSite::None) && public_url.is_some_and(|url| !url.is_https()) {
+            s.report(
+                s.wrong(
+                    "same_site",
+                    "browsers accept it with https only, and `server.public_url` is http",
+                )
+                .found("\"none\"")
+                .allowed("\"lax\" or \"strict\""),
+            );
+        }
+        if let (Some(Some(domain)), Some(public_url)) = (&domain, public_url) {
+            let host = public_url.host();
+            let below = host
+                .strip_suffix(domain.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+            let is_name = domain.contains('.') && matches!(url::Host::parse(domain), Ok(url::Host::Domain(_)));
+            if !below || !is_name {
+                s.report(
+                    s.wrong("domain", "browsers would refuse the cookie")
+                        .found(format!("{domain:?}"))
+                        .allowed(format!("the host of `server.public_url`, {host}, or a domain above it")),
+                );
+            }
+        }
+        if host_prefix == Some(true) && s.has("host_prefix") && s.has("domain") {
+            s.report(
+                s.wrong("host_prefix", "a `__Host-` cookie has no domain, and `domain` is set")
+                    .found("true")
+                    .allowed("false, or no `domain`"),
+            );
+        }
+        Some(Self {
+            prefix: prefix?,
+            same_site: same_site?,
+            domain: domain?,
+            host_prefix: host_prefix?,
+        })
+    }
+}
+
+impl Cache {
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let ttl = s
+            .key(
+                "ttl",
+                "The longest time that a missed revocation can matter.",
+                nonzero_duration(),
+            )
+            .or("10s");
+        let capacity = s
+            .key(
+                "capacity",
+                "Sessions; memory is bounded by it.",
+                integer::<u64>(1..=100_000_000),
+            )
+            .or("100_000");
+        Some(Self {
+            ttl: ttl?,
+            capacity: capacity?,
+        })
+    }
+}
+
+fn cookie_prefix() -> Kind<String> {
+    parsed("letters, digits, `-` and `_`, at most 40", |text| {
+        let plain = text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if text.is_empty() || text.len() > 40 || !plain {
+            return Err("not fit for a cookie's name".into());
+        }
+        let lower = text.to_ascii_lowercase();
+        if let Some(own) = ["__host-", "__secure-"].iter().find(|own| lower.starts_with(**own)) {
+            let rest: String = text.chars().skip(own.len()).collect();
+            return Err(Wrong {
+                problem: "the gateway puts `__Host-` or `__Secure-` before it by itself".to_owned(),
+                nearest: (!rest.is_empty()).then_some(rest),
+            });
+        }
+        Ok(text.to_owned())
+    })
+}

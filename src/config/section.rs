@@ -1,0 +1,407 @@
+//! Reading sections: each key is declared once, and the declaration reads it, documents it and describes it.
+//!
+//! ```text
+//! let ttl = s.key("ttl", "Longest time that a missed revocation can matter.", nonzero_duration()).or("10s");
+//! ```
+//!
+//! reads the key or its default, reports what is wrong with it, and notes name, meaning, type and default for
+//! `config/reference.toml` and `config/schema.json`. When a section has been read, whatever it holds that was not
+//! asked for is an unknown key: nothing can be accepted and ignored.
+//!
+//! A reader goes on after an error, so that all of them come out at once: sections ask for all their keys, and only
+//! then fail if one is missing.
+
+use std::{cell::RefCell, path::Path};
+
+use super::{
+    catalogue::{KeyDoc, Presence, SectionDoc, Step, prefix},
+    error::{ConfigError, Place, nearest},
+    found::Found,
+    kind::Kind,
+    source::{self, Node, Table, Value},
+};
+
+/// What all sections share: the outside world, and the list of what is wrong.
+pub(super) struct Reader<'a> {
+    /// `{ file = "…" }` is relative to it.
+    pub folder: &'a Path,
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    purpose: Purpose,
+    errors: RefCell<Vec<ConfigError>>,
+    unknown: RefCell<Vec<Unknown>>,
+    catalogue: RefCell<Vec<SectionDoc>>,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Purpose {
+    Load,
+    /// Nothing is read; every section is entered once, to hear what it would ask for.
+    Describe,
+}
+
+struct Unknown {
+    error: ConfigError,
+    name: String,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn load(folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self::new(folder, env, Purpose::Load)
+    }
+
+    pub(super) fn describe() -> Self {
+        Self::new(Path::new(""), &|_| None, Purpose::Describe)
+    }
+
+    fn new(folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>, purpose: Purpose) -> Self {
+        Self {
+            folder,
+            env,
+            purpose,
+            errors: RefCell::default(),
+            unknown: RefCell::default(),
+            catalogue: RefCell::default(),
+        }
+    }
+
+    pub(super) fn report(&self, error: ConfigError) {
+        if self.purpose == Purpose::Load {
+            self.errors.borrow_mut().push(error);
+        }
+    }
+
+    /// Reads the whole tree with `read`.
+    pub(super) fn root<T>(&self, table: &Table, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let mut root = Section::new(self, Vec::new(), "", String::new(), Place::Missing, Some(table));
+        let value = read(&mut root);
+        root.finish();
+        value
+    }
+
+    /// What is wrong; empty if nothing is.
+    pub(super) fn into_errors(self) -> Vec<ConfigError> {
+        let catalogue = self.catalogue.into_inner();
+        let mut errors = self.errors.into_inner();
+        errors.extend(self.unknown.into_inner().into_iter().map(|unknown| {
+            let mut error = unknown.error;
+            // Right name, wrong place: only if no slip of the pen explains it.
+            if error.nearest.is_none() {
+                error.nearest = catalogue
+                    .iter()
+                    .filter(|section| section.keys.iter().any(|key| key.name == unknown.name))
+                    .map(|section| format!("{}{}", prefix(&section.path), unknown.name))
+                    .max_by_key(|path| shared(path, &error.key));
+            }
+            error
+        }));
+        errors
+    }
+
+    pub(super) fn into_catalogue(self) -> Vec<SectionDoc> {
+        self.catalogue.into_inner()
+    }
+}
+
+/// How many levels two paths have in common.
+fn shared(a: &str, b: &str) -> usize {
+    a.split('.').zip(b.split('.')).take_while(|(a, b)| a == b).count()
+}
+
+/// One table of the file, or the lack of it.
+pub(super) struct Section<'a> {
+    reader: &'a Reader<'a>,
+    steps: Vec<Step>,
+    /// As errors name it: `auth.session`, `routes[2]`.
+    path: String,
+    place: Place,
+    table: Option<&'a Table>,
+    /// In the catalogue.
+    index: usize,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    fn new(
+        reader: &'a Reader<'a>,
+        steps: Vec<Step>,
+        doc: &'static str,
+        path: String,
+        place: Place,
+        table: Option<&'a Table>,
+    ) -> Self {
+        let mut catalogue = reader.catalogue.borrow_mut();
+        let known = catalogue.iter().position(|section| section.path == steps);
+        let index = known.unwrap_or_else(|| {
+            catalogue.push(SectionDoc {
+                path: steps.clone(),
+                doc,
+                keys: Vec::new(),
+            });
+            catalogue.len() - 1
+        });
+        drop(catalogue);
+        Self {
+            reader,
+            steps,
+            path,
+            place,
+            table,
+            index,
+            known: Vec::new(),
+        }
+    }
+
+    /// Declares a key; [`Key::or`], [`Key::required`] or [`Key::optional`] reads it.
+    pub(super) fn key<T>(&mut self, name: &'static str, doc: &'static str, kind: Kind<T>) -> Key<'_, 'a, T> {
+        self.known.push(name);
+        Key {
+            section: self,
+            name,
+            doc,
+            kind,
+        }
+    }
+
+    /// Reads the table `name`; an absent one is read as an empty one.
+    pub(super) fn section<T>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        read: impl FnOnce(&mut Section<'a>) -> T,
+    ) -> T {
+        self.known.push(name);
+        let node = self.entry(name).map(|entry| &entry.node);
+        let place = node.map_or_else(|| self.place.clone(), |node| node.place.clone());
+        let table = node.and_then(|node| self.expect_table(node, &self.path_of(name), "a table"));
+        let mut section = Section::new(
+            self.reader,
+            self.below(&[Step::Key(name)]),
+            doc,
+            self.path_of(name),
+            place,
+            table,
+        );
+        let value = read(&mut section);
+        section.finish();
+        value
+    }
+
+    /// Reads each table of `name`, whose names the user chose; `example` is the one that documents show.
+    pub(super) fn named<T>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        example: &'static str,
+        mut read: impl FnMut(&mut Section<'a>, &str) -> T,
+    ) -> Vec<T> {
+        self.known.push(name);
+        let steps = self.below(&[Step::Key(name), Step::Named(example)]);
+        let path = self.path_of(name);
+        if self.reader.purpose == Purpose::Describe {
+            let mut section = Section::new(self.reader, steps, doc, path, Place::Missing, None);
+            return vec![read(&mut section, example)];
+        }
+        let Some(entry) = self.entry(name) else {
+            return Vec::new();
+        };
+        let Some(tables) = self.expect_table(&entry.node, &path, "tables with names of your choosing") else {
+            return Vec::new();
+        };
+        let read_one = |entry: &'a source::Entry| {
+            let path = format!("{path}.{}", entry.name);
+            let table = self.expect_table(&entry.node, &path, "a table")?;
+            let place = entry.node.place.clone();
+            let mut section = Section::new(self.reader, steps.clone(), doc, path, place, Some(table));
+            let value = read(&mut section, &entry.name);
+            section.finish();
+            Some(value)
+        };
+        tables.entries.iter().filter_map(read_one).collect()
+    }
+
+    /// Reads each table of the array `name`.
+    pub(super) fn items<T>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        mut read: impl FnMut(&mut Section<'a>) -> T,
+    ) -> Vec<T> {
+        self.known.push(name);
+        let steps = self.below(&[Step::Key(name), Step::Item]);
+        let path = self.path_of(name);
+        if self.reader.purpose == Purpose::Describe {
+            return vec![read(&mut Section::new(
+                self.reader,
+                steps,
+                doc,
+                path,
+                Place::Missing,
+                None,
+            ))];
+        }
+        let Some(entry) = self.entry(name) else {
+            return Vec::new();
+        };
+        let Value::List(items) = &entry.node.value else {
+            let error = ConfigError::new(entry.node.place.clone(), path, "wrong type")
+                .found(entry.node.value.kind())
+                .allowed(format!(
+                    "tables headed [[{name}]]; from outside of the file all of them at once, as a TOML array"
+                ));
+            self.reader.report(error);
+            return Vec::new();
+        };
+        let read_one = |(index, node): (usize, &'a Node)| {
+            let path = format!("{path}[{index}]");
+            let table = self.expect_table(node, &path, "a table")?;
+            let mut section = Section::new(self.reader, steps.clone(), doc, path, node.place.clone(), Some(table));
+            let value = read(&mut section);
+            section.finish();
+            Some(value)
+        };
+        items.iter().enumerate().filter_map(read_one).collect()
+    }
+
+    /// Whether the key was written, rather than left to its default.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
+    /// Where the section begins.
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// As errors name the section.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// An error about the value of `name`, for rules that look at more than one.
+    pub(super) fn wrong(&self, name: &str, problem: impl Into<String>) -> ConfigError {
+        let place = match self.entry(name) {
+            Some(entry) => entry.node.place.clone(),
+            None => self.place.clone(),
+        };
+        ConfigError::new(place, self.path_of(name), problem)
+    }
+
+    pub(super) fn report(&self, error: ConfigError) {
+        self.reader.report(error);
+    }
+
+    /// Reports whatever is left in the table.
+    fn finish(self) {
+        let Some(table) = self.table else { return };
+        for entry in &table.entries {
+            if self.known.contains(&entry.name.as_str()) {
+                continue;
+            }
+            let error = ConfigError::new(entry.place.clone(), self.path_of(&entry.name), "unknown key")
+                .allowed(self.known.join(", "))
+                .nearest(nearest(&entry.name, self.known.iter().copied()));
+            self.reader.unknown.borrow_mut().push(Unknown {
+                error,
+                name: entry.name.clone(),
+            });
+        }
+    }
+
+    fn entry(&self, name: &str) -> Option<&'a source::Entry> {
+        self.table.and_then(|table| table.get(name))
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    fn below(&self, steps: &[Step]) -> Vec<Step> {
+        [&self.steps, steps].concat()
+    }
+
+    fn expect_table(&self, node: &'a Node, path: &str, allowed: &str) -> Option<&'a Table> {
+        if let Value::Table(table) = &node.value {
+            return Some(table);
+        }
+        let error = ConfigError::new(node.place.clone(), path, "wrong type")
+            .found(node.value.kind())
+            .allowed(allowed);
+        self.reader.report(error);
+        None
+    }
+}
+
+/// A declared key, about to be read.
+#[must_use = "say what absence means"]
+pub(super) struct Key<'s, 'a, T> {
+    section: &'s mut Section<'a>,
+    name: &'static str,
+    doc: &'static str,
+    kind: Kind<T>,
+}
+
+impl<T> Key<'_, '_, T> {
+    /// Absent, it is `default`: TOML, or else the string as it stands.
+    pub(super) fn or(self, default: &'static str) -> Option<T> {
+        self.note(Presence::Default(default));
+        if self.section.reader.purpose == Purpose::Describe {
+            return None;
+        }
+        match self.section.entry(self.name) {
+            Some(entry) => self.read(&entry.node),
+            None => self.read(&source::loose(default, &Place::Default)),
+        }
+    }
+
+    /// It has to be there.
+    pub(super) fn required(self, example: &'static str) -> Option<T> {
+        self.note(Presence::Required(example));
+        if let Some(entry) = self.section.entry(self.name) {
+            return self.read(&entry.node);
+        }
+        let error = self
+            .section
+            .wrong(self.name, "missing")
+            .allowed(self.kind.allowed.clone());
+        self.section.report(error);
+        None
+    }
+
+    /// It may be absent: `Some(None)`.
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is wrong or right, the inner one absent or there"
+    )]
+    pub(super) fn optional(self, example: &'static str) -> Option<Option<T>> {
+        self.note(Presence::Optional(example));
+        match self.section.entry(self.name) {
+            Some(entry) => self.read(&entry.node).map(Some),
+            None => Some(None),
+        }
+    }
+
+    fn read(&self, node: &Node) -> Option<T> {
+        let key = self.section.path_of(self.name);
+        self.kind.read(&Found::new(self.section.reader, key, node))
+    }
+
+    fn note(&self, presence: Presence) {
+        let section = &self.section;
+        let mut catalogue = section.reader.catalogue.borrow_mut();
+        if let Some(keys) = catalogue.get_mut(section.index).map(|section| &mut section.keys)
+            && !keys.iter().any(|key| key.name == self.name)
+        {
+            keys.push(KeyDoc {
+                name: self.name,
+                doc: self.doc,
+                allowed: self.kind.allowed.clone(),
+                schema: self.kind.schema.clone(),
+                presence,
+            });
+        }
+    }
+}

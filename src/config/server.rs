@@ -1,0 +1,401 @@
+//! `[server]`, `[admin]` and `[log]`: where the gateway listens, whom it believes, what it bears.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    Facts, Origin,
+    error::nearest,
+    found::Wrong,
+    kind::{Kind, choice, integer, list, one_or_more, parsed},
+    section::Section,
+    units::{duration, nonzero_duration, size},
+};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+/// 1 PiB: more can't be meant.
+const MAX_BODY: u64 = 1 << 50;
+
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: Vec<SocketAddr>,
+    pub public_url: Origin,
+    pub trusted_proxies: Vec<IpNet>,
+    /// Runtimes that serve traffic, one thread each; never zero here (0 in the file means one per core).
+    pub workers: NonZeroUsize,
+    pub max_connections: usize,
+    pub max_header_bytes: usize,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub max_body: u64,
+    pub shutdown_grace: Duration,
+    pub drain_delay: Duration,
+    /// Host names served besides `public_url`'s and the routes', lower case; `*` = any.
+    pub hosts: Vec<String>,
+    pub body_timeout: Duration,
+    /// Bytes per second, demanded of a body once it has lasted 10 s.
+    pub min_body_rate: u64,
+    pub max_tunnels: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub format: LogFormat,
+    /// In the syntax of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+impl Server {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a list of keys: splitting it would hide some of them"
+    )]
+    pub(super) fn read(s: &mut Section<'_>, facts: &mut Facts) -> Option<Self> {
+        let listen = s
+            .key(
+                "listen",
+                "Where the gateway takes connections; several: an array.",
+                one_or_more(socket_addr),
+            )
+            .or("0.0.0.0:8080");
+        let public_url = s
+            .key(
+                "public_url",
+                "The origin that browsers see. Links, redirects, cookies and origin checks come from it, never from a \
+                 request's Host.",
+                public_url(),
+            )
+            .required("https://app.example.com");
+        let trusted_proxies = s
+            .key(
+                "trusted_proxies",
+                "Whose X-Forwarded-For, -Proto and -Host are believed, such as [\"10.0.0.0/8\"]. From anyone else they \
+                 are removed.",
+                list(network()),
+            )
+            .or("[]");
+        let hosts = s
+            .key(
+                "hosts",
+                "Host names served besides public_url's and the routes'; \"*\" = any.",
+                list(served_host()),
+            )
+            .or("[]");
+        let workers = s
+            .key(
+                "workers",
+                "Threads that serve traffic; 0 = one per core.",
+                one_per_core(),
+            )
+            .or("0");
+        let max_connections = s
+            .key(
+                "max_connections",
+                "Open connections; past it, new ones wait in the kernel's backlog.",
+                integer(1..=10_000_000),
+            )
+            .or("10_000");
+        let max_tunnels = s
+            .key(
+                "max_tunnels",
+                "Open WebSockets and other upgrades; past it: 503.",
+                integer(0..=10_000_000),
+            )
+            .or("5_000");
+        let max_header_bytes = s
+            .key(
+                "max_header_bytes",
+                "The largest request head; past it: 431.",
+                // The HTTP parser needs 8 KiB; beyond 16 MiB nobody means it.
+                size(8 * KIB..=16 * MIB).map(|size| usize::try_from(size).unwrap_or(usize::MAX)),
+            )
+            .or("32KiB");
+        let max_body = s
+            .key(
+                "max_body",
+                "The largest request body; a route may change it. Past it: 413.",
+                body_size(),
+            )
+            .or("100MiB");
+        let header_timeout = s
+            .key(
+                "header_timeout",
+                "How long a client may take to send a request head.",
+                nonzero_duration(),
+            )
+            .or("10s");
+        let body_timeout = s
+            .key("body_timeout", "How long a request body may pause.", nonzero_duration())
+            .or("30s");
+        let min_body_rate = s
+            .key(
+                "min_body_rate",
+                "Bytes per second that a request body must make once it has lasted 10 s; \"0B\" = no minimum.",
+                body_size(),
+            )
+            .or("1KiB");
+        let idle_timeout = s
+            .key(
+                "idle_timeout",
+                "How long a client's connection is kept between requests.",
+                nonzero_duration(),
+            )
+            .or("75s");
+        let drain_delay = s
+            .key(
+                "drain_delay",
+                "At the end, how long the gateway says it is not ready before its listeners close.",
+                duration(),
+            )
+            .or("3s");
+        let shutdown_grace = s
+            .key(
+                "shutdown_grace",
+                "Then, how long requests in flight may take to finish.",
+                duration(),
+            )
+            .or("30s");
+        if let Some(listen) = &listen {
+            report_clashes(s, listen);
+        }
+        facts.listen.clone_from(&listen);
+        facts.public_url.clone_from(&public_url);
+        Some(Self {
+            listen: listen?,
+            public_url: public_url?,
+            trusted_proxies: trusted_proxies?,
+            workers: workers?,
+            max_connections: max_connections?,
+            max_header_bytes: max_header_bytes?,
+            header_timeout: header_timeout?,
+            idle_timeout: idle_timeout?,
+            max_body: max_body?,
+            shutdown_grace: shutdown_grace?,
+            drain_delay: drain_delay?,
+            hosts: hosts?,
+            body_timeout: body_timeout?,
+            min_body_rate: min_body_rate?,
+            max_tunnels: max_tunnels?,
+        })
+    }
+}
+
+impl Admin {
+    pub(super) fn read(s: &mut Section<'_>, facts: &Facts) -> Option<Self> {
+        let listen = s
+            .key(
+                "listen",
+                "Where health, readiness and metrics are served. Keep it away from the public.",
+                socket_addr(),
+            )
+            .or("127.0.0.1:9901");
+        if let (Some(listen), Some(taken)) = (listen, &facts.listen)
+            && let Some(other) = taken.iter().find(|other| clash(listen, **other))
+        {
+            s.report(
+                s.wrong("listen", format!("clashes with `server.listen`, which has {other}"))
+                    .found(listen.to_string())
+                    .allowed("an address and port of its own"),
+            );
+        }
+        Some(Self { listen: listen? })
+    }
+}
+
+impl Log {
+    pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
+        let format = s
+            .key(
+                "format",
+                "One JSON object per line for machines, or text for people.",
+                choice(&[("json", LogFormat::Json), ("text", LogFormat::Text)]),
+            )
+            .or("json");
+        let level = s
+            .key(
+                "level",
+                "What is logged; for single modules too: \"info,vestibule::mail=debug\".",
+                log_level(),
+            )
+            .or("info");
+        Some(Self {
+            format: format?,
+            level: level?,
+        })
+    }
+}
+
+/// `"127.0.0.1:8080"`. Names are not looked up: what they stand for may change under the gateway.
+fn socket_addr() -> Kind<SocketAddr> {
+    parsed(
+        "an IP address and port such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
+        |text| {
+            if let Ok(addr) = text.parse() {
+                return Ok(addr);
+            }
+            let problem = "not an IP address and port";
+            let port = text.rsplit_once(':').map_or(text, |(_, port)| port);
+            let Ok(port) = port.parse::<u16>() else {
+                return Err(problem.into());
+            };
+            let addr = if text.starts_with("localhost") {
+                "127.0.0.1"
+            } else {
+                "0.0.0.0"
+            };
+            Err(Wrong::but(problem, format!("{addr}:{port}")))
+        },
+    )
+}
+
+fn public_url() -> Kind<Origin> {
+    parsed(
+        "an origin such as \"https://app.example.com\": scheme, host, perhaps a port; http only for this machine",
+        |text| {
+            let Some(origin) = Origin::parse(text) else {
+                let cut = url::Url::parse(text).ok().and_then(|url| Origin::of(&url));
+                return Err(Wrong {
+                    problem: "not an origin".to_owned(),
+                    nearest: cut.map(|origin| origin.as_str().to_owned()),
+                });
+            };
+            if !origin.is_https() && !origin.is_loopback() {
+                return Err("plain http beyond this machine: if TLS ends in front of the gateway, \
+                     the https URL that browsers see belongs here"
+                    .into());
+            }
+            Ok(origin)
+        },
+    )
+}
+
+fn network() -> Kind<IpNet> {
+    parsed("a network such as \"10.0.0.0/8\", or one address", |text| {
+        let net = match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
+            (Ok(net), _) => net,
+            (_, Ok(addr)) => IpNet::from(addr),
+            _ => return Err("not a network".into()),
+        };
+        if net.prefix_len() == 0 {
+            return Err("trusts everybody: any client could say who it is; list your proxies".into());
+        }
+        if net.trunc() != net {
+            return Err(Wrong::but("bits are set behind the prefix", net.trunc().to_string()));
+        }
+        Ok(net)
+    })
+}
+
+fn served_host() -> Kind<String> {
+    parsed(
+        "a host name such as \"app.example.com\", without a port; or \"*\"",
+        |text| {
+            if text == "*" {
+                return Ok(text.to_owned());
+            }
+            host_name(text)
+        },
+    )
+}
+
+/// A host as `Host` headers are compared with: lower case, in ASCII, without port or final dot.
+pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
+    let without_port = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let parsed = |text: &str| url::Host::parse(text).ok().map(|host| host.to_string());
+    let plain = parsed(text).map(|host| host.trim_end_matches('.').to_owned());
+    match plain {
+        Some(host) if host.is_empty() => Err("not a host name".into()),
+        Some(host) if host == text => Ok(host),
+        Some(host) => Err(Wrong::but("not written as hosts are compared", host)),
+        None => Err(Wrong {
+            problem: "not a host name".to_owned(),
+            nearest: without_port
+                .split([':', '/'])
+                .next()
+                .filter(|host| *host != text)
+                .and_then(parsed),
+        }),
+    }
+}
+
+/// A number of threads; 0 in the file is what the machine has.
+pub(super) fn one_per_core() -> Kind<NonZeroUsize> {
+    integer::<usize>(0..=1024).map(|count| {
+        NonZeroUsize::new(count)
+            .or_else(|| std::thread::available_parallelism().ok())
+            .unwrap_or(NonZeroUsize::MIN)
+    })
+}
+
+pub(super) fn body_size() -> Kind<u64> {
+    size(0..=MAX_BODY)
+}
+
+fn log_level() -> Kind<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    parsed(
+        "\"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"; for a module: \"info,vestibule::mail=debug\"",
+        |text| {
+            // To the filter a misspelt level is the name of a module.
+            let level = |word: &str| LEVELS.contains(&word.to_ascii_lowercase().as_str());
+            for directive in text.split(',') {
+                let word = match directive.rsplit_once('=') {
+                    Some((_, level)) => level,
+                    None if directive.contains('[') => continue,
+                    None => directive,
+                };
+                if !level(word.trim()) {
+                    return Err(Wrong {
+                        problem: "not a level".to_owned(),
+                        nearest: nearest(word.trim(), LEVELS),
+                    });
+                }
+            }
+            match tracing_subscriber::EnvFilter::builder().parse(text) {
+                Ok(_) => Ok(text.to_owned()),
+                Err(_) => Err("not a filter".into()),
+            }
+        },
+    )
+}
+
+fn report_clashes(s: &Section<'_>, listen: &[SocketAddr]) {
+    for (index, addr) in listen.iter().enumerate() {
+        if let Some(other) = listen.iter().take(index).find(|other| clash(*addr, **other)) {
+            let problem = if addr == other {
+                "listed twice".to_owned()
+            } else {
+                format!("clashes with {other}")
+            };
+            s.report(
+                s.wrong("listen", problem)
+                    .found(addr.to_string())
+                    .allowed("each address once"),
+            );
+        }
+    }
+}
+
+/// Whether connections to one could arrive at the other. Port 0 is a new one each time.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let (ip, other) = (a.ip(), b.ip());
+    let same_ip = ip == other || (ip.is_ipv4() == other.is_ipv4() && (ip.is_unspecified() || other.is_unspecified()));
+    a.port() != 0 && a.port() == b.port() && same_ip
+}

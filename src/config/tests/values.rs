@@ -1,0 +1,190 @@
+//! Values, key by key.
+
+use super::*;
+
+/// One wrong value each: which key is blamed, and what is suggested.
+#[test]
+fn values_that_would_do_harm_are_refused() {
+    for (section, key, value, nearest) in [
+        ("server", "listen", "'localhost:8080'", Some("127.0.0.1:8080")),
+        ("server", "listen", "':8080'", Some("0.0.0.0:8080")),
+        ("server", "listen", "['1.2.3.4:80', '0.0.0.0:80']", None),
+        ("server", "listen", "[]", None),
+        ("server", "listen", "'127.0.0.1:9901'", None),
+        (
+            "server",
+            "public_url",
+            "'https://app.example.com/app'",
+            Some("https://app.example.com"),
+        ),
+        ("server", "public_url", "'app.example.com'", None),
+        ("server", "public_url", "'http://app.example.com'", None),
+        ("server", "trusted_proxies", "['0.0.0.0/0']", None),
+        ("server", "trusted_proxies", "['::/0']", None),
+        ("server", "trusted_proxies", "['10.1.2.3/8']", Some("10.0.0.0/8")),
+        ("server", "hosts", "['App.Example.com']", Some("app.example.com")),
+        ("server", "hosts", "['app.example.com:80']", Some("app.example.com")),
+        (
+            "server",
+            "hosts",
+            "['https://app.example.com/']",
+            Some("app.example.com"),
+        ),
+        ("server", "max_header_bytes", "'4KiB'", None),
+        ("server", "max_body", "1048576", Some("\"1048576B\"")),
+        ("server", "max_body", "'1048576'", Some("1048576B")),
+        ("server", "max_body", "'1 parsec'", None),
+        ("server", "header_timeout", "'0s'", None),
+        ("server", "header_timeout", "30", Some("\"30s\"")),
+        ("server", "header_timeout", "'1 month'", None),
+        ("server", "header_timeout", "'-1s'", None),
+        ("server", "header_timeout", "'1s ago'", None),
+        ("server", "header_timeout", "'100000d'", None),
+        ("server", "workers", "-1", None),
+        ("server", "max_connections", "0", None),
+        ("server", "max_connections", "99999999999999999999", None),
+        ("log", "level", "'inof'", Some("info")),
+        ("log", "level", "'info,vestibule=loud'", None),
+        ("log", "format", "'JSON'", Some("json")),
+        ("database", "schema", "'Auth'", Some("auth")),
+        ("database", "schema", "'auth; drop'", None),
+        ("database", "schema", "'pg_auth'", None),
+        ("database", "acquire_timeout", "'0s'", None),
+        ("database", "url", "'mysql://x'", None),
+        ("auth", "base_path", "'/'", None),
+        ("auth", "base_path", "'/api/auth/'", Some("/api/auth")),
+        ("auth", "base_path", "'api/auth'", Some("/api/auth")),
+        ("auth", "base_path", "'/api//auth'", Some("/api/auth")),
+        ("auth", "base_path", "'/api/*'", None),
+        ("auth", "secret", "[]", None),
+        ("auth", "sign_up", "'true'", Some("true")),
+        ("auth", "trusted_origins", "['https://*.com']", None),
+        ("auth", "trusted_origins", "['https://*example.com']", None),
+        ("auth", "trusted_origins", "['https://*']", None),
+        (
+            "auth",
+            "trusted_origins",
+            "['app.example.com']",
+            Some("https://app.example.com"),
+        ),
+        ("auth", "trusted_origins", "['javascript://']", None),
+        ("auth", "trusted_origins", "['https://a.example/path']", None),
+        ("auth.pages", "sign_in", "'//evil.example'", None),
+        ("auth.pages", "sign_in", "'https://evil.example/sign-in'", None),
+        ("auth.password", "min_length", "200", None),
+        ("auth.password.argon2", "memory", "'19MB'", Some("18555KiB")),
+        ("auth.password.argon2", "parallelism", "0", None),
+        ("auth.session", "refresh_after", "'8d'", None),
+        ("auth.session.cache", "ttl", "'0s'", None),
+        ("auth.session.cookie", "prefix", "'__Host-app'", Some("app")),
+        ("auth.session.cookie", "prefix", "'a b'", None),
+        ("auth.session.cookie", "domain", "'other.example'", None),
+        ("auth.session.cookie", "domain", "'com'", None),
+        ("auth.session.cookie", "domain", "'.example.com'", Some("example.com")),
+        ("mail", "smtp", "'mail.example.com:25'", None),
+        ("mail", "smtp", "'smtp://user@mail.example.com'", None),
+        ("mail", "from", "'Example'", None),
+        ("identity", "preset", "'x-users'", Some("x-user")),
+        ("identity", "user_id", "'Cookie'", None),
+        ("identity", "user_id", "'X User'", None),
+        ("identity", "user_id", "'X_User.Email'", None),
+        ("identity", "user_id", "true", None),
+        (
+            "upstreams.api",
+            "endpoints",
+            "'127.0.0.1:8000'",
+            Some("http://127.0.0.1:8000"),
+        ),
+        (
+            "upstreams.api",
+            "endpoints",
+            "'http://app:8000/api'",
+            Some("http://app:8000"),
+        ),
+        ("upstreams.api", "endpoints", "'https://app'", None),
+        ("upstreams.api", "endpoints", "'unix:/run/app'", None),
+        ("upstreams.api", "max_connections", "0", None),
+        ("upstreams.Api", "endpoints", "'http://app'", None),
+    ] {
+        let errors = refused(&set(section, key, value));
+        assert_eq!(errors.iter().count(), 1, "{section}.{key} = {value}\n{errors}");
+        let error = errors.iter().next().unwrap();
+        assert!(
+            error.key.starts_with(section.split('.').next().unwrap()) || error.key == "admin.listen",
+            "{errors}"
+        );
+        assert_eq!(error.nearest.as_deref(), nearest, "{section}.{key} = {value}\n{errors}");
+    }
+}
+
+#[test]
+fn values_that_are_fine_are_taken() {
+    for (section, key, value) in [
+        (
+            "server",
+            "listen",
+            "['0.0.0.0:80', '[::]:80', '127.0.0.1:0', '127.0.0.1:0']",
+        ),
+        ("server", "public_url", "'http://localhost:8080'"),
+        ("server", "public_url", "'http://[::1]:8080/'"),
+        ("server", "trusted_proxies", "['10.0.0.0/8', '192.0.2.1', 'fd00::/8']"),
+        ("server", "hosts", "['*', 'a.example', '127.0.0.1', '[::1]']"),
+        ("server", "drain_delay", "'0s'"),
+        ("server", "idle_timeout", "'1h 30m'"),
+        ("server", "min_body_rate", "'0B'"),
+        ("server", "max_body", "'1.5 GiB'"),
+        ("log", "level", "'info,vestibule::mail=debug,hyper=off'"),
+        ("log", "level", "'INFO'"),
+        ("database", "url", "'host=/run/postgresql user=app dbname=app'"),
+        (
+            "auth",
+            "trusted_origins",
+            "['https://*.example.com', 'http://localhost:*', 'myapp://', 'myapp://host/x', 'https://pr-?.a.example']",
+        ),
+        ("auth.pages", "sign_in", "'/sign-in'"),
+        ("auth.pages", "sign_in", "'https://app.example.com/sign-in'"),
+        ("auth.session", "fresh_for", "'0s'"),
+        ("auth.session", "refresh_after", "'7d'"),
+        ("auth.session.cookie", "domain", "'example.com'"),
+        ("auth.session.cookie", "same_site", "'none'"),
+        ("auth.password.argon2", "memory", "'64KiB'"),
+        ("mail", "smtp", "'smtp://[::1]:2525'"),
+        ("mail", "from", "'Vestibule <no-reply@localhost>'"),
+        ("identity", "user_id", "'X-My-User'"),
+        ("identity", "name", "false"),
+        ("identity", "preset", "'remote-user'"),
+        (
+            "upstreams.api",
+            "endpoints",
+            "['http://app', 'http://[::1]:8000', 'http://10.0.0.1:80/']",
+        ),
+    ] {
+        let text = set(section, key, value);
+        if let Err(errors) = parse(&text, "gateway.toml", &environment) {
+            panic!("{section}.{key} = {value}\n{errors}");
+        }
+    }
+}
+
+#[test]
+fn presets_and_names_of_ones_own_make_the_headers() {
+    let config = loaded(&plus(
+        "[identity]\npreset = 'remote-user'\nuser_id = 'X-Me'\nname = false\nsession_id = 'X-S'\n",
+    ));
+    let names = &config.identity.names;
+    assert_eq!(names.user_id.as_ref().unwrap(), "x-me");
+    assert_eq!(names.email.as_ref().unwrap(), "remote-email");
+    assert_eq!(names.roles.as_ref().unwrap(), "remote-groups");
+    assert_eq!(names.session_id.as_ref().unwrap(), "x-s");
+    assert_eq!((&names.name, &names.auth_time), (&None, &None));
+}
+
+#[test]
+fn a_host_prefix_with_a_domain_is_a_contradiction() {
+    let error = only_error("[auth.session.cookie]\ndomain = 'example.com'\nhost_prefix = true\n");
+    assert_eq!(error.key, "auth.session.cookie.host_prefix");
+    loaded(&plus(
+        "[auth.session.cookie]\ndomain = 'example.com'\nhost_prefix = false\n",
+    ));
+    loaded(&plus("[auth.session.cookie]\ndomain = 'example.com'\n"));
+}
