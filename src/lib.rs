@@ -19,7 +19,9 @@
 pub mod chain;
 pub mod clock;
 pub mod config;
+pub mod db;
 pub mod identity;
 pub mod lifecycle;
 pub mod problem;
 pub mod secret;
+pub mod telemetry;

@@ -1,0 +1,252 @@
+//! `one_time_tokens`: what travels in mails, stored as hashes, each for one purpose.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{DbError, Params, Query, column};
+use crate::{
+    clock::Timestamp,
+    identity::UserId,
+    secret::{OneTimeToken, Purpose, Secret, TokenHash},
+};
+
+/// A token to be issued.
+#[derive(Debug)]
+pub struct Issue<'a> {
+    pub user: UserId,
+    /// The address that the mail goes to.
+    pub email: &'a str,
+    /// The mark of the browser that asked.
+    pub browser: Option<TokenHash>,
+    /// What was asked for in a sign-up that was made in that browser.
+    pub sign_up: Option<&'a SignUp>,
+    pub expires_at: Timestamp,
+}
+
+/// What somebody asked for who signed up: in force once the link is opened.
+#[derive(Clone, Debug)]
+pub struct SignUp {
+    pub name: String,
+    pub password_hash: Secret<String>,
+}
+
+impl SignUp {
+    fn from_row(query: &Query, row: &Row) -> Result<Option<Self>, DbError> {
+        let name: Option<String> = column(query, row, "name")?;
+        let password_hash: Option<String> = column(query, row, "password_hash")?;
+        Ok(name.zip(password_hash).map(|(name, hash)| Self {
+            name,
+            password_hash: Secret::new(hash),
+        }))
+    }
+}
+
+/// A new token.
+pub const INSERT: Query = Query {
+    name: "one_time_tokens.insert",
+    sql: "
+        INSERT INTO one_time_tokens (token_hash, purpose, user_id, email, browser_hash, name, password_hash, created_at,
+            expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ",
+};
+
+pub async fn insert<P: Purpose>(
+    client: &impl GenericClient,
+    token: &OneTimeToken<P>,
+    issue: &Issue<'_>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let hash = token.hash();
+    let browser = issue.browser.as_ref().map(|hash| hash.as_bytes().as_slice());
+    let name = issue.sign_up.map(|sign_up| sign_up.name.as_str());
+    let password_hash = issue.sign_up.map(|sign_up| sign_up.password_hash.expose().as_str());
+    INSERT
+        .run(
+            client,
+            &[
+                &hash.as_bytes().as_slice(),
+                &P::NAME,
+                &issue.user.0,
+                &issue.email,
+                &browser,
+                &name,
+                &password_hash,
+                &now,
+                &issue.expires_at,
+            ],
+        )
+        .await
+        .map(drop)
+}
+
+/// A token that exists, whatever has become of it.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// `None`: the user is gone.
+    pub user: Option<UserId>,
+    pub email: String,
+    pub browser: Option<TokenHash>,
+    pub sign_up: Option<SignUp>,
+    pub expires_at: Timestamp,
+}
+
+/// A token by its hash, if it has this purpose. Answered by the primary key.
+///
+/// Not locked: what must happen but once is decided by [`CONSUME`], and whoever locks does so from the user down.
+pub const FIND: Query = Query {
+    name: "one_time_tokens.find",
+    sql: "
+        SELECT user_id, email, browser_hash, name, password_hash, expires_at
+        FROM one_time_tokens
+        WHERE token_hash = $1 AND purpose = $2
+    ",
+};
+
+pub async fn find<P: Purpose>(client: &impl GenericClient, token: &OneTimeToken<P>) -> Result<Option<Issued>, DbError> {
+    let hash = token.hash();
+    let Some(row) = FIND.row(client, &[&hash.as_bytes().as_slice(), &P::NAME]).await? else {
+        return Ok(None);
+    };
+    let user: Option<Uuid> = column(&FIND, &row, "user_id")?;
+    let browser: Option<&[u8]> = column(&FIND, &row, "browser_hash")?;
+    Ok(Some(Issued {
+        user: user.map(UserId),
+        email: column(&FIND, &row, "email")?,
+        browser: browser
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(TokenHash::from_bytes),
+        sign_up: SignUp::from_row(&FIND, &row)?,
+        expires_at: column(&FIND, &row, "expires_at")?,
+    }))
+}
+
+/// What was asked for in the latest sign-up from a browser. Answered by `one_time_tokens_user_id_idx`.
+pub const SIGN_UP_OF: Query = Query {
+    name: "one_time_tokens.sign_up_of",
+    sql: "
+        SELECT name, password_hash
+        FROM one_time_tokens
+        WHERE user_id = $1 AND purpose = $2 AND browser_hash = $3 AND password_hash IS NOT NULL
+        ORDER BY created_at DESC
+        LIMIT 1
+    ",
+};
+
+/// `None` if nobody signed up in that browser, or too long ago to be on record.
+pub async fn sign_up_of<P: Purpose>(
+    client: &impl GenericClient,
+    user: UserId,
+    browser: &TokenHash,
+) -> Result<Option<SignUp>, DbError> {
+    let params: Params<'_> = &[&user.0, &P::NAME, &browser.as_bytes().as_slice()];
+    let Some(row) = SIGN_UP_OF.row(client, params).await? else {
+        return Ok(None);
+    };
+    SignUp::from_row(&SIGN_UP_OF, &row)
+}
+
+/// Whether other people's sign-ups for a user are on record. Each has its own hash, since hashes are salted; those of
+/// the browser that made the one in question are its own. Answered by `one_time_tokens_user_id_idx`.
+pub const HAS_RIVALS: Query = Query {
+    name: "one_time_tokens.has_rivals",
+    sql: "
+        SELECT 1
+        FROM one_time_tokens
+        WHERE user_id = $1 AND purpose = $2 AND consumed_at IS NULL AND expires_at > $5
+            AND password_hash IS NOT NULL AND password_hash IS DISTINCT FROM $3
+            AND browser_hash IS DISTINCT FROM $4
+        LIMIT 1
+    ",
+};
+
+/// Whether a sign-up with a hash other than `hash`, made in another browser than `browser`, has a link that is good
+/// after `since`.
+pub async fn has_rivals<P: Purpose>(
+    client: &impl GenericClient,
+    user: UserId,
+    hash: Option<&Secret<String>>,
+    browser: Option<&TokenHash>,
+    since: Timestamp,
+) -> Result<bool, DbError> {
+    let hash = hash.map(|hash| hash.expose().as_str());
+    let browser = browser.map(|hash| hash.as_bytes().as_slice());
+    let row = HAS_RIVALS
+        .row(client, &[&user.0, &P::NAME, &hash, &browser, &since])
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Uses a token up. Answered by the primary key.
+pub const CONSUME: Query = Query {
+    name: "one_time_tokens.consume",
+    sql: "
+        UPDATE one_time_tokens
+        SET consumed_at = $2
+        WHERE token_hash = $1 AND consumed_at IS NULL
+    ",
+};
+
+/// Whether it could still be used.
+pub async fn consume<P: Purpose>(
+    client: &impl GenericClient,
+    token: &OneTimeToken<P>,
+    now: Timestamp,
+) -> Result<bool, DbError> {
+    let hash = token.hash();
+    let touched = CONSUME.run(client, &[&hash.as_bytes().as_slice(), &now]).await?;
+    Ok(touched == 1)
+}
+
+/// Uses up every other token that a user has for a purpose. Answered by `one_time_tokens_user_id_idx`.
+pub const CONSUME_OTHERS: Query = Query {
+    name: "one_time_tokens.consume_others",
+    sql: "
+        UPDATE one_time_tokens
+        SET consumed_at = $4
+        WHERE user_id = $1 AND purpose = $2 AND token_hash <> $3 AND consumed_at IS NULL
+    ",
+};
+
+pub async fn consume_others<P: Purpose>(
+    client: &impl GenericClient,
+    user: UserId,
+    token: &OneTimeToken<P>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let hash = token.hash();
+    CONSUME_OTHERS
+        .run(client, &[&user.0, &P::NAME, &hash.as_bytes().as_slice(), &now])
+        .await
+        .map(drop)
+}
+
+/// Deletes some tokens that are over. Answered by `one_time_tokens_expires_at_idx`.
+pub const DELETE_EXPIRED: Query = Query {
+    name: "one_time_tokens.delete_expired",
+    sql: "
+        DELETE FROM one_time_tokens
+        WHERE token_hash IN (
+            SELECT token_hash
+            FROM one_time_tokens
+            WHERE expires_at < $1
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        )
+    ",
+};
+
+pub async fn delete_expired(client: &impl GenericClient, before: Timestamp, at_most: i64) -> Result<u64, DbError> {
+    DELETE_EXPIRED.run(client, &[&before, &at_most]).await
+}
+
+pub const ALL: &[Query] = &[
+    INSERT,
+    FIND,
+    SIGN_UP_OF,
+    HAS_RIVALS,
+    CONSUME,
+    CONSUME_OTHERS,
+    DELETE_EXPIRED,
+];

@@ -1,0 +1,169 @@
+//! `users`: who there is.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+
+use super::{DbError, Query, column};
+use crate::{
+    clock::Timestamp,
+    identity::{Identity, UserId},
+};
+
+/// A row of `users`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct User {
+    pub id: UserId,
+    /// Lower case.
+    pub email: String,
+    pub email_verified: bool,
+    pub name: String,
+    pub image: Option<String>,
+    pub roles: Vec<String>,
+    pub banned: bool,
+    pub ban_reason: Option<String>,
+    pub ban_expires: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl User {
+    /// From a row with the columns of `users`, the id under the name `user_id` and the times under `user_created_at`
+    /// and `user_updated_at`: other tables that join have columns of these names too.
+    pub(super) fn from_row(query: &Query, row: &Row) -> Result<Self, DbError> {
+        Ok(Self {
+            id: UserId(column(query, row, "user_id")?),
+            email: column(query, row, "email")?,
+            email_verified: column(query, row, "email_verified")?,
+            name: column(query, row, "name")?,
+            image: column(query, row, "image")?,
+            roles: column(query, row, "roles")?,
+            banned: column(query, row, "banned")?,
+            ban_reason: column(query, row, "ban_reason")?,
+            ban_expires: column(query, row, "ban_expires")?,
+            created_at: column(query, row, "user_created_at")?,
+            updated_at: column(query, row, "user_updated_at")?,
+        })
+    }
+
+    /// Whether a ban is in force.
+    pub fn is_banned(&self, now: Timestamp) -> bool {
+        self.banned && self.ban_expires.is_none_or(|end| now < end)
+    }
+
+    pub fn identity(&self) -> Identity {
+        Identity {
+            id: self.id,
+            email: self.email.clone(),
+            email_verified: self.email_verified,
+            name: self.name.clone(),
+            roles: self.roles.clone(),
+        }
+    }
+}
+
+/// A new user. Nothing happens if the address has one: two sign-ups at once are no error.
+pub const INSERT: Query = Query {
+    name: "users.insert",
+    sql: "
+        INSERT INTO users (id, email, email_verified, name, image, roles, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+        ON CONFLICT (email) DO NOTHING
+    ",
+};
+
+/// Whether the user is new; `false` if the address has one already. `user.updated_at` is taken to be `created_at`.
+pub async fn insert(client: &impl GenericClient, user: &User) -> Result<bool, DbError> {
+    let touched = INSERT
+        .run(
+            client,
+            &[
+                &user.id.0,
+                &user.email,
+                &user.email_verified,
+                &user.name,
+                &user.image,
+                &user.roles,
+                &user.created_at,
+            ],
+        )
+        .await?;
+    Ok(touched == 1)
+}
+
+/// By address. Answered by `users_email_key`.
+pub const BY_EMAIL: Query = Query {
+    name: "users.by_email",
+    sql: "
+        SELECT id AS user_id, email, email_verified, name, image, roles, banned, ban_reason, ban_expires,
+            created_at AS user_created_at, updated_at AS user_updated_at
+        FROM users
+        WHERE email = $1
+    ",
+};
+
+pub async fn by_email(client: &impl GenericClient, email: &str) -> Result<Option<User>, DbError> {
+    let row = BY_EMAIL.row(client, &[&email]).await?;
+    row.map(|row| User::from_row(&BY_EMAIL, &row)).transpose()
+}
+
+/// By id, held until the transaction ends, so that a ban or a deletion can't pass between a check and what follows
+/// from it. Answered by the primary key.
+pub const LOCK: Query = Query {
+    name: "users.lock",
+    sql: "
+        SELECT id AS user_id, email, email_verified, name, image, roles, banned, ban_reason, ban_expires,
+            created_at AS user_created_at, updated_at AS user_updated_at
+        FROM users
+        WHERE id = $1
+        FOR UPDATE
+    ",
+};
+
+pub async fn lock(client: &impl GenericClient, id: UserId) -> Result<Option<User>, DbError> {
+    let row = LOCK.row(client, &[&id.0]).await?;
+    row.map(|row| User::from_row(&LOCK, &row)).transpose()
+}
+
+/// Marks the address verified. Answered by the primary key; the trigger tells every gateway.
+pub const SET_VERIFIED: Query = Query {
+    name: "users.set_verified",
+    sql: "
+        UPDATE users
+        SET email_verified = true, updated_at = $2
+        WHERE id = $1 AND NOT email_verified
+    ",
+};
+
+pub async fn set_verified(client: &impl GenericClient, id: UserId, now: Timestamp) -> Result<(), DbError> {
+    SET_VERIFIED.run(client, &[&id.0, &now]).await.map(drop)
+}
+
+/// Another name. Answered by the primary key; the trigger tells every gateway.
+pub const SET_NAME: Query = Query {
+    name: "users.set_name",
+    sql: "
+        UPDATE users
+        SET name = $2, updated_at = $3
+        WHERE id = $1
+    ",
+};
+
+pub async fn set_name(client: &impl GenericClient, id: UserId, name: &str, now: Timestamp) -> Result<(), DbError> {
+    SET_NAME.run(client, &[&id.0, &name, &now]).await.map(drop)
+}
+
+/// Lifts a ban whose end has passed. Answered by the primary key; the trigger tells every gateway.
+pub const LIFT_BAN: Query = Query {
+    name: "users.lift_ban",
+    sql: "
+        UPDATE users
+        SET banned = false, ban_reason = NULL, ban_expires = NULL, updated_at = $2
+        WHERE id = $1 AND banned AND ban_expires <= $2
+    ",
+};
+
+pub async fn lift_ban(client: &impl GenericClient, id: UserId, now: Timestamp) -> Result<(), DbError> {
+    LIFT_BAN.run(client, &[&id.0, &now]).await.map(drop)
+}
+
+pub const ALL: &[Query] = &[INSERT, BY_EMAIL, LOCK, SET_VERIFIED, SET_NAME, LIFT_BAN];
