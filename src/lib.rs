@@ -22,6 +22,8 @@ pub mod config;
 pub mod db;
 pub mod identity;
 pub mod lifecycle;
+pub mod policy;
 pub mod problem;
 pub mod secret;
+pub mod session;
 pub mod telemetry;

@@ -1,0 +1,625 @@
+//! Who is really calling, and which host they ask for.
+//!
+//! Forwarding headers are believed only from a peer in `server.trusted_proxies`; from anyone else they say nothing.
+//! `X-Forwarded-For` is walked from the right, the end that our own proxies wrote, until an address that is not
+//! trusted; the left end is whatever the client made up. Of `X-Forwarded-Host` and `-Proto` the last value counts,
+//! for the same reason. `Forwarded` is never read: one source, so that two can't disagree.
+//!
+//! A request has exactly one host, or it is refused: what we match must be what an upstream would see.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, uri};
+use ipnet::IpNet;
+
+use crate::config::{self, Config};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What the configuration says about callers; built once.
+#[derive(Clone, Debug)]
+pub struct ClientRules {
+    trusted_proxies: Vec<IpNet>,
+    public: Host,
+    public_scheme: Scheme,
+    loopback: bool,
+    /// Host names served besides `public_url`'s.
+    hosts: HashSet<Box<str>>,
+    any_host: bool,
+}
+
+/// The request's circumstances, as far as we believe them.
+#[derive(Clone, Debug)]
+pub struct ClientFacts {
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// The client's own address: the peer's, or what trusted proxies say.
+    pub addr: IpAddr,
+    pub trusted_peer: bool,
+    pub host: Host,
+    pub scheme: Scheme,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum HostError {
+    #[error("the request names no host, several, or one that is malformed")]
+    Bad,
+    #[error("the host is not served here")]
+    Misdirected,
+}
+
+impl ClientRules {
+    pub fn new(config: &Config) -> Self {
+        let public = &config.server.public_url;
+        let routes = config.routes.iter().filter_map(|route| route.host.as_deref());
+        let hosts = config.server.hosts.iter().map(String::as_str).chain(routes);
+        Self {
+            trusted_proxies: config.server.trusted_proxies.clone(),
+            public: Host::of(public),
+            public_scheme: if public.is_https() { Scheme::Https } else { Scheme::Http },
+            loopback: public.is_loopback(),
+            any_host: config.server.hosts.iter().any(|host| host == "*"),
+            hosts: hosts.map(|host| host.to_ascii_lowercase().into()).collect(),
+        }
+    }
+
+    fn trusts(&self, addr: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&addr))
+    }
+
+    fn serves(&self, host: &str) -> bool {
+        host == self.public.name()
+            || self.any_host
+            || self.hosts.contains(host)
+            || (self.loopback && config::is_loopback_host(host))
+    }
+}
+
+/// The facts about a request whose head is `version`, `uri` and `headers`.
+pub fn judge(
+    peer: SocketAddr,
+    version: Version,
+    uri: &Uri,
+    headers: &HeaderMap,
+    rules: &ClientRules,
+) -> Result<ClientFacts, HostError> {
+    let peer_addr = peer.ip().to_canonical();
+    let trusted_peer = !rules.trusted_proxies.is_empty() && rules.trusts(peer_addr);
+    let mut host = asked_host(version, uri, headers, rules)?;
+    let mut scheme = None;
+    let mut addr = peer_addr;
+    if trusted_peer {
+        addr = client_addr(peer_addr, headers, rules);
+        if let Some(forwarded) = last_value(headers, &X_FORWARDED_HOST)? {
+            host = Host::parse(forwarded).ok_or(HostError::Bad)?;
+        }
+        scheme = forwarded_scheme(headers);
+    }
+    if !rules.serves(host.name()) {
+        return Err(HostError::Misdirected);
+    }
+    let scheme = scheme.unwrap_or(if host.name() == rules.public.name() {
+        rules.public_scheme
+    } else {
+        Scheme::Http
+    });
+    Ok(ClientFacts {
+        peer,
+        addr,
+        trusted_peer,
+        host,
+        scheme,
+    })
+}
+
+/// The host that the request line or the Host header names: one, and the same if both do.
+fn asked_host(version: Version, uri: &Uri, headers: &HeaderMap, rules: &ClientRules) -> Result<Host, HostError> {
+    let mut lines = headers.get_all(header::HOST).iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err(HostError::Bad);
+    }
+    let line = line
+        .map(|value| Host::from_value(value).ok_or(HostError::Bad))
+        .transpose()?;
+    match (uri.authority(), line) {
+        // HTTP/1.1 demands a Host beside an absolute target (RFC 9112, 3.2).
+        (Some(_), None) if version == Version::HTTP_11 => Err(HostError::Bad),
+        (Some(authority), line) => {
+            let host = Host::parse(authority.as_str()).ok_or(HostError::Bad)?;
+            let default = match uri.scheme() {
+                Some(scheme) if *scheme == uri::Scheme::HTTPS => 443,
+                _ => 80,
+            };
+            let agrees = |line: &Host| {
+                line.name() == host.name() && line.port().unwrap_or(default) == host.port().unwrap_or(default)
+            };
+            if line.as_ref().is_none_or(agrees) {
+                Ok(host)
+            } else {
+                Err(HostError::Bad)
+            }
+        }
+        (None, Some(host)) => Ok(host),
+        // Only HTTP/1.0 may leave it out; there is one host that it can mean.
+        (None, None) if version == Version::HTTP_10 => Ok(rules.public.clone()),
+        (None, None) => Err(HostError::Bad),
+    }
+}
+
+/// The address nearest to the right of `X-Forwarded-For` that is not one of our proxies'.
+fn client_addr(peer: IpAddr, headers: &HeaderMap, rules: &ClientRules) -> IpAddr {
+    let mut addr = peer;
+    let lines = headers.get_all(X_FORWARDED_FOR).iter();
+    for entry in lines
+        .rev()
+        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
+    {
+        // What can't be read can't be believed, nor anything to the left of it.
+        let Some(stated) = forwarded_addr(entry) else { break };
+        addr = stated;
+        if !rules.trusts(addr) {
+            break;
+        }
+    }
+    addr
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+fn forwarded_addr(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t']);
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let addr = match bare {
+        Some(bare) => IpAddr::V6(bare.parse().ok()?),
+        None => text
+            .parse()
+            .or_else(|_| text.parse::<SocketAddr>().map(|addr| addr.ip()))
+            .ok()?,
+    };
+    Some(addr.to_canonical())
+}
+
+fn forwarded_scheme(headers: &HeaderMap) -> Option<Scheme> {
+    let value = last_value(headers, &X_FORWARDED_PROTO).ok()??;
+    if value.eq_ignore_ascii_case("https") || value.eq_ignore_ascii_case("wss") {
+        Some(Scheme::Https)
+    } else if value.eq_ignore_ascii_case("http") || value.eq_ignore_ascii_case("ws") {
+        Some(Scheme::Http)
+    } else {
+        None
+    }
+}
+
+/// The last element of the last line: what the nearest proxy wrote.
+fn last_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, HostError> {
+    let Some(line) = headers.get_all(name).iter().next_back() else {
+        return Ok(None);
+    };
+    let line = line.to_str().map_err(|_| HostError::Bad)?;
+    let last = line.rsplit(',').next().unwrap_or(line);
+    Ok(Some(last.trim_matches([' ', '\t'])))
+}
+
+impl Scheme {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// A host name and perhaps a port: lower case, without trailing dot; an IPv6 address in brackets.
+///
+/// A `Host` header that is written so already is shared, not copied.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Host {
+    value: HeaderValue,
+    name_len: usize,
+    port: Option<u16>,
+}
+
+impl Host {
+    /// Without the port.
+    pub fn name(&self) -> &str {
+        let name = self.value.as_bytes().get(..self.name_len).unwrap_or_default();
+        std::str::from_utf8(name).unwrap_or_default()
+    }
+
+    pub const fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// `name` or `name:port`, fit for a header.
+    pub const fn value(&self) -> &HeaderValue {
+        &self.value
+    }
+
+    fn of(origin: &config::Origin) -> Self {
+        let name = origin.host().trim_end_matches('.').to_ascii_lowercase();
+        let default = if origin.is_https() { 443 } else { 80 };
+        let port = Some(origin.port()).filter(|port| *port != default);
+        Self::from_parts(&name, port)
+    }
+
+    fn from_value(value: &HeaderValue) -> Option<Self> {
+        let parts = Parts::of(value.as_bytes())?;
+        if parts.is_normal {
+            return Some(Self {
+                value: value.clone(),
+                name_len: parts.name.len(),
+                port: parts.port,
+            });
+        }
+        Some(parts.to_host())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Parts::of(text.as_bytes()).map(|parts| parts.to_host())
+    }
+
+    fn from_parts(name: &str, port: Option<u16>) -> Self {
+        let text = match port {
+            Some(port) => format!("{name}:{port}"),
+            None => name.to_owned(),
+        };
+        Self {
+            name_len: name.len(),
+            // A judged name is visible ASCII; an origin's host is what `url` made of it, which is as well.
+            value: HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")),
+            port,
+        }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(self.value.as_bytes()).unwrap_or_default())
+    }
+}
+
+/// A host as it was written, judged.
+struct Parts<'a> {
+    /// Without trailing dot, in the letters of the sender.
+    name: &'a [u8],
+    port: Option<u16>,
+    is_normal: bool,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a [u8]) -> Option<Self> {
+        let end = if text.first() == Some(&b'[') {
+            text.iter().position(|byte| *byte == b']')? + 1
+        } else {
+            text.iter().position(|byte| *byte == b':').unwrap_or(text.len())
+        };
+        let (written, rest) = text.split_at_checked(end)?;
+        let port = match rest {
+            [] | [b':'] => None,
+            [b':', digits @ ..] => Some(port(digits)?),
+            _ => return None,
+        };
+        let (name, lower_case) = if written.first() == Some(&b'[') {
+            (written, is_ipv6(written)?)
+        } else {
+            let name = written.strip_suffix(b".").unwrap_or(written);
+            (name, is_name(name)?)
+        };
+        Some(Self {
+            name,
+            port,
+            is_normal: lower_case && name.len() == written.len() && rest != b":",
+        })
+    }
+
+    fn to_host(&self) -> Host {
+        let name = String::from_utf8_lossy(self.name).to_ascii_lowercase();
+        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>();
+        match address {
+            Ok(address) => Host::from_parts(&format!("[{address}]"), self.port),
+            Err(_) => Host::from_parts(&name, self.port),
+        }
+    }
+}
+
+fn port(digits: &[u8]) -> Option<u16> {
+    // `parse` would take a plus sign.
+    let text = std::str::from_utf8(digits).ok()?;
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+/// Whether a bracketed address is written as RFC 5952 has it; `None` if it is none.
+fn is_ipv6(written: &[u8]) -> Option<bool> {
+    let inner = std::str::from_utf8(written.strip_prefix(b"[")?.strip_suffix(b"]")?).ok()?;
+    Some(inner.parse::<Ipv6Addr>().ok()?.to_string() == inner)
+}
+
+/// Whether a name is in lower case; `None` if it is none. Labels are letters, digits, `-` and `_`, and never empty.
+fn is_name(name: &[u8]) -> Option<bool> {
+    let mut lower_case = true;
+    let mut previous = b'.';
+    for byte in name {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'A'..=b'Z' => lower_case = false,
+            b'.' if previous != b'.' => {}
+            _ => return None,
+        }
+        previous = *byte;
+    }
+    (previous != b'.' && name.len() <= 253).then_some(lower_case)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Origin;
+
+    fn rules(public_url: &str, trusted: &[&str], hosts: &[&str]) -> ClientRules {
+        let public = Origin::parse(public_url).unwrap();
+        ClientRules {
+            trusted_proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
+            public_scheme: if public.is_https() { Scheme::Https } else { Scheme::Http },
+            loopback: public.is_loopback(),
+            any_host: hosts.contains(&"*"),
+            hosts: hosts.iter().map(|host| (*host).into()).collect(),
+            public: Host::of(&public),
+        }
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn facts(
+        rules: &ClientRules,
+        peer: &str,
+        uri: &str,
+        lines: &[(&'static str, &str)],
+    ) -> Result<ClientFacts, HostError> {
+        let peer = SocketAddr::new(peer.parse().unwrap(), 5000);
+        judge(peer, Version::HTTP_11, &uri.parse().unwrap(), &headers(lines), rules)
+    }
+
+    #[test]
+    fn every_form_of_a_host_is_the_same_host() {
+        let rules = rules("https://app.example.com", &[], &["admin.example"]);
+        for written in [
+            "admin.example",
+            "ADMIN.example",
+            "admin.example.",
+            "Admin.Example.:443",
+            "admin.example:8080",
+            "admin.example:",
+        ] {
+            let facts = facts(&rules, "192.0.2.1", "/", &[("host", written)]).unwrap();
+            assert_eq!(facts.host.name(), "admin.example", "{written}");
+        }
+        let facts = facts(&rules, "192.0.2.1", "/", &[("host", "App.Example.COM.:8443")]).unwrap();
+        assert_eq!(facts.host.value(), "app.example.com:8443");
+        assert_eq!(facts.host.port(), Some(8443));
+    }
+
+    #[test]
+    fn a_request_has_exactly_one_host() {
+        let rules = rules("https://app.example.com", &[], &["*"]);
+        for lines in [
+            &[][..],
+            &[("host", "app.example.com"), ("host", "app.example.com")],
+            &[("host", "a.example"), ("host", "b.example")],
+            &[("host", "a, b")],
+            &[("host", "a b")],
+            &[("host", "")],
+            &[("host", ".")],
+            &[("host", "a..b")],
+            &[("host", ".a")],
+            &[("host", "user@a.example")],
+            &[("host", "a.example:x")],
+            &[("host", "a.example:+1")],
+            &[("host", "a.example:70000")],
+            &[("host", "a.example:1:2")],
+            &[("host", "[::1")],
+            &[("host", "[::1]x")],
+            &[("host", "[nonsense]")],
+            &[("host", "::1")],
+            &[("host", "a.example/x")],
+            &[("host", "a%2eexample")],
+            &[("host", "a\\b")],
+        ] {
+            assert_eq!(
+                facts(&rules, "192.0.2.1", "/", lines).unwrap_err(),
+                HostError::Bad,
+                "{lines:?}"
+            );
+        }
+        assert_eq!(
+            facts(&rules, "192.0.2.1", "/", &[("host", "[::0:1]:80")])
+                .unwrap()
+                .host
+                .name(),
+            "[::1]"
+        );
+        assert_eq!(
+            facts(&rules, "192.0.2.1", "/", &[("host", "[::1]:80")])
+                .unwrap()
+                .host
+                .value(),
+            "[::1]:80"
+        );
+    }
+
+    #[test]
+    fn the_targets_authority_counts_and_must_agree() {
+        let rules = rules("https://app.example.com", &[], &[]);
+        let ok = [("host", "app.example.com")];
+        for uri in [
+            "http://APP.example.com/x",
+            "https://app.example.com/x",
+            "http://app.example.com:80/",
+        ] {
+            assert_eq!(
+                facts(&rules, "192.0.2.1", uri, &ok).unwrap().host.name(),
+                "app.example.com"
+            );
+        }
+        for uri in [
+            "http://internal/",
+            "http://app.example.com:81/",
+            "https://app.example.com:80/",
+            "http://u@app.example.com/",
+        ] {
+            assert_eq!(
+                facts(&rules, "192.0.2.1", uri, &ok).unwrap_err(),
+                HostError::Bad,
+                "{uri}"
+            );
+        }
+        assert_eq!(
+            facts(&rules, "192.0.2.1", "http://app.example.com/", &[]).unwrap_err(),
+            HostError::Bad
+        );
+        let two = Uri::from_static("https://app.example.com/x");
+        let peer = "192.0.2.1:1".parse().unwrap();
+        assert!(judge(peer, Version::HTTP_2, &two, &HeaderMap::new(), &rules).is_ok());
+        let old = judge(
+            peer,
+            Version::HTTP_10,
+            &Uri::from_static("/"),
+            &HeaderMap::new(),
+            &rules,
+        )
+        .unwrap();
+        assert_eq!(old.host.name(), "app.example.com");
+    }
+
+    #[test]
+    fn only_served_hosts_are_served() {
+        let rules_of = |public, hosts| rules(public, &[], hosts);
+        let status = |rules: &ClientRules, host: &str| facts(rules, "192.0.2.1", "/", &[("host", host)]).map(|_| ());
+        let strict = rules_of("https://app.example.com", &["api.example.com"]);
+        assert_eq!(status(&strict, "api.example.com"), Ok(()));
+        for host in ["evil.example", "app.example.com.evil.example", "localhost", "127.0.0.1"] {
+            assert_eq!(status(&strict, host), Err(HostError::Misdirected), "{host}");
+        }
+        let dev = rules_of("http://localhost:8080", &[]);
+        for host in ["localhost", "127.0.0.1:9", "[::1]", "app.localhost", "LOCALHOST."] {
+            assert_eq!(status(&dev, host), Ok(()), "{host}");
+        }
+        assert_eq!(status(&dev, "192.168.1.2"), Err(HostError::Misdirected));
+        assert_eq!(
+            status(&rules_of("https://app.example.com", &["*"]), "anything.example"),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn forwarded_addresses_are_walked_from_the_right() {
+        let rules = rules("https://a.example", &["10.0.0.0/8", "fd00::/8"], &[]);
+        for (peer, lines, addr) in [
+            ("192.0.2.9", &["203.0.113.7"][..], "192.0.2.9"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.7"], "203.0.113.7"),
+            ("::ffff:10.0.0.1", &["203.0.113.7"], "203.0.113.7"),
+            ("10.0.0.1", &["6.6.6.6, 203.0.113.7, 10.2.3.4"], "203.0.113.7"),
+            ("10.0.0.1", &["6.6.6.6, 203.0.113.7", "10.2.3.4"], "203.0.113.7"),
+            ("10.0.0.1", &["10.9.9.9, 10.2.3.4"], "10.9.9.9"),
+            ("10.0.0.1", &["203.0.113.7:4711"], "203.0.113.7"),
+            ("10.0.0.1", &["[2001:db8::1]:80"], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+            ("10.0.0.1", &["::ffff:203.0.113.7"], "203.0.113.7"),
+            ("fd00::1", &["::ffff:10.0.0.7, 10.1.1.1"], "10.0.0.7"),
+            ("10.0.0.1", &["203.0.113.7, unknown"], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.7, _x, 10.2.3.4"], "10.2.3.4"),
+            ("10.0.0.1", &["203.0.113.7,"], "10.0.0.1"),
+            ("10.0.0.1", &["[1.2.3.4]"], "10.0.0.1"),
+            ("10.0.0.1", &["fe80::1%eth0"], "10.0.0.1"),
+        ] {
+            let mut all = vec![("host", "a.example")];
+            all.extend(lines.iter().map(|line| ("x-forwarded-for", *line)));
+            let facts = facts(&rules, peer, "/", &all).unwrap();
+            assert_eq!(facts.addr.to_string(), addr, "{peer} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_says_nothing_about_scheme_or_host() {
+        let rules = rules("http://a.example", &["10.0.0.0/8"], &["b.example"]);
+        let lines = [
+            ("host", "a.example"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "b.example"),
+        ];
+        let stranger = facts(&rules, "192.0.2.1", "/", &lines).unwrap();
+        assert_eq!((stranger.host.name(), stranger.scheme), ("a.example", Scheme::Http));
+        let proxy = facts(&rules, "10.0.0.1", "/", &lines).unwrap();
+        assert_eq!(
+            (proxy.host.name(), proxy.scheme, proxy.trusted_peer),
+            ("b.example", Scheme::Https, true)
+        );
+        let odd = [
+            ("host", "a.example"),
+            ("x-forwarded-host", "evil, b.example"),
+            ("x-forwarded-proto", "gopher"),
+        ];
+        let proxy = facts(&rules, "10.0.0.1", "/", &odd).unwrap();
+        assert_eq!((proxy.host.name(), proxy.scheme), ("b.example", Scheme::Http));
+        let bad = [("host", "a.example"), ("x-forwarded-host", "a b")];
+        assert_eq!(facts(&rules, "10.0.0.1", "/", &bad).unwrap_err(), HostError::Bad);
+    }
+
+    #[test]
+    fn the_public_host_has_the_public_scheme() {
+        let rules = rules("https://a.example", &[], &["b.example"]);
+        let scheme = |host| {
+            facts(&rules, "192.0.2.1", "/", &[("host", host)])
+                .unwrap()
+                .scheme
+                .as_str()
+        };
+        assert_eq!(scheme("a.example"), "https");
+        assert_eq!(scheme("b.example"), "http");
+    }
+
+    proptest! {
+        #[test]
+        fn a_judged_host_is_its_own_normal_form(text in "[a-zA-Z0-9.:\\[\\]@, -]{0,20}") {
+            if let Some(host) = Host::parse(&text) {
+                let again = Host::from_value(host.value()).unwrap();
+                prop_assert_eq!(&again, &host);
+                prop_assert!(!host.name().is_empty() && host.name().to_ascii_lowercase() == host.name());
+                prop_assert!(!host.name().ends_with('.') && !host.name().contains(['@', ',', ' ']));
+            }
+        }
+
+        #[test]
+        fn no_forwarded_entry_panics(entry in prop::collection::vec(any::<u8>(), 0..40)) {
+            forwarded_addr(&entry);
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! The one path that is matched *and* sent.
+//!
+//! Escaped unreserved characters are decoded, other escapes written in upper case, repeated slashes made one, dot
+//! segments resolved. What could be read in two ways is refused: encoded slashes, backslashes, control bytes, escapes
+//! that are not valid UTF-8, a dot segment with a path parameter (`..;x`), a `..` above the root.
+//!
+//! Invariant: parsing what [`NormalPath::target`] gives changes nothing. No segment of it is `.` or `..`, only the
+//! last may be empty.
+//!
+//! Ordinary requests are normal already: one scan says so, and their target is kept as it came, without a copy.
+//! Bytes that RFC 3986 wants escaped but
+//! clients send raw in paths (`{}[]|^`) pass as they are. The
+//! query is never looked at, and forwarded byte for byte.
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+
+/// A request target whose path can be judged by its bytes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NormalPath {
+    target: PathAndQuery,
+    unchanged: bool,
+}
+
+/// Why a path is refused. Always the client's fault: 400.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PathError {
+    #[error("the request target is not a path")]
+    NotAbsolute,
+    #[error("the path has a byte that must be escaped")]
+    IllegalByte,
+    #[error("the path has a fragment")]
+    Fragment,
+    #[error("the path has a control byte")]
+    Control,
+    #[error("the path has a backslash")]
+    Backslash,
+    #[error("the path has an encoded slash")]
+    EncodedSlash,
+    #[error("the path has a percent sign without two hexadecimal digits")]
+    BadEscape,
+    #[error("the path has escapes that are not UTF-8")]
+    NotUtf8,
+    #[error("the path has a dot segment with a parameter")]
+    DotWithParameter,
+    #[error("the path climbs above the root")]
+    AboveRoot,
+    #[error("the request target is too long")]
+    TooLong,
+}
+
+impl NormalPath {
+    /// From a request target in origin form, `/path` or `/path?query`.
+    pub fn parse(target: &str) -> Result<Self, PathError> {
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        // `PathAndQuery` would cut a fragment off silently, so every byte of the path is judged before it is made.
+        let normal = normalised(path.as_bytes())?;
+        if target.len() > path.len() && target.contains('#') {
+            return Err(PathError::Fragment);
+        }
+        match normal {
+            None => PathAndQuery::try_from(target)
+                .map(|target| Self {
+                    target,
+                    unchanged: true,
+                })
+                .map_err(|_| refused(target.len())),
+            Some(path) => joined(path, target.split_once('?').map(|(_, query)| query)),
+        }
+    }
+
+    /// From the target of a parsed request; a normal one is kept, not copied.
+    ///
+    /// `PathAndQuery` has lost a raw `#` and what followed it: that must be refused where the bytes are still whole.
+    pub fn from_target(target: PathAndQuery) -> Result<Self, PathError> {
+        match normalised(target.path().as_bytes())? {
+            // `http://host?query` has an empty path, which `path()` shows as `/`.
+            None if target.as_str().starts_with('/') => Ok(Self {
+                target,
+                unchanged: true,
+            }),
+            None => joined(b"/".to_vec(), target.query()),
+            Some(path) => joined(path, target.query()),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.target.path()
+    }
+
+    /// Path and query as they leave for the upstream.
+    pub fn target(&self) -> &PathAndQuery {
+        &self.target
+    }
+
+    pub fn into_target(self) -> PathAndQuery {
+        self.target
+    }
+
+    /// The bytes after the first `?`, if there is one.
+    pub fn query(&self) -> Option<&str> {
+        self.target.query()
+    }
+
+    /// Whether the path is what the client sent, byte for byte.
+    pub const fn is_unchanged(&self) -> bool {
+        self.unchanged
+    }
+
+    /// What lies between the slashes: `/a/b` has `a`, `b`; `/a/` has `a` and an empty one; `/` has one, empty.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        let path = self.as_str();
+        path.strip_prefix('/').unwrap_or(path).split('/')
+    }
+
+    /// What follows `base` (`/api/auth`) at a segment boundary: empty, or a path of its own.
+    pub fn below(&self, base: &str) -> Option<&str> {
+        let rest = self.as_str().strip_prefix(base)?;
+        (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+    }
+}
+
+fn joined(path: Vec<u8>, query: Option<&str>) -> Result<NormalPath, PathError> {
+    let mut target = path;
+    if let Some(query) = query {
+        target.push(b'?');
+        target.extend_from_slice(query.as_bytes());
+    }
+    let len = target.len();
+    PathAndQuery::from_maybe_shared(Bytes::from(target))
+        .map(|target| NormalPath {
+            target,
+            unchanged: false,
+        })
+        .map_err(|_| refused(len))
+}
+
+/// Why `PathAndQuery` refuses: our rules for paths are narrower than its own, so that leaves length and query.
+fn refused(len: usize) -> PathError {
+    if len >= usize::from(u16::MAX) {
+        PathError::TooLong
+    } else {
+        PathError::IllegalByte
+    }
+}
+
+/// `None` when the path is normal as it is.
+fn normalised(path: &[u8]) -> Result<Option<Vec<u8>>, PathError> {
+    if is_normal(path) {
+        return Ok(None);
+    }
+    let normal = rebuilt(path)?;
+    Ok((normal != path).then_some(normal))
+}
+
+/// One scan without writing. May say no to a normal path (then [`rebuilt`] looks closer), never yes to another.
+fn is_normal(path: &[u8]) -> bool {
+    if path.first() != Some(&b'/') {
+        return false;
+    }
+    let mut rest = path;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match class(*byte) {
+            Class::Plain => {}
+            Class::Slash => {
+                if let [b'/', ..] | [b'.'] | [b'.', b'/' | b'.' | b';' | b'%', ..] = after {
+                    return false;
+                }
+            }
+            Class::Percent => match escaped(after) {
+                Ok(Escaped { byte, upper_case, .. }) if upper_case && !is_unreserved(byte) => {
+                    if byte < 0x80 {
+                        rest = after.get(2..).unwrap_or_default();
+                    } else {
+                        match character(after) {
+                            Ok(Character { len, upper_case: true }) => rest = after.get(len..).unwrap_or_default(),
+                            _ => return false,
+                        }
+                    }
+                }
+                _ => return false,
+            },
+            Class::Fragment | Class::Control | Class::Backslash | Class::Illegal => return false,
+        }
+    }
+    true
+}
+
+/// The path in its normal form, or why it has none.
+fn rebuilt(path: &[u8]) -> Result<Vec<u8>, PathError> {
+    let Some(mut rest) = path.strip_prefix(b"/") else {
+        return Err(PathError::NotAbsolute);
+    };
+    let mut out = Vec::with_capacity(path.len());
+    out.push(b'/');
+    let mut segment = out.len();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match class(*byte) {
+            Class::Plain => out.push(*byte),
+            Class::Slash => {
+                if end_segment(&mut out, segment)? {
+                    out.push(b'/');
+                }
+                segment = out.len();
+            }
+            Class::Percent => {
+                let Escaped { byte, .. } = escaped(after)?;
+                let len = if byte < 0x80 { 2 } else { character(after)?.len };
+                if is_unreserved(byte) {
+                    out.push(byte);
+                } else {
+                    out.push(b'%');
+                    out.extend(after.iter().take(len).map(u8::to_ascii_uppercase));
+                }
+                rest = after.get(len..).unwrap_or_default();
+            }
+            Class::Fragment => return Err(PathError::Fragment),
+            Class::Control => return Err(PathError::Control),
+            Class::Backslash => return Err(PathError::Backslash),
+            Class::Illegal => return Err(PathError::IllegalByte),
+        }
+    }
+    end_segment(&mut out, segment)?;
+    Ok(out)
+}
+
+/// Judges the segment that begins at `start`, takes dot segments out, and says whether one is left.
+fn end_segment(out: &mut Vec<u8>, start: usize) -> Result<bool, PathError> {
+    let segment = out.get(start..).unwrap_or_default();
+    match segment {
+        [] => return Ok(false),
+        [b'.'] => out.truncate(start),
+        [b'.', b'.'] => {
+            let above = start
+                .checked_sub(1)
+                .filter(|above| *above > 0)
+                .ok_or(PathError::AboveRoot)?;
+            out.truncate(above);
+            let parent = out.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+            out.truncate(parent);
+        }
+        [b'.', rest @ ..] if has_parameter(rest) || rest.strip_prefix(b".").is_some_and(has_parameter) => {
+            return Err(PathError::DotWithParameter);
+        }
+        _ => return Ok(true),
+    }
+    Ok(false)
+}
+
+fn has_parameter(rest: &[u8]) -> bool {
+    rest.starts_with(b";") || rest.starts_with(b"%3B")
+}
+
+#[derive(Clone, Copy)]
+enum Class {
+    Plain,
+    Slash,
+    Percent,
+    Fragment,
+    Control,
+    Backslash,
+    Illegal,
+}
+
+const fn class(byte: u8) -> Class {
+    match byte {
+        b'a'..=b'z'
+        | b'A'..=b'Z'
+        | b'0'..=b'9'
+        | b'-'
+        | b'.'
+        | b'_'
+        | b'~'
+        | b'!'
+        | b'$'
+        | b'&'
+        | b'\''
+        | b'('
+        | b')'
+        | b'*'
+        | b'+'
+        | b','
+        | b';'
+        | b'='
+        | b':'
+        | b'@'
+        | b'{'
+        | b'}'
+        | b'['
+        | b']'
+        | b'|'
+        | b'^' => Class::Plain,
+        b'/' => Class::Slash,
+        b'%' => Class::Percent,
+        b'#' => Class::Fragment,
+        b'\\' => Class::Backslash,
+        0..=0x1f | 0x7f => Class::Control,
+        _ => Class::Illegal,
+    }
+}
+
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+struct Escaped {
+    byte: u8,
+    upper_case: bool,
+}
+
+/// The byte that the two digits at the start of `digits` stand for, if it may be in a path.
+fn escaped(digits: &[u8]) -> Result<Escaped, PathError> {
+    let escaped = pair(digits).ok_or(PathError::BadEscape)?;
+    match escaped.byte {
+        b'/' => Err(PathError::EncodedSlash),
+        b'\\' => Err(PathError::Backslash),
+        0..=0x1f | 0x7f => Err(PathError::Control),
+        _ => Ok(escaped),
+    }
+}
+
+fn pair(digits: &[u8]) -> Option<Escaped> {
+    let [high, low, ..] = digits else { return None };
+    Some(Escaped {
+        byte: hex(*high)? << 4 | hex(*low)?,
+        upper_case: !high.is_ascii_lowercase() && !low.is_ascii_lowercase(),
+    })
+}
+
+const fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+struct Character {
+    /// Of its escapes, without the first percent sign.
+    len: usize,
+    upper_case: bool,
+}
+
+/// A character beyond ASCII, all of whose bytes must be escaped: `E2%82%AC`.
+fn character(escapes: &[u8]) -> Result<Character, PathError> {
+    let mut bytes = [0; 4];
+    let first = pair(escapes).ok_or(PathError::BadEscape)?;
+    let width = match first.byte {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => return Err(PathError::NotUtf8),
+    };
+    let mut upper_case = true;
+    let mut rest = escapes;
+    for (at, byte) in bytes.iter_mut().take(width).enumerate() {
+        if at > 0 {
+            rest = rest
+                .get(2..)
+                .and_then(|rest| rest.strip_prefix(b"%"))
+                .ok_or(PathError::NotUtf8)?;
+        }
+        let next = pair(rest).ok_or(PathError::BadEscape)?;
+        *byte = next.byte;
+        upper_case &= next.upper_case;
+    }
+    // Overlong forms, surrogates and continuations that are none are the library's to find.
+    std::str::from_utf8(bytes.get(..width).unwrap_or_default()).map_err(|_| PathError::NotUtf8)?;
+    Ok(Character {
+        len: 3 * width - 1,
+        upper_case,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn path(raw: &str) -> Result<String, PathError> {
+        NormalPath::parse(raw).map(|path| path.as_str().to_owned())
+    }
+
+    #[test]
+    fn ordinary_paths_stay_as_they_are() {
+        for raw in [
+            "/",
+            "/api/items",
+            "/api/items/",
+            "/.well-known/openid-configuration",
+            "/a.b/..c/.d/e../f.",
+            "/{id}/[x]/a|b/^",
+            "/it's/~ada/@me/a+b/a=b,c;d:e!$&()*",
+            "/a%20b/%2B/%25/%23/%3F/%7B%7D",
+            "/caf%C3%A9/%E2%82%AC/%F0%9F%98%80",
+            "/...;x/a;v=1",
+        ] {
+            let parsed = NormalPath::parse(raw).unwrap();
+            assert!(parsed.is_unchanged(), "{raw} became {parsed:?}");
+            assert_eq!(parsed.as_str(), raw);
+        }
+    }
+
+    #[test]
+    fn other_spellings_become_the_normal_one() {
+        for (raw, normal) in [
+            ("/%61dmin/x", "/admin/x"),
+            ("/public/../admin/x", "/admin/x"),
+            ("/public/%2e%2e/admin", "/admin"),
+            ("/public/.%2e/admin", "/admin"),
+            ("/public/%2E./admin", "/admin"),
+            ("/a//b///c", "/a/b/c"),
+            ("//evil.example/x", "/evil.example/x"),
+            ("/a/./b/.", "/a/b/"),
+            ("/a/b/..", "/a/"),
+            ("/a/..", "/"),
+            ("/a//../b", "/b"),
+            ("/.", "/"),
+            ("/./", "/"),
+            ("/%e2%82%ac", "/%E2%82%AC"),
+            ("/%7euser", "/~user"),
+            ("/x%3a", "/x%3A"),
+            // Decoded once only.
+            ("/%252e%252e/x%2d", "/%252e%252e/x-"),
+        ] {
+            assert_eq!(path(raw).as_deref(), Ok(normal), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_reads_in_two_ways_is_refused() {
+        for (raw, error) in [
+            ("", PathError::NotAbsolute),
+            ("*", PathError::NotAbsolute),
+            ("admin", PathError::NotAbsolute),
+            ("/..", PathError::AboveRoot),
+            ("/a/../../b", PathError::AboveRoot),
+            ("/%2e%2e/etc", PathError::AboveRoot),
+            ("//..", PathError::AboveRoot),
+            ("/public/..%2fadmin", PathError::EncodedSlash),
+            ("/public%2F..%2Fadmin", PathError::EncodedSlash),
+            ("/public/..%5cadmin", PathError::Backslash),
+            ("/public\\admin", PathError::Backslash),
+            ("/public/..;/admin", PathError::DotWithParameter),
+            ("/public/..;x=1/admin", PathError::DotWithParameter),
+            ("/public/..%3b/admin", PathError::DotWithParameter),
+            ("/public/.;/admin", PathError::DotWithParameter),
+            ("/public/%2e%2E%3Bx", PathError::DotWithParameter),
+            ("/admin/x%00.png", PathError::Control),
+            ("/public/%0d%0a", PathError::Control),
+            ("/x%7F", PathError::Control),
+            ("/a\tb", PathError::Control),
+            ("/api/%zz", PathError::BadEscape),
+            ("/api/%", PathError::BadEscape),
+            ("/api/%2", PathError::BadEscape),
+            ("/api/%+1", PathError::BadEscape),
+            ("/%C0%AF", PathError::NotUtf8),
+            ("/%E0%80%AF", PathError::NotUtf8),
+            ("/%ED%A0%80", PathError::NotUtf8),
+            ("/%80", PathError::NotUtf8),
+            ("/%FF", PathError::NotUtf8),
+            ("/%E2%82x", PathError::NotUtf8),
+            ("/%E2%82", PathError::NotUtf8),
+            ("/%C3a%A9", PathError::NotUtf8),
+            ("/%C3%A", PathError::BadEscape),
+            ("/admin#/public", PathError::Fragment),
+            ("/public#/../admin", PathError::Fragment),
+            ("/x?y#z", PathError::Fragment),
+            ("/a b", PathError::IllegalByte),
+            ("/\"x\"", PathError::IllegalByte),
+            ("/<x>", PathError::IllegalByte),
+            ("/`x`", PathError::IllegalByte),
+            ("/é", PathError::IllegalByte),
+        ] {
+            assert_eq!(path(raw), Err(error), "{raw}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_number_sign_is_an_ordinary_byte() {
+        assert_eq!(path("/admin%23/public").as_deref(), Ok("/admin%23/public"));
+    }
+
+    #[test]
+    fn the_query_is_forwarded_and_never_judged() {
+        for (raw, target) in [
+            ("/admin/x?next=/public/../%2e//", "/admin/x?next=/public/../%2e//"),
+            ("/admin/x?/public/", "/admin/x?/public/"),
+            ("/a/../b?%zz&\\", "/b?%zz&\\"),
+            ("/a//b?", "/a/b?"),
+            ("/a?b?c", "/a?b?c"),
+        ] {
+            let parsed = NormalPath::parse(raw).unwrap();
+            assert_eq!(parsed.target().as_str(), target);
+            assert!(!parsed.as_str().contains('?'));
+        }
+        let long = format!("/a?{}", "q".repeat(8192));
+        assert_eq!(NormalPath::parse(&long).unwrap().target().as_str(), long);
+    }
+
+    #[test]
+    fn an_absolute_target_without_a_path_is_the_root() {
+        let uri: http::Uri = "http://example.com?x=1".parse().unwrap();
+        let target = uri.into_parts().path_and_query.unwrap();
+        assert_eq!(NormalPath::from_target(target).unwrap().target().as_str(), "/?x=1");
+    }
+
+    #[test]
+    fn a_target_longer_than_uris_can_be_is_refused() {
+        assert_eq!(path(&format!("/{}", "a".repeat(70_000))), Err(PathError::TooLong));
+    }
+
+    #[test]
+    fn a_base_path_ends_at_a_segment_boundary() {
+        let below = |raw: &str| NormalPath::parse(raw).unwrap().below("/api/auth").map(str::to_owned);
+        assert_eq!(below("/api/auth/ok").as_deref(), Some("/ok"));
+        assert_eq!(below("/api/auth").as_deref(), Some(""));
+        assert_eq!(below("/api/authx"), None);
+        assert_eq!(below("/API/auth/ok"), None);
+    }
+
+    #[test]
+    fn segments_tell_a_trailing_slash() {
+        let segments =
+            |raw: &str| -> Vec<String> { NormalPath::parse(raw).unwrap().segments().map(str::to_owned).collect() };
+        assert_eq!(segments("/"), [""]);
+        assert_eq!(segments("/t"), ["t"]);
+        assert_eq!(segments("/t/"), ["t", ""]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn what_comes_out_is_normal_and_safe(raw in "/([a-zA-Z0-9/.;%#?\\\\]|%2[eEfF]|%[0-9a-fA-F]{2}|\\.\\.|/){0,24}") {
+            if let Ok(parsed) = NormalPath::parse(&raw) {
+                let out = parsed.as_str();
+                let again = NormalPath::parse(parsed.target().as_str()).unwrap();
+                prop_assert!(again.is_unchanged());
+                prop_assert_eq!(again.target(), parsed.target());
+                prop_assert!(out.starts_with('/') && !out.contains("//") && !out.contains(['\\', '#', '?']));
+                let lower = out.to_ascii_lowercase();
+                prop_assert!(!lower.contains("%2f") && !lower.contains("%5c") && !lower.contains("%2e"));
+                for segment in parsed.segments() {
+                    prop_assert!(segment != "." && segment != ".." && !segment.starts_with("..;"));
+                }
+                let decoded = percent_encoding::percent_decode_str(out).decode_utf8();
+                prop_assert!(decoded.is_ok_and(|text| !text.contains(|c: char| c.is_ascii_control())));
+                prop_assert_eq!(parsed.query(), raw.split_once('?').map(|(_, query)| query));
+            }
+        }
+
+        #[test]
+        fn the_scan_never_takes_another_path_for_a_normal_one(raw in "/([a-z/.;{}]|%[0-9a-fA-F]{2}|%C3%A9|%e2%82%ac){0,16}") {
+            if is_normal(raw.as_bytes()) {
+                prop_assert_eq!(rebuilt(raw.as_bytes()), Ok(raw.into_bytes()));
+            }
+        }
+
+        #[test]
+        fn no_input_panics_and_both_entrances_agree(raw in "/\\PC{0,32}") {
+            let parsed = NormalPath::parse(&raw);
+            if let Ok(target) = PathAndQuery::try_from(raw.as_str())
+                && !raw.contains('#')
+            {
+                prop_assert_eq!(parsed, NormalPath::from_target(target));
+            }
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! Which route a request takes.
+//!
+//! The most specific wins, whatever the order in the file: a route for this host before one for any host; then,
+//! segment by segment from the left, a literal before a parameter before a wildcard; then a route that names the
+//! method before one for any. `HEAD` is allowed wherever `GET` is listed. A route that matches in path but not in
+//! method gives way to the next; only when none is left is the method the reason.
+//!
+//! Segments are compared *decoded*: `/%40me` meets the literal `@me`, as it will in every upstream that decodes before
+//! it routes. A path has no encoded slash, so decoding can't move a boundary, and what is sent stays what was matched.
+//!
+//! The cost does not grow with the number of routes: each segment is one hash look-up. Backtracking enters each node
+//! of the tree at most once (a node has one parent, and is entered at its own depth only), so a look-up is bounded
+//! by what the configuration says, never by the path; recursion by the longest pattern.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use http::{HeaderValue, Method};
+
+use super::path::NormalPath;
+use crate::config::{Route, Segment, is_registered};
+
+/// All routes, built whole and never changed.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    any_host: Tree,
+    hosts: HashMap<Box<str>, Tree>,
+}
+
+/// Why nothing is forwarded.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NoRoute {
+    #[error("no route has this path")]
+    Path,
+    /// The value of the `Allow` header.
+    #[error("no route with this path has this method")]
+    Method { allow: HeaderValue },
+    /// Neither registered with IANA nor listed by a route.
+    #[error("the method is not known")]
+    UnknownMethod,
+}
+
+impl RouteTable {
+    /// Two routes that tie are a configuration error and don't get here; of such, the first would win.
+    pub fn build(routes: &[Arc<Route>]) -> Self {
+        let mut table = Self::default();
+        for route in routes {
+            let tree = match &route.host {
+                None => &mut table.any_host,
+                Some(host) => table.hosts.entry(host.as_str().into()).or_default(),
+            };
+            tree.insert(route);
+        }
+        table
+    }
+
+    /// The route for a request to `host` (lower case, without port or trailing dot).
+    pub fn find(&self, host: &str, path: &NormalPath, method: &Method) -> Result<&Arc<Route>, NoRoute> {
+        let mut search = Search {
+            method,
+            escaped: path.as_str().contains('%'),
+            refused: Vec::new(),
+        };
+        let path = path.as_str();
+        let rest = path.strip_prefix('/').unwrap_or(path);
+        let own = if self.hosts.is_empty() {
+            None
+        } else {
+            self.hosts.get(host)
+        };
+        for tree in own.into_iter().chain([&self.any_host]) {
+            if let Some(route) = tree.find(tree.nodes.first(), Some(rest), &mut search) {
+                return Ok(route);
+            }
+        }
+        Err(search.reason())
+    }
+}
+
+/// A tree of segments, in one vector; the first node is the root.
+#[derive(Debug, Default)]
+struct Tree {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    literals: HashMap<Box<[u8]>, usize>,
+    parameter: Option<usize>,
+    /// Routes whose pattern ends here.
+    exact: Vec<Arc<Route>>,
+    /// Routes whose pattern ends here with `/*`.
+    wildcard: Vec<Arc<Route>>,
+}
+
+struct Search<'r, 't> {
+    method: &'r Method,
+    /// Whether any segment must be decoded.
+    escaped: bool,
+    /// Those that match in all but the method.
+    refused: Vec<&'t Arc<Route>>,
+}
+
+impl Tree {
+    fn insert(&mut self, route: &Arc<Route>) {
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::default());
+        }
+        let mut at = 0;
+        for segment in pattern_segments(route) {
+            at = self.child(at, &segment);
+        }
+        if let Some(node) = self.nodes.get_mut(at) {
+            let routes = if route.path.wildcard {
+                &mut node.wildcard
+            } else {
+                &mut node.exact
+            };
+            // Stable: of equals the first stays first.
+            let place = routes.partition_point(|other| rank(other) <= rank(route));
+            routes.insert(place, Arc::clone(route));
+        }
+    }
+
+    /// The child of node `at` for `segment`, made if it isn't there.
+    fn child(&mut self, at: usize, segment: &Segment) -> usize {
+        let next = self.nodes.len();
+        let Some(node) = self.nodes.get_mut(at) else { return at };
+        match segment {
+            Segment::Parameter(_) => {
+                if let Some(child) = node.parameter {
+                    return child;
+                }
+                node.parameter = Some(next);
+            }
+            Segment::Literal(text) => match node.literals.entry(decoded(text.as_bytes()).into()) {
+                Entry::Occupied(child) => return *child.get(),
+                Entry::Vacant(place) => {
+                    place.insert(next);
+                }
+            },
+        }
+        self.nodes.push(Node::default());
+        next
+    }
+
+    /// The most specific route below `node` for what is left of the path; `None` is left when the path has ended.
+    fn find<'t>(
+        &'t self,
+        node: Option<&'t Node>,
+        rest: Option<&str>,
+        search: &mut Search<'_, 't>,
+    ) -> Option<&'t Arc<Route>> {
+        let node = node?;
+        let deeper = match rest {
+            None => search.choose(&node.exact),
+            Some(rest) => {
+                let (segment, rest) = match rest.split_once('/') {
+                    Some((segment, rest)) => (segment, Some(rest)),
+                    None => (rest, None),
+                };
+                let key = if search.escaped {
+                    decoded(segment.as_bytes())
+                } else {
+                    Cow::Borrowed(segment.as_bytes())
+                };
+                let literal = node.literals.get(&*key).and_then(|child| self.nodes.get(*child));
+                let parameter = node
+                    .parameter
+                    .filter(|_| !segment.is_empty())
+                    .and_then(|child| self.nodes.get(child));
+                self.find(literal, rest, search)
+                    .or_else(|| self.find(parameter, rest, search))
+            }
+        };
+        deeper.or_else(|| search.choose(&node.wildcard))
+    }
+}
+
+impl<'t> Search<'_, 't> {
+    /// The first of `routes` that allows the method: those that name it come before those for any.
+    fn choose(&mut self, routes: &'t [Arc<Route>]) -> Option<&'t Arc<Route>> {
+        let named = routes.iter().find(|route| route.methods.contains(self.method));
+        let chosen = named.or_else(|| routes.iter().find(|route| allows(route, self.method)));
+        if chosen.is_none() {
+            self.refused.extend(routes);
+        }
+        chosen
+    }
+
+    fn reason(self) -> NoRoute {
+        if self.refused.is_empty() {
+            return NoRoute::Path;
+        }
+        if !is_registered(self.method) {
+            return NoRoute::UnknownMethod;
+        }
+        let mut names: Vec<&str> = self
+            .refused
+            .iter()
+            .flat_map(|route| &route.methods)
+            .map(Method::as_str)
+            .collect();
+        if names.contains(&"GET") {
+            names.push("HEAD");
+        }
+        names.sort_unstable();
+        names.dedup();
+        // Method names are tokens, which header values may hold.
+        let allow = HeaderValue::try_from(names.join(", ")).unwrap_or(HeaderValue::from_static(""));
+        NoRoute::Method { allow }
+    }
+}
+
+/// Routes with methods before those without; only their order within one node depends on it.
+fn rank(route: &Route) -> bool {
+    route.methods.is_empty()
+}
+
+fn allows(route: &Route, method: &Method) -> bool {
+    if route.methods.is_empty() {
+        return is_registered(method);
+    }
+    route.methods.contains(method) || (*method == Method::HEAD && route.methods.contains(&Method::GET))
+}
+
+/// The pattern as a path splits: `/t` is `t`; `/t/` is `t` and an empty segment; `/` is an empty one.
+fn pattern_segments(route: &Route) -> Vec<Segment> {
+    let pattern = &route.path;
+    let mut segments = pattern.segments.clone();
+    let empty = Segment::Literal(String::new());
+    if !pattern.wildcard && pattern.text.ends_with('/') && segments.last() != Some(&empty) {
+        segments.push(empty);
+    }
+    segments
+}
+
+/// A segment without its escapes; borrowed when it has none.
+fn decoded(segment: &[u8]) -> Cow<'_, [u8]> {
+    percent_encoding::percent_decode(segment).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Access, OnDenied, PathPattern};
+
+    pub(crate) fn route(line: usize, host: Option<&str>, text: &str, methods: &[&str]) -> Arc<Route> {
+        let wildcard = text.ends_with("/*");
+        let body = text.trim_end_matches("/*").trim_start_matches('/');
+        let segments = if body.is_empty() {
+            Vec::new()
+        } else {
+            body.split('/')
+                .map(
+                    |segment| match segment.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+                        Some(name) => Segment::Parameter(name.to_owned()),
+                        None => Segment::Literal(segment.to_owned()),
+                    },
+                )
+                .collect()
+        };
+        Arc::new(Route {
+            host: host.map(str::to_owned),
+            path: PathPattern {
+                text: text.to_owned(),
+                segments,
+                wildcard,
+            },
+            methods: methods.iter().map(|name| name.parse().unwrap()).collect(),
+            upstream: 0,
+            access: Access::Public,
+            on_denied: OnDenied::Auto,
+            max_body: None,
+            timeout: None,
+            line,
+        })
+    }
+
+    fn table(patterns: &[&str]) -> RouteTable {
+        let routes: Vec<_> = patterns
+            .iter()
+            .enumerate()
+            .map(|(line, text)| route(line, None, text, &[]))
+            .collect();
+        RouteTable::build(&routes)
+    }
+
+    fn found(table: &RouteTable, host: &str, path: &str, method: &str) -> Result<String, NoRoute> {
+        table
+            .find(host, &NormalPath::parse(path).unwrap(), &method.parse().unwrap())
+            .map(|route| route.path.text.clone())
+    }
+
+    #[test]
+    fn the_most_specific_pattern_wins_in_any_order() {
+        let patterns = [
+            "/*", "/a/*", "/a/{x}", "/a/b", "/a/b/*", "/{y}/b/c", "/a/{x}/d", "/", "/t", "/t/",
+        ];
+        let mut turned = patterns;
+        turned.reverse();
+        for patterns in [patterns, turned] {
+            let table = table(&patterns);
+            for (path, pattern) in [
+                ("/", "/"),
+                ("/a", "/a/*"),
+                ("/a/", "/a/*"),
+                ("/a/z", "/a/{x}"),
+                ("/a/b", "/a/b"),
+                ("/a/b/", "/a/b/*"),
+                ("/a/b/c", "/a/b/*"),
+                ("/a/b/d", "/a/b/*"),
+                ("/a/z/d", "/a/{x}/d"),
+                ("/a/z/e", "/a/*"),
+                ("/q/b/c", "/{y}/b/c"),
+                ("/q/b/d", "/*"),
+                ("/t", "/t"),
+                ("/t/", "/t/"),
+                ("/t/u", "/*"),
+            ] {
+                assert_eq!(found(&table, "h", path, "GET").as_deref(), Ok(pattern), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefix_ends_at_a_segment_boundary() {
+        let table = table(&["/public/*", "/users/{id}"]);
+        for path in [
+            "/publicsecret",
+            "/public-admin",
+            "/Public/x",
+            "/users/",
+            "/users",
+            "/users/1/x",
+            "/",
+        ] {
+            assert_eq!(found(&table, "h", path, "GET"), Err(NoRoute::Path), "{path}");
+        }
+    }
+
+    #[test]
+    fn escapes_do_not_hide_a_literal() {
+        let table = table(&["/@admin/*", "/{x}/*", "/caf%C3%A9", "/a b"]);
+        for (path, pattern) in [
+            ("/%40admin/x", "/@admin/*"),
+            ("/@admin/x", "/@admin/*"),
+            ("/%61b/x", "/{x}/*"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a%20b", "/a b"),
+        ] {
+            assert_eq!(found(&table, "h", path, "GET").as_deref(), Ok(pattern), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_host_of_its_own_comes_first() {
+        let table = RouteTable::build(&[
+            route(0, None, "/x", &[]),
+            route(1, Some("a.example"), "/*", &["GET"]),
+            route(2, Some("b.example"), "/only", &[]),
+        ]);
+        assert_eq!(found(&table, "a.example", "/x", "GET").as_deref(), Ok("/*"));
+        assert_eq!(found(&table, "a.example", "/x", "POST").as_deref(), Ok("/x"));
+        assert_eq!(found(&table, "b.example", "/x", "GET").as_deref(), Ok("/x"));
+        assert_eq!(found(&table, "c.example", "/only", "GET"), Err(NoRoute::Path));
+    }
+
+    #[test]
+    fn methods_choose_last_and_say_what_is_allowed() {
+        let table = RouteTable::build(&[
+            route(0, None, "/x", &[]),
+            route(1, None, "/x", &["POST"]),
+            route(2, None, "/y", &["GET", "PUT"]),
+            route(3, None, "/y", &["LOCK", "FROB"]),
+            route(4, None, "/h", &["GET"]),
+            route(5, None, "/h", &["HEAD"]),
+        ]);
+        let line = |path: &str, method: &str| {
+            table
+                .find("h", &NormalPath::parse(path).unwrap(), &method.parse().unwrap())
+                .map(|route| route.line)
+        };
+        assert_eq!(line("/x", "POST"), Ok(1));
+        assert_eq!(line("/x", "GET"), Ok(0));
+        assert_eq!(line("/x", "PROPFIND"), Ok(0));
+        assert_eq!(line("/y", "HEAD"), Ok(2));
+        assert_eq!(line("/h", "HEAD"), Ok(5));
+        assert_eq!(line("/y", "FROB"), Ok(3));
+        assert_eq!(line("/x", "FROB"), Err(NoRoute::UnknownMethod));
+        assert_eq!(line("/x", "get"), Err(NoRoute::UnknownMethod));
+        assert_eq!(line("/none", "FROB"), Err(NoRoute::Path));
+        let allow = HeaderValue::from_static("FROB, GET, HEAD, LOCK, PUT");
+        assert_eq!(line("/y", "DELETE"), Err(NoRoute::Method { allow }));
+    }
+
+    #[test]
+    fn a_stricter_method_does_not_hide_a_wider_route() {
+        let table = RouteTable::build(&[route(0, None, "/a/b", &["GET"]), route(1, None, "/a/*", &["POST"])]);
+        assert_eq!(found(&table, "h", "/a/b", "POST").as_deref(), Ok("/a/*"));
+        let allow = HeaderValue::from_static("GET, HEAD, POST");
+        assert_eq!(found(&table, "h", "/a/b", "PUT"), Err(NoRoute::Method { allow }));
+    }
+
+    #[test]
+    fn backtracking_is_bounded_by_the_table() {
+        // Every mixture of a literal and a parameter over twelve levels, none of which fits at the end.
+        let patterns: Vec<String> = (0..1 << 12)
+            .map(|bits: u32| {
+                (0..12)
+                    .map(|at| if bits >> at & 1 == 0 { "/a" } else { "/{p}" })
+                    .collect::<String>()
+                    + "/end"
+            })
+            .collect();
+        let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+        let table = table(&patterns);
+        assert_eq!(
+            found(&table, "h", &format!("{}/other", "/a".repeat(12)), "GET"),
+            Err(NoRoute::Path)
+        );
+        // A long path ends where the table does.
+        assert_eq!(found(&table, "h", &"/a".repeat(30_000), "GET"), Err(NoRoute::Path));
+    }
+
+    /// The rule as product documents say it: all that match, most specific first.
+    fn oracle<'t>(routes: &'t [Arc<Route>], host: &str, path: &str, method: &Method) -> Option<&'t Arc<Route>> {
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let matches = |route: &Route| {
+            let pattern = pattern_segments(route);
+            let long_enough = segments.len() == pattern.len() || route.path.wildcard && segments.len() > pattern.len();
+            route.host.as_deref().is_none_or(|own| own == host)
+                && long_enough
+                && pattern.iter().zip(&segments).all(|(pattern, segment)| match pattern {
+                    Segment::Literal(text) => text == segment,
+                    Segment::Parameter(_) => !segment.is_empty(),
+                })
+                && allows(route, method)
+        };
+        let weight = |route: &Route, at: usize| match pattern_segments(route).get(at) {
+            Some(Segment::Literal(_)) => 0,
+            Some(Segment::Parameter(_)) => 1,
+            None if route.path.wildcard => 3,
+            None => 2,
+        };
+        let compare = |a: &&Arc<Route>, b: &&Arc<Route>| {
+            let hosts = a.host.is_none().cmp(&b.host.is_none());
+            let segments = (0..12)
+                .map(|at| weight(a, at).cmp(&weight(b, at)))
+                .find(|o| *o != Ordering::Equal);
+            let named = |route: &Route| !route.methods.contains(method);
+            let methods = (named(a), a.methods.is_empty(), a.line).cmp(&(named(b), b.methods.is_empty(), b.line));
+            hosts.then(segments.unwrap_or(Ordering::Equal)).then(methods)
+        };
+        routes.iter().filter(|route| matches(route)).min_by(compare)
+    }
+
+    fn some_route() -> impl Strategy<Value = (Option<&'static str>, String, Vec<&'static str>)> {
+        let segment = prop_oneof![Just("a"), Just("b"), Just("{p}"), Just("c")];
+        let host = prop_oneof![Just(None), Just(Some("h.example"))];
+        let end = prop_oneof![Just(""), Just("/"), Just("/*")];
+        let methods = prop_oneof![
+            Just(vec![]),
+            Just(vec!["GET"]),
+            Just(vec!["POST"]),
+            Just(vec!["HEAD", "PUT"])
+        ];
+        (host, prop::collection::vec(segment, 0..4), end, methods).prop_map(|(host, segments, end, methods)| {
+            let mut text: String = segments.iter().flat_map(|segment| ["/", segment]).collect();
+            text.push_str(end);
+            (host, if text.is_empty() { "/".to_owned() } else { text }, methods)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn the_table_agrees_with_trying_all_routes(
+            routes in prop::collection::vec(some_route(), 0..16),
+            paths in prop::collection::vec("(/[abcx]){0,4}/?", 1..8),
+            host in prop_oneof![Just("h.example"), Just("other.example")],
+            method in prop_oneof![Just("GET"), Just("HEAD"), Just("POST"), Just("DELETE")],
+        ) {
+            let routes: Vec<_> = routes.iter().enumerate().map(|(line, (host, text, methods))| route(line, *host, text, methods)).collect();
+            let table = RouteTable::build(&routes);
+            let method: Method = method.parse().unwrap();
+            for path in paths {
+                let path = NormalPath::parse(if path.is_empty() { "/" } else { &path }).unwrap();
+                let fast = table.find(host, &path, &method).ok().map(|route| route.line);
+                prop_assert_eq!(fast, oracle(&routes, host, path.as_str(), &method).map(|route| route.line), "{:?}", path);
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What a session token means: from the cache if it can be trusted, else from Postgres.
+//!
+//! The promise: once a revoking call has answered, no later request on this gateway passes; elsewhere the moment the
+//! notification arrives; and never later than `cache.ttl`. While revocations can't be heard the cache is not trusted
+//! and every session is checked; while Postgres can't be reached at all, a session that was checked within
+//! `cache.ttl` still passes and everything else is refused at once.
+
+pub mod cache;
+pub mod credential;
+pub mod identity_headers;
+pub mod last_seen;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::Notify, time::timeout};
+use tracing::warn;
+
+use self::{
+    cache::{Found, SessionCache},
+    credential::SessionCookies,
+    identity_headers::Renderer,
+    last_seen::LastSeen,
+};
+use crate::{
+    chain::Chain,
+    clock::Timestamp,
+    config::SessionRules,
+    db::{self, Db, DbError, listen::Heard},
+    identity::{Session, UserId},
+    secret::TokenHash,
+};
+
+/// Sessions as the data path sees them. One for the whole gateway.
+#[derive(Debug)]
+pub struct Sessions {
+    cache: SessionCache,
+    db: Db,
+    /// Look-ups run here, never on a thread of the data path: connections to Postgres belong to this runtime.
+    cold: Handle,
+    trust: AtomicU8,
+    /// Rung when revocations begin to be heard.
+    hearing: Notify,
+    cookies: SessionCookies,
+    renderer: Renderer,
+    rules: SessionRules,
+    lookup_timeout: Duration,
+    last_seen: LastSeen,
+    counters: Counters,
+}
+
+/// For metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub failures: AtomicU64,
+}
+
+/// May the cache be believed?
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Trust {
+    /// Every revocation is heard.
+    Hearing = 0,
+    /// Revocations may go unheard, Postgres answers: check each session.
+    Deaf = 1,
+    /// Postgres can't be reached: nobody waits for it.
+    Unreachable = 2,
+}
+
+/// No answer could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    #[error("a session look-up failed")]
+    Db(#[from] Arc<DbError>),
+    #[error("a session look-up took longer than {0:?}")]
+    Timeout(Duration),
+    #[error("Postgres can't be reached")]
+    Unreachable,
+}
+
+/// What [`Sessions`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub db: Db,
+    pub cold: Handle,
+    pub cookies: SessionCookies,
+    pub renderer: Renderer,
+    pub rules: SessionRules,
+    /// For a look-up as a whole, connection and answer.
+    pub lookup_timeout: Duration,
+}
+
+impl Sessions {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            cache: SessionCache::new(parts.rules.cache.ttl, parts.rules.cache.capacity),
+            db: parts.db,
+            cold: parts.cold,
+            trust: AtomicU8::new(Trust::Deaf as u8),
+            hearing: Notify::new(),
+            cookies: parts.cookies,
+            renderer: parts.renderer,
+            rules: parts.rules,
+            lookup_timeout: parts.lookup_timeout,
+            last_seen: LastSeen::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub const fn cookies(&self) -> &SessionCookies {
+        &self.cookies
+    }
+
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub fn cached(&self) -> u64 {
+        self.cache.len()
+    }
+
+    pub const fn last_seen(&self) -> &LastSeen {
+        &self.last_seen
+    }
+
+    /// The live session that `hash` stands for. A hit awaits nothing and takes no lock.
+    pub async fn authenticate(
+        self: &Arc<Self>,
+        hash: &TokenHash,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Session>>, LookupError> {
+        let trust = self.trust();
+        if trust != Trust::Deaf
+            && let Some(known) = self.cache.get(hash, now)
+        {
+            self.counters.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(known);
+        }
+        self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        let found = match trust {
+            Trust::Hearing => self.cache.find(*hash, now, self.look_up(*hash, now)).await,
+            // Neither shared nor stored: who asks after a revocation must not get an answer from before it.
+            Trust::Deaf => {
+                let found = self.look_up(*hash, now).await;
+                if matches!(found, Ok(None)) {
+                    // What the cache still says of it must not be believed once Postgres is out of reach.
+                    self.cache.forget(hash);
+                }
+                found
+            }
+            Trust::Unreachable => Err(LookupError::Unreachable),
+        };
+        found.inspect_err(|_| {
+            self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Notes that `session` was used, and says whether its expiry is due to slide: once for each look-up, however
+    /// many requests come before it has slid.
+    pub fn used(&self, session: &Session, from: IpAddr, now: Timestamp) -> bool {
+        self.last_seen.note(session, from, now);
+        session.refresh_at.is_some_and(|at| now >= at) && !session.extending.swap(true, Ordering::Relaxed)
+    }
+
+    /// Slides the expiry of a session, without anybody waiting for it. Returns what remains of it then.
+    pub fn extend(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Duration {
+        let this = Arc::clone(self);
+        let expires_in = self.rules.expires_in;
+        self.cold.spawn(async move {
+            let extended = async {
+                let client = this.db.client().await?;
+                db::sessions::extend(&client, &hash, now.plus(expires_in), now).await
+            };
+            match extended.await {
+                // The next request reads the new expiry.
+                Ok(()) => this.cache.forget(&hash),
+                Err(error) => warn!(
+                    error = %Chain(&error),
+                    "could not extend a session; its next use tries again"
+                ),
+            }
+        });
+        expires_in
+    }
+
+    /// To be called after the commit of a revocation, before it is answered.
+    pub fn forget(&self, hash: &TokenHash) {
+        self.cache.forget(hash);
+    }
+
+    /// The same for all sessions of a user, and for a change of who they are.
+    pub fn forget_user(&self, user: UserId) {
+        self.cache.forget_user(user);
+    }
+
+    /// What the listening connection says.
+    pub fn hear(&self, heard: Heard) {
+        match heard {
+            Heard::Session(hash) => self.cache.forget(&hash),
+            Heard::User(user) => self.cache.forget_user(user),
+            Heard::Everything => self.cache.clear(),
+            Heard::Hearing => {
+                // In this order: what was stored while deaf may be wrong.
+                self.cache.clear();
+                self.set_trust(Trust::Hearing);
+                self.hearing.notify_waiters();
+            }
+            Heard::Deaf { reachable: true } => self.set_trust(Trust::Deaf),
+            Heard::Deaf { reachable: false } => self.set_trust(Trust::Unreachable),
+        }
+    }
+
+    /// Resolves once revocations are heard.
+    pub async fn hearing(&self) {
+        let heard = self.hearing.notified();
+        if self.trust() != Trust::Hearing {
+            heard.await;
+        }
+    }
+
+    pub fn trust(&self) -> Trust {
+        match self.trust.load(Ordering::Acquire) {
+            0 => Trust::Hearing,
+            1 => Trust::Deaf,
+            _ => Trust::Unreachable,
+        }
+    }
+
+    fn set_trust(&self, trust: Trust) {
+        self.trust.store(trust as u8, Ordering::Release);
+    }
+
+    async fn look_up(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Result<Found, LookupError> {
+        let this = Arc::clone(self);
+        let asked = self.cold.spawn(async move {
+            let client = db::acquire(&this.db.hot).await?;
+            let Ok(found) = timeout(this.lookup_timeout, db::sessions::find(&client, &hash, now)).await else {
+                // Its answer may still come, or the server is gone: the next look-up must not get this connection.
+                drop(deadpool_postgres::Object::take(client));
+                return Err(DbError::Unavailable("no answer in time".into()));
+            };
+            Ok::<_, DbError>(found?.map(|found| Arc::new(this.session(found))))
+        });
+        match timeout(self.lookup_timeout, asked).await {
+            Ok(Ok(Ok(found))) => Ok(found),
+            Ok(Ok(Err(error))) => Err(LookupError::Db(Arc::new(error))),
+            // It panicked, or the runtime is going down.
+            Ok(Err(_)) => Err(LookupError::Unreachable),
+            Err(_) => Err(LookupError::Timeout(self.lookup_timeout)),
+        }
+    }
+
+    fn session(&self, found: db::sessions::Found) -> Session {
+        let headers = self
+            .renderer
+            .render(&found.identity, found.id, found.created_at, &found.methods);
+        // Extended once `refresh_after` of its present life has gone by.
+        let refresh_at = found.remembered.then(|| {
+            found
+                .expires_at
+                .minus(self.rules.expires_in)
+                .plus(self.rules.refresh_after)
+        });
+        Session {
+            id: found.id,
+            identity: Arc::new(found.identity),
+            created_at: found.created_at,
+            expires_at: found.expires_at,
+            refresh_at,
+            extending: AtomicBool::new(false),
+            last_seen: AtomicI64::new(found.last_seen_at.map_or(0, Timestamp::micros)),
+            headers,
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! Which headers carry the identity, what they hold, and what becomes of every other header of a request.
+//!
+//! [`Renderer`] writes an identity once per session; the data path only counts references. [`Reserved::classify`]
+//! says for each header of a request, in the one pass over them, who decides about it.
+//!
+//! Names are compared *folded*: without case, and with everything that is neither letter nor digit taken as `-`. CGI,
+//! WSGI and PHP fold names so, each a little differently; a name that any of them could take for one of ours is
+//! reserved. Prefixes from which only gateways speak (`x-vestibule-`, `x-forwarded-`, `x-auth-request-`) are reserved
+//! whole.
+//!
+//! Values: visible ASCII and inner spaces as they are; everything else, and `%`, is percent-encoded UTF-8, so that
+//! decoding gives the text back. In roles, a comma is encoded as well, for it separates them. A value longer than
+//! [`MAX_VALUE`] is left out, as is an empty one.
+
+use http::{HeaderName, HeaderValue};
+
+use crate::{
+    clock::Timestamp,
+    config,
+    identity::{Identity, SessionId},
+};
+
+/// The longest value that is sent: upstreams commonly accept 8 KiB for a header line.
+pub const MAX_VALUE: usize = 8 * 1024 - 256;
+
+/// Writes identities as the configuration names their parts.
+#[derive(Clone, Debug)]
+pub struct Renderer {
+    names: config::IdentityNames,
+}
+
+impl Renderer {
+    pub fn new(identity: &config::Identity) -> Self {
+        Self {
+            names: identity.names.clone(),
+        }
+    }
+
+    /// The headers of one session, ready to be sent.
+    pub fn render(
+        &self,
+        identity: &Identity,
+        session: SessionId,
+        created_at: Timestamp,
+        methods: &[impl AsRef<str>],
+    ) -> Box<[(HeaderName, HeaderValue)]> {
+        let names = &self.names;
+        let roles: Vec<String> = identity.roles.iter().map(|role| encoded(role, b",")).collect();
+        let methods: Vec<String> = methods.iter().map(|method| encoded(method.as_ref(), b",")).collect();
+        [
+            (&names.user_id, identity.id.to_string()),
+            (&names.email, encoded(&identity.email, b"")),
+            (&names.email_verified, identity.email_verified.to_string()),
+            (&names.name, encoded(&identity.name, b"")),
+            (&names.roles, roles.join(",")),
+            (&names.session_id, session.to_string()),
+            (&names.auth_time, created_at.rfc3339()),
+            (&names.auth_methods, methods.join(",")),
+        ]
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty() && text.len() <= MAX_VALUE)
+        .filter_map(|(name, text)| Some((name.clone()?, HeaderValue::try_from(text).ok()?)))
+        .collect()
+    }
+}
+
+/// `text` as visible ASCII and inner spaces; `also` is encoded on top.
+fn encoded(text: &str, also: &[u8]) -> String {
+    let trimmed = text.trim_matches(' ');
+    let inner_from = text.len() - text.trim_start_matches(' ').len();
+    let inner = inner_from..inner_from + trimmed.len();
+    let mut out = String::with_capacity(text.len());
+    for (at, byte) in text.bytes().enumerate() {
+        let plain = match byte {
+            b' ' => inner.contains(&at),
+            b'%' => false,
+            0x21..=0x7e => !also.contains(&byte),
+            _ => false,
+        };
+        if plain {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(percent_encoding::percent_encode_byte(byte));
+        }
+    }
+    out
+}
+
+/// Who decides about a header of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Disposition {
+    /// Nobody: it is forwarded as it is (unless `Connection` names it).
+    Pass,
+    /// `Connection`: dropped, after the names in it were noted.
+    Connection,
+    /// `Upgrade`: dropped, unless the request is an upgrade that is forwarded.
+    Upgrade,
+    /// `TE`: dropped, but for `trailers`.
+    Te,
+    /// Of this hop only: dropped.
+    HopByHop,
+    Host,
+    /// Forwarded without our cookies.
+    Cookie,
+    /// Forwarded unless it carries our token.
+    Authorization,
+    Expect,
+    ContentLength,
+    ForwardedFor,
+    /// What else says who called and how; we write it anew.
+    Forwarded,
+    RequestId,
+    /// Only we may say this: dropped on every route.
+    Reserved,
+}
+
+/// The names that a client can't speak under, and those that the data path treats by itself.
+#[derive(Clone, Debug)]
+pub struct Reserved {
+    /// For each first letter (the lowest five bits of it), which lengths occur: most names end here.
+    lengths: [u64; 32],
+    /// For each length, the folded names of that length.
+    by_length: Vec<Vec<Entry>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    folded: Box<[u8]>,
+    /// What a header with exactly this name is; a mere look-alike is [`Disposition::Reserved`].
+    exact: Disposition,
+}
+
+impl Reserved {
+    pub fn new(identity: &config::Identity) -> Self {
+        let mut reserved = Self {
+            lengths: [0; 32],
+            by_length: Vec::new(),
+        };
+        for (name, disposition) in HANDLED {
+            reserved.add(name, *disposition);
+        }
+        let names = &identity.names;
+        let configured = [
+            &names.user_id,
+            &names.email,
+            &names.email_verified,
+            &names.name,
+            &names.roles,
+            &names.session_id,
+            &names.auth_time,
+            &names.auth_methods,
+        ];
+        let configured = configured.into_iter().flatten().map(HeaderName::as_str);
+        for name in configured.chain(RESERVED.iter().copied()) {
+            reserved.add(name, Disposition::Reserved);
+        }
+        reserved
+    }
+
+    fn add(&mut self, name: &str, exact: Disposition) {
+        let folded: Box<[u8]> = name.bytes().map(fold).collect();
+        let len = folded.len();
+        if let Some(lengths) = self.lengths.get_mut(usize::from(first(&folded) & 31)) {
+            *lengths |= length_bit(len);
+        }
+        if self.by_length.len() <= len {
+            self.by_length.resize_with(len + 1, Vec::new);
+        }
+        if let Some(entries) = self.by_length.get_mut(len) {
+            match entries.iter_mut().find(|entry| entry.folded == folded) {
+                // Were an identity configured to travel as `Authorization`, a client must not say it.
+                Some(entry) => entry.exact = exact,
+                None => entries.push(Entry { folded, exact }),
+            }
+        }
+    }
+
+    pub fn classify(&self, name: &HeaderName) -> Disposition {
+        let name = name.as_str().as_bytes();
+        let initial = fold(first(name));
+        let lengths = self.lengths.get(usize::from(initial & 31)).copied().unwrap_or_default();
+        let length_occurs = lengths & length_bit(name.len()) != 0;
+        if !length_occurs && initial != b'x' {
+            return Disposition::Pass;
+        }
+        if length_occurs && let Some(entries) = self.by_length.get(name.len()) {
+            for entry in entries {
+                if is_folded(name, &entry.folded) {
+                    return if name == &*entry.folded {
+                        entry.exact
+                    } else {
+                        Disposition::Reserved
+                    };
+                }
+            }
+        }
+        if initial == b'x'
+            && PREFIXES
+                .iter()
+                .any(|prefix| name.get(..prefix.len()).is_some_and(|head| is_folded(head, prefix)))
+        {
+            return Disposition::Reserved;
+        }
+        Disposition::Pass
+    }
+
+    /// Whether a client can't speak under this name, in any spelling.
+    pub fn is_reserved(&self, name: &HeaderName) -> bool {
+        self.classify(name) == Disposition::Reserved
+    }
+}
+
+fn first(name: &[u8]) -> u8 {
+    name.first().copied().unwrap_or_default()
+}
+
+/// Lengths from 63 on share a bit.
+const fn length_bit(len: usize) -> u64 {
+    1 << if len < 63 { len } else { 63 }
+}
+
+/// Whether `name` folds to `folded`, which is of the same length.
+fn is_folded(name: &[u8], folded: &[u8]) -> bool {
+    name.len() == folded.len() && name.iter().zip(folded).all(|(byte, folded)| fold(*byte) == *folded)
+}
+
+const fn fold(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() {
+        byte.to_ascii_lowercase()
+    } else {
+        b'-'
+    }
+}
+
+/// Folded prefixes of names that only a gateway uses; all begin with an `x`.
+const PREFIXES: &[&[u8]] = &[b"x-vestibule-", b"x-forwarded-", b"x-auth-request-"];
+
+/// What the data path does something with; look-alikes of these are dropped.
+const HANDLED: &[(&str, Disposition)] = &[
+    ("connection", Disposition::Connection),
+    ("upgrade", Disposition::Upgrade),
+    ("te", Disposition::Te),
+    ("keep-alive", Disposition::HopByHop),
+    ("proxy-authenticate", Disposition::HopByHop),
+    ("proxy-authorization", Disposition::HopByHop),
+    ("proxy-connection", Disposition::HopByHop),
+    ("trailer", Disposition::HopByHop),
+    ("transfer-encoding", Disposition::HopByHop),
+    ("http2-settings", Disposition::HopByHop),
+    ("host", Disposition::Host),
+    ("cookie", Disposition::Cookie),
+    ("authorization", Disposition::Authorization),
+    ("expect", Disposition::Expect),
+    ("content-length", Disposition::ContentLength),
+    ("x-forwarded-for", Disposition::ForwardedFor),
+    ("x-forwarded-host", Disposition::Forwarded),
+    ("x-forwarded-proto", Disposition::Forwarded),
+    ("x-forwarded-port", Disposition::Forwarded),
+    ("forwarded", Disposition::Forwarded),
+    ("x-real-ip", Disposition::Forwarded),
+    ("x-request-id", Disposition::RequestId),
+];
+
+/// Names of every preset, whichever is in force, and what could show an upstream another request than was authorised.
+const RESERVED: &[&str] = &[
+    "x-user-id",
+    "x-user-email",
+    "x-user-email-verified",
+    "x-user-name",
+    "x-user-roles",
+    "x-session-id",
+    "x-auth-time",
+    "x-auth-methods",
+    "remote-user",
+    "remote-email",
+    "remote-name",
+    "remote-groups",
+    "x-remote-user",
+    "x-remote-email",
+    "x-remote-name",
+    "x-remote-groups",
+    "x-original-url",
+    "x-original-uri",
+    "x-original-host",
+    "x-original-method",
+    "x-rewrite-url",
+    "x-rewrite-uri",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-host",
+    "proxy",
+];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::identity::UserId;
+
+    fn settings() -> config::Identity {
+        let name = |text| Some(HeaderName::from_static(text));
+        config::Identity {
+            names: config::IdentityNames {
+                user_id: name("x-user-id"),
+                email: name("x-user-email"),
+                email_verified: name("x-user-email-verified"),
+                name: name("x-user-name"),
+                roles: name("x-user-roles"),
+                session_id: name("x-session-id"),
+                auth_time: None,
+                auth_methods: name("company_login.how"),
+            },
+        }
+    }
+
+    fn rendered(name: &str, roles: &[&str]) -> Vec<(String, String)> {
+        let identity = Identity {
+            id: UserId(Uuid::from_u128(42)),
+            email: "ada@example.test".to_owned(),
+            email_verified: true,
+            name: name.to_owned(),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        };
+        let session = SessionId(Uuid::from_u128(7));
+        Renderer::new(&settings())
+            .render(&identity, session, Timestamp::from_secs(0), &["pwd", "otp"])
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect()
+    }
+
+    fn value_of(headers: &[(String, String)], name: &str) -> Option<String> {
+        headers
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value.clone())
+    }
+
+    #[test]
+    fn an_identity_travels_under_the_configured_names() {
+        let headers = rendered("Ada Lovelace", &["user", "admin"]);
+        let expected = [
+            ("x-user-id", "00000000-0000-0000-0000-00000000002a"),
+            ("x-user-email", "ada@example.test"),
+            ("x-user-email-verified", "true"),
+            ("x-user-name", "Ada Lovelace"),
+            ("x-user-roles", "user,admin"),
+            ("x-session-id", "00000000-0000-0000-0000-000000000007"),
+            ("company_login.how", "pwd,otp"),
+        ];
+        assert_eq!(
+            headers,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+    }
+
+    #[test]
+    fn profile_data_can_not_break_a_header() {
+        for (name, value) in [
+            ("A\r\nX-User-Id: 1", Some("A%0D%0AX-User-Id: 1")),
+            ("nul\0", Some("nul%00")),
+            ("Zoë 😀", Some("Zo%C3%AB %F0%9F%98%80")),
+            ("100%", Some("100%25")),
+            (" padded ", Some("%20padded%20")),
+            ("\ttab", Some("%09tab")),
+            ("  ", Some("%20%20")),
+            ("", None),
+        ] {
+            assert_eq!(
+                value_of(&rendered(name, &[]), "x-user-name").as_deref(),
+                value,
+                "{name:?}"
+            );
+        }
+        let headers = rendered(&"n".repeat(10 * 1024), &["a,b", "c"]);
+        assert_eq!(value_of(&headers, "x-user-name"), None);
+        assert_eq!(value_of(&headers, "x-user-roles").as_deref(), Some("a%2Cb,c"));
+        assert_eq!(value_of(&rendered("x", &[]), "x-user-roles"), None);
+    }
+
+    fn classified(name: &str) -> Disposition {
+        Reserved::new(&settings()).classify(&name.parse().unwrap())
+    }
+
+    #[test]
+    fn every_spelling_of_a_reserved_name_is_reserved() {
+        for name in [
+            "x-user-id",
+            "X-User-ID",
+            "X_User_Id",
+            "x.user-id",
+            "X_USER.ROLES",
+            "x-session_id",
+            "x|user+id",
+            "remote-user",
+            "Remote_User",
+            "x-forwarded-user",
+            "X_Forwarded_Groups",
+            "x-auth-request-email",
+            "x-vestibule-assertion",
+            "X_Vestibule_Anything",
+            "company-login-how",
+            "Company.Login.How",
+            "x-original-url",
+            "X_ORIGINAL_URI",
+            "x-rewrite-url",
+            "x-forwarded-uri",
+            "x-forwarded-method",
+            "x-forwarded-prefix",
+            "x-forwarded-server",
+            "x-http-method-override",
+            "x-http-method",
+            "X-METHOD-OVERRIDE",
+            "proxy",
+            // Look-alikes of what the data path writes or reads.
+            "x_forwarded_for",
+            "X_Real_IP",
+            "x_request_id",
+            "Transfer_Encoding",
+            "content_length",
+            "proxy.authorization",
+        ] {
+            assert_eq!(classified(name), Disposition::Reserved, "{name}");
+        }
+    }
+
+    #[test]
+    fn ordinary_headers_pass() {
+        for name in [
+            "accept",
+            "accept-encoding",
+            "user-agent",
+            "content-type",
+            "x-requested-with",
+            "x-csrf-token",
+            "x-user",
+            "x-user-identity",
+            "x-userid",
+            "x-forwarded",
+            "x-vestibule",
+            "origin",
+            "a",
+            "sec-websocket-key",
+            "traceparent",
+            "if-none-match",
+            "proxy-x",
+        ] {
+            assert_eq!(classified(name), Disposition::Pass, "{name}");
+        }
+        assert_eq!(classified(&"x".repeat(200)), Disposition::Pass);
+    }
+
+    #[test]
+    fn the_data_paths_own_headers_are_named() {
+        for (name, disposition) in HANDLED {
+            assert_eq!(classified(name), *disposition, "{name}");
+            assert_eq!(classified(&name.to_ascii_uppercase()), *disposition, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_long_configured_name_is_reserved() {
+        let long = format!("x-{}-id", "company-".repeat(12));
+        let mut settings = settings();
+        settings.names.user_id = Some(long.parse().unwrap());
+        let reserved = Reserved::new(&settings);
+        assert!(reserved.is_reserved(&long.replace('-', "_").parse().unwrap()));
+        assert!(!reserved.is_reserved(&format!("{long}x").parse().unwrap()));
+    }
+
+    #[test]
+    fn a_configured_name_beats_what_the_data_path_would_do() {
+        let mut settings = settings();
+        settings.names.user_id = Some(HeaderName::from_static("authorization"));
+        assert!(Reserved::new(&settings).is_reserved(&http::header::AUTHORIZATION));
+    }
+
+    proptest! {
+        #[test]
+        fn what_folds_to_a_reserved_name_is_reserved(index in any::<prop::sample::Index>(), seed in any::<u64>()) {
+            let name = RESERVED[index.index(RESERVED.len())];
+            let spelled: String = name
+                .bytes()
+                .enumerate()
+                .map(|(at, byte)| match (byte, seed >> (at % 32 * 2) & 3) {
+                    (b'-', turn) => b"-_.~"[usize::try_from(turn).unwrap()],
+                    (byte, 0) => byte.to_ascii_uppercase(),
+                    (byte, _) => byte,
+                })
+                .map(char::from)
+                .collect();
+            prop_assert_eq!(classified(&spelled), Disposition::Reserved, "{}", spelled);
+        }
+
+        #[test]
+        fn decoding_a_value_gives_the_text_back(text in "\\PC{0,40}|[ -~%]{0,20}") {
+            let written = encoded(&text, b",");
+            prop_assert!(HeaderValue::try_from(written.as_str()).is_ok_and(|value| value.to_str().is_ok()));
+            prop_assert!(!written.contains(',') && written.trim() == written);
+            prop_assert_eq!(percent_encoding::percent_decode_str(&written).decode_utf8().unwrap(), text);
+        }
+    }
+}
