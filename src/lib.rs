@@ -22,6 +22,7 @@ pub mod config;
 pub mod db;
 pub mod identity;
 pub mod lifecycle;
+pub mod mail;
 pub mod policy;
 pub mod problem;
 pub mod secret;
