@@ -16,6 +16,7 @@
 //! | client, upstream | who called us, whom we call |
 //! | problem | an answer that says no |
 
+pub mod auth;
 pub mod chain;
 pub mod clock;
 pub mod config;

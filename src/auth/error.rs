@@ -1,0 +1,238 @@
+//! Why the auth API refuses, and what of that the client may know.
+
+use http::{HeaderValue, header};
+
+use crate::{
+    auth::password::{PasswordError, Unacceptable},
+    db::{self, DbError},
+    policy::origin::AuthOriginError,
+    problem::{Code, Problem},
+    session::LookupError,
+};
+
+/// Where a request may name a place to go to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Target {
+    Callback,
+    Redirect,
+    ErrorCallback,
+    NewUserCallback,
+}
+
+impl Target {
+    pub const ALL: [Self; 4] = [
+        Self::Callback,
+        Self::Redirect,
+        Self::ErrorCallback,
+        Self::NewUserCallback,
+    ];
+
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Callback => "callbackURL",
+            Self::Redirect => "redirectTo",
+            Self::ErrorCallback => "errorCallbackURL",
+            Self::NewUserCallback => "newUserCallbackURL",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    // The request.
+    #[error("the body is larger than the auth API takes")]
+    BodyTooLarge,
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    #[error("the body broke off")]
+    BadBody,
+    #[error("the body is no JSON, or names a key twice")]
+    BadJson,
+    #[error("a form names a field twice")]
+    RepeatedField,
+    #[error("the body has a type that is not read here")]
+    UnsupportedMediaType {
+        found: Option<String>,
+        allowed: &'static str,
+    },
+    #[error("the request's origin is refused")]
+    Origin(#[from] AuthOriginError),
+    #[error("{} leads elsewhere", .0.field())]
+    ForeignTarget(Target),
+    #[error("{} is no text", .0.field())]
+    TargetNotText(Target),
+    #[error("{0}")]
+    Validation(String),
+    #[error("{0} is not for users to set")]
+    FieldNotAllowed(&'static str),
+    #[error("not an address")]
+    InvalidEmail,
+    #[error("a password of this length is not accepted")]
+    Password(Unacceptable),
+
+    // Who asks.
+    #[error("there is no session")]
+    Unauthorized,
+    #[error("the session is not fresh")]
+    NotFresh,
+    #[error("wrong address or password")]
+    InvalidCredentials,
+    #[error("the address is not verified")]
+    NotVerified,
+    #[error("the user is banned")]
+    Banned,
+
+    // What is asked for.
+    #[error("sign-up is switched off")]
+    SignUpDisabled,
+    #[error("the address has a user")]
+    UserExists,
+    #[error("another address than the session's")]
+    EmailMismatch,
+    #[error("the address is verified already")]
+    AlreadyVerified,
+    #[error("a link that never was, or is void")]
+    InvalidToken,
+    #[error("a link that has expired")]
+    TokenExpired,
+    #[error("a link of a user who is gone")]
+    UserNotFound,
+    #[error("the session is read with GET")]
+    DeferredRefreshOff,
+
+    // Us.
+    #[error("passwords can't be hashed at the moment")]
+    Hashing(#[from] PasswordError),
+    #[error("Postgres could not be asked")]
+    Db(#[from] DbError),
+    #[error("the session could not be looked up")]
+    Lookup(#[from] LookupError),
+}
+
+impl AuthError {
+    /// What the client may learn.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::BodyTooLarge => Code::BodyTooLarge,
+            Self::BodyTimeout => Code::BodyTimeout,
+            Self::BadBody => Code::BadBody,
+            Self::BadJson | Self::RepeatedField | Self::TargetNotText(_) => Code::BadRequest,
+            Self::UnsupportedMediaType { .. } => Code::UnsupportedMediaType,
+            Self::Origin(AuthOriginError::Missing) => Code::MissingOrigin,
+            Self::Origin(AuthOriginError::Invalid) => Code::InvalidOrigin,
+            Self::Origin(AuthOriginError::CrossSiteLogin) => Code::CrossSiteLogin,
+            Self::ForeignTarget(Target::Callback) => Code::InvalidCallbackUrl,
+            Self::ForeignTarget(Target::Redirect) => Code::InvalidRedirectUrl,
+            Self::ForeignTarget(Target::ErrorCallback) => Code::InvalidErrorCallbackUrl,
+            Self::ForeignTarget(Target::NewUserCallback) => Code::InvalidNewUserCallbackUrl,
+            Self::Validation(_) => Code::Validation,
+            Self::FieldNotAllowed(_) => Code::FieldNotAllowed,
+            Self::InvalidEmail => Code::InvalidEmail,
+            Self::Password(Unacceptable::TooShort) => Code::PasswordTooShort,
+            Self::Password(Unacceptable::TooLong) => Code::PasswordTooLong,
+            Self::Unauthorized => Code::Unauthorized,
+            Self::NotFresh => Code::SessionNotFresh,
+            Self::InvalidCredentials => Code::InvalidEmailOrPassword,
+            Self::NotVerified => Code::EmailNotVerified,
+            Self::Banned => Code::BannedUser,
+            Self::SignUpDisabled => Code::SignUpDisabled,
+            Self::UserExists => Code::UserAlreadyExists,
+            Self::EmailMismatch => Code::EmailMismatch,
+            Self::AlreadyVerified => Code::EmailAlreadyVerified,
+            Self::InvalidToken => Code::InvalidToken,
+            Self::TokenExpired => Code::TokenExpired,
+            Self::UserNotFound => Code::UserNotFound,
+            Self::DeferredRefreshOff => Code::DeferredRefreshOff,
+            Self::Hashing(PasswordError::Busy) => Code::Busy,
+            Self::Db(DbError::Unavailable(_)) | Self::Lookup(_) => Code::Unavailable,
+            Self::Hashing(PasswordError::Failed)
+            | Self::Db(DbError::Conflict { .. } | DbError::Failed { .. } | DbError::Row { .. }) => Code::Internal,
+        }
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        let problem = Self::new(error.code());
+        let retry_after = u32::try_from(db::RETRY_AFTER.as_secs()).unwrap_or(u32::MAX);
+        match error {
+            AuthError::Validation(issues) => problem.saying(issues),
+            AuthError::FieldNotAllowed(field) => problem.saying(format!("{field} is not allowed to be set")),
+            AuthError::RepeatedField => problem.saying("A form field is given twice"),
+            AuthError::TargetNotText(target) => problem
+                .saying(format!("Invalid {}: expected a string", target.field()))
+                .without_code(),
+            AuthError::UnsupportedMediaType { found, allowed } => problem.saying(match found {
+                Some(found) => format!("Content-Type \"{found}\" is not allowed. Allowed types: {allowed}"),
+                None => format!("Content-Type is required. Allowed types: {allowed}"),
+            }),
+            AuthError::DeferredRefreshOff => problem.with_header(header::ALLOW, HeaderValue::from_static("GET")),
+            AuthError::Hashing(PasswordError::Busy) | AuthError::Db(DbError::Unavailable(_)) | AuthError::Lookup(_) => {
+                problem.retry_after(retry_after)
+            }
+            AuthError::BodyTooLarge
+            | AuthError::BodyTimeout
+            | AuthError::BadBody
+            | AuthError::BadJson
+            | AuthError::Origin(_)
+            | AuthError::ForeignTarget(_)
+            | AuthError::InvalidEmail
+            | AuthError::Password(_)
+            | AuthError::Unauthorized
+            | AuthError::NotFresh
+            | AuthError::InvalidCredentials
+            | AuthError::NotVerified
+            | AuthError::Banned
+            | AuthError::SignUpDisabled
+            | AuthError::UserExists
+            | AuthError::EmailMismatch
+            | AuthError::AlreadyVerified
+            | AuthError::InvalidToken
+            | AuthError::TokenExpired
+            | AuthError::UserNotFound
+            | AuthError::Hashing(PasswordError::Failed)
+            | AuthError::Db(DbError::Conflict { .. } | DbError::Failed { .. } | DbError::Row { .. }) => problem,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Form;
+
+    fn body(error: AuthError) -> serde_json::Value {
+        serde_json::from_slice(Problem::from(error).into_response(Form::Json, "r1").body()).unwrap()
+    }
+
+    #[test]
+    fn messages_are_the_contracts() {
+        assert_eq!(
+            body(AuthError::FieldNotAllowed("role"))["message"],
+            "role is not allowed to be set"
+        );
+        let not_text = body(AuthError::TargetNotText(Target::Callback));
+        assert_eq!(not_text["message"], "Invalid callbackURL: expected a string");
+        assert!(not_text.get("code").is_none());
+        let media_type = AuthError::UnsupportedMediaType {
+            found: Some("text/plain".to_owned()),
+            allowed: "application/json",
+        };
+        assert_eq!(
+            body(media_type)["message"],
+            "Content-Type \"text/plain\" is not allowed. Allowed types: application/json"
+        );
+    }
+
+    #[test]
+    fn what_may_pass_says_when_to_try_again() {
+        let away = AuthError::Db(DbError::Unavailable("away".into()));
+        for error in [AuthError::Hashing(PasswordError::Busy), away] {
+            let response = Problem::from(error).into_response(Form::Json, "r1");
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()["retry-after"]),
+                (503, &"2".parse().unwrap())
+            );
+        }
+    }
+}

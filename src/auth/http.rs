@@ -1,0 +1,343 @@
+//! One request to the auth API as its behaviours see it, and how their answers are written.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request};
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Auth, AuthError, Route, error::Target, input::Fields};
+use crate::{
+    clock::Timestamp,
+    db::{self, DbError, audit, sessions::StoredSession, users::User},
+    policy::client::ClientFacts,
+    secret::{SessionToken, random},
+    session::credential::{Credential, Kind},
+};
+
+/// A body of the auth API is a handful of short fields.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Bytes of a `User-Agent` that are kept: those of browsers have some 150.
+const MAX_USER_AGENT: usize = 512;
+
+/// A request in progress.
+pub(super) struct Call<'a> {
+    pub(super) auth: &'a Auth,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) request_id: &'a str,
+    /// Read once: the whole request happens at one time.
+    pub(super) now: Timestamp,
+    pub(super) query: Fields,
+    pub(super) body: Fields,
+    pub(super) ip_address: IpAddr,
+    pub(super) user_agent: String,
+    method: &'a Method,
+    /// For the answer, whether it says yes or no.
+    cookies: Vec<HeaderValue>,
+}
+
+/// Who asks.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) session: StoredSession,
+    pub(super) user: User,
+    pub(super) token: SessionToken,
+}
+
+/// Whether this use may slide a session's expiry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Refresh {
+    Slide,
+    Leave,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(auth: &'a Auth, head: &'a request::Parts, client: &ClientFacts, request_id: &'a str) -> Self {
+        let user_agent = head.headers.get(header::USER_AGENT);
+        Self {
+            now: auth.clock.now(),
+            query: Fields::of_query(head.uri.query()),
+            body: Fields::no_body(),
+            ip_address: client.addr,
+            user_agent: user_agent.map(clipped).unwrap_or_default(),
+            method: &head.method,
+            headers: &head.headers,
+            cookies: Vec::new(),
+            auth,
+            request_id,
+        }
+    }
+
+    /// Reads the body, if the endpoint has one.
+    pub(super) async fn read<B>(&mut self, route: &Route, body: B) -> Result<(), AuthError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if route.method != Method::POST {
+            return Ok(());
+        }
+        // What says beforehand that it is too large is not waited for.
+        if body.size_hint().lower() > MAX_BODY as u64 {
+            return Err(AuthError::BodyTooLarge);
+        }
+        // So short a body has come, as a whole, in the time that others have for each part.
+        let reading = Limited::new(body, MAX_BODY).collect();
+        let body = match timeout(self.auth.config.server.body_timeout, reading).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(AuthError::BodyTooLarge),
+            Ok(Err(_)) => return Err(AuthError::BadBody),
+            Err(_) => return Err(AuthError::BodyTimeout),
+        };
+        self.body = Fields::of_body(self.headers, &body, route.accepts)?;
+        Ok(())
+    }
+
+    /// Origin and redirect targets (section 4), before anything is validated.
+    pub(super) fn judge(&self, route: &Route) -> Result<(), AuthError> {
+        let origins = &self.auth.origins;
+        origins.auth_api_check(self.method, self.headers, route.is_login)?;
+        for target in Target::ALL {
+            for fields in [&self.body, &self.query] {
+                match fields.get(target.field()) {
+                    None | Some(Value::Null) => {}
+                    Some(Value::String(text)) if text.is_empty() || origins.allows_redirect(text) => {}
+                    Some(Value::String(_)) => return Err(AuthError::ForeignTarget(target)),
+                    Some(_) => return Err(AuthError::TargetNotText(target)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_cookie(&mut self, cookie: HeaderValue) {
+        self.cookies.push(cookie);
+    }
+
+    pub(super) fn into_cookies(self) -> Vec<HeaderValue> {
+        self.cookies
+    }
+
+    /// The session behind the request, if there is one: read from Postgres, so that it is whole and true.
+    ///
+    /// Sets the cookie again when the expiry slides, and takes the cookies of a dead session back (section 6).
+    pub(super) async fn session(&mut self, refresh: Refresh) -> Result<Option<Current>, AuthError> {
+        let found = self.auth.sessions.cookies().find(self.headers);
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let client = self.auth.db.client().await?;
+        let mut dead_cookie = false;
+        for credential in found.candidates() {
+            let live = db::sessions::find_with_user(&client, &credential.hash, self.now).await?;
+            let token = self.auth.sessions.cookies().token(self.headers, credential.kind);
+            let Some(((mut session, user), token)) = live.zip(token) else {
+                dead_cookie |= credential.kind == Kind::Cookie;
+                continue;
+            };
+            if refresh == Refresh::Slide {
+                self.slide(&client, credential, &mut session, &token).await?;
+            }
+            return Ok(Some(Current { session, user, token }));
+        }
+        if dead_cookie {
+            self.clear_session_cookies();
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn demand_session(&mut self) -> Result<Current, AuthError> {
+        self.session(Refresh::Slide).await?.ok_or(AuthError::Unauthorized)
+    }
+
+    /// A session whose user signed in lately.
+    pub(super) async fn demand_fresh_session(&mut self) -> Result<Current, AuthError> {
+        let current = self.demand_session().await?;
+        let fresh_for = self.auth.config.auth.session.fresh_for;
+        if !fresh_for.is_zero() && self.now.since(current.session.created_at) >= fresh_for {
+            return Err(AuthError::NotFresh);
+        }
+        Ok(current)
+    }
+
+    pub(super) fn clear_session_cookies(&mut self) {
+        self.cookies.extend(self.auth.sessions.cookies().clear());
+    }
+
+    /// Extends a session that was used late enough in its life.
+    async fn slide(
+        &mut self,
+        client: &deadpool_postgres::Client,
+        credential: Credential,
+        session: &mut StoredSession,
+        token: &SessionToken,
+    ) -> Result<(), DbError> {
+        let cookies = self.auth.sessions.cookies();
+        let rules = &self.auth.config.auth.session;
+        let due_at = session.expires_at.minus(rules.expires_in).plus(rules.refresh_after);
+        if !session.remembered || self.now < due_at || cookies.dont_remember(self.headers) {
+            return Ok(());
+        }
+        let expires_at = self.now.plus(rules.expires_in);
+        db::sessions::extend(client, &credential.hash, expires_at, self.now).await?;
+        // What is cached knows the old expiry.
+        self.auth.sessions.forget(&credential.hash);
+        session.expires_at = expires_at;
+        session.updated_at = self.now;
+        if credential.kind == Kind::Cookie {
+            self.cookies.push(cookies.set(token, Some(rules.expires_in)));
+        }
+        Ok(())
+    }
+
+    /// A new id, in order of time.
+    pub(super) fn new_id(&self) -> Uuid {
+        let millis = u64::try_from(self.now.micros() / 1000).unwrap_or(0);
+        uuid::Builder::from_unix_timestamp_millis(millis, &random()).into_uuid()
+    }
+
+    /// Notes an event, in the transaction of the change that it records if `client` is one.
+    pub(super) async fn audit(
+        &self,
+        client: &impl deadpool_postgres::GenericClient,
+        entry: &audit::Entry<'_>,
+    ) -> Result<(), DbError> {
+        let origin = audit::Origin {
+            ip_address: self.ip_address,
+            user_agent: &self.user_agent,
+            request_id: self.request_id,
+        };
+        audit::insert(client, self.new_id(), entry, origin, self.now).await
+    }
+}
+
+fn clipped(value: &HeaderValue) -> String {
+    let bytes = value.as_bytes();
+    String::from_utf8_lossy(bytes.get(..MAX_USER_AGENT).unwrap_or(bytes)).into_owned()
+}
+
+/// An answer that says yes.
+#[derive(Debug)]
+pub(super) struct Answer {
+    status: StatusCode,
+    body: Option<Value>,
+    location: Option<String>,
+}
+
+impl Answer {
+    pub(super) const fn json(body: Value) -> Self {
+        Self {
+            status: StatusCode::OK,
+            body: Some(body),
+            location: None,
+        }
+    }
+
+    /// To a target that has been judged.
+    pub(super) const fn redirect(target: String) -> Self {
+        Self {
+            status: StatusCode::FOUND,
+            body: None,
+            location: Some(target),
+        }
+    }
+
+    /// Names a place to go to, without sending the browser there.
+    pub(super) fn with_location(mut self, target: String) -> Self {
+        self.location = Some(target);
+        self
+    }
+
+    pub(super) fn into_response(self) -> Response<Bytes> {
+        let mut response = Response::new(
+            self.body
+                .as_ref()
+                .map(|body| body.to_string().into())
+                .unwrap_or_default(),
+        );
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if self.body.is_some() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(target) = self.location {
+            // What a header can't hold is encoded; the rest is echoed as it came.
+            let target = utf8_percent_encode(&target, CONTROLS).to_string();
+            if let Ok(target) = HeaderValue::try_from(target) {
+                headers.insert(header::LOCATION, target);
+            }
+        }
+        response
+    }
+}
+
+/// What the contract answers to what is not in it.
+pub(super) fn empty() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    protect(response.headers_mut());
+    response
+}
+
+/// Answers here are one person's, for now: not to be kept, guessed at, or named to other sites by their URL.
+pub(super) fn protect(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+}
+
+/// As JavaScript's `encodeURIComponent` leaves it.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+/// `text` as the value of a query parameter.
+pub(super) fn component(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, COMPONENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_written_whole() {
+        let answer = Answer::json(Value::Null)
+            .with_location("/wé?x=1".to_owned())
+            .into_response();
+        assert_eq!(
+            (answer.status(), answer.body().as_ref()),
+            (StatusCode::OK, &b"null"[..])
+        );
+        assert_eq!(answer.headers()["location"], "/w%C3%A9?x=1");
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        let redirect = Answer::redirect("/w".to_owned()).into_response();
+        assert_eq!(redirect.status(), StatusCode::FOUND);
+        assert!(redirect.body().is_empty() && !redirect.headers().contains_key("content-type"));
+    }
+
+    #[test]
+    fn targets_are_encoded_as_javascript_does() {
+        assert_eq!(component("/w?a=1&b=ü").to_string(), "%2Fw%3Fa%3D1%26b%3D%C3%BC");
+    }
+
+    #[test]
+    fn a_long_user_agent_is_clipped_and_an_odd_one_read() {
+        assert_eq!(clipped(&HeaderValue::from_str(&"a".repeat(5000)).unwrap()).len(), 512);
+        assert_eq!(clipped(&HeaderValue::from_bytes(b"x\xff").unwrap()), "x\u{fffd}");
+    }
+}

@@ -1,0 +1,453 @@
+//! What a request says, from bytes to fields, and the checks that name what is wrong with them.
+//!
+//! JSON with a key that repeats is refused: two parsers would read two different requests. The words of the messages
+//! are those of the original server (contract, section 1); clients match on the code, people read the rest.
+
+use std::{fmt, fmt::Write as _};
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::{AuthError, email::EmailAddress};
+use crate::secret::Secret;
+
+/// Fields of a body or a query, by name, not validated.
+#[derive(Debug)]
+pub(super) struct Fields {
+    part: &'static str,
+    /// Or what was there in place of an object, as JavaScript names it.
+    values: Result<Map<String, Value>, &'static str>,
+    /// Everything is text in a form and in a query.
+    all_text: bool,
+}
+
+/// Whether an endpoint takes forms besides JSON.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Accepts {
+    Json,
+    JsonAndForm,
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
+
+impl Fields {
+    /// A request without a body: endpoints that need none don't mind.
+    pub(super) const fn no_body() -> Self {
+        Self {
+            part: "body",
+            values: Err("undefined"),
+            all_text: false,
+        }
+    }
+
+    pub(super) fn of_body(headers: &HeaderMap, body: &Bytes, accepts: Accepts) -> Result<Self, AuthError> {
+        if body.is_empty() {
+            return Ok(Self::no_body());
+        }
+        let content_type = headers
+            .get(header::CONTENT_TYPE)
+            .map(|value| value.to_str().unwrap_or("?"));
+        let media_type = content_type.map(|value| value.split(';').next().unwrap_or(value).trim());
+        match media_type {
+            Some(it) if it.eq_ignore_ascii_case(JSON) => {
+                let Unique(value) = serde_json::from_slice(body).map_err(|_| AuthError::BadJson)?;
+                Ok(Self {
+                    part: "body",
+                    values: match value {
+                        Value::Object(map) => Ok(map),
+                        other => Err(type_of(&other)),
+                    },
+                    all_text: false,
+                })
+            }
+            Some(it) if accepts == Accepts::JsonAndForm && it.eq_ignore_ascii_case(FORM) => {
+                let mut values = Map::new();
+                for (name, value) in url::form_urlencoded::parse(body) {
+                    if values
+                        .insert(name.into_owned(), Value::String(value.into_owned()))
+                        .is_some()
+                    {
+                        return Err(AuthError::RepeatedField);
+                    }
+                }
+                Ok(Self {
+                    part: "body",
+                    values: Ok(values),
+                    all_text: true,
+                })
+            }
+            other => Err(AuthError::UnsupportedMediaType {
+                // It is quoted back: short, and nothing but text.
+                found: other.map(|it| it.chars().filter(|c| !c.is_control()).take(80).collect()),
+                allowed: match accepts {
+                    Accepts::Json => JSON,
+                    Accepts::JsonAndForm => "application/json, application/x-www-form-urlencoded",
+                },
+            }),
+        }
+    }
+
+    /// A name that repeats becomes an array, which no check takes for text.
+    pub(super) fn of_query(query: Option<&str>) -> Self {
+        let mut values = Map::new();
+        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            let value = Value::String(value.into_owned());
+            match values.get_mut(name.as_ref()) {
+                Some(Value::Array(several)) => several.push(value),
+                Some(first) => *first = Value::Array(vec![first.take(), value]),
+                None => {
+                    values.insert(name.into_owned(), value);
+                }
+            }
+        }
+        Self {
+            part: "query",
+            values: Ok(values),
+            all_text: true,
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.values.as_ref().ok()?.get(name)
+    }
+
+    /// A flag of the query: any value but the empty one sets it.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| value.as_str() != Some(""))
+    }
+
+    /// Starts a validation. Every `Check` method notes what is wrong and goes on; [`Check::done`] tells.
+    pub(super) fn check(&mut self) -> Check<'_> {
+        Check {
+            issues: match &self.values {
+                Ok(_) => String::new(),
+                Err(found) => format!("[{}] Invalid input: expected object, received {found}", self.part),
+            },
+            fields: self,
+        }
+    }
+}
+
+/// A validation in progress.
+#[derive(Debug)]
+#[must_use = "only `done` tells whether the fields are valid"]
+pub(super) struct Check<'f> {
+    fields: &'f mut Fields,
+    issues: String,
+}
+
+impl Check<'_> {
+    /// Ends the validation: what the other methods returned counts only if this says `Ok`.
+    pub(super) fn done(self) -> Result<(), AuthError> {
+        if self.issues.is_empty() {
+            Ok(())
+        } else {
+            Err(AuthError::Validation(self.issues))
+        }
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> String {
+        let found = self.take(name);
+        self.expect_text(name, found)
+    }
+
+    /// Absent is fine, `null` is not.
+    pub(super) fn optional_text(&mut self, name: &str) -> Option<String> {
+        let found = self.take(name)?;
+        Some(self.expect_text(name, Some(found)))
+    }
+
+    pub(super) fn address(&mut self, name: &str) -> EmailAddress {
+        match self.take(name) {
+            Some(Value::String(text)) => EmailAddress::parse(&text).unwrap_or_else(|| {
+                self.issue(name, "Invalid email address");
+                EmailAddress::default()
+            }),
+            other => {
+                self.expect_text(name, other);
+                EmailAddress::default()
+            }
+        }
+    }
+
+    /// A password to be compared: any text.
+    pub(super) fn password(&mut self, name: &str) -> Secret<String> {
+        match self.take(name) {
+            Some(Value::String(text)) => Secret::new(text),
+            other => Secret::new(self.expect_text(name, other)),
+        }
+    }
+
+    /// A password to be set: not an empty one.
+    pub(super) fn new_password(&mut self, name: &str) -> Secret<String> {
+        if self.fields.get(name).and_then(Value::as_str) == Some("") {
+            self.issue(name, "Too small: expected string to have >=1 characters");
+        }
+        self.password(name)
+    }
+
+    pub(super) fn optional_bool(&mut self, name: &str) -> Option<bool> {
+        let all_text = self.fields.all_text;
+        match self.take(name)? {
+            Value::Bool(value) => Some(value),
+            // What a check box sends.
+            Value::String(text) if all_text && matches!(text.as_str(), "true" | "on" | "1") => Some(true),
+            Value::String(text) if all_text && matches!(text.as_str(), "false" | "" | "0") => Some(false),
+            other => {
+                self.expected(name, "boolean", type_of(&other));
+                None
+            }
+        }
+    }
+
+    fn expect_text(&mut self, name: &str, found: Option<Value>) -> String {
+        match found {
+            // Postgres stores no such text.
+            Some(Value::String(text)) if text.contains('\0') => {
+                self.issue(name, "Invalid input: expected string without NUL");
+                String::new()
+            }
+            Some(Value::String(text)) => text,
+            other => {
+                self.expected(name, "string", other.as_ref().map_or("undefined", type_of));
+                String::new()
+            }
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.fields.values.as_mut().ok()?.remove(name)
+    }
+
+    fn expected(&mut self, name: &str, expected: &str, found: &str) {
+        self.issue(name, &format!("Invalid input: expected {expected}, received {found}"));
+    }
+
+    fn issue(&mut self, name: &str, what: &str) {
+        // Without an object there is one thing to say, and it is said.
+        if self.fields.values.is_ok() {
+            let separator = if self.issues.is_empty() { "" } else { "; " };
+            let _ = write!(self.issues, "{separator}[{}.{name}] {what}", self.fields.part);
+        }
+    }
+}
+
+/// As JavaScript would take it in an `if`.
+pub(super) fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(_) | Value::Object(_) => true,
+    }
+}
+
+/// As the original's validator names it.
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// JSON in which no object names a key twice.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(Self)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON whose objects name no key twice")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Unique(value)) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(values.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut values = Map::new();
+        while let Some((key, Unique(value))) = map.next_entry::<String, Unique>()? {
+            if values.insert(key, value).is_some() {
+                return Err(de::Error::custom("a key repeats"));
+            }
+        }
+        Ok(values.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(body: &str) -> Result<Fields, AuthError> {
+        let headers =
+            HeaderMap::from_iter([(header::CONTENT_TYPE, "application/json; charset=utf-8".parse().unwrap())]);
+        Fields::of_body(&headers, &Bytes::copy_from_slice(body.as_bytes()), Accepts::Json)
+    }
+
+    fn issues(result: Result<(), AuthError>) -> String {
+        match result {
+            Err(AuthError::Validation(issues)) => issues,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn broken_and_ambiguous_json_is_refused() {
+        for body in [
+            "{",
+            "{\"a\":1,}",
+            "{\"a\":1,\"a\":1}",
+            "{\"a\":{\"b\":1,\"\\u0062\":2}}",
+            "[{\"a\":1,\"a\":2}]",
+            "\"\\ud800\"",
+            "{} {}",
+            &"[".repeat(1000),
+        ] {
+            assert!(matches!(json(body), Err(AuthError::BadJson)), "{body}");
+        }
+        assert!(json("{\"a\":{\"b\":[1,-1,1.5,true,null,\"x\"]},\"b\":1}").is_ok());
+    }
+
+    #[test]
+    fn every_issue_is_named_in_the_order_of_the_checks() {
+        let mut fields = json(r#"{"email":"nobody","password":7,"rememberMe":"yes","image":null}"#).unwrap();
+        let mut check = fields.check();
+        check.text("name");
+        check.address("email");
+        check.new_password("password");
+        check.optional_text("image");
+        check.optional_bool("rememberMe");
+        assert_eq!(
+            issues(check.done()),
+            "[body.name] Invalid input: expected string, received undefined; \
+             [body.email] Invalid email address; \
+             [body.password] Invalid input: expected string, received number; \
+             [body.image] Invalid input: expected string, received null; \
+             [body.rememberMe] Invalid input: expected boolean, received string"
+        );
+    }
+
+    #[test]
+    fn an_empty_new_password_and_a_nul_are_named() {
+        let mut fields = json(r#"{"name":"a\u0000b","password":""}"#).unwrap();
+        let mut check = fields.check();
+        check.text("name");
+        check.new_password("password");
+        assert_eq!(
+            issues(check.done()),
+            "[body.name] Invalid input: expected string without NUL; \
+             [body.password] Too small: expected string to have >=1 characters"
+        );
+    }
+
+    #[test]
+    fn what_is_no_object_is_said_once() {
+        for (body, found) in [("[]", "array"), ("null", "null"), ("3", "number"), ("", "undefined")] {
+            let mut fields = json(body).unwrap();
+            let mut check = fields.check();
+            check.text("name");
+            check.address("email");
+            let expected = format!("[body] Invalid input: expected object, received {found}");
+            assert_eq!(issues(check.done()), expected);
+        }
+    }
+
+    #[test]
+    fn forms_are_read_where_they_are_accepted() {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, FORM.parse().unwrap())]);
+        let body = Bytes::from_static(b"email=ada%40example.test&rememberMe=false");
+        let mut fields = Fields::of_body(&headers, &body, Accepts::JsonAndForm).unwrap();
+        let mut check = fields.check();
+        assert_eq!(check.address("email").as_str(), "ada@example.test");
+        assert_eq!(check.optional_bool("rememberMe"), Some(false));
+        check.done().unwrap();
+        let refused = Fields::of_body(&headers, &body, Accepts::Json);
+        assert!(matches!(refused, Err(AuthError::UnsupportedMediaType { .. })));
+        let repeated = Fields::of_body(&headers, &Bytes::from_static(b"a=1&a=2"), Accepts::JsonAndForm);
+        assert!(matches!(repeated, Err(AuthError::RepeatedField)));
+        let untyped = Fields::of_body(&HeaderMap::new(), &body, Accepts::JsonAndForm);
+        assert!(matches!(
+            untyped,
+            Err(AuthError::UnsupportedMediaType { found: None, .. })
+        ));
+    }
+
+    #[test]
+    fn a_repeated_query_parameter_is_no_text() {
+        let mut query = Fields::of_query(Some("token=a&token=b&disableRefresh=&disableCookieCache=x"));
+        assert!(!query.is_set("disableRefresh") && query.is_set("disableCookieCache"));
+        let mut check = query.check();
+        check.text("token");
+        assert_eq!(
+            issues(check.done()),
+            "[query.token] Invalid input: expected string, received array"
+        );
+    }
+
+    #[test]
+    fn truth_is_javascripts() {
+        for (json, truthy) in [
+            ("null", false),
+            ("false", false),
+            ("0", false),
+            ("-0.0", false),
+            ("\"\"", false),
+            ("true", true),
+            ("1", true),
+            ("\"x\"", true),
+            ("[]", true),
+            ("{}", true),
+        ] {
+            assert_eq!(is_truthy(&serde_json::from_str(json).unwrap()), truthy, "{json}");
+        }
+    }
+}

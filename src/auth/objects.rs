@@ -1,0 +1,106 @@
+//! Users and sessions as the wire contract writes them (section 2): every field is there, `null` when unset.
+
+use serde_json::{Value, json};
+
+use crate::{
+    clock::Timestamp,
+    db::{sessions::StoredSession, users::User},
+};
+
+pub(super) fn user(user: &User) -> Value {
+    json!({
+        "id": user.id.to_string(),
+        "name": user.name,
+        "email": user.email,
+        "emailVerified": user.email_verified,
+        "image": user.image,
+        "createdAt": user.created_at.rfc3339(),
+        "updatedAt": user.updated_at.rfc3339(),
+        "twoFactorEnabled": false,
+        // Somebody without roles has none, and upstreams are told of none either. New users have one: see `sign_up`.
+        "role": (!user.roles.is_empty()).then(|| user.roles.join(",")),
+        "banned": user.banned,
+        "banReason": user.ban_reason,
+        "banExpires": user.ban_expires.map(Timestamp::rfc3339),
+    })
+}
+
+/// `token` is the session's own for the one who holds it; for anybody else's eyes it is the session's id, which
+/// `revoke-session` takes as well.
+pub(super) fn session(session: &StoredSession, token: &str) -> Value {
+    json!({
+        "id": session.id.to_string(),
+        "token": token,
+        "userId": session.user_id.to_string(),
+        "expiresAt": session.expires_at.rfc3339(),
+        "createdAt": session.created_at.rfc3339(),
+        "updatedAt": session.updated_at.rfc3339(),
+        "ipAddress": session.ip_address.map(|address| address.to_string()).unwrap_or_default(),
+        "userAgent": session.user_agent,
+        "impersonatedBy": null,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        identity::{SessionId, UserId},
+        secret::TokenHash,
+    };
+
+    #[test]
+    fn a_user_has_every_field_of_the_contract() {
+        let mut ada = User {
+            id: UserId(Uuid::nil()),
+            email: "ada@example.test".to_owned(),
+            email_verified: true,
+            name: "Ada".to_owned(),
+            image: None,
+            roles: vec!["user".to_owned(), "admin".to_owned()],
+            banned: false,
+            ban_reason: None,
+            ban_expires: Some(Timestamp::from_secs(1)),
+            created_at: Timestamp::from_secs(0),
+            updated_at: Timestamp::from_micros(1_234_567),
+        };
+        assert_eq!(
+            user(&ada),
+            json!({
+                "id": "00000000-0000-0000-0000-000000000000", "name": "Ada", "email": "ada@example.test",
+                "emailVerified": true, "image": null, "createdAt": "1970-01-01T00:00:00.000Z",
+                "updatedAt": "1970-01-01T00:00:01.234Z", "twoFactorEnabled": false, "role": "user,admin",
+                "banned": false, "banReason": null, "banExpires": "1970-01-01T00:00:01.000Z",
+            })
+        );
+        ada.roles.clear();
+        assert_eq!(user(&ada)["role"], Value::Null);
+    }
+
+    #[test]
+    fn a_session_has_every_field_of_the_contract() {
+        let stored = StoredSession {
+            id: SessionId(Uuid::nil()),
+            token_hash: TokenHash::of(b"secret"),
+            user_id: UserId(Uuid::max()),
+            created_at: Timestamp::from_secs(0),
+            updated_at: Timestamp::from_secs(1),
+            expires_at: Timestamp::from_secs(2),
+            remembered: true,
+            methods: vec!["pwd".to_owned()],
+            ip_address: None,
+            user_agent: String::new(),
+        };
+        assert_eq!(
+            session(&stored, "handle"),
+            json!({
+                "id": "00000000-0000-0000-0000-000000000000", "token": "handle",
+                "userId": "ffffffff-ffff-ffff-ffff-ffffffffffff", "expiresAt": "1970-01-01T00:00:02.000Z",
+                "createdAt": "1970-01-01T00:00:00.000Z", "updatedAt": "1970-01-01T00:00:01.000Z",
+                "ipAddress": "", "userAgent": "", "impersonatedBy": null,
+            })
+        );
+    }
+}

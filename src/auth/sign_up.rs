@@ -1,0 +1,197 @@
+//! Sign-up: an address, a name and a password become a user.
+//!
+//! With verification required (the default) nobody learns here whether an address has a user: a taken one gets the
+//! same answer, after the same work. What differs is the mail, which only the address's owner can read. Without it the
+//! new user is signed in, and a taken address is told.
+//!
+//! Nothing of an existing user changes because a stranger names their address. Until an address is verified several
+//! people may sign up with it; whose name and password count is decided by the link that is opened, and by the browser
+//! in which it is opened: each link carries those of its own sign-up.
+
+use serde_json::json;
+
+use super::{
+    AuthError,
+    complete::{Proof, Remember, Shown, SignedIn, complete_in},
+    email::EmailAddress,
+    http::{Answer, Call},
+    input::is_truthy,
+    objects,
+    verify_email::{Link, browser_mark, mail_link},
+};
+use crate::{
+    config::Config,
+    db::{self, accounts, audit, one_time_tokens::SignUp, users, users::User},
+    identity::UserId,
+    mail::{self, Message},
+    problem::Code,
+    secret::Secret,
+};
+
+/// Only we say these of a user (section 1).
+const PROTECTED: [&str; 5] = ["role", "banned", "banReason", "banExpires", "twoFactorEnabled"];
+
+/// What everybody is who signs up: the contract's default, which shows as `"role": "user"` and reaches upstreams as a
+/// role like any other. It is stored rather than assumed, so that what the client sees, what an upstream is told and
+/// what a route may demand are one list, and taking it away from somebody means something.
+const FIRST_ROLE: &str = "user";
+
+struct Input {
+    name: String,
+    email: EmailAddress,
+    password: Secret<String>,
+    image: Option<String>,
+    callback_url: Option<String>,
+    remember: Remember,
+}
+
+pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let auth = call.auth;
+    let input = read(call)?;
+    if !auth.config.auth.sign_up {
+        return Err(AuthError::SignUpDisabled);
+    }
+    let acceptable = auth.passwords.check_new(input.password.expose());
+    acceptable.map_err(AuthError::Password)?;
+    // Before anybody looks whether the address has a user: the time this takes is the same for all.
+    let password_hash = auth.passwords.hash(input.password).await?;
+    let user = User {
+        id: UserId(call.new_id()),
+        email: input.email.as_str().to_owned(),
+        email_verified: false,
+        name: input.name,
+        image: input.image,
+        roles: vec![FIRST_ROLE.to_owned()],
+        banned: false,
+        ban_reason: None,
+        ban_expires: None,
+        created_at: call.now,
+        updated_at: call.now,
+    };
+    if auth.config.auth.email_verification.required {
+        register(call, &user, password_hash, input.callback_url.as_deref()).await?;
+        // Also of a user who was not made: in every field like one who was.
+        return Ok(Answer::json(json!({ "token": null, "user": objects::user(&user) })));
+    }
+    let signed_in = open(call, &user, &password_hash, input.remember).await?;
+    Ok(Answer::json(json!({
+        "token": signed_in.token.as_str(),
+        "user": objects::user(&signed_in.user),
+    })))
+}
+
+fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
+    let mut check = call.body.check();
+    let input = Input {
+        name: check.text("name"),
+        email: check.address("email"),
+        password: check.new_password("password"),
+        image: check.optional_text("image"),
+        callback_url: check.optional_text("callbackURL").filter(|url| !url.is_empty()),
+        remember: check.optional_bool("rememberMe").into(),
+    };
+    check.done()?;
+    let forbidden = PROTECTED
+        .into_iter()
+        .find(|field| call.body.get(field).is_some_and(is_truthy));
+    match forbidden {
+        Some(field) => Err(AuthError::FieldNotAllowed(field)),
+        None => Ok(input),
+    }
+}
+
+/// Stores a user to be verified, and writes to the address; or writes something else to it, if it has a user. One
+/// transaction either way, with a mail and a line in the audit log.
+async fn register(
+    call: &mut Call<'_>,
+    user: &User,
+    password_hash: Secret<String>,
+    callback_url: Option<&str>,
+) -> Result<(), AuthError> {
+    let auth = call.auth;
+    let mark = browser_mark(call);
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let sign_up = SignUp {
+        name: user.name.clone(),
+        password_hash,
+    };
+    let mut link = Link {
+        user: user.id,
+        email: &user.email,
+        name: &user.name,
+        browser: mark.hash(),
+        sign_up: Some(&sign_up),
+        callback_url,
+    };
+    if users::insert(&tx, user).await? {
+        accounts::set_password(&tx, call.new_id(), user.id, &sign_up.password_hash, call.now).await?;
+        mail_link(call, &tx, &link).await?;
+        call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
+            .await?;
+    } else if let Some(known) = users::by_email(&tx, &user.email).await? {
+        if known.email_verified {
+            let sign_in_link = sign_in_link(&auth.config);
+            let message = Message::AlreadyRegistered {
+                name: &known.name,
+                sign_in_link: &sign_in_link,
+            };
+            mail::enqueue(&tx, &known.email, &message, call.now).await?;
+        } else {
+            link.user = known.id;
+            mail_link(call, &tx, &link).await?;
+        }
+        let taken = audit::Entry {
+            subject: Some(known.id),
+            ..audit::Entry::refused(audit::Action::SignUp, Code::UserAlreadyExists.as_str())
+        };
+        call.audit(&tx, &taken).await?;
+    }
+    // Else the user was deleted this very moment. The answer tells nothing, and trying again will do.
+    db::commit(tx).await?;
+    auth.outbox.ring();
+    let life = auth.config.auth.email_verification.expires_in;
+    call.set_cookie(auth.sessions.cookies().set_sign_up_mark(&mark, life));
+    Ok(())
+}
+
+/// The page where people sign in, as far as the configuration names one; else the front page.
+fn sign_in_link(config: &Config) -> String {
+    let public_url = &config.server.public_url;
+    match config.auth.sign_in_page.as_deref() {
+        Some(path) if path.starts_with('/') => format!("{public_url}{path}"),
+        Some(url) => url.to_owned(),
+        None => public_url.to_string(),
+    }
+}
+
+/// Stores a user who need not be verified, together with the first session: whoever is told of a failure can sign up
+/// again.
+async fn open(
+    call: &mut Call<'_>,
+    user: &User,
+    password_hash: &Secret<String>,
+    remember: Remember,
+) -> Result<SignedIn, AuthError> {
+    let mut client = call.auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    if !users::insert(&tx, user).await? {
+        let taken = audit::Entry {
+            email: Some(&user.email),
+            ..audit::Entry::refused(audit::Action::SignUp, Code::UserAlreadyExists.as_str())
+        };
+        call.audit(&tx, &taken).await?;
+        db::commit(tx).await?;
+        return Err(AuthError::UserExists);
+    }
+    accounts::set_password(&tx, call.new_id(), user.id, password_hash, call.now).await?;
+    call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
+        .await?;
+    let proof = Proof {
+        user: user.id,
+        shown: Shown::Password { set_at: call.now },
+    };
+    let completed = complete_in(call, &tx, proof, remember).await?;
+    db::commit(tx).await?;
+    Ok(completed.tell(call))
+}

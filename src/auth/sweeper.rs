@@ -1,0 +1,54 @@
+//! Removes what is over: sessions and one-time tokens that expired some time ago.
+//!
+//! Nothing depends on it, since every query judges expiry itself; it keeps the tables small. Several gateways may
+//! sweep at once: each passes over the rows that another holds.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::{
+    chain::Chain,
+    clock::Clock,
+    db::{self, Db, DbError},
+};
+
+const EVERY: Duration = Duration::from_hours(1);
+
+/// For so long a link can still be told that it has expired, and an operator can look at a session that ended.
+const KEPT_FOR: Duration = Duration::from_hours(24);
+
+/// Rows in one statement: it takes milliseconds, and its notifications are few.
+const AT_ONCE: i64 = 500;
+
+/// Sweeps until `stop`. Cancel-safe: each statement stands for itself.
+pub async fn run(db: Db, clock: Clock, stop: CancellationToken) {
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        match stop.run_until_cancelled(sweep(&db, &clock)).await {
+            Some(Ok(swept)) => debug!(swept, "removed expired sessions and tokens"),
+            Some(Err(error)) => warn!(
+                error = %Chain(&error),
+                "could not remove expired sessions and tokens; the next round tries again"
+            ),
+            None => return,
+        }
+    }
+}
+
+async fn sweep(db: &Db, clock: &Clock) -> Result<u64, DbError> {
+    let client = db.client().await?;
+    let before = clock.now().minus(KEPT_FOR);
+    let mut swept = 0;
+    loop {
+        let sessions = db::sessions::delete_ended(&client, before, AT_ONCE).await?;
+        let tokens = db::one_time_tokens::delete_expired(&client, before, AT_ONCE).await?;
+        swept += sessions + tokens;
+        if sessions + tokens == 0 {
+            return Ok(swept);
+        }
+    }
+}

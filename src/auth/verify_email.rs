@@ -1,0 +1,298 @@
+//! Verification of an address by a mailed link, and sending such links.
+//!
+//! The first visit verifies. Machines visit too: mail scanners open every link. So by default the link signs in only
+//! the browser that asked for it, known by a cookie (the *mark*) whose hash is stored with the token; and it does so
+//! once, whoever has opened it before. A second visit changes nothing and is told that all is well.
+//!
+//! Strangers may sign up with somebody's address, and their mails look like the owner's own. So as long as several
+//! sign-ups compete for an address, a link is good only in the browser that made the sign-up it belongs to: whoever
+//! reads the mail must not put a stranger's password in force by a click.
+
+use std::time::Duration;
+
+use deadpool_postgres::Transaction;
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    AuthError,
+    complete::{Proof, Remember, Shown, complete_in},
+    http::{Answer, Call, Refresh, component},
+};
+use crate::{
+    clock::{Timestamp, monotonic},
+    config::SignInAfter,
+    db::{
+        self, DbError, accounts, audit,
+        one_time_tokens::{self, Issue, Issued, SignUp},
+        users::{self, User},
+    },
+    identity::UserId,
+    mail::{self, Message},
+    policy::origin::append_query,
+    secret::{OneTimeToken, SameBrowser, TokenHash, VerifyEmail},
+};
+
+/// Where a link without a target of its own leads: the front page.
+const DEFAULT_TARGET: &str = "/";
+
+/// Somebody without a session is answered no sooner: longer than writing a mail into the outbox takes, so that the
+/// time does not tell whether one was.
+const ANSWER_AFTER: Duration = Duration::from_millis(60);
+
+/// A link to be mailed.
+pub(super) struct Link<'a> {
+    pub(super) user: UserId,
+    pub(super) email: &'a str,
+    pub(super) name: &'a str,
+    pub(super) browser: TokenHash,
+    /// The sign-up that was made in this browser; `None` where somebody asked who made none there.
+    pub(super) sign_up: Option<&'a SignUp>,
+    pub(super) callback_url: Option<&'a str>,
+}
+
+/// The mark of the browser that asks for a link: the one that it has, or a new one. To be set as a cookie.
+///
+/// Whatever the link may do beyond verifying: the mark also tells whose sign-up is whose.
+pub(super) fn browser_mark(call: &Call<'_>) -> OneTimeToken<SameBrowser> {
+    let mark = call.auth.sessions.cookies().sign_up_mark(call.headers);
+    mark.unwrap_or_else(OneTimeToken::generate)
+}
+
+/// Issues a token and writes the mail that carries it, both in `tx`.
+pub(super) async fn mail_link(call: &Call<'_>, tx: &Transaction<'_>, link: &Link<'_>) -> Result<(), DbError> {
+    let auth = call.auth;
+    let expires_in = auth.config.auth.email_verification.expires_in;
+    let token = OneTimeToken::<VerifyEmail>::generate();
+    let issue = Issue {
+        user: link.user,
+        email: link.email,
+        browser: Some(link.browser),
+        sign_up: link.sign_up,
+        expires_at: call.now.plus(expires_in),
+    };
+    one_time_tokens::insert(tx, &token, &issue, call.now).await?;
+    let target = link.callback_url.unwrap_or(DEFAULT_TARGET);
+    let url = format!(
+        "{}/verify-email?token={}&callbackURL={}",
+        auth.base_url,
+        token.as_str(),
+        component(target)
+    );
+    let message = Message::VerifyEmail {
+        name: link.name,
+        link: &url,
+        expires_in,
+    };
+    mail::enqueue(tx, link.email, &message, call.now).await
+}
+
+/// POST /send-verification-email
+pub(super) async fn send(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let began = monotonic();
+    let mut check = call.body.check();
+    let email = check.address("email");
+    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    check.done()?;
+    let auth = call.auth;
+    if let Some(current) = call.session(Refresh::Slide).await? {
+        if current.user.email != email.as_str() {
+            return Err(AuthError::EmailMismatch);
+        }
+        if current.user.email_verified {
+            return Err(AuthError::AlreadyVerified);
+        }
+        resend(call, email.as_str(), callback_url.as_deref()).await?;
+    } else {
+        let sent = resend(call, email.as_str(), callback_url.as_deref()).await;
+        sleep_until(Instant::from_std(began + ANSWER_AFTER)).await;
+        sent?;
+    }
+    auth.outbox.ring();
+    Ok(Answer::json(json!({ "status": true })))
+}
+
+/// Mails a link to an address that has an unverified user, and to no other.
+async fn resend(call: &mut Call<'_>, email: &str, callback_url: Option<&str>) -> Result<(), AuthError> {
+    let auth = call.auth;
+    let mark = browser_mark(call);
+    let browser = mark.hash();
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let unverified = users::by_email(&tx, email).await?.filter(|user| !user.email_verified);
+    let entry = if let Some(user) = &unverified {
+        // Who signed up in this browser gets the link for that sign-up, not for one of somebody else.
+        let sign_up = one_time_tokens::sign_up_of::<VerifyEmail>(&tx, user.id, &browser).await?;
+        let link = Link {
+            user: user.id,
+            email,
+            name: sign_up.as_ref().map_or(&user.name, |sign_up| &sign_up.name),
+            browser,
+            sign_up: sign_up.as_ref(),
+            callback_url,
+        };
+        mail_link(call, &tx, &link).await?;
+        audit::Entry {
+            // Anybody may ask for it.
+            actor: None,
+            ..audit::Entry::done(audit::Action::SendVerificationMail, user.id)
+        }
+    } else {
+        audit::Entry {
+            email: Some(email),
+            ..audit::Entry::refused(audit::Action::SendVerificationMail, "NO_UNVERIFIED_USER")
+        }
+    };
+    call.audit(&tx, &entry).await?;
+    db::commit(tx).await?;
+    let life = auth.config.auth.email_verification.expires_in;
+    call.set_cookie(auth.sessions.cookies().set_sign_up_mark(&mark, life));
+    Ok(())
+}
+
+/// GET /verify-email
+pub(super) async fn verify(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let auth = call.auth;
+    let mut check = call.query.check();
+    let token = check.text("token");
+    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    check.done()?;
+    let mut subject = None;
+    let visited = visit(call, &token, &mut subject).await;
+    if let Err(error) = &visited
+        && let Some(action) = refused_action(error)
+    {
+        let entry = audit::Entry {
+            subject,
+            ..audit::Entry::refused(action, error.code().as_str())
+        };
+        call.audit(&auth.db.client().await?, &entry).await?;
+    }
+    match (visited, callback_url) {
+        (Ok(()), Some(target)) => Ok(Answer::redirect(target)),
+        (Ok(()), None) => Ok(Answer::json(json!({ "status": true, "user": null }))),
+        (Err(error), Some(target)) if refused_action(&error).is_some() => {
+            Ok(Answer::redirect(append_query(&target, "error", error.code().as_str())))
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// What it is that was refused to whoever opened a link, if it was that and not a failure of ours.
+const fn refused_action(error: &AuthError) -> Option<audit::Action> {
+    match error {
+        AuthError::InvalidToken | AuthError::TokenExpired | AuthError::UserNotFound => Some(audit::Action::VerifyEmail),
+        // The link did what it could.
+        AuthError::Banned => Some(audit::Action::SignIn),
+        _ => None,
+    }
+}
+
+/// Verifies the address if that is still to be done, and signs in whom the link may sign in. `subject`
+/// becomes the user whose link it is.
+async fn visit(call: &mut Call<'_>, token: &str, subject: &mut Option<UserId>) -> Result<(), AuthError> {
+    let auth = call.auth;
+    let token = OneTimeToken::<VerifyEmail>::parse(token).ok_or(AuthError::InvalidToken)?;
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let issued = one_time_tokens::find(&tx, &token)
+        .await?
+        .ok_or(AuthError::InvalidToken)?;
+    *subject = issued.user;
+    if issued.expires_at <= call.now {
+        return Err(AuthError::TokenExpired);
+    }
+    let user = issued.user.ok_or(AuthError::UserNotFound)?;
+    // From here on one visit at a time.
+    let user = users::lock(&tx, user).await?.ok_or(AuthError::UserNotFound)?;
+    if user.email != issued.email {
+        // It was mailed to an address that is no longer the user's.
+        return Err(AuthError::InvalidToken);
+    }
+    let is_first = !user.email_verified;
+    if is_first {
+        put_in_force(call, &tx, &user, &issued, &token).await?;
+    }
+    let signs_in = match auth.config.auth.email_verification.sign_in_after {
+        SignInAfter::Never => false,
+        SignInAfter::Always => is_first,
+        SignInAfter::SameBrowser => issued.browser.is_some() && issued.browser == mark_hash(call),
+    };
+    let signs_in = signs_in && one_time_tokens::consume(&tx, &token, call.now).await?;
+    let completed = if signs_in {
+        let proof = Proof {
+            user: user.id,
+            shown: Shown::MailedLink,
+        };
+        match complete_in(call, &tx, proof, Remember::Yes).await {
+            Ok(completed) => Ok(Some(completed)),
+            // The address is verified all the same.
+            Err(AuthError::Banned) => Err(AuthError::Banned),
+            Err(error) => return Err(error),
+        }
+    } else {
+        Ok(None)
+    };
+    db::commit(tx).await?;
+    if is_first {
+        auth.sessions.forget_user(user.id);
+    }
+    if signs_in {
+        call.set_cookie(auth.sessions.cookies().clear_sign_up_mark());
+    }
+    if let Some(completed) = completed? {
+        completed.tell(call);
+    }
+    Ok(())
+}
+
+/// Whether somebody else's sign-up could be the one that the reader of this mail means.
+async fn is_contested(call: &Call<'_>, tx: &Transaction<'_>, user: &User, issued: &Issued) -> Result<bool, DbError> {
+    let mark = mark_hash(call);
+    let (hash, rivals_since) = match &issued.sign_up {
+        Some(_) if issued.browser.is_some() && issued.browser == mark => return Ok(false),
+        Some(sign_up) => (Some(sign_up.password_hash.clone()), call.now),
+        // Asked for in a browser that made no sign-up, the link stands for the account as it is: also a sign-up whose
+        // own link is over may be the one that was meant.
+        None => (accounts::password_hash(tx, user.id).await?, Timestamp::from_secs(0)),
+    };
+    let own = issued.sign_up.as_ref().and(issued.browser.as_ref());
+    one_time_tokens::has_rivals::<VerifyEmail>(tx, user.id, hash.as_ref(), own, rivals_since).await
+}
+
+/// The address is the user's; name and password are those of the sign-up whose link was opened.
+async fn put_in_force(
+    call: &Call<'_>,
+    tx: &Transaction<'_>,
+    user: &User,
+    issued: &Issued,
+    token: &OneTimeToken<VerifyEmail>,
+) -> Result<(), AuthError> {
+    if is_contested(call, tx, user, issued).await? {
+        return Err(AuthError::InvalidToken);
+    }
+    users::set_verified(tx, user.id, call.now).await?;
+    if let Some(sign_up) = &issued.sign_up {
+        users::set_name(tx, user.id, &sign_up.name, call.now).await?;
+        accounts::set_password(tx, call.new_id(), user.id, &sign_up.password_hash, call.now).await?;
+        // Whoever used the account so far, unverified, may have been somebody else.
+        for ended in db::sessions::revoke_all(tx, user.id, None, call.now).await? {
+            let entry = audit::Entry {
+                reason: Some("verified"),
+                session: Some(ended.id),
+                ..audit::Entry::done(audit::Action::RevokeSession, user.id)
+            };
+            call.audit(tx, &entry).await?;
+        }
+    }
+    // The links of other sign-ups can no longer sign anybody in.
+    one_time_tokens::consume_others(tx, user.id, token, call.now).await?;
+    call.audit(tx, &audit::Entry::done(audit::Action::VerifyEmail, user.id))
+        .await?;
+    Ok(())
+}
+
+fn mark_hash(call: &Call<'_>) -> Option<TokenHash> {
+    let mark = call.auth.sessions.cookies().sign_up_mark(call.headers)?;
+    Some(mark.hash())
+}
