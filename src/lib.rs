@@ -16,6 +16,7 @@
 //! | client, upstream | who called us, whom we call |
 //! | problem | an answer that says no |
 
+pub mod app;
 pub mod auth;
 pub mod chain;
 pub mod clock;
@@ -27,7 +28,9 @@ pub mod live;
 pub mod mail;
 pub mod policy;
 pub mod problem;
+pub mod proxy;
 pub mod secret;
+pub mod server;
 pub mod session;
 pub mod telemetry;
 pub mod upstream;

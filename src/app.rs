@@ -1,0 +1,467 @@
+//! Composition: from a configuration to a running gateway, and back to silence.
+//!
+//! Start: bind sockets (a taken port is noticed at once), connect and migrate, listen for revocations, start the
+//! workers, open the listeners, be ready. Anything that fails before that ends the start with one sentence; only
+//! Postgres being away is waited for, not its refusals. Stop: unready, drain delay, soft stop (finish what has begun),
+//! hard stop.
+
+use std::{fmt, io, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, thread, time::Duration};
+
+use anyhow::{Context, bail};
+use futures_util::FutureExt;
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    auth::{self, Auth, AuthParts},
+    chain::Chain,
+    clock::Clock,
+    config::{Config, Migrate},
+    db::{
+        Connector, Db, Settings,
+        listen::{self, Heard},
+        migrate::{self, SchemaState},
+    },
+    lifecycle::Tasks,
+    live::{Live, Snapshot},
+    mail::{Outbox, OutboxBell},
+    proxy::{Proxy, record::Recorder},
+    server::{
+        self, Bound,
+        admin::{Admin, Subjects},
+        connection::Worker,
+    },
+    session::{
+        self, Sessions,
+        credential::SessionCookies,
+        identity_headers::{Renderer, Reserved},
+    },
+    telemetry::{AccessLog, RequestIds, Stats},
+    upstream::Upstream,
+};
+
+/// Between attempts to reach Postgres at the start.
+const WAIT_FOR_POSTGRES: Duration = Duration::from_secs(1);
+/// How often workers close upstream connections that nobody uses.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// After the hard stop, tasks only have to notice it.
+const HARD_STOP_TAKES: Duration = Duration::from_secs(2);
+
+/// What a gateway is started with, besides its configuration.
+pub struct Options {
+    pub clock: Clock,
+    /// The runtime for cold work: the auth API, Postgres, mail. A multi-thread runtime.
+    pub cold: Handle,
+    /// Where the access log goes.
+    pub access_log: Box<dyn io::Write + Send>,
+    /// Ends the start early, as while it waits for Postgres.
+    pub cancel: CancellationToken,
+}
+
+/// A gateway that accepts connections. Dropping it without [`Running::stop`] stops it hard.
+pub struct Running {
+    public: Vec<SocketAddr>,
+    admin_addr: SocketAddr,
+    tasks: Tasks,
+    admin: Arc<Admin>,
+    threads: Vec<thread::JoinHandle<()>>,
+    drain_delay: Duration,
+    shutdown_grace: Duration,
+    sessions: Arc<Sessions>,
+    /// Flushed when it is dropped, last of all.
+    _log: Arc<AccessLog>,
+}
+
+/// How a gateway ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// Tasks that were cut off because the grace was over.
+    pub cut_off: usize,
+}
+
+/// Starts a gateway. Fails with one sentence and its causes; nothing is left running then.
+pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> {
+    let config = Arc::new(config);
+    let tasks = Tasks::new(options.cold.clone());
+    let starting = StartGuard(Some(tasks.clone()));
+
+    let bound = bind(&config.server.listen, config.server.workers.get())?;
+    let public = bound.iter().map(|(addr, _)| *addr).collect();
+    let admin_listener = TcpListener::bind(config.admin.listen)
+        .await
+        .with_context(|| format!("can't listen on {} (admin.listen)", config.admin.listen))?;
+    let admin_addr = admin_listener.local_addr()?;
+    // From the very start: alive, not yet ready.
+    let admin = Arc::new(Admin::default());
+    tasks.spawn_essential(
+        "admin listener",
+        Arc::clone(&admin).serve(admin_listener, tasks.clone()),
+    );
+
+    let settings = settings(&config);
+    let connector = Connector::new(&settings, options.cold.clone())?;
+    prepare_schema(&connector, &config, &options.cancel).await?;
+    let db = connector.pools(&settings)?;
+
+    let sessions = Arc::new(Sessions::new(session::Parts {
+        db: db.clone(),
+        cold: options.cold.clone(),
+        cookies: SessionCookies::new(&config.auth, &config.server.public_url),
+        renderer: Renderer::new(&config.identity),
+        rules: config.auth.session.clone(),
+        lookup_timeout: config.database.acquire_timeout,
+    }));
+    let bell = OutboxBell::default();
+    let auth = Arc::new(Auth::new(AuthParts {
+        db: db.clone(),
+        sessions: Arc::clone(&sessions),
+        clock: options.clock.clone(),
+        config: Arc::clone(&config),
+        outbox: bell.clone(),
+    })?);
+    start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
+
+    // Nothing is lost by serving deaf, but each session would be looked up: better to begin with ears.
+    let patience = timeout(config.database.acquire_timeout, sessions.hearing());
+    if options.cancel.run_until_cancelled(patience).await.is_none() {
+        bail!("told to stop while starting");
+    }
+
+    let log = Arc::new(AccessLog::start(config.log.format, options.access_log)?);
+    let upstreams = config.upstreams.iter().cloned();
+    let common = Common {
+        upstreams: upstreams.map(|upstream| Arc::new(Upstream::new(upstream))).collect(),
+        places: Arc::new(Semaphore::new(config.server.max_connections)),
+        tunnels: Arc::new(Semaphore::new(config.server.max_tunnels)),
+        clock: options.clock,
+        tasks: tasks.clone(),
+        config: Arc::clone(&config),
+        sessions: Arc::clone(&sessions),
+        auth: Arc::clone(&auth),
+        log: Arc::clone(&log),
+    };
+    let (threads, stats) = common.start_workers(bound)?;
+    admin.ready(Subjects {
+        sessions: Arc::clone(&sessions),
+        auth,
+        log: Arc::clone(&log),
+        stats,
+        upstreams: common.upstreams,
+    });
+    starting.done();
+    Ok(Running {
+        public,
+        admin_addr,
+        tasks,
+        admin,
+        threads,
+        drain_delay: config.server.drain_delay,
+        shutdown_grace: config.server.shutdown_grace,
+        sessions,
+        _log: log,
+    })
+}
+
+/// A start that fails half way must not leave anything running.
+struct StartGuard(Option<Tasks>);
+
+impl StartGuard {
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StartGuard {
+    fn drop(&mut self) {
+        if let Some(tasks) = &self.0 {
+            tasks.stop.soft.cancel();
+            tasks.stop.hard.cancel();
+        }
+    }
+}
+
+/// One socket a worker for each address; the address with the port that was given.
+fn bind(listen: &[SocketAddr], workers: usize) -> anyhow::Result<Vec<(SocketAddr, Vec<Bound>)>> {
+    let mut bound = Vec::new();
+    for &asked in listen {
+        let context = || format!("can't listen on {asked} (server.listen)");
+        Bound::ensure_free(asked).with_context(context)?;
+        let first = Bound::new(asked).with_context(context)?;
+        let addr = first.addr().with_context(context)?;
+        let mut sockets = vec![first];
+        for _ in 1..workers {
+            sockets.push(Bound::new(addr).with_context(context)?);
+        }
+        bound.push((addr, sockets));
+    }
+    Ok(bound)
+}
+
+/// What `[database]` says, for [`Connector`].
+pub fn settings(config: &Config) -> Settings {
+    let database = &config.database;
+    Settings {
+        url: database.url.clone(),
+        pool_size: database.pool_size.get(),
+        acquire_timeout: database.acquire_timeout,
+        statement_timeout: database.statement_timeout,
+        schema: database.schema.clone(),
+    }
+}
+
+/// Migrates or checks, waiting for Postgres as long as it takes; but not for what waiting can't change.
+async fn prepare_schema(connector: &Connector, config: &Config, cancel: &CancellationToken) -> anyhow::Result<()> {
+    let schema = &config.database.schema;
+    loop {
+        let attempt = async {
+            match config.database.migrate {
+                Migrate::OnStart => migrate::run(connector, schema).await.map(|applied| (applied, None)),
+                Migrate::Manual => migrate::check(connector, schema)
+                    .await
+                    .map(|state| (Vec::new(), Some(state))),
+            }
+        };
+        let Some(outcome) = cancel.run_until_cancelled(attempt).await else {
+            bail!("told to stop while starting");
+        };
+        match outcome {
+            // What was applied is in the log already.
+            Ok((_, None | Some(SchemaState::UpToDate))) => return Ok(()),
+            Ok((_, Some(SchemaState::Missing(missing)))) => bail!(
+                "the database lacks {} and database.migrate is \"manual\": run `vestibule migrate`",
+                missing.join(", ")
+            ),
+            Err(error) if error.may_heal() => {
+                warn!(
+                    error = %Chain(&error),
+                    "Postgres can't be reached, trying again every {WAIT_FOR_POSTGRES:?}; not serving yet"
+                );
+            }
+            Err(error) => return Err(error).context("the database could not be prepared"),
+        }
+        if cancel.run_until_cancelled(sleep(WAIT_FOR_POSTGRES)).await.is_none() {
+            bail!("told to stop while waiting for Postgres");
+        }
+    }
+}
+
+/// What works beside requests, on the runtime for cold work.
+fn start_cold_work(
+    tasks: &Tasks,
+    connector: &Connector,
+    config: &Config,
+    db: &Db,
+    sessions: &Arc<Sessions>,
+    options: &Options,
+    bell: OutboxBell,
+) -> anyhow::Result<()> {
+    let (clock, cold) = (&options.clock, &options.cold);
+    let soft = || tasks.stop.soft.clone();
+    let channel = migrate::channel(&config.database.schema);
+    // Until the very end: a request that is being finished must still hear of revocations.
+    let until = tasks.stop.hard.clone();
+    let (hearing, stop) = (Arc::clone(sessions), Arc::clone(&tasks.stop));
+    let connector = connector.clone();
+    cold.spawn(async move {
+        let ears = Arc::clone(&hearing);
+        let listening = listen::run(connector, channel, move |heard| ears.hear(heard), until);
+        let ended = AssertUnwindSafe(listening).catch_unwind().await;
+        if ended.is_err() || !stop.hard.is_cancelled() {
+            // Nobody listens any more: nothing of the cache may be believed, and the gateway goes.
+            hearing.hear(Heard::Deaf { reachable: true });
+            stop.failed.cancel();
+        }
+    });
+
+    let outbox = {
+        // The mail transport starts a task of its own: it must be on this runtime.
+        let _entered = cold.enter();
+        Outbox::new(db.clone(), &config.mail, clock.clone(), bell)?
+    };
+    tasks.spawn_essential("outbox", outbox.run(soft()));
+    tasks.spawn_essential("last seen", sessions.last_seen().clone().run(db.clone(), soft()));
+    tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
+    Ok(())
+}
+
+/// What all workers share.
+struct Common {
+    config: Arc<Config>,
+    upstreams: Vec<Arc<Upstream>>,
+    places: Arc<Semaphore>,
+    tunnels: Arc<Semaphore>,
+    clock: Clock,
+    tasks: Tasks,
+    sessions: Arc<Sessions>,
+    auth: Arc<Auth>,
+    log: Arc<AccessLog>,
+}
+
+/// The workers' threads, and their numbers.
+type Workers = (Vec<thread::JoinHandle<()>>, Vec<Arc<Stats>>);
+
+impl Common {
+    /// One worker for each socket of an address; they accept connections from here on.
+    fn start_workers(&self, bound: Vec<(SocketAddr, Vec<Bound>)>) -> anyhow::Result<Workers> {
+        let count = self.config.server.workers.get();
+        let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
+        for (_, of_address) in bound {
+            for (own, socket) in sockets.iter_mut().zip(of_address) {
+                own.push(socket);
+            }
+        }
+        let mut threads = Vec::new();
+        let mut stats = Vec::new();
+        for (index, own) in sockets.into_iter().enumerate() {
+            let (handle, thread) = worker_thread(index, &self.tasks)?;
+            threads.push(thread);
+            let worker = Arc::new(self.worker(handle.clone()));
+            stats.push(Arc::clone(&worker.recorder.stats));
+            open(&worker, own, &handle, &self.places)?;
+        }
+        Ok((threads, stats))
+    }
+
+    fn worker(&self, runtime: Handle) -> Worker {
+        let tasks = self.tasks.on_worker(runtime);
+        Worker {
+            live: Arc::new(Live::new(Snapshot::new(&self.config, &self.upstreams, &tasks))),
+            proxy: Proxy {
+                sessions: Arc::clone(&self.sessions),
+                reserved: Reserved::new(&self.config.identity),
+                tunnels: Arc::clone(&self.tunnels),
+                tasks: tasks.clone(),
+            },
+            auth: Arc::clone(&self.auth),
+            clock: self.clock.clone(),
+            tasks,
+            cold: self.tasks.clone(),
+            recorder: Arc::new(Recorder {
+                lane: self.log.lane(),
+                stats: Arc::default(),
+            }),
+            ids: RequestIds::default(),
+        }
+    }
+}
+
+/// A thread with a runtime of its own, for one worker. It ends at the hard stop.
+fn worker_thread(index: usize, tasks: &Tasks) -> anyhow::Result<(Handle, thread::JoinHandle<()>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't make a runtime for a worker")?;
+    let handle = runtime.handle().clone();
+    let hard = tasks.stop.hard.clone();
+    let thread = thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            runtime.block_on(hard.cancelled());
+            // Whatever still runs on it is dropped with it; a name that is being looked up is not waited for.
+            runtime.shutdown_background();
+        })
+        .context("can't start a worker's thread")?;
+    Ok((handle, thread))
+}
+
+/// Starts a worker's own tasks, and accepts its connections.
+fn open(worker: &Arc<Worker>, sockets: Vec<Bound>, runtime: &Handle, places: &Arc<Semaphore>) -> anyhow::Result<()> {
+    let sweeping = Arc::clone(worker);
+    worker.tasks.spawn_essential("upstream sweeper", sweep_pools(sweeping));
+    // A listener belongs to the runtime on which it is made.
+    let _entered = runtime.enter();
+    for socket in sockets {
+        let listener = socket.listen().context("can't open a listener")?;
+        let accepting = server::accept(listener, Arc::clone(places), Arc::clone(worker));
+        worker.tasks.spawn_essential("listener", accepting);
+    }
+    Ok(())
+}
+
+/// Closes upstream connections that nobody uses, and in the end all of them.
+async fn sweep_pools(worker: Arc<Worker>) {
+    let soft = worker.tasks.stop.soft.clone();
+    let mut tick = interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while soft.run_until_cancelled(tick.tick()).await.is_some() {
+        for pool in &worker.live.load().pools {
+            pool.sweep();
+        }
+    }
+    for pool in &worker.live.load().pools {
+        pool.close();
+    }
+}
+
+impl Running {
+    /// The first of `server.listen`, with the port that was given.
+    pub fn public_addr(&self) -> SocketAddr {
+        self.public.first().copied().unwrap_or(self.admin_addr)
+    }
+
+    pub fn public_addrs(&self) -> &[SocketAddr] {
+        &self.public
+    }
+
+    pub const fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    pub const fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
+    /// Resolves when something that the gateway can't do without has ended.
+    pub async fn failed(&self) {
+        self.tasks.stop.failed.cancelled().await;
+    }
+
+    /// Stops in order: unready, drain delay, finish what has begun within the grace, cut off the rest.
+    /// `hurry` (a second signal) skips to the last.
+    pub async fn stop(mut self, hurry: CancellationToken) -> Ended {
+        self.admin.drain();
+        if self.drain_delay > Duration::ZERO {
+            info!(delay = ?self.drain_delay, "not ready any more, still accepting");
+            hurry.run_until_cancelled(sleep(self.drain_delay)).await;
+        }
+        self.tasks.stop.soft.cancel();
+        let finishing = timeout(self.shutdown_grace, self.tasks.ended());
+        let in_time = matches!(hurry.run_until_cancelled(finishing).await, Some(Ok(())));
+        let cut_off = if in_time { 0 } else { self.tasks.running() };
+        if cut_off > 0 {
+            warn!(cut_off, "the grace is over: what still ran was cut off");
+        }
+        self.tasks.stop.hard.cancel();
+        let _ = timeout(HARD_STOP_TAKES, self.tasks.ended()).await;
+        for thread in self.threads.drain(..) {
+            // It has nothing to do but to notice the hard stop.
+            let _ = thread.join();
+        }
+        Ended { cut_off }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.stop.soft.cancel();
+        self.tasks.stop.hard.cancel();
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Running({:?}, admin {})", self.public, self.admin_addr)
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Options({:?})", self.clock)
+    }
+}

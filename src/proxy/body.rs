@@ -1,0 +1,213 @@
+//! An answer's body on its way to the client: never gathered, and owner of what must live until its last byte: the
+//! upstream connection, and the request's record.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Sleep, sleep_until},
+};
+
+use super::record::Record;
+use crate::{
+    clock,
+    upstream::{Lease, body::RequestBody},
+};
+
+/// An answer's body as the client reads it.
+pub struct ProxyBody {
+    source: Source,
+    bytes: u64,
+    /// It was read to its end; one of unknown length is known to be whole only by that.
+    ended: bool,
+    stall: Stall,
+    record: Option<Record>,
+}
+
+/// Why an answer broke off half way.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("the upstream broke off its answer")]
+    Broken(#[source] hyper::Error),
+    #[error("the upstream sent nothing of its answer for {0:?}")]
+    Stalled(Duration),
+}
+
+/// Notices an upstream that stops half way. A timer is made only once there is something to wait for.
+#[derive(Default)]
+struct Stall {
+    /// `None`: it may take as long as it likes, as an event stream does.
+    limit: Option<Duration>,
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    /// To be called while nothing comes; ready when that has lasted too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        let Some(limit) = self.limit else {
+            return Poll::Pending;
+        };
+        let now = clock::monotonic();
+        let deadline = *self.since.get_or_insert(now) + limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if clock::monotonic() >= deadline {
+                return Poll::Ready(limit);
+            }
+            timer.as_mut().reset(deadline.into());
+        }
+    }
+}
+
+enum Source {
+    Own(Option<Bytes>),
+    Upstream {
+        incoming: Incoming,
+        lease: Option<Lease>,
+    },
+    Declined {
+        incoming: Incoming,
+        _held: (SendRequest<RequestBody>, OwnedSemaphorePermit),
+    },
+}
+
+impl ProxyBody {
+    pub fn own(bytes: Bytes) -> Self {
+        Self {
+            source: Source::Own((!bytes.is_empty()).then_some(bytes)),
+            bytes: 0,
+            ended: false,
+            stall: Stall::default(),
+            record: None,
+        }
+    }
+
+    /// `stall`: for how long the upstream may send nothing; `None` for as long as it likes.
+    pub fn upstream(incoming: Incoming, lease: Lease, stall: Option<Duration>) -> Self {
+        Self {
+            source: Source::Upstream {
+                incoming,
+                lease: Some(lease),
+            },
+            bytes: 0,
+            ended: false,
+            stall: Stall {
+                limit: stall,
+                ..Stall::default()
+            },
+            record: None,
+        }
+    }
+
+    /// An answer to an upgrade request that is not an upgrade; its connection is not used again.
+    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: OwnedSemaphorePermit) -> Self {
+        Self {
+            source: Source::Declined {
+                incoming,
+                _held: (sender, in_flight),
+            },
+            bytes: 0,
+            ended: false,
+            stall: Stall::default(),
+            record: None,
+        }
+    }
+
+    /// Writes `record` to the log when the last byte has gone, or nobody wants it any more.
+    #[must_use]
+    pub fn recorded(mut self, record: Record) -> Self {
+        self.record = Some(record);
+        self
+    }
+}
+
+impl ProxyBody {
+    fn count(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        frame
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = &mut *self;
+        let incoming = match &mut this.source {
+            Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(this.count(Frame::data(bytes))))),
+            Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming,
+        };
+        let outcome = match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.stall.since = None;
+                return Poll::Ready(Some(Ok(this.count(frame))));
+            }
+            Poll::Ready(None) => {
+                this.ended = true;
+                if let Source::Upstream { lease, .. } = &mut this.source
+                    && let Some(lease) = lease.take()
+                {
+                    lease.give_back();
+                }
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Some(Err(error))) => AnswerError::Broken(error),
+            Poll::Pending => AnswerError::Stalled(ready!(this.stall.poll(cx))),
+        };
+        if let Some(record) = &mut this.record {
+            record.upstream_broke_off(&outcome);
+        }
+        Poll::Ready(Some(Err(outcome)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_none(),
+            Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ProxyBody {
+    fn drop(&mut self) {
+        let whole = self.ended || self.is_end_stream();
+        if let Source::Upstream { lease, .. } = &mut self.source
+            && whole
+            && let Some(lease) = lease.take()
+        {
+            // A body of known length is not polled once more after its last byte.
+            lease.give_back();
+        }
+        if let Some(mut record) = self.record.take() {
+            record.write(self.bytes, whole);
+        }
+    }
+}
+
+impl fmt::Debug for ProxyBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.source {
+            Source::Own(_) => "ProxyBody(own)",
+            Source::Upstream { .. } | Source::Declined { .. } => "ProxyBody(upstream)",
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! Why a proxied request failed, on whose side, and what the client may learn of it.
+
+use http::header;
+
+use crate::{
+    policy::{Denied, Unmet, client::HostError, origin::ForeignOrigin, path::PathError, routes::NoRoute},
+    problem::{Code, Problem},
+    session::LookupError,
+    telemetry::Side,
+    upstream::{UpstreamError, body::BodyError},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    #[error("the path was refused")]
+    Path(#[from] PathError),
+    #[error("the host was refused")]
+    Host(#[from] HostError),
+    #[error("no route")]
+    Route(#[from] NoRoute),
+    #[error("an expectation other than 100-continue")]
+    Expectation,
+    #[error("more than one transfer coding, or another than chunked")]
+    TransferCoding,
+    #[error("the origin was refused")]
+    Origin(#[from] ForeignOrigin),
+    #[error("the session could not be looked up")]
+    Lookup(#[from] LookupError),
+    #[error("access was refused")]
+    Denied(#[from] Denied),
+    #[error("the request body was refused")]
+    Body(#[from] BodyError),
+    #[error("the upstream failed")]
+    Upstream(#[from] UpstreamError),
+    #[error("all places for tunnels are taken")]
+    TooManyTunnels,
+    #[error("a task panicked or was stopped")]
+    Internal,
+}
+
+/// After so many seconds a busy upstream may have room again.
+const BUSY_RETRY_SECS: u32 = 1;
+/// Postgres is probed more often than that.
+const UNAVAILABLE_RETRY_SECS: u32 = 2;
+
+impl ProxyError {
+    pub const fn side(&self) -> Side {
+        match self {
+            Self::Path(_)
+            | Self::Host(_)
+            | Self::Route(_)
+            | Self::Expectation
+            | Self::TransferCoding
+            | Self::Origin(_)
+            | Self::Denied(_)
+            | Self::Body(_) => Side::Client,
+            Self::Upstream(_) => Side::Upstream,
+            Self::Lookup(_) | Self::TooManyTunnels | Self::Internal => Side::Gateway,
+        }
+    }
+
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Path(_) => Code::BadPath,
+            Self::Host(HostError::Misdirected) => Code::MisdirectedRequest,
+            Self::Host(_) => Code::BadHost,
+            Self::Route(NoRoute::Path) => Code::NotFound,
+            Self::Route(NoRoute::Method { .. }) => Code::MethodNotAllowed,
+            Self::Route(NoRoute::UnknownMethod) => Code::MethodNotImplemented,
+            Self::Expectation => Code::ExpectationFailed,
+            Self::TransferCoding => Code::UnsupportedCoding,
+            Self::Origin(_) => Code::CrossOrigin,
+            Self::Lookup(_) => Code::Unavailable,
+            Self::Denied(Denied::SignInNeeded) => Code::Unauthorized,
+            Self::Denied(Denied::NotAllowed(Unmet::Role)) => Code::Forbidden,
+            Self::Denied(Denied::NotAllowed(Unmet::VerifiedEmail)) => Code::EmailVerificationNeeded,
+            Self::Body(BodyError::TooLarge) => Code::BodyTooLarge,
+            Self::Body(BodyError::TooSlow) => Code::BodyTimeout,
+            Self::Body(BodyError::Broken) => Code::BadBody,
+            Self::Upstream(UpstreamError::Connect { .. }) => Code::UpstreamUnreachable,
+            Self::Upstream(UpstreamError::Busy { .. }) => Code::UpstreamBusy,
+            Self::Upstream(UpstreamError::HeadTimeout { .. }) => Code::UpstreamTimeout,
+            Self::Upstream(UpstreamError::Broken { .. } | UpstreamError::Switched { .. }) => Code::UpstreamFailed,
+            Self::TooManyTunnels => Code::Busy,
+            Self::Internal => Code::Internal,
+        }
+    }
+
+    pub fn into_problem(self) -> Problem {
+        let problem = Problem::new(self.code());
+        match self {
+            Self::Route(NoRoute::Method { allow }) => problem.with_header(header::ALLOW, allow),
+            Self::Lookup(_) => problem.retry_after(UNAVAILABLE_RETRY_SECS),
+            Self::TooManyTunnels | Self::Upstream(UpstreamError::Busy { .. }) => problem.retry_after(BUSY_RETRY_SECS),
+            _ => problem,
+        }
+    }
+}

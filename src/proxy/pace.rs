@@ -1,0 +1,226 @@
+//! How a connection is getting on: does its client send, wait, or keep us waiting?
+//!
+//! hyper's own head time-out counts an idle connection as one that is slow to send a head, and sets a timer for each
+//! request. Here a request costs two stores; one timer a connection looks at them when it fires, which is seldom.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::head_guard::HeadGuard;
+use crate::clock;
+
+/// Nothing is under way; the client may stay for the idle time-out.
+const IDLE: u8 = 0;
+/// A head has begun to arrive; it must be whole within the header time-out.
+const HEAD: u8 = 1;
+/// A request is being answered: it has time-outs of its own.
+const BUSY: u8 = 2;
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub head: Duration,
+    pub idle: Duration,
+    /// Without taking a byte of what is written to it.
+    pub reading: Duration,
+}
+
+/// Shared by a connection's stream, its requests and its timer.
+#[derive(Debug)]
+pub struct Pace {
+    opened: Instant,
+    phase: AtomicU8,
+    since_ms: AtomicU64,
+    /// One more than when the client stopped taking what we write; zero while it takes it.
+    blocked_ms: AtomicU64,
+}
+
+impl Pace {
+    /// A new connection owes us a head.
+    pub fn new() -> Self {
+        Self {
+            opened: clock::monotonic(),
+            phase: AtomicU8::new(HEAD),
+            since_ms: AtomicU64::new(0),
+            blocked_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn enter(&self, phase: u8, now: Instant) {
+        self.since_ms.store(self.ms(now), Ordering::Relaxed);
+        self.phase.store(phase, Ordering::Relaxed);
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.opened).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What was written was not taken, or now it is.
+    fn write_blocked(&self, blocked: bool) {
+        let since = self.blocked_ms.load(Ordering::Relaxed);
+        if !blocked {
+            if since != 0 {
+                self.blocked_ms.store(0, Ordering::Relaxed);
+            }
+        } else if since == 0 {
+            let since = self.ms(clock::monotonic()).saturating_add(1);
+            self.blocked_ms.store(since, Ordering::Relaxed);
+        }
+    }
+
+    /// A whole head is here.
+    pub fn request_begins(&self) {
+        self.phase.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// The last byte of an answer was handed over.
+    pub fn request_ended(&self, now: Instant) {
+        self.enter(IDLE, now);
+    }
+
+    /// Until when our patience with the client lasts. `None`: a request is being answered, and the answer is taken.
+    pub fn deadline(&self, patience: &Patience) -> Option<Instant> {
+        let blocked_ms = self.blocked_ms.load(Ordering::Relaxed);
+        if blocked_ms != 0 {
+            return Some(self.opened + Duration::from_millis(blocked_ms - 1) + patience.reading);
+        }
+        let limit = match self.phase.load(Ordering::Relaxed) {
+            BUSY => return None,
+            HEAD => patience.head,
+            _ => patience.idle,
+        };
+        Some(self.opened + Duration::from_millis(self.since_ms.load(Ordering::Relaxed)) + limit)
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A client's stream that tells [`Pace`] when a head begins, and shows what it reads to the [`HeadGuard`].
+#[derive(Debug)]
+pub struct Paced<S> {
+    stream: S,
+    pace: Arc<Pace>,
+    guard: HeadGuard,
+}
+
+impl<S> Paced<S> {
+    pub fn new(stream: S, pace: Arc<Pace>) -> Self {
+        Self {
+            stream,
+            pace,
+            guard: HeadGuard::default(),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        let Some(read) = buf.filled_mut().get_mut(before..).filter(|read| !read.is_empty()) else {
+            return Poll::Ready(Ok(()));
+        };
+        this.guard.look(read);
+        if this.pace.phase.load(Ordering::Relaxed) == IDLE {
+            this.pace.enter(HEAD, clock::monotonic());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.pace.write_blocked(written.is_pending());
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.pace.write_blocked(written.is_pending());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        reading: Duration::from_secs(30),
+    };
+
+    #[test]
+    fn each_phase_has_its_own_patience() {
+        let pace = Pace::new();
+        let head = Some(pace.opened + PATIENCE.head);
+        assert_eq!(pace.deadline(&PATIENCE), head, "a first head is owed at once");
+        pace.request_begins();
+        assert_eq!(pace.deadline(&PATIENCE), None);
+        pace.request_ended(pace.opened + Duration::from_secs(3));
+        assert_eq!(pace.deadline(&PATIENCE), Some(pace.opened + Duration::from_secs(78)));
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_not_waited_for_even_while_answered() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let pace = Arc::new(Pace::new());
+        pace.request_begins();
+        let (ours, mut theirs) = tokio::io::duplex(4);
+        let mut stream = Paced::new(ours, Arc::clone(&pace));
+        stream.write_all(b"full").await.unwrap();
+        assert_eq!(pace.deadline(&PATIENCE), None);
+        {
+            let mut more = Box::pin(stream.write_all(b"more"));
+            assert!(futures_util::poll!(more.as_mut()).is_pending());
+        }
+        assert!(pace.deadline(&PATIENCE).is_some());
+        theirs.read_exact(&mut [0; 4]).await.unwrap();
+        stream.write_all(b"more").await.unwrap();
+        assert_eq!(pace.deadline(&PATIENCE), None);
+    }
+
+    #[tokio::test]
+    async fn the_first_byte_after_an_answer_begins_a_head() {
+        use tokio::io::AsyncReadExt;
+        let pace = Arc::new(Pace::new());
+        pace.request_begins();
+        pace.request_ended(pace.opened);
+        let mut stream = Paced::new(&b"GET"[..], Arc::clone(&pace));
+        stream.read_u8().await.unwrap();
+        let deadline = pace.deadline(&PATIENCE).unwrap();
+        assert!(deadline < pace.opened + PATIENCE.idle);
+    }
+}

@@ -1,0 +1,315 @@
+//! The admin listener: is the process alive, is it ready, what are its numbers.
+//!
+//! It is a listener of its own and never the public one. `/livez`: the process turns. `/readyz`: the configuration is
+//! in force, the schema checked, the listeners open, and the gateway isn't draining; Postgres away *after* the start
+//! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use tokio::{net::TcpListener, time::sleep};
+use tracing::warn;
+
+use crate::{
+    auth::Auth,
+    lifecycle::Tasks,
+    session::{Sessions, Trust},
+    telemetry::{AccessLog, DURATION_BUCKETS_US, Stats},
+    upstream::Upstream,
+};
+
+/// An operator's tool sends its request at once.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failed `accept` (as with no file descriptors left).
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// The admin listener's state: alive from the start, ready once there is something to tell about.
+#[derive(Debug, Default)]
+pub struct Admin {
+    subjects: OnceLock<Subjects>,
+    draining: AtomicBool,
+}
+
+/// What it tells about.
+#[derive(Debug)]
+pub struct Subjects {
+    pub sessions: Arc<Sessions>,
+    pub auth: Arc<Auth>,
+    pub log: Arc<AccessLog>,
+    pub stats: Vec<Arc<Stats>>,
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+impl Admin {
+    /// The listeners are open.
+    pub fn ready(&self, subjects: Subjects) {
+        // It becomes ready once.
+        let _ = self.subjects.set(subjects);
+    }
+
+    /// Not ready any more: balancers should look elsewhere.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Answers on `listener` until the soft stop: that comes after the drain delay, in which readiness is seen to be
+    /// false.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, tasks: Tasks) {
+        let drained = tasks.stop.soft.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = drained.cancelled() => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "the admin listener could not accept a connection");
+                    sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
+            let admin = Arc::clone(&self);
+            let stop = drained.clone();
+            tasks.spawn("admin connection", async move {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let response = admin.answer(&request);
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service);
+                // Its own failures concern nobody but the one who asked.
+                let _ = stop.run_until_cancelled(connection).await;
+            });
+        }
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET only\n".to_owned());
+        }
+        match request.uri().path() {
+            "/livez" => text(
+                StatusCode::OK,
+                "application/json",
+                "{\"status\":\"alive\"}\n".to_owned(),
+            ),
+            "/readyz" => self.readiness(),
+            "/metrics" => text(
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                self.metrics(),
+            ),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "text/plain",
+                "There is /livez, /readyz and /metrics\n".to_owned(),
+            ),
+        }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let not_ready = |status: &str| {
+            let body = format!("{{\"status\":\"{status}\"}}\n");
+            text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body)
+        };
+        let Some(subjects) = self.subjects.get() else {
+            return not_ready("starting");
+        };
+        if self.draining.load(Ordering::Acquire) {
+            return not_ready("draining");
+        }
+        let body = match subjects.sessions.trust() {
+            Trust::Hearing => "{\"status\":\"ready\"}\n",
+            Trust::Deaf => {
+                "{\"status\":\"ready\",\"degraded\":\"revocations are not heard, each session is checked\"}\n"
+            }
+            Trust::Unreachable => "{\"status\":\"ready\",\"degraded\":\"Postgres can't be reached\"}\n",
+        };
+        text(StatusCode::OK, "application/json", body.to_owned())
+    }
+
+    fn metrics(&self) -> String {
+        let mut registry = Registry::default();
+        if let Some(subjects) = self.subjects.get() {
+            registry.register_collector(Box::new(subjects.numbers()));
+        }
+        let mut out = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut out, &registry);
+        out
+    }
+}
+
+impl Subjects {
+    fn numbers(&self) -> Numbers {
+        let sum = |of: &dyn Fn(&Stats) -> u64| self.stats.iter().map(|stats| of(stats)).sum::<u64>();
+        let counters = self.sessions.counters();
+        let mut by_duration = vec![0; DURATION_BUCKETS_US.len() + 1];
+        for stats in &self.stats {
+            for (total, count) in by_duration.iter_mut().zip(stats.by_duration()) {
+                *total += count;
+            }
+        }
+        Numbers {
+            by_class: std::array::from_fn(|class| sum(&|stats| stats.of_class(class))),
+            by_duration,
+            duration: self.stats.iter().map(|stats| stats.total_duration()).sum(),
+            connections: sum(&|stats| stats.connections.load(Ordering::Relaxed)),
+            open_connections: sum(&|stats| stats.open_connections.load(Ordering::Relaxed)),
+            hits: counters.hits.load(Ordering::Relaxed),
+            misses: counters.misses.load(Ordering::Relaxed),
+            failures: counters.failures.load(Ordering::Relaxed),
+            cached: self.sessions.cached(),
+            hearing: self.sessions.trust() == Trust::Hearing,
+            last_seen_dropped: self.sessions.last_seen().dropped(),
+            log_dropped: self.log.dropped(),
+            hashes_waiting: self.auth.hashes_waiting(),
+            connects: self
+                .upstreams
+                .iter()
+                .map(|upstream| (upstream.name().to_owned(), upstream.connects.load(Ordering::Relaxed)))
+                .collect(),
+        }
+    }
+}
+
+/// A moment's numbers, for one scrape.
+#[derive(Debug)]
+struct Numbers {
+    by_class: [u64; 6],
+    by_duration: Vec<u64>,
+    duration: Duration,
+    connections: u64,
+    open_connections: u64,
+    hits: u64,
+    misses: u64,
+    failures: u64,
+    cached: u64,
+    hearing: bool,
+    last_seen_dropped: u64,
+    log_dropped: u64,
+    hashes_waiting: u64,
+    connects: Vec<(String, u64)>,
+}
+
+impl Collector for Numbers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counter = prometheus_client::metrics::MetricType::Counter;
+        let gauge = prometheus_client::metrics::MetricType::Gauge;
+
+        let mut family = encoder.encode_descriptor("vestibule_requests", "Requests answered", None, counter)?;
+        for (class, count) in self.by_class.iter().enumerate().skip(1) {
+            let labels = [("status", format!("{class}xx"))];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+
+        let histogram = prometheus_client::metrics::MetricType::Histogram;
+        let mut durations = encoder.encode_descriptor(
+            "vestibule_request_duration",
+            "From the request's head to the answer's last byte",
+            Some(&prometheus_client::registry::Unit::Seconds),
+            histogram,
+        )?;
+        #[expect(clippy::cast_precision_loss, reason = "bounds are small numbers")]
+        let buckets: Vec<(f64, u64)> = DURATION_BUCKETS_US
+            .iter()
+            .map(|&micros| micros as f64 / 1e6)
+            .chain([f64::INFINITY])
+            .zip(self.by_duration.iter().copied())
+            .collect();
+        let count = self.by_duration.iter().sum();
+        durations.encode_histogram::<[(&str, &str); 0]>(self.duration.as_secs_f64(), count, &buckets, None)?;
+
+        for (name, help, value) in [
+            ("vestibule_connections", "Client connections accepted", self.connections),
+            (
+                "vestibule_session_cache_hits",
+                "Session look-ups answered by the cache",
+                self.hits,
+            ),
+            (
+                "vestibule_session_cache_misses",
+                "Session look-ups that the cache could not answer; those at once share a query",
+                self.misses,
+            ),
+            (
+                "vestibule_session_lookup_failures",
+                "Session look-ups without an answer",
+                self.failures,
+            ),
+            (
+                "vestibule_last_seen_dropped",
+                "Uses of sessions that were not noted",
+                self.last_seen_dropped,
+            ),
+            (
+                "vestibule_access_log_dropped",
+                "Lines of the access log that were dropped",
+                self.log_dropped,
+            ),
+        ] {
+            ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, counter)?)?;
+        }
+        for (name, help, value) in [
+            (
+                "vestibule_open_connections",
+                "Client connections open",
+                self.open_connections,
+            ),
+            (
+                "vestibule_cached_sessions",
+                "Sessions in the cache, roughly",
+                self.cached,
+            ),
+            (
+                "vestibule_revocations_heard",
+                "1 while revocations are heard and the cache is trusted",
+                u64::from(self.hearing),
+            ),
+            (
+                "vestibule_hashes_waiting",
+                "Password hashes that wait for a thread",
+                self.hashes_waiting,
+            ),
+        ] {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, gauge)?)?;
+        }
+
+        let help = "Connections opened to an upstream";
+        let mut family = encoder.encode_descriptor("vestibule_upstream_connects", help, None, counter)?;
+        for (upstream, count) in &self.connects {
+            let labels = [("upstream", upstream.as_str())];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
