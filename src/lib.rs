@@ -19,9 +19,11 @@
 pub mod app;
 pub mod auth;
 pub mod chain;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod dev;
 pub mod identity;
 pub mod lifecycle;
 pub mod live;

@@ -1,0 +1,85 @@
+//! The command line: one file a command. Exit codes: 0, 1 (failed at run time), 2 (wrong usage), 78 (configuration).
+
+#![expect(clippy::print_stdout, reason = "what a command prints is what it is for")]
+
+pub mod check;
+pub mod dev;
+pub mod explain;
+pub mod migrate;
+pub mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, Overrides};
+
+/// Wrong usage; clap's own code for it.
+pub const EXIT_USAGE: u8 = 2;
+/// The configuration is wrong (EX_CONFIG of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// A reverse-proxy auth gateway: it serves every auth route itself and forwards authenticated requests to unchanged
+/// backends, with the identity in headers.
+#[derive(Debug, Parser)]
+#[command(name = "vestibule", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway
+    Serve(serve::ServeArgs),
+    /// Run everything on this machine: the gateway, a private Postgres, a mail inbox, an upstream
+    Dev(dev::DevArgs),
+    /// Check the configuration and print every error in it
+    Check(check::CheckArgs),
+    /// Say what would happen to a request: which route, what it demands, what the upstream would receive
+    Explain(explain::ExplainArgs),
+    /// Bring the database up to date
+    Migrate(migrate::MigrateArgs),
+}
+
+/// Where the configuration is; common to all commands.
+#[derive(Args, Debug)]
+pub struct ConfigArg {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "gateway.toml")]
+    pub config: PathBuf,
+}
+
+impl ConfigArg {
+    /// Loads it, or prints what is wrong with it.
+    pub fn load(&self) -> Result<Config, ExitCode> {
+        config::load(&self.config, &Overrides::default()).map_err(|errors| {
+            eprintln!("{errors}");
+            ExitCode::from(EXIT_CONFIG)
+        })
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Dev(args) => dev::run(&args),
+        Command::Check(args) => Ok(check::run(&args)),
+        Command::Explain(args) => explain::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("vestibule: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// A runtime for work that isn't the data path's.
+pub fn cold_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("cold")
+        .enable_all()
+        .build()
+}

@@ -1,0 +1,328 @@
+//! `vestibule explain METHOD URL`: what would happen to a request.
+//!
+//! Nothing is simulated: the same judges that the data path uses look at a request made of the arguments, and the
+//! same code prepares what the upstream would receive. Only the person is made up.
+
+use std::{
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use uuid::Uuid;
+
+use super::{ConfigArg, EXIT_USAGE};
+use crate::{
+    chain::Chain,
+    clock::Clock,
+    config::{Access, Config, OnDenied, Route},
+    identity::{Identity, Session, SessionId, UserId},
+    policy::{
+        self, Denied,
+        client::{self, ClientRules},
+        path::NormalPath,
+        routes::RouteTable,
+    },
+    proxy::{
+        error::ProxyError,
+        headers::{self, Material},
+    },
+    session::{
+        credential::SessionCookies,
+        identity_headers::{Renderer, Reserved},
+    },
+    upstream::body::RequestBody,
+};
+
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The request's method
+    method: Method,
+    /// The whole URL, as a browser has it; or a path of public_url
+    url: String,
+    /// As if nobody were signed in
+    #[arg(long)]
+    anonymous: bool,
+    /// A role that the made-up person has
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// The made-up person has not verified their address
+    #[arg(long)]
+    unverified: bool,
+    /// A header that the client sends: "Name: value"
+    #[arg(long = "header", short = 'H', value_name = "HEADER")]
+    headers: Vec<String>,
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found out.
+#[derive(Debug, Default, serde::Serialize)]
+struct Explanation {
+    request: String,
+    host: Option<String>,
+    path: Option<String>,
+    /// `auth API`, or the route's pattern.
+    served_by: Option<String>,
+    line: Option<usize>,
+    demands: Vec<String>,
+    /// `forwarded`, `answered by the gateway`, or the status and code of the refusal.
+    outcome: String,
+    upstream: Option<String>,
+    /// The request line and the headers that the upstream would receive.
+    receives: Vec<String>,
+}
+
+pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let config = match args.config.load() {
+        Ok(config) => config,
+        Err(code) => return Ok(code),
+    };
+    let explanation = match explain(&config, args) {
+        Ok(explanation) => explanation,
+        // The arguments parse, but say no request.
+        Err(error) => {
+            eprintln!("vestibule: {error:#}");
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&explanation)?);
+    } else {
+        explanation.print();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain(config: &Config, args: &ExplainArgs) -> anyhow::Result<Explanation> {
+    let mut explanation = Explanation {
+        request: format!("{} {}", args.method, args.url),
+        ..Explanation::default()
+    };
+    if let Err(error) = judge(config, args, &mut explanation)? {
+        explanation.outcome = format!(
+            "refused: {} {}: {}",
+            error.code().status().as_u16(),
+            error.code().as_str(),
+            reason(&error)
+        );
+    }
+    Ok(explanation)
+}
+
+/// The outer error is a wrong argument, the inner one a refusal.
+fn judge(config: &Config, args: &ExplainArgs, explanation: &mut Explanation) -> anyhow::Result<Result<(), ProxyError>> {
+    let (authority, target) = split(&args.url, config)?;
+    let headers = request_headers(&args.headers, &authority)?;
+    let uri = match target.parse::<Uri>() {
+        Ok(uri) if !target.contains('#') => uri,
+        _ => return Ok(NormalPath::parse(&target).map(drop).map_err(ProxyError::Path)),
+    };
+    Ok(decide(config, args, &uri, &target, headers, explanation))
+}
+
+fn decide(
+    config: &Config,
+    args: &ExplainArgs,
+    uri: &Uri,
+    target: &str,
+    headers: HeaderMap,
+    explanation: &mut Explanation,
+) -> Result<(), ProxyError> {
+    crate::proxy::check_head(&args.method, &headers)?;
+    let peer = SocketAddr::from(([203, 0, 113, 7], 50_000));
+    let client = client::judge(peer, Version::HTTP_11, uri, &headers, &ClientRules::new(config))?;
+    explanation.host = Some(client.host.name().to_owned());
+    let path = NormalPath::parse(target)?;
+    explanation.path = Some(path.as_str().to_owned());
+    if path.below(&config.auth.base_path).is_some() {
+        explanation.served_by = Some("the auth API".to_owned());
+        "answered by the gateway itself".clone_into(&mut explanation.outcome);
+        return Ok(());
+    }
+    let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
+    let table = RouteTable::build(&routes);
+    let route = table.find(client.host.name(), &path, &args.method)?;
+    explanation.served_by = Some(format!(
+        "route {}{}",
+        route.host.as_deref().unwrap_or_default(),
+        route.path.text
+    ));
+    explanation.line = Some(route.line);
+    explanation.demands = demands(route);
+    let upstream = config
+        .upstreams
+        .get(route.upstream)
+        .map(|upstream| upstream.name.clone());
+    explanation.upstream = upstream;
+
+    let session = (!args.anonymous && policy::wants_session(route)).then(|| Arc::new(somebody(config, args)));
+    let permit = policy::authorise(route, session.as_ref())?;
+    let cookies = SessionCookies::new(&config.auth, &config.server.public_url);
+    let upgrade = headers::upgrade_of(&args.method, Version::HTTP_11, &headers);
+    let outbound = headers::prepare(
+        Material {
+            method: args.method.clone(),
+            authorization_is_ours: false,
+            body: RequestBody::EMPTY,
+            path,
+            client: &client,
+            request_id: &HeaderValue::from_static("made-by-the-gateway"),
+            cookies: &cookies,
+            reserved: &Reserved::new(&config.identity),
+            upgrade,
+            headers,
+        },
+        &permit,
+    );
+    "forwarded".clone_into(&mut explanation.outcome);
+    let request = outbound.into_request();
+    explanation
+        .receives
+        .push(format!("{} {} HTTP/1.1", request.method(), request.uri()));
+    for (name, value) in request.headers() {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        explanation.receives.push(format!("{name}: {value}"));
+    }
+    Ok(())
+}
+
+/// Authority and target of a URL, without judging the target: that is what the gateway does.
+fn split(url: &str, config: &Config) -> anyhow::Result<(String, String)> {
+    let public = &config.server.public_url;
+    if url.starts_with('/') {
+        let authority = public
+            .as_str()
+            .trim_start_matches("https://")
+            .trim_start_matches("http://");
+        return Ok((authority.to_owned(), url.to_owned()));
+    }
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"))
+        .with_context(|| format!("{url:?} is neither an http(s) URL nor a path"))?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(end);
+    if authority.is_empty() {
+        bail!("{url:?} names no host");
+    }
+    let target = if target.starts_with('/') {
+        target.to_owned()
+    } else {
+        format!("/{target}")
+    };
+    Ok((authority.to_owned(), target))
+}
+
+fn request_headers(lines: &[String], authority: &str) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        header::HOST,
+        authority.parse().context("the URL's host is no header value")?,
+    );
+    for line in lines {
+        let (name, value) = line
+            .split_once(':')
+            .with_context(|| format!("{line:?} is not \"Name: value\""))?;
+        let name: HeaderName = name
+            .trim()
+            .parse()
+            .with_context(|| format!("{name:?} is no header name"))?;
+        headers.append(name, value.trim().parse().context("that is no header value")?);
+    }
+    Ok(headers)
+}
+
+fn somebody(config: &Config, args: &ExplainArgs) -> Session {
+    let now = Clock::System.now();
+    let id = SessionId(Uuid::now_v7());
+    let identity = Identity {
+        id: UserId(Uuid::now_v7()),
+        email: "ada@example.com".to_owned(),
+        email_verified: !args.unverified,
+        name: "Ada Lovelace".to_owned(),
+        roles: args.roles.clone(),
+    };
+    let headers = Renderer::new(&config.identity).render(&identity, id, now, &["pwd".to_owned()]);
+    Session {
+        id,
+        identity: Arc::new(identity),
+        created_at: now,
+        expires_at: now.plus(Duration::from_hours(1)),
+        refresh_at: None,
+        extending: AtomicBool::new(false),
+        last_seen: AtomicI64::new(0),
+        headers,
+    }
+}
+
+fn demands(route: &Route) -> Vec<String> {
+    let mut demands = match &route.access {
+        Access::Public => vec!["nothing: it is public, and no identity is sent".to_owned()],
+        Access::Optional => vec!["nothing; the identity is sent if there is a session".to_owned()],
+        Access::Required(needs) => {
+            let mut demands = vec!["a session".to_owned()];
+            if !needs.roles.is_empty() {
+                demands.push(format!("one of the roles {}", needs.roles.join(", ")));
+            }
+            if needs.verified_email {
+                demands.push("a verified e-mail address".to_owned());
+            }
+            demands
+        }
+    };
+    demands.push(match route.on_denied {
+        OnDenied::Auto => "else: the sign-in page for a browser's navigation, a status for everything else".to_owned(),
+        OnDenied::Status => "else: a status".to_owned(),
+        OnDenied::SignIn => "else: the sign-in page".to_owned(),
+    });
+    demands
+}
+
+fn reason(error: &ProxyError) -> String {
+    match error {
+        ProxyError::Denied(Denied::SignInNeeded) => "a session is needed".to_owned(),
+        error => Chain(error).to_string(),
+    }
+}
+
+impl Explanation {
+    fn print(&self) {
+        println!("{}", self.request);
+        let row = |name: &str, value: &str| println!("  {name:<10} {value}");
+        if let Some(host) = &self.host {
+            row("host", host);
+        }
+        if let Some(path) = &self.path {
+            row("path", path);
+        }
+        match (&self.served_by, self.line) {
+            (Some(by), Some(line)) => row("served by", &format!("{by} (line {line} of the configuration)")),
+            (Some(by), None) => row("served by", by),
+            (None, _) => {}
+        }
+        for (index, demand) in self.demands.iter().enumerate() {
+            row(if index == 0 { "demands" } else { "" }, demand);
+        }
+        if let Some(upstream) = &self.upstream {
+            row("upstream", upstream);
+        }
+        row("outcome", &self.outcome);
+        if !self.receives.is_empty() {
+            println!("  the upstream receives");
+            for line in &self.receives {
+                println!("    {line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `vestibule serve`: the gateway, until a signal.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::{ConfigArg, cold_runtime};
+use crate::{
+    app::{self, Options},
+    clock::Clock,
+    config::Config,
+    telemetry,
+};
+
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = match args.config.load() {
+        Ok(config) => config,
+        Err(code) => return Ok(code),
+    };
+    telemetry::init(&config.log);
+    let runtime = cold_runtime().context("can't start a runtime")?;
+    let outcome = runtime.block_on(serve(config));
+    // Nothing is waited for that had its chance within the grace.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let told = Signals::listen()?;
+    let options = Options {
+        clock: Clock::System,
+        cold: tokio::runtime::Handle::current(),
+        access_log: Box::new(std::io::stdout()),
+        cancel: told.first.clone(),
+    };
+    let public_url = config.server.public_url.clone();
+    let running = match app::start(config, options).await {
+        Err(_) if told.first.is_cancelled() => return Ok(ExitCode::SUCCESS),
+        started => started?,
+    };
+    for addr in running.public_addrs() {
+        info!(%addr, admin = %running.admin_addr(), "serving {public_url}");
+    }
+    let failed = tokio::select! {
+        () = told.first.cancelled() => false,
+        () = running.failed() => true,
+    };
+    info!("stopping");
+    running.stop(told.second.clone()).await;
+    if failed {
+        error!("stopped because an essential task ended");
+        return Ok(ExitCode::FAILURE);
+    }
+    info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGTERM and SIGINT: the first asks, the second insists.
+#[derive(Debug)]
+pub struct Signals {
+    pub first: CancellationToken,
+    pub second: CancellationToken,
+}
+
+impl Signals {
+    /// Must be called within a Tokio runtime. From then on the signals don't end the process by themselves.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "signals outlive every gateway, and no `Tasks` is there yet"
+    )]
+    pub fn listen() -> anyhow::Result<Self> {
+        let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
+        let told = Self {
+            first: CancellationToken::new(),
+            second: CancellationToken::new(),
+        };
+        let (first, second) = (told.first.clone(), told.second.clone());
+        tokio::spawn(async move {
+            for token in [first, second] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                token.cancel();
+            }
+        });
+        Ok(told)
+    }
+}
