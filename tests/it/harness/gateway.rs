@@ -1,0 +1,279 @@
+//! The gateway under test: the real `App` in this process, on real sockets.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, LazyLock, Mutex},
+};
+
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use toml::{Table, Value};
+use vestibule::{
+    app::{self, Ended, Options, Running},
+    clock::{Clock, Timestamp},
+    config,
+};
+
+use super::{Database, RawClient, client::Call, mailbox::Mailbox, upstream::Upstream};
+
+/// What browsers see in their address bar.
+pub(crate) const SITE: &str = "https://app.example.com";
+
+/// 2026-11-21T08:00:00Z: where the clock of every test begins.
+pub(crate) const START: Timestamp = Timestamp::from_secs(1_795_248_000);
+
+/// The routes that threat-cases.md speaks of.
+const BASE: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+public_url = "https://app.example.com"
+workers = 1
+drain_delay = "0s"
+shutdown_grace = "2s"
+
+[admin]
+listen = "127.0.0.1:0"
+
+[database]
+pool_size = 4
+
+[auth]
+secret = "a secret that only the tests use, and only here"
+[auth.password]
+argon2 = { memory = "64KiB", iterations = 1, parallelism = 1 }
+max_concurrent = 1
+
+[mail]
+from = "Example <no-reply@example.com>"
+
+[[routes]]
+path = "/public/*"
+upstream = "app"
+auth = "public"
+
+[[routes]]
+path = "/optional/*"
+upstream = "app"
+auth = "optional"
+
+[[routes]]
+path = "/api/*"
+upstream = "app"
+
+[[routes]]
+path = "/app/*"
+upstream = "app"
+on_denied = "auto"
+
+[[routes]]
+path = "/admin/*"
+upstream = "app"
+require = { roles = ["admin"] }
+"#;
+
+/// Cold work of all gateways: theirs must not wait for a test that computes, nor the test for them.
+static COLD: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(2)
+        .thread_name("cold")
+        .enable_all()
+        .build()
+        .unwrap()
+});
+
+/// How a gateway is to differ from the usual one.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// Laid over the usual configuration.
+    over: Table,
+    clock: Option<Clock>,
+}
+
+impl Setup {
+    /// Lays `toml` over the configuration: tables are merged, everything else is replaced.
+    pub(crate) fn with(mut self, toml: &str) -> Self {
+        merge(&mut self.over, toml.parse().unwrap());
+        self
+    }
+
+    /// Goes by another gateway's clock.
+    pub(crate) fn clock(mut self, clock: &Clock) -> Self {
+        self.clock = Some(clock.clone());
+        self
+    }
+
+    /// On a database of its own.
+    pub(crate) async fn start(self) -> Gateway {
+        let db = Database::fresh().await;
+        self.start_on(&db).await
+    }
+
+    /// The text of a `gateway.toml`.
+    pub(crate) fn text(&self, db: &Database, mailbox: SocketAddr, upstream: SocketAddr) -> String {
+        let mut config: Table = BASE.parse().unwrap();
+        let surroundings = format!(
+            "[database]\nurl = '{}'\n[mail]\nsmtp = 'smtp://{mailbox}'\n[upstreams.app]\nendpoints = ['http://{upstream}']\n",
+            db.url(),
+        );
+        merge(&mut config, surroundings.parse().unwrap());
+        merge(&mut config, self.over.clone());
+        config.to_string()
+    }
+
+    pub(crate) async fn start_on(self, db: &Database) -> Gateway {
+        let upstream = Upstream::start().await;
+        let mailbox = Mailbox::start().await;
+        let text = self.text(db, mailbox.addr(), upstream.addr());
+        let config =
+            config::parse(&text, "gateway.toml", &|_| None).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        let site = config.server.public_url.as_str().to_owned();
+        let clock = self.clock.unwrap_or_else(|| Clock::manual(START));
+        let log = AccessLog::default();
+        let options = Options {
+            clock: clock.clone(),
+            cold: COLD.handle().clone(),
+            access_log: Box::new(log.clone()),
+            cancel: CancellationToken::new(),
+        };
+        let starting = COLD.spawn(app::start(config, options));
+        let running = starting.await.unwrap().unwrap_or_else(|error| panic!("{error:#}"));
+        Gateway {
+            running,
+            site,
+            log,
+            upstream,
+            mailbox,
+            clock,
+            db: db.clone(),
+        }
+    }
+}
+
+/// Lays `over` on `base`.
+fn merge(base: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(base)), Value::Table(over)) => merge(base, over),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// What a gateway writes, kept.
+#[derive(Clone, Default)]
+struct AccessLog(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for AccessLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) struct Gateway {
+    running: Running,
+    site: String,
+    log: AccessLog,
+    upstream: Upstream,
+    mailbox: Mailbox,
+    clock: Clock,
+    db: Database,
+}
+
+impl Gateway {
+    /// The usual one.
+    pub(crate) async fn start() -> Self {
+        Setup::default().start().await
+    }
+
+    /// The usual one, beside others on the same database.
+    pub(crate) async fn on(db: &Database) -> Self {
+        Setup::default().start_on(db).await
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.running.public_addr()
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.running.admin_addr()
+    }
+
+    /// Asks the admin listener.
+    pub(crate) fn admin_get(&self, target: &str) -> Call {
+        Call::new(self.admin(), "http://localhost", "GET", target)
+    }
+
+    pub(crate) const fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    pub(crate) const fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    pub(crate) const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) const fn db(&self) -> &Database {
+        &self.db
+    }
+
+    /// The access log so far; a line may come a moment after its answer.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8(self.log.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The name of the cookie that holds a session.
+    pub(crate) fn session_cookie(&self) -> &'static str {
+        if self.site.starts_with("https:") {
+            "__Host-vestibule.session_token"
+        } else {
+            "vestibule.session_token"
+        }
+    }
+
+    /// What a `Host` field says.
+    pub(crate) fn host(&self) -> &str {
+        self.site.split_once("://").unwrap().1
+    }
+
+    pub(crate) fn call(&self, method: &str, target: &str) -> Call {
+        Call::new(self.addr(), &self.site, method, target)
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Call {
+        self.call("GET", target)
+    }
+
+    pub(crate) fn post(&self, target: &str) -> Call {
+        self.call("POST", target)
+    }
+
+    /// Follows a link of a mail, as a browser without cookies.
+    pub(crate) fn open(&self, link: &str) -> Call {
+        let target = link
+            .strip_prefix(&self.site)
+            .unwrap_or_else(|| panic!("{link} leads away from {}", self.site));
+        self.get(target)
+    }
+
+    /// A connection to write bytes to.
+    pub(crate) async fn raw(&self) -> RawClient {
+        RawClient::connect(self.addr()).await
+    }
+
+    /// Stops in order. Its upstream and its mailbox go on until then.
+    pub(crate) async fn stop(self) -> Ended {
+        self.running.stop(CancellationToken::new()).await
+    }
+}

@@ -1,0 +1,189 @@
+//! The real program, as a process of its own.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::{Child, Command},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::SOON;
+
+/// No command that is run to its end takes longer.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A running `vestibule`; killed when it is dropped.
+pub(crate) struct Program {
+    child: Child,
+    said: Arc<Mutex<Said>>,
+    readers: [JoinHandle<()>; 2],
+}
+
+#[derive(Default)]
+struct Said {
+    stdout: String,
+    stderr: String,
+}
+
+/// `vestibule` with these arguments and variables, not yet started.
+fn command(args: &[&str], variables: &[(&str, &str)], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
+    command
+        .args(args)
+        .envs(variables.iter().copied())
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs a command that ends by itself.
+pub(crate) async fn run(args: &[&str], variables: &[(&str, &str)], folder: &Path) -> Ended {
+    let output = timeout(PATIENCE, command(args, variables, folder).output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{args:?} does not end")).unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Program {
+    pub(crate) fn start(args: &[&str], variables: &[(&str, &str)], folder: &Path) -> Self {
+        let mut child = command(args, variables, folder).spawn().unwrap();
+        let said = Arc::new(Mutex::new(Said::default()));
+        let readers = [
+            keep(child.stdout.take().unwrap(), &said, |said| &mut said.stdout),
+            keep(child.stderr.take().unwrap(), &said, |said| &mut said.stderr),
+        ];
+        Self { child, said, readers }
+    }
+
+    /// `vestibule serve`, when it serves; where the public and the admin listener are.
+    pub(crate) async fn serve(config: &Path) -> (Self, SocketAddr, SocketAddr) {
+        let mut program = Self::start(&["serve", "--config", config.to_str().unwrap()], &[], Path::new("/"));
+        let (public, admin) = program.serving().await;
+        (program, public, admin)
+    }
+
+    /// Waits until it says that it serves.
+    pub(crate) async fn serving(&mut self) -> (SocketAddr, SocketAddr) {
+        let line = self.line("\"serving ").await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let addr = |name: &str| line[name].as_str().unwrap().parse().unwrap();
+        (addr("addr"), addr("admin"))
+    }
+
+    /// The first line that has `text` in it, on either output; waits for it.
+    pub(crate) async fn line(&mut self, text: &str) -> String {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let ended = self.child.try_wait().unwrap();
+            let found = {
+                let said = self.said.lock().unwrap();
+                let mut lines = said.stderr.lines().chain(said.stdout.lines());
+                lines.find(|line| line.contains(text)).map(str::to_owned)
+            };
+            if let Some(line) = found {
+                return line;
+            }
+            let all = self.output();
+            assert!(ended.is_none(), "it has ended ({ended:?}) without {text:?}:\n{all}");
+            assert!(tokio::time::Instant::now() < deadline, "no {text:?} in:\n{all}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// All that it has said so far.
+    pub(crate) fn output(&self) -> String {
+        let said = self.said.lock().unwrap();
+        format!("{}{}", said.stderr, said.stdout)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it has not been waited for")
+    }
+
+    /// Sends `TERM`, `INT` or the like.
+    pub(crate) async fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.id().to_string()])
+            .status()
+            .await;
+        assert!(sent.unwrap().success());
+    }
+
+    /// SIGKILL: no chance to finish anything.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(mut self) -> Ended {
+        let status = timeout(PATIENCE, self.child.wait()).await;
+        let status = status.unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()));
+        for reader in &mut self.readers {
+            // What it started may hold the other end of a pipe for a moment longer.
+            timeout(SOON, reader).await.expect("its output ends with it").unwrap();
+        }
+        let said = self.said.lock().unwrap();
+        Ended {
+            code: status.unwrap().code(),
+            stdout: said.stdout.clone(),
+            stderr: said.stderr.clone(),
+        }
+    }
+}
+
+/// Appends every line of `from`.
+fn keep(
+    from: impl AsyncRead + Send + Unpin + 'static,
+    said: &Arc<Mutex<Said>>,
+    to: fn(&mut Said) -> &mut String,
+) -> JoinHandle<()> {
+    let said = Arc::clone(said);
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(from).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let mut said = said.lock().unwrap();
+            let to = to(&mut said);
+            to.push_str(&line);
+            to.push('\n');
+        }
+    })
+}
+
+/// A port for what must know it before it listens. Those that the system hands out are above, so nobody else takes it.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another run of the tests begins elsewhere.
+    let begin = u16::try_from(std::process::id() % 8_000).unwrap();
+    loop {
+        let port = 20_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

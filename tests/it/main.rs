@@ -1,0 +1,45 @@
+//! Everything that a user or an operator would notice, one file per behaviour, through one harness.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    reason = "a test that panics names its line; tests read clocks and the environment and start tasks as they like"
+)]
+
+mod harness;
+
+mod access;
+mod admin;
+mod bad_input;
+mod cached_session;
+mod cli;
+mod crash;
+mod credentials;
+mod dependencies;
+mod every_problem;
+mod fastapi;
+mod forwarded;
+mod hop_by_hop;
+mod identity_headers;
+mod layers;
+mod limits;
+mod mail_outbox;
+mod origin;
+mod paths;
+mod readme;
+mod revocation;
+mod routes;
+mod serve;
+mod sessions;
+mod shutdown;
+mod sign_in;
+mod sign_up;
+mod sql;
+mod streaming;
+mod timeouts;
+mod upgrade;
+mod upstream_faults;
+mod verify_email;

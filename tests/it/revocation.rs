@@ -1,0 +1,160 @@
+//! Revocation: a session that ended is refused here at once, and everywhere soon.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Database, Gateway, SOON, Setup, eventually, people::User};
+
+#[tokio::test]
+async fn a_token_signed_out_here_is_refused_here_at_once() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+
+    gateway.sign_out(&ada).await;
+
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 401);
+    assert_eq!(gateway.get("/api/me").bearer(&ada.token).await.status(), 401);
+    assert_eq!(gateway.upstream().seen("/api/me"), 1);
+}
+
+#[tokio::test]
+async fn signing_out_clears_the_cookies() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let answer = gateway.post("/api/auth/sign-out").with(&ada).json(&json!({})).await;
+    assert_eq!((answer.status(), answer.json()), (200, json!({ "success": true })));
+    let cookie = answer.set_cookie(gateway.session_cookie()).unwrap();
+    assert!(cookie.contains("=;") && cookie.contains("Max-Age=0"), "{cookie}");
+}
+
+#[tokio::test]
+async fn signing_out_ends_every_session_that_the_request_carries() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let bob = gateway.signed_in("bob@example.com").await;
+    let answer = gateway
+        .post("/api/auth/sign-out")
+        .with(&ada)
+        .bearer(&bob.token)
+        .json(&json!({}))
+        .await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    for user in [&ada, &bob] {
+        assert_eq!(gateway.get("/api/x").with(user).await.status(), 401, "{}", user.email);
+    }
+    assert_eq!(
+        gateway
+            .db()
+            .count("SELECT count(*) FROM audit_log WHERE action = 'sign-out'")
+            .await,
+        2
+    );
+}
+
+#[tokio::test]
+async fn signing_out_by_a_link_has_no_effect() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    assert_eq!(gateway.get("/api/auth/sign-out").with(&ada).await.status(), 404);
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_token_signed_out_here_is_refused_there() {
+    let db = Database::fresh().await;
+    let (here, there) = (Gateway::on(&db).await, Gateway::on(&db).await);
+    let ada = here.signed_in("ada@example.com").await;
+    assert_eq!(there.get("/api/me").with(&ada).await.status(), 200);
+
+    here.sign_out(&ada).await;
+
+    eventually(SOON, async || there.get("/api/me").with(&ada).await.status() == 401).await;
+    assert!(there.upstream().seen("/api/me") >= 1);
+}
+
+/// Manual clocks stand still, so that nothing but the notification can end a cached session.
+#[tokio::test]
+async fn a_row_changed_by_hand_counts() {
+    for statement in [
+        "UPDATE user_sessions SET revoked_at = now()",
+        "DELETE FROM user_sessions",
+        "UPDATE users SET banned = true",
+        "DELETE FROM users",
+        "TRUNCATE users CASCADE",
+        "UPDATE user_sessions SET expires_at = '2026-11-21T07:59:59Z'",
+    ] {
+        let gateway = Gateway::start().await;
+        let ada = gateway.signed_in("ada@example.com").await;
+        assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+
+        gateway.db().run(statement).await;
+
+        eventually(SOON, async || gateway.get("/api/me").with(&ada).await.status() == 401).await;
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_token_stays_revoked_after_the_cache_s_time() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    gateway.sign_out(&ada).await;
+    for _ in 0..3 {
+        gateway.clock().advance(Duration::from_secs(11));
+        assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 401);
+    }
+}
+
+#[tokio::test]
+async fn one_user_s_revocation_leaves_others_alone() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let bob = gateway.signed_in("bob@example.com").await;
+    gateway
+        .db()
+        .run("DELETE FROM users WHERE email = 'ada@example.com'")
+        .await;
+    eventually(SOON, async || gateway.get("/api/me").with(&ada).await.status() == 401).await;
+    assert_eq!(gateway.get("/api/me").with(&bob).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_role_taken_away_is_gone_while_the_session_lives() {
+    let gateway = Gateway::start().await;
+    let root = gateway.signed_in_as("root@example.com", &["admin"]).await;
+    assert_eq!(gateway.get("/admin/x").with(&root).await.status(), 200);
+    gateway.db().run("UPDATE users SET roles = '{}'").await;
+    eventually(SOON, async || gateway.get("/admin/x").with(&root).await.status() == 403).await;
+    assert_eq!(gateway.get("/api/me").with(&root).await.status(), 200);
+}
+
+/// Many lookups and one sign-out at once: whoever begins after the sign-out was answered must not get in.
+#[tokio::test]
+async fn a_lookup_that_a_sign_out_overtakes_lets_nobody_in_later() {
+    let gateway = Gateway::start().await;
+    gateway.verified("ada@example.com").await;
+    for _ in 0..20 {
+        let ada = User::of(&gateway, &gateway.sign_in("ada@example.com").await);
+        // Nothing is cached of the token yet: these look it up while it is being revoked.
+        let lookups = futures_util::future::join_all((0..4).map(|_| gateway.get("/api/me").with(&ada).into_future()));
+        let (_, ()) = tokio::join!(lookups, gateway.sign_out(&ada));
+        assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 401);
+    }
+}
+
+#[tokio::test]
+async fn without_the_notification_the_cache_s_time_is_the_bound() {
+    let db = Database::fresh().await;
+    let here = Gateway::on(&db).await;
+    let there = Setup::default().clock(here.clock()).start_on(&db).await;
+    let ada = here.signed_in("ada@example.com").await;
+    assert_eq!(there.get("/api/me").with(&ada).await.status(), 200);
+    // No trigger speaks in a session that is a replica's.
+    db.run("SET session_replication_role = replica; DELETE FROM user_sessions")
+        .await;
+
+    here.clock().advance(Duration::from_secs(11));
+
+    assert_eq!(there.get("/api/me").with(&ada).await.status(), 401);
+}

@@ -1,0 +1,125 @@
+//! Which route a request takes: by host, path and method; no route, no forwarding.
+
+use crate::harness::{Gateway, Setup};
+
+#[tokio::test]
+async fn a_path_without_a_route_is_404_for_everybody() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    for call in [gateway.get("/nothing/here"), gateway.get("/nothing/here").with(&ada)] {
+        let answer = call.await;
+        assert_eq!((answer.status(), answer.code()), (404, "NOT_FOUND".to_owned()));
+    }
+    assert_eq!(gateway.upstream().requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_wildcard_ends_at_a_segment() {
+    let gateway = Gateway::start().await;
+    for path in ["/publicsecret", "/public-admin", "/public.bak"] {
+        assert_eq!(gateway.get(path).await.status(), 404, "{path}");
+    }
+    for path in ["/public", "/public/", "/public/x", "/public/x/y"] {
+        let answer = gateway.get(path).await;
+        assert_eq!((answer.status(), answer.text()), (200, format!("GET {path}").as_str()));
+    }
+}
+
+#[tokio::test]
+async fn the_most_specific_route_wins_whatever_the_order() {
+    let routes = r"
+        routes = [
+            { path = '/*', upstream = 'app', auth = 'public' },
+            { path = '/users/*', upstream = 'app' },
+            { path = '/users/{id}', upstream = 'app', auth = 'public' },
+            { path = '/users/me', upstream = 'app' },
+            { path = '/users/{id}', methods = ['DELETE'], upstream = 'app' },
+        ]";
+    let gateway = Setup::default().with(routes).start().await;
+    for (method, path, status) in [
+        ("GET", "/", 200),
+        ("GET", "/anything", 200),
+        ("GET", "/users/42", 200),
+        ("GET", "/users/me", 401),
+        ("GET", "/users/42/x", 401),
+        ("DELETE", "/users/42", 401),
+    ] {
+        assert_eq!(gateway.call(method, path).await.status(), status, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_no_route_takes_is_405() {
+    let routes = "routes = [{ path = '/read', methods = ['GET', 'HEAD'], upstream = 'app', auth = 'public' }]";
+    let gateway = Setup::default().with(routes).start().await;
+    let answer = gateway.post("/read").body("x").await;
+    assert_eq!((answer.status(), answer.code()), (405, "METHOD_NOT_ALLOWED".to_owned()));
+    assert_eq!(answer.head.one("allow"), Some("GET, HEAD"));
+    assert_eq!(gateway.upstream().requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_host_of_its_own_has_routes_of_its_own() {
+    let routes = r"
+        routes = [
+            { path = '/*', upstream = 'app', auth = 'public' },
+            { host = 'admin.example', path = '/*', upstream = 'app' },
+        ]";
+    let gateway = Setup::default().with(routes).start().await;
+    for host in ["admin.example", "ADMIN.example", "admin.example.", "admin.example:443"] {
+        assert_eq!(gateway.get("/x").header("Host", host).await.status(), 401, "{host}");
+    }
+    assert_eq!(gateway.get("/x").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_served_is_421() {
+    let gateway = Gateway::start().await;
+    for host in ["evil.example", "app.example.com.evil.example", "127.0.0.1"] {
+        let answer = gateway.get("/public/x").header("Host", host).await;
+        assert_eq!(
+            (answer.status(), answer.code()),
+            (421, "MISDIRECTED_REQUEST".to_owned()),
+            "{host}"
+        );
+    }
+    assert_eq!(gateway.upstream().requests().len(), 0);
+}
+
+#[tokio::test]
+async fn methods_that_make_no_sense_through_a_gateway_are_refused() {
+    let gateway = Gateway::start().await;
+    let host = gateway.host().to_owned();
+    for (request, status) in [
+        (format!("TRACE /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n"), 405),
+        (
+            "CONNECT internal:80 HTTP/1.1\r\nHost: internal:80\r\n\r\n".to_owned(),
+            405,
+        ),
+        (format!("BREW /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n"), 501),
+        (format!("get /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n"), 501),
+    ] {
+        let mut client = gateway.raw().await;
+        client.send(&request).await;
+        assert_eq!(client.answer().await.status(), status, "{request}");
+    }
+    assert_eq!(gateway.upstream().requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_query_takes_no_part_in_matching_and_passes_untouched() {
+    let gateway = Gateway::start().await;
+    for target in ["/admin/x?next=/public/", "/admin/x?/public/"] {
+        assert_eq!(gateway.get(target).await.status(), 401, "{target}");
+    }
+    let target = "/public/x?a=1&b=%2F..%2f&c=//;'{}[]@~+%zz&&";
+    assert_eq!(gateway.get(target).await.text(), format!("GET {target}"));
+}
+
+#[tokio::test]
+async fn the_gateway_s_own_data_is_not_on_the_public_listener() {
+    let gateway = Gateway::start().await;
+    for path in ["/metrics", "/livez", "/readyz", "/debug/pprof/", "/config"] {
+        assert_eq!(gateway.get(path).await.status(), 404, "{path}");
+    }
+}

@@ -1,0 +1,229 @@
+//! A user's sessions: what they are told about them, how long they last, how they end by request.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Gateway, Setup, people::User};
+
+const DAY: Duration = Duration::from_hours(24);
+
+#[tokio::test]
+async fn get_session_tells_the_session_and_its_user() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let answer = gateway
+        .get("/api/auth/get-session")
+        .with(&ada)
+        .header("User-Agent", "tests")
+        .await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.head.one("cache-control"), Some("no-store"));
+    let body = answer.json();
+    assert_eq!(body["user"]["id"], json!(ada.id));
+    assert_eq!(body["session"]["userId"], json!(ada.id));
+    assert_eq!(body["session"]["token"], json!(ada.token));
+    assert_eq!(body["session"]["expiresAt"], "2026-11-28T08:00:00.000Z");
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_null_and_given_no_cookie() {
+    let gateway = Gateway::start().await;
+    let answer = gateway.get("/api/auth/get-session").await;
+    assert_eq!((answer.status(), answer.json()), (200, Value::Null));
+    assert!(!answer.head.has("set-cookie"));
+}
+
+#[tokio::test]
+async fn a_dead_session_s_cookies_are_cleared() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    gateway.db().run("DELETE FROM user_sessions").await;
+    let answer = gateway.get("/api/auth/get-session").with(&ada).await;
+    assert_eq!((answer.status(), answer.json()), (200, Value::Null));
+    let cookie = answer
+        .set_cookie(gateway.session_cookie())
+        .expect("the cookie is cleared");
+    assert!(cookie.contains("=;") && cookie.contains("Max-Age=0"), "{cookie}");
+}
+
+#[tokio::test]
+async fn the_bare_token_works_as_bearer_too() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    assert_eq!(gateway.get("/api/me").bearer(&ada.token).await.status(), 200);
+    // And so does what the cookie holds, signature and all.
+    let signed = ada.cookie.split_once('=').unwrap().1;
+    assert_eq!(gateway.get("/api/me").bearer(signed).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_session_ends_after_a_week_without_use() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    gateway.clock().advance(7 * DAY);
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 401);
+}
+
+#[tokio::test]
+async fn use_after_a_day_extends_a_session() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    gateway.clock().advance(2 * DAY);
+    let answer = gateway.get("/api/auth/get-session").with(&ada).await;
+    assert_eq!(answer.json()["session"]["expiresAt"], "2026-11-30T08:00:00.000Z");
+    let cookie = answer
+        .set_cookie(gateway.session_cookie())
+        .expect("the cookie is sent again");
+    assert!(cookie.contains("Max-Age=604800"), "{cookie}");
+    gateway.clock().advance(6 * DAY);
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_user_sees_their_sessions_and_ends_one() {
+    let gateway = Gateway::start().await;
+    let here = gateway.signed_in("ada@example.com").await;
+    let there = User::of(&gateway, &gateway.sign_in("ada@example.com").await);
+
+    let list = gateway.get("/api/auth/list-sessions").with(&here).await.json();
+    let list = list.as_array().unwrap();
+    assert_eq!(list.len(), 2);
+    let own = list
+        .iter()
+        .find(|session| session["token"] == json!(here.token))
+        .expect("the caller's own token");
+    let other = list.iter().find(|session| session["id"] != own["id"]).unwrap();
+    assert_ne!(
+        other["token"],
+        json!(there.token),
+        "another session's token is nobody's to know"
+    );
+
+    let body = json!({ "token": other["token"] });
+    let ended = gateway.post("/api/auth/revoke-session").with(&here).json(&body).await;
+    assert_eq!((ended.status(), ended.json()), (200, json!({ "status": true })));
+    assert_eq!(gateway.get("/api/me").with(&there).await.status(), 401);
+    assert_eq!(gateway.get("/api/me").with(&here).await.status(), 200);
+}
+
+#[tokio::test]
+async fn nobody_ends_somebody_else_s_session() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let eve = gateway.signed_in("eve@example.com").await;
+    let client = gateway.db().client().await;
+    let id: uuid::Uuid = client
+        .query_one(
+            "SELECT s.id FROM user_sessions AS s JOIN users AS u ON u.id = s.user_id WHERE u.email = $1",
+            &[&ada.email],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    for token in [ada.token.clone(), id.to_string()] {
+        let answer = gateway
+            .post("/api/auth/revoke-session")
+            .with(&eve)
+            .json(&json!({ "token": token }))
+            .await;
+        assert_eq!(
+            (answer.status(), answer.json()),
+            (200, json!({ "status": true })),
+            "no hint whose it is"
+        );
+    }
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+}
+
+#[tokio::test]
+async fn others_or_all_can_be_ended_at_once() {
+    let gateway = Gateway::start().await;
+    let here = gateway.signed_in("ada@example.com").await;
+    let there = User::of(&gateway, &gateway.sign_in("ada@example.com").await);
+    let answer = gateway
+        .post("/api/auth/revoke-other-sessions")
+        .with(&here)
+        .json(&json!({}))
+        .await;
+    assert_eq!(answer.json(), json!({ "status": true }));
+    assert_eq!(gateway.get("/api/me").with(&there).await.status(), 401);
+    assert_eq!(gateway.get("/api/me").with(&here).await.status(), 200);
+
+    let answer = gateway
+        .post("/api/auth/revoke-sessions")
+        .with(&here)
+        .json(&json!({}))
+        .await;
+    assert_eq!(answer.json(), json!({ "status": true }));
+    assert_eq!(gateway.get("/api/me").with(&here).await.status(), 401);
+}
+
+#[tokio::test]
+async fn the_oldest_session_goes_where_their_number_is_limited() {
+    let gateway = Setup::default().with("[auth.session]\nmax_per_user = 2").start().await;
+    let first = gateway.signed_in("ada@example.com").await;
+    let mut later = Vec::new();
+    for _ in 0..2 {
+        gateway.clock().advance(Duration::from_secs(1));
+        later.push(User::of(&gateway, &gateway.sign_in("ada@example.com").await));
+    }
+    assert_eq!(gateway.get("/api/me").with(&first).await.status(), 401);
+    for session in &later {
+        assert_eq!(gateway.get("/api/me").with(session).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn endpoints_that_need_a_session_say_so() {
+    let gateway = Gateway::start().await;
+    for (method, path) in [
+        ("GET", "list-sessions"),
+        ("POST", "revoke-session"),
+        ("POST", "revoke-sessions"),
+        ("POST", "revoke-other-sessions"),
+    ] {
+        let call = gateway.call(method, &format!("/api/auth/{path}"));
+        let call = if method == "POST" {
+            call.json(&json!({ "token": "x" }))
+        } else {
+            call
+        };
+        let answer = call.await;
+        assert_eq!(
+            (answer.status(), answer.code()),
+            (401, "UNAUTHORIZED".to_owned()),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn listing_sessions_needs_a_fresh_one() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    gateway.clock().advance(DAY + Duration::from_secs(1));
+    let answer = gateway.get("/api/auth/list-sessions").with(&ada).await;
+    assert_eq!((answer.status(), answer.code()), (403, "SESSION_NOT_FRESH".to_owned()));
+}
+
+#[tokio::test]
+async fn a_backend_may_ask_whether_a_token_is_good() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let good = gateway.get("/api/auth/verify-token").bearer(&ada.token).await;
+    assert_eq!(good.status(), 200, "{}", good.text());
+    assert!(good.text().contains(&ada.id));
+    assert_eq!(
+        gateway
+            .get("/api/auth/verify-token")
+            .bearer(&"x".repeat(43))
+            .await
+            .status(),
+        401
+    );
+    assert_eq!(
+        gateway.get("/api/auth/me").bearer(&ada.token).await.json()["user"]["id"],
+        json!(ada.id)
+    );
+}

@@ -1,0 +1,86 @@
+//! Every statement of the program, prepared against a migrated database: a typo, a renamed column or a changed type
+//! fails here before any handler runs.
+
+use std::{collections::BTreeSet, fmt::Write};
+
+use vestibule::db::{all_queries, sessions};
+
+use crate::harness::{Database, golden};
+
+#[tokio::test]
+async fn every_query_prepares_and_keeps_its_types() {
+    let db = Database::fresh().await;
+    let client = db.client().await;
+    let mut list = String::new();
+    for query in all_queries() {
+        let prepared = client.prepare(query.sql).await;
+        let prepared = prepared.unwrap_or_else(|error| panic!("{}: {error:?}", query.name));
+        let parameters: Vec<_> = prepared.params().iter().map(ToString::to_string).collect();
+        let columns = prepared.columns().iter();
+        let columns: Vec<_> = columns
+            .map(|column| format!("{} {}", column.name(), column.type_()))
+            .collect();
+        let (parameters, columns) = (parameters.join(", "), columns.join(", "));
+        writeln!(list, "{}({parameters}) -> {columns}", query.name).unwrap();
+    }
+    golden::same("sql.txt", &list);
+}
+
+#[tokio::test]
+async fn no_two_queries_share_a_name() {
+    let mut names = BTreeSet::new();
+    for query in all_queries() {
+        assert!(names.insert(query.name), "two queries are called {}", query.name);
+    }
+}
+
+#[tokio::test]
+async fn the_hot_query_is_answered_by_its_index() {
+    let db = Database::fresh().await;
+    let client = db.client().await;
+    // An empty table is always scanned unless that is forbidden; a generic plan is what a cached statement gets.
+    let explain = format!(
+        "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan;
+         PREPARE hot (bytea, timestamptz) AS {};
+         EXPLAIN EXECUTE hot ('\\x00', '2026-11-21')",
+        sessions::FIND.sql
+    );
+    let mut plan = String::new();
+    for message in client.simple_query(&explain).await.unwrap() {
+        if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
+            plan.push_str(row.get(0).unwrap());
+            plan.push('\n');
+        }
+    }
+    assert!(plan.contains("Index Scan using user_sessions_token_hash_key"), "{plan}");
+    assert!(!plan.contains("Seq Scan"), "{plan}");
+}
+
+#[tokio::test]
+async fn a_second_migration_changes_nothing() {
+    use vestibule::db::migrate::{self, SchemaState};
+
+    let db = Database::fresh().await;
+    let connector = db.connector();
+    assert_eq!(
+        migrate::run(&connector, crate::harness::database::SCHEMA)
+            .await
+            .unwrap(),
+        Vec::<String>::new()
+    );
+    let state = migrate::check(&connector, crate::harness::database::SCHEMA)
+        .await
+        .unwrap();
+    assert_eq!(state, SchemaState::UpToDate);
+}
+
+#[tokio::test]
+async fn gateways_that_migrate_at_once_take_turns() {
+    let db = Database::empty().await;
+    let connector = db.connector();
+    let run = || vestibule::db::migrate::run(&connector, crate::harness::database::SCHEMA);
+    let (first, second, third) = tokio::join!(run(), run(), run());
+    let applied = [first.unwrap(), second.unwrap(), third.unwrap()];
+    let ran = applied.iter().filter(|applied| !applied.is_empty()).count();
+    assert_eq!(ran, 1, "one applied all, the others found nothing to do: {applied:?}");
+}

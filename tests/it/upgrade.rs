@@ -1,0 +1,137 @@
+//! WebSockets and other tunnels.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::harness::{Gateway, RawClient, SOON, Setup, people::User, upstream::Conversation};
+
+const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+fn upgrade(gateway: &Gateway, path: &str, user: Option<&User>) -> String {
+    let host = gateway.host();
+    let cookie = user
+        .map(|user| format!("Cookie: {}\r\n", user.cookie))
+        .unwrap_or_default();
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{cookie}\
+         Origin: https://app.example.com\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// A socket that stands, both of its ends.
+async fn open(gateway: &Gateway, user: &User) -> (RawClient, Conversation) {
+    let mut conversations = gateway.upstream().by_hand("/api/ws");
+    let mut client = gateway.raw().await;
+    client.send(upgrade(gateway, "/api/ws", Some(user))).await;
+    let mut upstream = conversations.next().await;
+    upstream.send(AGREED).await;
+    let head = client.head().await;
+    assert_eq!(head.status(), 101);
+    assert_eq!(head.one("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    (client, upstream)
+}
+
+#[tokio::test]
+async fn bytes_flow_both_ways() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, mut upstream) = open(&gateway, &ada).await;
+    assert_eq!(upstream.head.one("x-user-id"), Some(ada.id.as_str()));
+    assert!(!upstream.head.has("cookie"));
+    assert_eq!(upstream.head.one("upgrade"), Some("websocket"));
+
+    let mut bytes = [0; 5];
+    client.send("hello").await;
+    timeout(SOON, upstream.stream.read_exact(&mut bytes))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&bytes, b"hello");
+    upstream.send("world").await;
+    timeout(SOON, client.stream.read_exact(&mut bytes))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&bytes, b"world");
+}
+
+#[tokio::test]
+async fn when_one_side_ends_the_other_hears_of_it() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, upstream) = open(&gateway, &ada).await;
+    drop(upstream);
+    assert!(client.is_closed().await);
+    let (client, mut upstream) = open(&gateway, &ada).await;
+    drop(client);
+    assert_eq!(
+        timeout(SOON, upstream.stream.read(&mut [0]))
+            .await
+            .unwrap()
+            .unwrap_or(0),
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_stranger_gets_no_socket() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.raw().await;
+    let hidden = format!("GET /public/x#y HTTP/1.1\nHost: {}\n\n", gateway.host());
+    client.send(upgrade(&gateway, "/api/ws", None) + &hidden).await;
+    assert_eq!(client.answer().await.status(), 401);
+    assert_eq!(
+        client.rest().await,
+        b"",
+        "what was hidden behind it is nobody's request"
+    );
+    assert_eq!(gateway.upstream().connections(), 0);
+}
+
+#[tokio::test]
+async fn what_a_client_sends_before_the_upstream_agreed_is_no_request() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut conversations = gateway.upstream().by_hand("/api/ws");
+    let mut client = gateway.raw().await;
+    let smuggled = format!("GET /admin/x HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.host());
+    client.send(upgrade(&gateway, "/api/ws", Some(&ada)) + &smuggled).await;
+    let mut upstream = conversations.next().await;
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status(), answer.text()), (200, "no"));
+    assert_eq!(client.rest().await, b"", "the connection ends, and those bytes with it");
+    assert_eq!(gateway.upstream().seen("/admin/x"), 0);
+}
+
+#[tokio::test]
+async fn an_upstream_that_declines_is_heard() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut client = gateway.raw().await;
+    client.send(upgrade(&gateway, "/api/ws", Some(&ada))).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status(), answer.text()), (200, "GET /api/ws"));
+}
+
+#[tokio::test]
+async fn an_upgrade_that_nobody_asked_for_is_the_upstreams_fault() {
+    let gateway = Gateway::start().await;
+    gateway.upstream().answer("/public/x", AGREED);
+    assert_eq!(gateway.get("/public/x").await.status(), 502);
+}
+
+#[tokio::test]
+async fn tunnels_past_the_limit_are_refused() {
+    let gateway = Setup::default().with("[server]\nmax_tunnels = 1").start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut first, _upstream) = open(&gateway, &ada).await;
+    let mut second = gateway.raw().await;
+    second.send(upgrade(&gateway, "/api/ws", Some(&ada))).await;
+    assert_eq!(second.answer().await.status(), 503);
+    first.stream.shutdown().await.unwrap();
+}
