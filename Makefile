@@ -1,0 +1,28 @@
+# What there is to do. `make` alone says it.
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test bench
+
+VENV := .vestibule/venv
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Unoptimised but for password hashing, as the tests are: what one has built, the other need not.
+dev: ## Start everything: Postgres, gateway, the example application, a mail inbox. Ctrl-C stops it
+	@scripts/ensure-tools cc curl
+	@scripts/ensure-postgres
+	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
+	@exec cargo run --locked --bin vestibule -- dev --config gateway.toml --with \
+		"$(VENV)/bin/python -m uvicorn --app-dir examples/upstream main:app --host 127.0.0.1 --port 8000 --no-access-log"
+
+test: ## Everything that must pass: format, lints, documentation, tests
+	@scripts/ensure-tools cc curl
+	@scripts/ensure-postgres
+	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
+	@scripts/check
+
+bench: ## Requests per second and CPU per request, compared with no gateway
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@bench/run
