@@ -159,7 +159,7 @@ fn decide(
         route.path.text
     ));
     explanation.line = Some(route.line);
-    explanation.demands = demands(route);
+    explanation.demands = demands(route, config.auth.sign_in_page.as_deref());
     let upstream = config
         .upstreams
         .get(route.upstream)
@@ -266,7 +266,7 @@ fn somebody(config: &Config, args: &ExplainArgs) -> Session {
     }
 }
 
-fn demands(route: &Route) -> Vec<String> {
+fn demands(route: &Route, sign_in_page: Option<&str>) -> Vec<String> {
     let mut demands = match &route.access {
         Access::Public => vec!["nothing: it is public, and no identity is sent".to_owned()],
         Access::Optional => vec!["nothing; the identity is sent if there is a session".to_owned()],
@@ -281,11 +281,13 @@ fn demands(route: &Route) -> Vec<String> {
             demands
         }
     };
-    demands.push(match route.on_denied {
-        OnDenied::Auto => "else: the sign-in page for a browser's navigation, a status for everything else".to_owned(),
-        OnDenied::Status => "else: a status".to_owned(),
-        OnDenied::SignIn => "else: the sign-in page".to_owned(),
-    });
+    if matches!(route.access, Access::Required(_)) {
+        demands.push(match (route.on_denied, sign_in_page) {
+            (OnDenied::Status, _) | (OnDenied::Auto | OnDenied::SignIn, None) => "else: a status".to_owned(),
+            (OnDenied::Auto, Some(page)) => format!("else: {page} for a browser's navigation, a status for the rest"),
+            (OnDenied::SignIn, Some(page)) => format!("else: {page}"),
+        });
+    }
     demands
 }
 
