@@ -18,6 +18,31 @@ pub enum Message<'m> {
     },
     /// Somebody signed up with an address that has an account. The page can't say so; this mail can.
     AlreadyRegistered { name: &'m str, sign_in_link: &'m str },
+    /// Lets whoever reads it choose a password. Its `link` is a secret, as are those below.
+    ResetPassword {
+        name: &'m str,
+        link: &'m str,
+        expires_in: Duration,
+    },
+    /// Asks at the address that an account has whether it may be changed to another.
+    ApproveEmailChange {
+        name: &'m str,
+        new_email: &'m str,
+        link: &'m str,
+        expires_in: Duration,
+    },
+    /// Asks at the address that an account is to have.
+    ConfirmEmailChange {
+        name: &'m str,
+        link: &'m str,
+        expires_in: Duration,
+    },
+    /// Asks whether an account is really to be deleted.
+    DeleteAccount {
+        name: &'m str,
+        link: &'m str,
+        expires_in: Duration,
+    },
 }
 
 /// A message in words.
@@ -34,13 +59,21 @@ impl Message<'_> {
         match self {
             Self::VerifyEmail { .. } => "verify_email",
             Self::AlreadyRegistered { .. } => "already_registered",
+            Self::ResetPassword { .. } => "reset_password",
+            Self::ApproveEmailChange { .. } => "approve_email_change",
+            Self::ConfirmEmailChange { .. } => "confirm_email_change",
+            Self::DeleteAccount { .. } => "delete_account",
         }
     }
 
     /// How long it makes sense to send it; `None`: always.
     pub(super) const fn useful_for(&self) -> Option<Duration> {
         match *self {
-            Self::VerifyEmail { expires_in, .. } => Some(expires_in),
+            Self::VerifyEmail { expires_in, .. }
+            | Self::ResetPassword { expires_in, .. }
+            | Self::ApproveEmailChange { expires_in, .. }
+            | Self::ConfirmEmailChange { expires_in, .. }
+            | Self::DeleteAccount { expires_in, .. } => Some(expires_in),
             Self::AlreadyRegistered { .. } => None,
         }
     }
@@ -56,8 +89,22 @@ impl Message<'_> {
 
     fn values(&self) -> Value {
         match *self {
-            Self::VerifyEmail { name, link, expires_in } => context! {
+            Self::VerifyEmail { name, link, expires_in }
+            | Self::ResetPassword { name, link, expires_in }
+            | Self::ConfirmEmailChange { name, link, expires_in }
+            | Self::DeleteAccount { name, link, expires_in } => context! {
                 name => greeting(name),
+                link => link,
+                expires_in => in_words(expires_in),
+            },
+            Self::ApproveEmailChange {
+                name,
+                new_email,
+                link,
+                expires_in,
+            } => context! {
+                name => greeting(name),
+                new_email => new_email,
                 link => link,
                 expires_in => in_words(expires_in),
             },
@@ -93,13 +140,25 @@ macro_rules! templates {
 }
 
 /// Every file of the templates' folder.
-const SOURCES: [(&str, &str); 6] = templates![
+const SOURCES: [(&str, &str); 18] = templates![
     "verify_email.subject.txt",
     "verify_email.txt",
     "verify_email.html",
     "already_registered.subject.txt",
     "already_registered.txt",
     "already_registered.html",
+    "reset_password.subject.txt",
+    "reset_password.txt",
+    "reset_password.html",
+    "approve_email_change.subject.txt",
+    "approve_email_change.txt",
+    "approve_email_change.html",
+    "confirm_email_change.subject.txt",
+    "confirm_email_change.txt",
+    "confirm_email_change.html",
+    "delete_account.subject.txt",
+    "delete_account.txt",
+    "delete_account.html",
 ];
 
 /// Escapes by the end of a template's name: `.html` is HTML, everything else is not.
@@ -163,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    const SAMPLES: [Message<'_>; 2] = [
+    const SAMPLES: [Message<'_>; 6] = [
         Message::VerifyEmail {
             name: "Ada & Söhne",
             link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
@@ -172,6 +231,27 @@ mod tests {
         Message::AlreadyRegistered {
             name: "Ada O'Lovelace",
             sign_in_link: "https://app.example.com/",
+        },
+        Message::ResetPassword {
+            name: "Ada",
+            link: "https://app.example.com/api/auth/reset-password/T0K3N?callbackURL=%2Freset",
+            expires_in: Duration::from_hours(1),
+        },
+        Message::ApproveEmailChange {
+            name: "Ada",
+            new_email: "ada+new@example.com",
+            link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
+            expires_in: Duration::from_mins(15),
+        },
+        Message::ConfirmEmailChange {
+            name: "Ada",
+            link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
+            expires_in: Duration::from_mins(15),
+        },
+        Message::DeleteAccount {
+            name: "Ada",
+            link: "https://app.example.com/api/auth/delete-user/callback?token=T0K3N&callbackURL=%2F",
+            expires_in: Duration::from_hours(24),
         },
     ];
 
