@@ -46,26 +46,22 @@ pub(super) async fn join(
         return Ok(joined);
     }
     let cookies = call.auth.sessions.cookies();
-    let mut others = 0;
-    for here in of_device(call, tx).await? {
-        if here.current.user.id != user {
-            others += 1;
-            if !here.is_companion && others < MOST {
-                joined
-                    .cookies
-                    .push(companion(call, &here.current.token, here.current.remember()));
-            }
-        } else if here.is_companion {
-            let hash = here.current.token.hash();
-            joined
-                .replaced
-                .extend(table::revoke_token(tx, &hash, Some(user), call.now).await?);
-            joined.cookies.push(cookies.clear_device(&here.current.token));
-        }
+    let here = of_device(call, tx).await?;
+    let (same, others): (Vec<_>, Vec<_>) = here.iter().partition(|here| here.current.user.id == user);
+    for here in same.into_iter().filter(|here| here.is_companion) {
+        let hash = here.current.token.hash();
+        let replaced = table::revoke_token(tx, &hash, Some(user), call.now).await?;
+        joined.replaced.extend(replaced);
+        joined.cookies.push(cookies.clear_device(&here.current.token));
     }
-    if (1..MOST).contains(&others) {
-        joined.cookies.push(companion(call, token, remember));
+    if others.is_empty() {
+        return Ok(joined);
     }
+    let room = MOST.saturating_sub(others.iter().filter(|here| here.is_companion).count());
+    let without = others.into_iter().filter(|here| !here.is_companion);
+    let without = without.map(|here| companion(call, &here.current.token, here.current.remember()));
+    let own = companion(call, token, remember);
+    joined.cookies.extend(without.chain([own]).take(room));
     Ok(joined)
 }
 

@@ -148,11 +148,11 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let acceptable = auth.passwords.check_new(password.expose());
     acceptable.map_err(AuthError::Password)?;
     let Some(token) = OneTimeToken::<ResetPassword>::parse(&token) else {
-        return refused(call, AuthError::ResetLinkVoid, None).await;
+        return refused(call, AuthError::ResetLinkVoid).await;
     };
     // Made-up tokens are not worth a hash.
     let Some((user, email)) = good_for(call, &token).await? else {
-        return refused(call, AuthError::ResetLinkVoid, None).await;
+        return refused(call, AuthError::ResetLinkVoid).await;
     };
     let hash = auth.passwords.hash(password).await?;
 
@@ -162,13 +162,14 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let is_first = owner.as_ref().is_some_and(|owner| owner.email == email)
         && one_time_tokens::consume(&tx, &token, call.now).await?;
     if !is_first {
-        drop(tx);
         let error = if owner.is_some() {
             AuthError::ResetLinkVoid
         } else {
             AuthError::ResetUserNotFound
         };
-        return refused(call, error, Some(user)).await;
+        call.audit(&tx, &refusal(&error, Some(user))).await?;
+        db::commit(tx).await?;
+        return Err(error);
     }
     change_password::put(call, &tx, user, &hash).await?;
     call.audit(&tx, &audit::Entry::done(audit::Action::ResetPassword, user))
@@ -187,11 +188,15 @@ async fn good_for(call: &Call<'_>, token: &OneTimeToken<ResetPassword>) -> Resul
     Ok(live.and_then(|issued| Some((issued.user?, issued.email))))
 }
 
-async fn refused(call: &Call<'_>, error: AuthError, subject: Option<UserId>) -> Result<Answer, AuthError> {
-    let entry = audit::Entry {
+async fn refused(call: &Call<'_>, error: AuthError) -> Result<Answer, AuthError> {
+    call.audit(&call.auth.db.client().await?, &refusal(&error, None))
+        .await?;
+    Err(error)
+}
+
+const fn refusal(error: &AuthError, subject: Option<UserId>) -> audit::Entry<'static> {
+    audit::Entry {
         subject,
         ..audit::Entry::refused(audit::Action::ResetPassword, error.code().as_str())
-    };
-    call.audit(&call.auth.db.client().await?, &entry).await?;
-    Err(error)
+    }
 }

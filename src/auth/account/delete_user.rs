@@ -128,9 +128,8 @@ async fn remove(call: &mut Call<'_>, current: &Current, token: Option<&str>) -> 
         if !is_theirs || !one_time_tokens::consume(&tx, &token, call.now).await? {
             let error = AuthError::DeletionLinkVoid;
             let entry = audit::Entry::refused_to(user, audit::Action::DeleteUser, error.code().as_str());
-            // What is rolled back must not take the record along.
-            drop(tx);
-            call.audit(&auth.db.client().await?, &entry).await?;
+            call.audit(&tx, &entry).await?;
+            db::commit(tx).await?;
             return Err(error);
         }
     }
