@@ -163,16 +163,29 @@ pub const UPDATE_PROFILE: Query = Query {
     ",
 };
 
-/// What a user changes of how others see them; `image: Some(None)` takes the picture away.
+/// What becomes of a user's picture.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Picture<'p> {
+    Stays,
+    None,
+    Is(&'p str),
+}
+
+/// What a user changes of how others see them; without a name, the name stays.
 pub async fn update_profile(
     client: &impl GenericClient,
     id: UserId,
     name: Option<&str>,
-    image: Option<Option<&str>>,
+    picture: Picture<'_>,
     now: Timestamp,
 ) -> Result<(), DbError> {
+    let image = match picture {
+        Picture::Stays | Picture::None => None,
+        Picture::Is(image) => Some(image),
+    };
+    let changes = picture != Picture::Stays;
     UPDATE_PROFILE
-        .run(client, &[&id.0, &name, &image.flatten(), &image.is_some(), &now])
+        .run(client, &[&id.0, &name, &image, &changes, &now])
         .await
         .map(drop)
 }

@@ -16,7 +16,7 @@ use crate::{
     },
     db::{self, DbError, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
     identity::UserId,
-    secret::{Purpose, ResetPassword, Secret},
+    secret::{Purpose, ResetPassword, Secret, SessionToken},
 };
 
 /// POST /change-password. With `revokeOtherSessions` a new session takes the place of all that there are.
@@ -64,7 +64,7 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
     sessions::forget(call, &revoked);
     let token = renewed.map(|renewed| renewed.tell(call).token);
     Ok(Answer::json(json!({
-        "token": token.as_ref().map(|token| token.as_str()),
+        "token": token.as_ref().map(SessionToken::as_str),
         "user": objects::user(&current.user),
     })))
 }
