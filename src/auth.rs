@@ -16,6 +16,7 @@ mod http;
 mod input;
 mod multi_session;
 mod objects;
+pub mod openapi;
 pub mod password;
 pub mod reset_password;
 mod sessions;
@@ -36,6 +37,7 @@ pub use self::error::AuthError;
 use self::{
     http::{Answer, Call, empty},
     input::Accepts,
+    openapi::Documents,
     password::Passwords,
 };
 use crate::{
@@ -94,6 +96,8 @@ enum Endpoint {
     VerifyToken,
     ErrorPage,
     Ok,
+    OpenApi,
+    Reference,
 }
 
 /// The API. Anything else, another method included, is a 404 with an empty body (section 1).
@@ -134,6 +138,8 @@ pub static ROUTES: &[Route] = &[
     post("/verify-token", Endpoint::VerifyToken),
     get("/error", Endpoint::ErrorPage),
     get("/ok", Endpoint::Ok),
+    get("/openapi.json", Endpoint::OpenApi),
+    get("/reference", Endpoint::Reference),
 ];
 
 impl Route {
@@ -202,6 +208,7 @@ pub struct Auth {
     origins: TrustedOrigins,
     /// What links in mails begin with: `public_url` and the base path, whatever `Host` a request named.
     base_url: String,
+    documents: Documents,
 }
 
 impl Auth {
@@ -219,6 +226,7 @@ impl Auth {
             passwords: Passwords::start(&config.auth.password)?,
             origins: TrustedOrigins::new(public_url, &config.auth.trusted_origins),
             base_url: format!("{public_url}{}", config.auth.base_path),
+            documents: Documents::of(&config),
             db,
             sessions,
             clock,
@@ -297,6 +305,8 @@ impl Auth {
             Endpoint::VerifyToken => who::verify_token(call).await,
             Endpoint::ErrorPage => Ok(error_page::show(call)),
             Endpoint::Ok => Ok(Answer::json(serde_json::json!({ "ok": true }))),
+            Endpoint::OpenApi => Ok(self.documents.json()),
+            Endpoint::Reference => Ok(self.documents.page()),
         }
     }
 }

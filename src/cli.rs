@@ -6,6 +6,7 @@ pub mod check;
 pub mod dev;
 pub mod explain;
 pub mod migrate;
+pub mod openapi;
 pub mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -40,6 +41,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Bring the database up to date
     Migrate(migrate::MigrateArgs),
+    /// Print the description of the auth API (OpenAPI 3.1)
+    Openapi(openapi::OpenapiArgs),
 }
 
 /// Where the configuration is; common to all commands.
@@ -68,6 +71,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(args) => Ok(check::run(&args)),
         Command::Explain(args) => explain::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Openapi(args) => Ok(openapi::run(&args)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("vestibule: {error:#}");

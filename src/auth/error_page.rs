@@ -5,7 +5,10 @@
 
 use serde_json::Value;
 
-use super::http::{Answer, Call};
+use super::{
+    http::{Answer, Call},
+    openapi::{Description, Field, Group, Yes},
+};
 use crate::problem::page;
 
 /// Longer descriptions are a text of somebody else's.
@@ -31,4 +34,21 @@ fn is_code(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'\'' | b'-'))
+}
+
+pub(super) fn describe() -> Description {
+    Description::of(
+        Group::Gateway,
+        "A page that shows an error",
+        "Where a flow ends that has nowhere else to go, such as a link without a target.",
+    )
+    .query([
+        Field::text("error", "INVALID_TOKEN")
+            .unchecked()
+            .says("The code; what can't be one is shown as `UNKNOWN`."),
+        Field::text("error_description", "The link has expired.")
+            .unchecked()
+            .says("What people read. Shown as text."),
+    ])
+    .answers([Yes::html("The page.")])
 }

@@ -314,6 +314,8 @@ enum Content {
     Json(Value),
     /// A page that needs nothing but itself.
     Html(String),
+    /// Made at the start, and always the same.
+    Ready(Bytes, &'static str),
 }
 
 impl Answer {
@@ -329,6 +331,14 @@ impl Answer {
         Self {
             status: StatusCode::OK,
             body: Content::Html(page),
+            location: None,
+        }
+    }
+
+    pub(super) const fn ready(body: Bytes, content_type: &'static str) -> Self {
+        Self {
+            status: StatusCode::OK,
+            body: Content::Ready(body, content_type),
             location: None,
         }
     }
@@ -353,6 +363,7 @@ impl Answer {
             Content::Nothing => (Bytes::new(), None),
             Content::Json(value) => (value.to_string().into(), Some("application/json")),
             Content::Html(page) => (page.into(), Some("text/html; charset=utf-8")),
+            Content::Ready(body, content_type) => (body, Some(content_type)),
         };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;

@@ -14,6 +14,7 @@ use super::{
     AuthError,
     complete::Remember,
     http::{Answer, Call, Current},
+    openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, list as list_of, named, object},
     sessions,
 };
 use crate::{
@@ -170,4 +171,42 @@ fn activate(call: &mut Call<'_>, current: &Current) {
     let remember = current.remember();
     call.hand_out(&current.token, remember);
     call.mark_remembered(remember);
+}
+
+pub(super) fn describe_list() -> Description {
+    Description::of(
+        Group::People,
+        "Who is signed in in this browser",
+        "Each with the session that they have here, the active one first. Told by the cookies alone.",
+    )
+    .who(Who::WithOrWithoutSession)
+    .work(Work::Database)
+    .answers([Yes::json("The people.", list_of(named("SessionAndUser")))])
+    .refuses([AuthError::SwitchedOff])
+}
+
+pub(super) fn describe_set_active() -> Description {
+    Description::of(
+        Group::People,
+        "Go on as somebody else who is signed in in this browser",
+        "",
+    )
+    .who(Who::WithOrWithoutSession)
+    .work(Work::Database)
+    .body([Field::text("sessionToken", TOKEN).required()])
+    .answers([Yes::json("The session and its user, who is active now.", named("SessionAndUser")).hands_out_session()])
+    .refuses([AuthError::InvalidSessionToken, AuthError::SwitchedOff])
+}
+
+pub(super) fn describe_revoke() -> Description {
+    Description::of(
+        Group::People,
+        "End a session of this browser",
+        "If it was the active one, somebody else who is signed in here becomes active.",
+    )
+    .who(Who::WithSession)
+    .work(Work::Database)
+    .body([Field::text("sessionToken", TOKEN).required()])
+    .answers([Yes::json("It has ended.", object([("status", always(true).into())])).hands_out_session()])
+    .refuses([AuthError::InvalidSessionToken, AuthError::SwitchedOff])
 }

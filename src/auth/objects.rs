@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::openapi::{Shape, TOKEN, date, flag, list, named, nullable_date, nullable_text, object, or_null, text};
 use crate::{
     clock::Timestamp,
     db::{accounts::Account, sessions::StoredSession, users::User},
@@ -52,6 +53,78 @@ pub(super) fn account(account: &Account) -> Value {
         "updatedAt": account.updated_at.rfc3339(),
         "scopes": [],
     })
+}
+
+/// What the functions above write, by name, for `openapi.json`.
+pub(super) fn shapes() -> [(&'static str, Shape); 5] {
+    let id = || Shape::from(text("0199f3a2-7c41-7d0a-9b1e-6f1f0c2d3e4f"));
+    let unset = || Shape::from(nullable_text(Value::Null));
+    let token = || text(TOKEN);
+    let role = nullable_text("user").description(Some("Several are joined by commas."));
+    let user = object([
+        ("id", id()),
+        ("name", text("Ada Lovelace").into()),
+        ("email", text("ada@example.com").into()),
+        ("emailVerified", flag(true).into()),
+        ("image", unset()),
+        ("createdAt", date().into()),
+        ("updatedAt", date().into()),
+        ("twoFactorEnabled", flag(false).into()),
+        ("role", role.into()),
+        ("banned", flag(false).into()),
+        ("banReason", unset()),
+        ("banExpires", nullable_date().into()),
+    ]);
+    let session = || {
+        object([
+            ("id", id()),
+            ("token", token().into()),
+            ("userId", id()),
+            ("expiresAt", date().into()),
+            ("createdAt", date().into()),
+            ("updatedAt", date().into()),
+            ("ipAddress", text("203.0.113.7").into()),
+            ("userAgent", text("Mozilla/5.0").into()),
+            ("impersonatedBy", unset()),
+        ])
+    };
+    let place = object([
+        ("country", nullable_text("SE").into()),
+        ("city", nullable_text("Stockholm").into()),
+    ]);
+    let device = object([
+        ("browser", nullable_text("Firefox").into()),
+        ("os", nullable_text("Linux").into()),
+        ("kind", text("desktop").into()),
+    ]);
+    let handle = token().description(Some(
+        "The current session's own; of each other a handle to revoke it with.",
+    ));
+    let listed = session()
+        .property("token", handle)
+        .property("current", flag(true))
+        .property("lastSeenAt", nullable_date())
+        .property("device", device)
+        .property("location", or_null(place.into()));
+    let account = object([
+        ("id", id()),
+        ("providerId", text("credential").into()),
+        ("accountId", id()),
+        ("userId", id()),
+        ("createdAt", date().into()),
+        ("updatedAt", date().into()),
+        ("scopes", list(text("email").into())),
+    ]);
+    [
+        ("User", user.into()),
+        ("Session", session().into()),
+        ("ListedSession", listed.into()),
+        (
+            "SessionAndUser",
+            object([("session", named("Session")), ("user", named("User"))]).into(),
+        ),
+        ("Account", account.into()),
+    ]
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use super::{
     AuthError,
     account::change_password,
     http::{Answer, Call, component, even_out},
+    openapi::{Description, Field, Group, TOKEN, Work, Yes, always, object, text},
+    password::Unacceptable,
     sessions,
 };
 use crate::{
@@ -199,4 +201,69 @@ const fn refusal(error: &AuthError, subject: Option<UserId>) -> audit::Entry<'st
         subject,
         ..audit::Entry::refused(audit::Action::ResetPassword, error.code().as_str())
     }
+}
+
+pub(super) fn describe_request() -> Description {
+    Description::of(
+        Group::Password,
+        "Ask for a mail that lets one choose a new password",
+        "The answer does not tell whether the address has a user.",
+    )
+    .work(Work::Database)
+    .body([
+        Field::address("email").required(),
+        Field::target("redirectTo").says("The page where the password is chosen: the mailed link leads there."),
+    ])
+    .answers([Yes::json(
+        "A mail is on its way, if the address has a user.",
+        object([
+            ("status", always(true).into()),
+            (
+                "message",
+                text("If this email exists in our system, check your email for the reset link").into(),
+            ),
+        ]),
+    )])
+}
+
+pub(super) fn describe_follow() -> Description {
+    Description::of(
+        Group::Password,
+        "Open the link of a reset mail",
+        "Leads on to the page where the password is chosen, and uses nothing up.",
+    )
+    .work(Work::Database)
+    .segment("The token of the mail.")
+    .query([Field::target("callbackURL")
+        .required()
+        .says("That page. Empty: a page of the gateway that shows the error.")])
+    .answers([Yes::redirect(
+        "To that page, as a URL, with `token` in its query; with `error=INVALID_TOKEN` if the link is void.",
+    )])
+}
+
+pub(super) fn describe_reset() -> Description {
+    Description::of(
+        Group::Password,
+        "Choose a new password",
+        "With the token of a reset mail, which works once. It ends all sessions of the user.",
+    )
+    .work(Work::DatabaseAndHashing)
+    .query([Field::text("token", TOKEN)
+        .unchecked()
+        .says("Instead of `token` in the body.")])
+    .body([
+        Field::new_password("newPassword").required(),
+        Field::text("token", TOKEN).shown(),
+    ])
+    .answers([Yes::json(
+        "The password is another one, and no session is left.",
+        object([("status", always(true).into())]),
+    )])
+    .refuses([
+        AuthError::ResetLinkVoid,
+        AuthError::ResetUserNotFound,
+        AuthError::Password(Unacceptable::TooShort),
+        AuthError::Password(Unacceptable::TooLong),
+    ])
 }

@@ -9,6 +9,7 @@ use super::{
     AuthError,
     http::{Answer, Call, Current, Refresh},
     objects,
+    openapi::{Description, Field, Group, Who, Work, Yes, always, list as list_of, named, object, or_null},
 };
 use crate::{
     db::{self, DbError, audit, sessions as table, sessions::Revoked},
@@ -153,4 +154,89 @@ pub(super) fn forget(call: &Call<'_>, revoked: &[Revoked]) {
 
 fn done() -> Answer {
     Answer::json(json!({ "status": true }))
+}
+
+pub(super) fn describe_get() -> Description {
+    Description::of(
+        Group::Sessions,
+        "The session and its user",
+        "Without a session the answer is `null`, with status 200.",
+    )
+    .who(Who::WithOrWithoutSession)
+    .work(Work::Database)
+    .query([
+        Field::flag("disableRefresh", false)
+            .unchecked()
+            .says("This use does not extend the session. Any value but the empty one."),
+        Field::flag("disableCookieCache", false)
+            .unchecked()
+            .says("Changes nothing: sessions are always read from the database here."),
+    ])
+    .answers([Yes::json(
+        "The session and its user, or null.",
+        or_null(named("SessionAndUser")),
+    )])
+}
+
+pub(super) fn describe_post() -> Description {
+    Description::of(
+        Group::Sessions,
+        "Not in use",
+        "Clients call it only where a server defers refreshing sessions, which this one does not.",
+    )
+    .refuses([AuthError::DeferredRefreshOff])
+}
+
+pub(super) fn describe_list() -> Description {
+    Description::of(
+        Group::Sessions,
+        "The user's sessions",
+        "Those that are alive. `token` is the session's own for the current one; for each other it is a handle, with \
+         which `revoke-session` ends that session and nothing else can be done.",
+    )
+    .who(Who::WithFreshSession)
+    .work(Work::Database)
+    .answers([Yes::json("The sessions.", list_of(named("ListedSession")))])
+}
+
+pub(super) fn describe_revoke() -> Description {
+    Description::of(
+        Group::Sessions,
+        "End one of the user's sessions",
+        "By its token, or by the handle that `list-sessions` gives. The answer is the same whether there was such a \
+         session; somebody else's is left alone.",
+    )
+    .who(Who::WithSession)
+    .work(Work::Database)
+    .body([Field::text("token", "0199f3a2-7c41-7d0a-9b1e-6f1f0c2d3e4f").required()])
+    .answers([done_shape("No request that begins from now on passes with it.")])
+}
+
+pub(super) fn describe_revoke_all(own: Own) -> Description {
+    let summary = match own {
+        Own::Too => "End all sessions of the user, this one too",
+        Own::Stays => "End all other sessions of the user",
+    };
+    Description::of(Group::Sessions, summary, "")
+        .who(Who::WithSession)
+        .work(Work::Database)
+        .answers([done_shape("No request that begins from now on passes with them.")])
+}
+
+pub(super) fn describe_sign_out() -> Description {
+    Description::of(
+        Group::SigningIn,
+        "Sign out",
+        "Ends the session, and those of other people in this browser. Without a session it has nothing to do, and says \
+         the same.",
+    )
+    .who(Who::WithOrWithoutSession)
+    .work(Work::Database)
+    .answers([Yes::json("Signed out.", object([("success", always(true).into())]))
+        .header("Set-Cookie", "Takes the cookies back.")])
+}
+
+/// As [`done`] writes it.
+fn done_shape(says: &'static str) -> Yes {
+    Yes::json(says, object([("status", always(true).into())]))
 }

@@ -3,12 +3,15 @@
 //! Whether an address has a user, or the user a password, can't be told from the answer or its time. Only the right
 //! password learns that the address is not verified, or the user banned. Every failure is in the audit log.
 
+use http::StatusCode;
+
 use super::{
     AuthError,
     complete::{self, Proof, Remember, Shown, complete},
     email::EmailAddress,
     http::{Answer, Call},
-    password::Verdict,
+    openapi::{Description, Field, Group, TOKEN, Work, Yes, flag, named, object, text},
+    password::{Unacceptable, Verdict},
     verify_email::{Link, browser_mark, mail_link},
 };
 use crate::{
@@ -132,4 +135,42 @@ async fn rehash(call: &Call<'_>, user: &User, password: Secret<String>, old: &Se
             "could not replace an outdated password hash"
         );
     }
+}
+
+pub(super) fn describe() -> Description {
+    Description::of(
+        Group::SigningIn,
+        "Sign in with an address and a password",
+        "Begins a session. With `callbackURL` the answer says where to go, for the client to go there.",
+    )
+    .work(Work::DatabaseAndHashing)
+    .body([
+        Field::address("email").required(),
+        Field::password("password").required(),
+        Field::target("callbackURL").says("Echoed as `url`."),
+        Field::flag("rememberMe", true)
+            .says("Whether the session outlives the browser; if not, it ends after a day and is never extended."),
+    ])
+    .answers([Yes::json(
+        "A session has begun.",
+        object([
+            ("redirect", flag(false).into()),
+            ("token", text(TOKEN).into()),
+            ("user", named("User")),
+        ])
+        .property("url", text("/welcome").description(Some("Only with `callbackURL`."))),
+    )
+    .hands_out_session()
+    .header("Location", "As `url`. The status is 200 all the same.")])
+    .refuses([
+        AuthError::InvalidEmail,
+        AuthError::Password(Unacceptable::TooLong),
+        AuthError::InvalidCredentials,
+        AuthError::NotVerified,
+        AuthError::Banned,
+    ])
+    .refusal_sets_cookie(
+        StatusCode::FORBIDDEN,
+        "With `EMAIL_NOT_VERIFIED`, where another mail is sent: marks the browser, in which its link also signs in.",
+    )
 }

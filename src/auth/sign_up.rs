@@ -8,7 +8,7 @@
 //! people may sign up with it; whose name and password count is decided by the link that is opened, and by the browser
 //! in which it is opened: each link carries those of its own sign-up.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     AuthError,
@@ -17,6 +17,8 @@ use super::{
     http::{Answer, Call},
     input::forbid_protected,
     objects,
+    openapi::{Description, Field, Group, Work, Yes, named, nullable_text, object},
+    password::Unacceptable,
     verify_email::{Link, browser_mark, mail_link},
 };
 use crate::{
@@ -186,4 +188,34 @@ async fn open(
     let completed = complete_in(call, &tx, proof, remember).await?;
     db::commit(tx).await?;
     Ok(completed.tell(call))
+}
+
+pub(super) fn describe() -> Description {
+    Description::of(
+        Group::SigningIn,
+        "Sign up with an address, a name and a password",
+        "Where addresses have to be verified (the default), nobody is signed in yet: `token` is null, and a mail with a \
+         link is on its way. An address that has a user already gets the same answer, and another mail.",
+    )
+    .work(Work::DatabaseAndHashing)
+    .body([
+        Field::text("name", "Ada Lovelace").required().says("May be empty."),
+        Field::address("email").required(),
+        Field::new_password("password").required(),
+        Field::text("image", "https://example.com/ada.png").says("Where a picture of the user is."),
+        Field::target("callbackURL").says("Where the mailed link leads in the end."),
+        Field::flag("rememberMe", true).says("Whether the session outlives the browser, where one begins."),
+    ])
+    .answers([Yes::json(
+        "The user, and the token of the session if one began.",
+        object([("token", nullable_text(Value::Null).into()), ("user", named("User"))]),
+    )
+    .hands_out_session()])
+    .refuses([
+        AuthError::FieldNotAllowed("role"),
+        AuthError::SignUpDisabled,
+        AuthError::Password(Unacceptable::TooShort),
+        AuthError::Password(Unacceptable::TooLong),
+        AuthError::UserExists,
+    ])
 }

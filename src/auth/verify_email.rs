@@ -17,6 +17,7 @@ use super::{
     complete::{Proof, Remember, Shown, complete_in},
     http::{Answer, Call, Refresh, component, even_out},
     objects,
+    openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, named, object, or_null},
 };
 use crate::{
     clock::{Timestamp, monotonic},
@@ -337,4 +338,59 @@ async fn put_in_force(
 pub(super) fn mark_hash(call: &Call<'_>) -> Option<TokenHash> {
     let mark = call.auth.sessions.cookies().sign_up_mark(call.headers)?;
     Some(mark.hash())
+}
+
+pub(super) fn describe_send() -> Description {
+    Description::of(
+        Group::Verification,
+        "Send the verification mail again",
+        "The answer does not tell whether the address has a user who is still to be verified. Whoever is signed in may \
+         ask for their own address alone.",
+    )
+    .who(Who::WithOrWithoutSession)
+    .work(Work::Database)
+    .body([
+        Field::address("email").required(),
+        Field::target("callbackURL").says("Where the mailed link leads in the end."),
+    ])
+    .answers([Yes::json(
+        "A mail is on its way, if there is somebody to be verified.",
+        object([("status", always(true).into())]),
+    )
+    .header(
+        "Set-Cookie",
+        "Marks the browser that asked: in it the link also signs in.",
+    )])
+    .refuses([AuthError::EmailMismatch, AuthError::AlreadyVerified])
+}
+
+pub(super) fn describe_open() -> Description {
+    Description::of(
+        Group::Verification,
+        "Open a link of a verification mail",
+        "Where the mailed links of sign-ups and of changes of address lead. A second visit finds all done and says so. \
+         With `callbackURL` a refusal is a redirect too, with its code in `error`.",
+    )
+    .who(Who::WithOrWithoutSession)
+    .work(Work::Database)
+    .query([
+        Field::text("token", TOKEN).required(),
+        Field::target("callbackURL").says("Where to go then."),
+    ])
+    .answers([
+        Yes::json(
+            "Done, or done before. `user` is null for a sign-up, absent where the old address agreed to a change, and \
+             the user once the address has changed.",
+            object([("status", always(true).into())]).property("user", or_null(named("User"))),
+        )
+        .hands_out_session(),
+        Yes::redirect("To `callbackURL`, with `error` in its query if the link was refused.").hands_out_session(),
+    ])
+    .refuses([
+        AuthError::InvalidToken,
+        AuthError::TokenExpired,
+        AuthError::UserNotFound,
+        AuthError::InvalidUser,
+        AuthError::Banned,
+    ])
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{
     AuthError,
     http::{Answer, Call},
+    openapi::{Description, Group, Who, Work, Yes, date, named, object, text},
     sessions,
 };
 
@@ -31,4 +32,35 @@ pub(super) async fn verify_token(call: &mut Call<'_>) -> Result<Answer, AuthErro
         }
     }
     Err(AuthError::Unauthorized)
+}
+
+pub(super) fn describe_me() -> Description {
+    Description::of(
+        Group::Applications,
+        "Who is signed in",
+        "As `get-session`, but 401 without a session.",
+    )
+    .who(Who::WithSession)
+    .work(Work::Database)
+    .answers([Yes::json("The session and its user.", named("SessionAndUser"))])
+}
+
+pub(super) fn describe_verify_token() -> Description {
+    Description::of(
+        Group::Applications,
+        "Is this request's credential that of a live session?",
+        "For services that get requests on other ways than through the gateway. The credential is the one that the \
+         request carries in `Authorization: Bearer`, or else in its cookie; never one in the query or the body. Asking \
+         often costs little, and extends nothing.",
+    )
+    .who(Who::WithSession)
+    .work(Work::LookUp)
+    .answers([Yes::json(
+        "It is.",
+        object([
+            ("userId", text("0199f3a2-7c41-7d0a-9b1e-6f1f0c2d3e4f").into()),
+            ("sessionId", text("0199f3a2-9e10-7f3c-8a52-1d2c3b4a5968").into()),
+            ("expiresAt", date().into()),
+        ]),
+    )])
 }

@@ -155,6 +155,11 @@ impl SessionCookies {
         }
     }
 
+    /// The name of the cookie that carries a session.
+    pub fn name(&self) -> &str {
+        &self.session.name
+    }
+
     /// What `headers` carry: nothing is allocated, and nothing hashed that was not verified or of the right shape.
     pub fn find(&self, headers: &HeaderMap) -> Found {
         let mut lines = headers.get_all(header::AUTHORIZATION).iter();

@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod database;
+pub(crate) mod document;
 pub(crate) mod example;
 pub(crate) mod gateway;
 pub(crate) mod golden;
@@ -10,6 +11,7 @@ pub(crate) mod mailbox;
 pub(crate) mod people;
 pub(crate) mod program;
 pub(crate) mod raw_client;
+pub(crate) mod schemathesis;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 

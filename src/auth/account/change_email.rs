@@ -15,6 +15,7 @@ use crate::{
         AuthError,
         complete::{Proof, Remember, Shown, complete_in},
         http::{Answer, Call, Refresh, even_out},
+        openapi::{Description, Field, Group, Who, Work, Yes, always, object},
         verify_email::{self, Opened, browser_mark, link_url},
     },
     clock::monotonic,
@@ -253,4 +254,25 @@ async fn claim<P: Purpose>(
     let user = users::lock(tx, user).await?.ok_or(AuthError::UserNotFound)?;
     let new_email = issued.new_email.take().ok_or(AuthError::InvalidToken)?;
     Ok((user, issued, new_email))
+}
+
+pub(in crate::auth) fn describe() -> Description {
+    Description::of(
+        Group::Account,
+        "Ask for another address",
+        "Nothing changes before a mailed link is opened: first, where the configuration wants it and the old address is \
+         verified, one to the old address, then one to the new. An address that somebody else has gets the same answer.",
+    )
+    .who(Who::WithSession)
+    .work(Work::Database)
+    .body([
+        Field::address("newEmail").required(),
+        Field::target("callbackURL").says("Where the mailed links lead in the end."),
+    ])
+    .answers([Yes::json(
+        "A mail is on its way, if the address is free.",
+        object([("status", always(true).into())]),
+    )
+    .header("Set-Cookie", "Marks the browser that asked: in it the link also signs in.")])
+    .refuses([AuthError::ChangeEmailDisabled, AuthError::SameEmail])
 }

@@ -3,7 +3,7 @@
 //! Whoever holds a session but not the password gets no further: wrong ones are counted like those of a sign-in.
 
 use deadpool_postgres::Transaction;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     auth::{
@@ -11,7 +11,8 @@ use crate::{
         complete::{Proof, Shown, complete_in},
         http::{Answer, Call, Current},
         objects,
-        password::Verdict,
+        openapi::{Description, Field, Group, Who, Work, Yes, always, named, nullable_text, object},
+        password::{Unacceptable, Verdict},
         sessions,
     },
     db::{self, DbError, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
@@ -147,4 +148,63 @@ pub(in crate::auth) async fn put(
     accounts::set_password(tx, call.new_id(), user, hash, call.now).await?;
     one_time_tokens::void(tx, user, &[ResetPassword::NAME], call.now).await?;
     one_time_tokens::drop_sign_ups(tx, user).await
+}
+
+pub(in crate::auth) fn describe_change() -> Description {
+    Description::of(
+        Group::Password,
+        "Change the password",
+        "With `revokeOtherSessions` a new session takes the place of all that there are.",
+    )
+    .who(Who::WithSession)
+    .work(Work::DatabaseAndHashing)
+    .body([
+        Field::password("currentPassword").required(),
+        Field::new_password("newPassword").required(),
+        Field::flag("revokeOtherSessions", false),
+    ])
+    .answers([Yes::json(
+        "The password is another one. `token` is that of the new session, if there is one.",
+        object([("token", nullable_text(Value::Null).into()), ("user", named("User"))]),
+    )
+    .hands_out_session()])
+    .refuses([
+        AuthError::Password(Unacceptable::TooShort),
+        AuthError::Password(Unacceptable::TooLong),
+        AuthError::InvalidPassword,
+        AuthError::NoPassword,
+    ])
+}
+
+pub(in crate::auth) fn describe_set() -> Description {
+    Description::of(
+        Group::Password,
+        "Set a first password",
+        "For a user who signs in by other means and has none.",
+    )
+    .who(Who::WithFreshSession)
+    .work(Work::DatabaseAndHashing)
+    .body([Field::new_password("newPassword").required()])
+    .answers([Yes::json(
+        "The user has a password.",
+        object([("status", always(true).into())]),
+    )])
+    .refuses([
+        AuthError::Password(Unacceptable::TooShort),
+        AuthError::Password(Unacceptable::TooLong),
+        AuthError::PasswordAlreadySet,
+    ])
+}
+
+pub(in crate::auth) fn describe_verify() -> Description {
+    Description::of(
+        Group::Password,
+        "Is this the user's password?",
+        "For pages that ask once more before something serious.",
+    )
+    .who(Who::WithSession)
+    .work(Work::DatabaseAndHashing)
+    .body([Field::password("password").required()])
+    .answers([Yes::json("It is.", object([("status", always(true).into())]))])
+    .refuses([AuthError::Password(Unacceptable::TooLong), AuthError::InvalidPassword])
 }

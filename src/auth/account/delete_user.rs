@@ -12,6 +12,8 @@ use crate::{
     auth::{
         AuthError,
         http::{Answer, Call, Current, Refresh, component},
+        openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, object, word},
+        password::Unacceptable,
     },
     config::DeleteUser,
     db::{
@@ -25,6 +27,10 @@ use crate::{
 
 /// The contract's (section 10).
 const LINK_WORKS_FOR: Duration = Duration::from_hours(24);
+
+/// As the contract words them.
+const DELETED: &str = "User deleted";
+const MAILED: &str = "Verification email sent";
 
 /// POST /delete-user
 pub(in crate::auth) async fn delete(call: &mut Call<'_>) -> Result<Answer, AuthError> {
@@ -48,9 +54,7 @@ pub(in crate::auth) async fn delete(call: &mut Call<'_>) -> Result<Answer, AuthE
     }
     if way == DeleteUser::Mail {
         mail_link(call, &current, callback_url.as_deref()).await?;
-        return Ok(Answer::json(
-            json!({ "success": true, "message": "Verification email sent" }),
-        ));
+        return Ok(Answer::json(json!({ "success": true, "message": MAILED })));
     }
     if !knows_password && !call.is_fresh(&current.session) {
         return Err(AuthError::SessionExpired);
@@ -74,7 +78,7 @@ pub(in crate::auth) async fn follow(call: &mut Call<'_>) -> Result<Answer, AuthE
 }
 
 fn deleted() -> Answer {
-    Answer::json(json!({ "success": true, "message": "User deleted" }))
+    Answer::json(json!({ "success": true, "message": DELETED }))
 }
 
 async fn mail_link(call: &Call<'_>, current: &Current, callback_url: Option<&str>) -> Result<(), AuthError> {
@@ -145,4 +149,62 @@ async fn remove(call: &mut Call<'_>, current: &Current, token: Option<&str>) -> 
     call.clear_session_cookies();
     call.clear_device_cookie(&current.token);
     Ok(())
+}
+
+pub(in crate::auth) fn describe_delete() -> Description {
+    Description::of(
+        Group::Account,
+        "Delete the user",
+        "With all that is theirs. It takes the password, a session that is fresh, or the token of a mail; where the \
+         configuration wants a mail, that is sent first.",
+    )
+    .who(Who::WithSession)
+    .work(Work::DatabaseAndHashing)
+    .body([
+        Field::password("password").shown(),
+        Field::text("token", TOKEN).says("Of the mail."),
+        Field::target("callbackURL").says("Where the mailed link leads in the end."),
+    ])
+    .answers([Yes::json(
+        "Deleted; or a mail is on its way.",
+        object([
+            ("success", always(true).into()),
+            ("message", word([DELETED, MAILED]).into()),
+        ]),
+    )
+    .header("Set-Cookie", "Takes the cookies of a deleted user back.")])
+    .refuses([
+        AuthError::Password(Unacceptable::TooLong),
+        AuthError::InvalidPassword,
+        AuthError::NoPassword,
+        AuthError::SessionExpired,
+        AuthError::DeletionLinkVoid,
+        AuthError::SwitchedOff,
+    ])
+}
+
+pub(in crate::auth) fn describe_follow() -> Description {
+    Description::of(
+        Group::Account,
+        "Open the link of a deletion mail",
+        "Deletes the user, in a session of theirs.",
+    )
+    .who(Who::WithOrWithoutSession)
+    .work(Work::Database)
+    .query([
+        Field::text("token", TOKEN).required(),
+        Field::target("callbackURL").says("Where to go then."),
+    ])
+    .answers([
+        Yes::json(
+            "Deleted.",
+            object([("success", always(true).into()), ("message", word([DELETED]).into())]),
+        ),
+        Yes::redirect("Deleted; on to `callbackURL`."),
+    ])
+    .refuses([
+        AuthError::NoUserToDelete,
+        AuthError::DeletionLinkVoid,
+        AuthError::DeletionOff,
+    ])
 }

@@ -7,6 +7,7 @@ use crate::{
         AuthError,
         http::{Answer, Call},
         input::{Nullable, forbid_protected, is_truthy},
+        openapi::{Description, Field, Group, Who, Work, Yes, always, object},
     },
     db::{self, audit, users, users::Picture},
 };
@@ -47,4 +48,38 @@ pub(in crate::auth) async fn update_session(call: &mut Call<'_>) -> Result<Answe
     call.body.check().done()?;
     call.demand_session().await?;
     Err(AuthError::NothingToUpdate)
+}
+
+pub(in crate::auth) fn describe_update() -> Description {
+    Description::of(
+        Group::Account,
+        "Change name and picture",
+        "What is left out stays; a picture that is null is taken away.",
+    )
+    .who(Who::WithSession)
+    .work(Work::Database)
+    .body([
+        Field::text("name", "Ada King").shown(),
+        Field::nullable_text("image", "https://example.com/ada.png"),
+    ])
+    .answers([Yes::json("Changed.", object([("status", always(true).into())])).hands_out_session()])
+    .refuses([
+        AuthError::EmailCanNotBeUpdated,
+        AuthError::FieldNotAllowed("role"),
+        AuthError::NothingToUpdate,
+    ])
+}
+
+pub(in crate::auth) fn describe_update_session() -> Description {
+    Description::of(
+        Group::Sessions,
+        "Change fields of the session",
+        "Sessions have no fields that could be set, so there is nothing that it could do.",
+    )
+    .who(Who::WithSession)
+    .work(Work::Database)
+    .refuses([
+        AuthError::Validation("[body] Invalid input: expected object, received undefined".to_owned()),
+        AuthError::NothingToUpdate,
+    ])
 }

@@ -7,6 +7,7 @@ use crate::{
         AuthError,
         http::{Answer, Call},
         objects,
+        openapi::{Description, Field, Group, Who, Work, Yes, always, list as list_of, named, object},
     },
     db::{self, accounts, accounts::Account, audit, users},
 };
@@ -54,4 +55,29 @@ pub(in crate::auth) async fn unlink(call: &mut Call<'_>) -> Result<Answer, AuthE
     call.audit(&tx, &entry).await?;
     db::commit(tx).await?;
     Ok(Answer::json(json!({ "status": true })))
+}
+
+pub(in crate::auth) fn describe_list() -> Description {
+    Description::of(Group::Account, "The ways in which the user may sign in", "")
+        .who(Who::WithSession)
+        .work(Work::Database)
+        .answers([Yes::json("The ways.", list_of(named("Account")))])
+}
+
+pub(in crate::auth) fn describe_unlink() -> Description {
+    Description::of(
+        Group::Account,
+        "Take away a way to sign in",
+        "Not the last one. It is named by the `id` that `list-accounts` gives, or as older clients do, by provider.",
+    )
+    .who(Who::WithFreshSession)
+    .work(Work::Database)
+    .body([
+        Field::text("accountId", "0199f3a2-7c41-7d0a-9b1e-6f1f0c2d3e4f")
+            .shown()
+            .says("The `id` of the account; with `providerId` the provider's own id, and then it may be left out."),
+        Field::text("providerId", "google"),
+    ])
+    .answers([Yes::json("Taken away.", object([("status", always(true).into())]))])
+    .refuses([AuthError::LastAccount, AuthError::AccountNotFound])
 }

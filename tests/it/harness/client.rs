@@ -4,7 +4,7 @@ use std::{future::IntoFuture, net::SocketAddr, pin::Pin};
 
 use serde_json::Value;
 
-use super::{people::User, raw_client::RawClient, wire::Head};
+use super::{document, people::User, raw_client::RawClient, wire::Head};
 
 /// A request that is sent when awaited.
 #[derive(Debug)]
@@ -105,7 +105,9 @@ impl IntoFuture for Call {
         Box::pin(async move {
             let mut client = RawClient::connect(self.addr).await;
             client.send(self.bytes()).await;
-            client.answer_to(&self.method).await
+            let answer = client.answer_to(&self.method).await;
+            document::saw(self.addr, &self.method, &self.target, &answer);
+            answer
         })
     }
 }

@@ -72,6 +72,15 @@ upstream = "app"
 require = { roles = ["admin"] }
 "#;
 
+/// A whole configuration, of a gateway that is not started.
+pub(super) fn whole_text() -> String {
+    let mut config: Table = BASE.parse().unwrap();
+    let surroundings = "[database]\nurl = 'postgres://localhost/none'\n[mail]\nsmtp = 'smtp://localhost'\n\
+                        [upstreams.app]\nendpoints = ['http://localhost']\n";
+    merge(&mut config, surroundings.parse().unwrap());
+    config.to_string()
+}
+
 /// Cold work of all gateways: theirs must not wait for a test that computes, nor the test for them.
 static COLD: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = tokio::runtime::Builder::new_multi_thread();

@@ -1,0 +1,24 @@
+//! `vestibule openapi`: the auth API's description, for those who generate clients of it or keep it under review.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::ConfigArg;
+use crate::auth::openapi;
+
+#[derive(Args, Debug)]
+pub struct OpenapiArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+pub fn run(args: &OpenapiArgs) -> ExitCode {
+    match args.config.load() {
+        Ok(config) => {
+            println!("{}", openapi::json(&config));
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
