@@ -30,6 +30,10 @@ pub(super) enum Accepts {
     JsonAndForm,
 }
 
+/// What a check box sends, and what stands for one that is not ticked.
+pub(super) const TICKED: [&str; 3] = ["true", "on", "1"];
+pub(super) const NOT_TICKED: [&str; 3] = ["false", "", "0"];
+
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
@@ -210,9 +214,8 @@ impl Check<'_> {
         let all_text = self.fields.all_text;
         match self.take(name)? {
             Value::Bool(value) => Some(value),
-            // What a check box sends.
-            Value::String(text) if all_text && matches!(text.as_str(), "true" | "on" | "1") => Some(true),
-            Value::String(text) if all_text && matches!(text.as_str(), "false" | "" | "0") => Some(false),
+            Value::String(text) if all_text && TICKED.contains(&text.as_str()) => Some(true),
+            Value::String(text) if all_text && NOT_TICKED.contains(&text.as_str()) => Some(false),
             other => {
                 self.expected(name, "boolean", type_of(&other));
                 None

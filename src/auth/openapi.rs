@@ -276,39 +276,44 @@ fn body(route: &Route, description: &Description, config: &Config, components: &
     if route.method != Method::POST {
         return None;
     }
-    let shape: Shape = if description.body.is_empty() {
-        ObjectBuilder::new()
-            .schema_type(SchemaType::AnyValue)
-            .description(Some("Not looked at, beyond being JSON."))
-            .examples([Value::Object(serde_json::Map::new())])
-            .into()
-    } else {
-        let fields = description.body.iter();
-        let object = fields.fold(ObjectBuilder::new(), |object, field| {
-            let object = object.property(field.name, field.shape(config).description(field.describe()));
-            if field.is_required {
-                object.required(field.name)
-            } else {
-                object
-            }
-        });
-        object.into()
-    };
-    let shown = description.body.iter().filter(|field| field.is_shown);
-    let shown = shown.map(|field| {
+    let fields = &description.body;
+    let shown = fields.iter().filter(|field| field.is_shown).map(|field| {
         let example = answers::example(&field.shape(config).into(), components);
         (field.name.to_owned(), example)
     });
     let example = Value::Object(shown.collect());
-    let content = ContentBuilder::new().schema(Some(shape)).example(Some(example)).build();
-    let is_needed = description.body.iter().any(|field| field.is_required);
+    let content = |shape: Shape| {
+        let content = ContentBuilder::new().schema(Some(shape));
+        content.example(Some(example.clone())).build()
+    };
+    let is_needed = fields.iter().any(|field| field.is_required);
+    let json = object_of(fields, |field| field.shape(config));
     let mut body = RequestBodyBuilder::new()
         .required(Some(required(is_needed)))
-        .content("application/json", content.clone());
+        .content("application/json", content(json));
     if route.accepts == Accepts::JsonAndForm {
-        body = body.content("application/x-www-form-urlencoded", content);
+        let form = object_of(fields, |field| field.form_shape(config));
+        body = body.content("application/x-www-form-urlencoded", content(form));
     }
     Some(body.build())
+}
+
+fn object_of(fields: &[Field], shape: impl Fn(&Field) -> ObjectBuilder) -> Shape {
+    if fields.is_empty() {
+        return ObjectBuilder::new()
+            .schema_type(SchemaType::AnyValue)
+            .description(Some("Not looked at, beyond being JSON."))
+            .into();
+    }
+    let object = fields.iter().fold(ObjectBuilder::new(), |object, field| {
+        let object = object.property(field.name, shape(field).description(field.describe()));
+        if field.is_required {
+            object.required(field.name)
+        } else {
+            object
+        }
+    });
+    object.into()
 }
 
 fn security(who: Who) -> Vec<SecurityRequirement> {

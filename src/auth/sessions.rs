@@ -165,12 +165,9 @@ pub(super) fn describe_get() -> Description {
     .who(Who::WithOrWithoutSession)
     .work(Work::Database)
     .query([
-        Field::flag("disableRefresh", false)
-            .unchecked()
-            .says("This use does not extend the session. Any value but the empty one."),
-        Field::flag("disableCookieCache", false)
-            .unchecked()
-            .says("Changes nothing: sessions are always read from the database here."),
+        Field::anything("disableRefresh")
+            .says("Set, by any value but the empty one, this use does not extend the session."),
+        Field::anything("disableCookieCache").says("Changes nothing: sessions are always read from the database here."),
     ])
     .answers([Yes::json(
         "The session and its user, or null.",

@@ -57,13 +57,7 @@ async fn run(variables: &[(&str, &str)]) {
         .args(["-m", "schemathesis.cli", "run", "--no-color"])
         .args(["--phases", "examples,coverage,fuzzing", "--mode", "all"])
         .args(["--exclude-checks", EXCLUDED])
-        .args([
-            "--seed",
-            SEED,
-            "--generation-deterministic",
-            "--generation-database",
-            "none",
-        ])
+        .args(["--seed", SEED, "--generation-database", "none"])
         .args(["--max-examples", EXAMPLES, "--workers", "2", "--request-timeout", "20"])
         .args([
             "--continue-on-failure",

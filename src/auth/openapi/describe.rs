@@ -10,7 +10,13 @@ use utoipa::openapi::{
     ArrayBuilder, KnownFormat, ObjectBuilder, Ref, RefOr, Schema, SchemaFormat, Type, schema::SchemaType,
 };
 
-use crate::{auth::AuthError, config::Config};
+use crate::{
+    auth::{
+        AuthError,
+        input::{NOT_TICKED, TICKED},
+    },
+    config::Config,
+};
 
 /// A JSON value, described.
 pub(in crate::auth) type Shape = RefOr<Schema>;
@@ -176,6 +182,7 @@ enum Kind {
     Password,
     NewPassword,
     Flag { default: bool },
+    Anything,
     Target,
 }
 
@@ -217,6 +224,11 @@ impl Field {
         Self::new(name, Kind::Flag { default })
     }
 
+    /// Set by whatever is not empty.
+    pub(in crate::auth) const fn anything(name: &'static str) -> Self {
+        Self::new(name, Kind::Anything).unchecked()
+    }
+
     /// Where a redirect or a mailed link is to lead.
     pub(in crate::auth) const fn target(name: &'static str) -> Self {
         Self::new(name, Kind::Target)
@@ -251,10 +263,18 @@ impl Field {
             Kind::Address => "An e-mail address; upper case is taken for lower case.",
             Kind::NewPassword => "The password to be set. Its length is counted in UTF-16 units, as JavaScript does.",
             Kind::Target => "A path of the site, or a URL of a trusted origin.",
-            Kind::Text { .. } | Kind::NullableText { .. } | Kind::Password | Kind::Flag { .. } => "",
+            Kind::Text { .. } | Kind::NullableText { .. } | Kind::Password | Kind::Flag { .. } | Kind::Anything => "",
         };
         let sentences: Vec<_> = [self.says, usual].into_iter().filter(|says| !says.is_empty()).collect();
         (!sentences.is_empty()).then(|| sentences.join(" "))
+    }
+
+    /// As a form says it, where everything is text.
+    pub(super) fn form_shape(&self, config: &Config) -> ObjectBuilder {
+        match self.kind {
+            Kind::Flag { .. } => string().enum_values(Some(TICKED.into_iter().chain(NOT_TICKED))),
+            _ => self.shape(config),
+        }
     }
 
     pub(super) fn shape(&self, config: &Config) -> ObjectBuilder {
@@ -271,6 +291,9 @@ impl Field {
                 .min_length(Some(rules.min_length))
                 .max_length(Some(rules.max_length)),
             Kind::Flag { default } => flag(!default).default(Some(default.into())),
+            Kind::Anything => ObjectBuilder::new()
+                .schema_type(SchemaType::AnyValue)
+                .examples(["true"]),
             Kind::Target => text("/welcome").format(Some(SchemaFormat::Custom("uri-reference".to_owned()))),
         }
     }
