@@ -176,12 +176,12 @@ async fn open(
         db::commit(tx).await?;
         return Err(AuthError::UserExists);
     }
-    accounts::set_password(&tx, call.new_id(), user.id, password_hash, call.now).await?;
+    let set_at = accounts::set_password(&tx, call.new_id(), user.id, password_hash, call.now).await?;
     call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
         .await?;
     let proof = Proof {
         user: user.id,
-        shown: Shown::Password { set_at: call.now },
+        shown: Shown::Password { set_at },
     };
     let completed = complete_in(call, &tx, proof, remember).await?;
     db::commit(tx).await?;

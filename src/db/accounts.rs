@@ -65,7 +65,8 @@ pub async fn password_set_at(client: &impl GenericClient, user: UserId) -> Resul
     }
 }
 
-/// Gives the user a password, or another one: `accounts_provider_id_account_id_key` keeps it to one each.
+/// Gives the user a password, or another one: `accounts_provider_id_account_id_key` keeps it to one each. Since when it
+/// is the password tells it from every earlier one, whatever the clock does.
 pub const SET_PASSWORD: Query = Query {
     name: "accounts.set_password",
     sql: "
@@ -73,22 +74,26 @@ pub const SET_PASSWORD: Query = Query {
         VALUES ($1, $2, 'credential', $3, $4, $5, $5, $5)
         ON CONFLICT (provider_id, account_id) DO UPDATE
         SET password_hash = excluded.password_hash,
-            password_set_at = excluded.password_set_at,
+            password_set_at = GREATEST(
+                excluded.password_set_at, accounts.password_set_at + '1 microsecond'::interval
+            ),
             updated_at = excluded.updated_at
+        RETURNING password_set_at
     ",
 };
 
+/// Returns since when it is the password.
 pub async fn set_password(
     client: &impl GenericClient,
     new_id: Uuid,
     user: UserId,
     hash: &Secret<String>,
     now: Timestamp,
-) -> Result<(), DbError> {
-    SET_PASSWORD
-        .run(client, &[&new_id, &user.0, &user.to_string(), hash.expose(), &now])
-        .await
-        .map(drop)
+) -> Result<Timestamp, DbError> {
+    let row = SET_PASSWORD
+        .row(client, &[&new_id, &user.0, &user.to_string(), hash.expose(), &now])
+        .await?;
+    row.map_or(Ok(now), |row| column(&SET_PASSWORD, &row, "password_set_at"))
 }
 
 /// The same password, hashed anew. Only over the hash that was verified: a password that changed meanwhile stays.
