@@ -1,4 +1,4 @@
-// The configurations that the tests ask for by name: what `gateway.toml` says, and the same in better-auth's options.
+// The configurations that the tests ask for by name: keys of `gateway.toml`, and the same in better-auth's words.
 //
 // Each is a server of its own with a database of its own, started when the first test asks for it. What all of them have
 // in common is in `harness/gateway.mjs` and `reference/options.mjs`; here is only what makes one special.
@@ -8,44 +8,47 @@ export const TRUSTED = ["https://*.trusted.test", "suite-app://"];
 
 export const scenarios = {
   // Addresses must be verified; both addresses agree to a change; a password or a fresh session deletes an account.
-  default: {
-    gateway: "",
-    reference: {},
-  },
+  default: { gateway: {}, reference: {} },
 
   // Sign-up signs in at once.
   open: {
-    gateway: "[auth.email_verification]\nrequired = false\n",
-    reference: { requireEmailVerification: false, sendOnSignUp: true },
+    gateway: { "auth.email_verification.required": false },
+    reference: { requireEmailVerification: false },
+  },
+
+  // Nobody may sign up.
+  closed: {
+    gateway: { "auth.sign_up": false },
+    reference: { signUp: false },
   },
 
   // A link in a mail deletes an account.
   "mail-delete": {
-    gateway: '[auth.account]\ndelete_user = "mail"\n',
+    gateway: { "auth.account.delete_user": "mail" },
     reference: { deleteUser: "mail" },
   },
 
   // Only the new address confirms a change.
   "change-new": {
-    gateway: '[auth.account]\nchange_email = "new"\n',
+    gateway: { "auth.account.change_email": "new" },
     reference: { changeEmail: "new" },
   },
 
-  // What can be switched off is off.
+  // An account keeps its address, and stays.
   off: {
-    gateway: '[auth]\nsign_up = false\n[auth.account]\nchange_email = "off"\ndelete_user = "off"\n',
-    reference: { signUp: false, changeEmail: "off", deleteUser: "off" },
+    gateway: { "auth.account.change_email": "off", "auth.account.delete_user": "off" },
+    reference: { changeEmail: "off", deleteUser: "off" },
   },
 
-  // Several people signed in side by side in one browser.
+  // Several people are signed in side by side in one browser.
   multi: {
-    gateway: "[auth.session]\nmulti = true\n",
+    gateway: { "auth.session.multi": true },
     reference: { multiSession: true },
   },
 
   // Rate limits are on. The address is the one that a trusted proxy names, so that each test has its own.
   limits: {
-    gateway: '[server]\ntrusted_proxies = ["127.0.0.1"]\n[auth.rate_limit]\nenabled = true\n',
+    gateway: { "auth.rate_limit.enabled": true, "server.trusted_proxies": ["127.0.0.1"] },
     reference: { rateLimit: true },
   },
 };
