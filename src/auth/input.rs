@@ -160,6 +160,14 @@ impl Check<'_> {
         Some(self.expect_text(name, Some(found)))
     }
 
+    /// Absent is fine, and `null` is a value of its own.
+    pub(super) fn nullable_text(&mut self, name: &str) -> Option<Option<String>> {
+        match self.take(name)? {
+            Value::Null => Some(None),
+            found => Some(Some(self.expect_text(name, Some(found)))),
+        }
+    }
+
     pub(super) fn address(&mut self, name: &str) -> EmailAddress {
         match self.take(name) {
             Some(Value::String(text)) => EmailAddress::parse(&text).unwrap_or_else(|| {
@@ -232,6 +240,18 @@ impl Check<'_> {
             let separator = if self.issues.is_empty() { "" } else { "; " };
             let _ = write!(self.issues, "{separator}[{}.{name}] {what}", self.fields.part);
         }
+    }
+}
+
+/// Only we say these of a user (section 1).
+const PROTECTED: [&str; 5] = ["role", "banned", "banReason", "banExpires", "twoFactorEnabled"];
+
+/// Refuses what users may not say of themselves.
+pub(super) fn forbid_protected(fields: &Fields) -> Result<(), AuthError> {
+    let said = |field: &&str| fields.get(field).is_some_and(is_truthy);
+    match PROTECTED.into_iter().find(said) {
+        Some(field) => Err(AuthError::FieldNotAllowed(field)),
+        None => Ok(()),
     }
 }
 

@@ -152,6 +152,63 @@ pub async fn set_name(client: &impl GenericClient, id: UserId, name: &str, now: 
     SET_NAME.run(client, &[&id.0, &name, &now]).await.map(drop)
 }
 
+/// Another name or picture; null leaves the name as it is, and `$4` says whether the picture is to change. Answered by
+/// the primary key; the trigger tells every gateway of the name.
+pub const UPDATE_PROFILE: Query = Query {
+    name: "users.update_profile",
+    sql: "
+        UPDATE users
+        SET name = coalesce($2, name), image = CASE WHEN $4 THEN $3 ELSE image END, updated_at = $5
+        WHERE id = $1
+    ",
+};
+
+/// What a user changes of how others see them; `image: Some(None)` takes the picture away.
+pub async fn update_profile(
+    client: &impl GenericClient,
+    id: UserId,
+    name: Option<&str>,
+    image: Option<Option<&str>>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    UPDATE_PROFILE
+        .run(client, &[&id.0, &name, &image.flatten(), &image.is_some(), &now])
+        .await
+        .map(drop)
+}
+
+/// The constraint that keeps two users from having one address.
+pub const EMAIL_KEY: &str = "users_email_key";
+
+/// Another address, which is verified. Answered by the primary key; the trigger tells every gateway.
+pub const CHANGE_EMAIL: Query = Query {
+    name: "users.change_email",
+    sql: "
+        UPDATE users
+        SET email = $2, email_verified = true, updated_at = $3
+        WHERE id = $1
+    ",
+};
+
+/// Fails with a conflict on [`EMAIL_KEY`] if somebody else has the address.
+pub async fn change_email(client: &impl GenericClient, id: UserId, email: &str, now: Timestamp) -> Result<(), DbError> {
+    CHANGE_EMAIL.run(client, &[&id.0, &email, &now]).await.map(drop)
+}
+
+/// Deletes a user and, by cascade, accounts and sessions. Answered by the primary key; the triggers tell every gateway.
+pub const DELETE: Query = Query {
+    name: "users.delete",
+    sql: "
+        DELETE FROM users
+        WHERE id = $1
+    ",
+};
+
+/// Whether there was one.
+pub async fn delete(client: &impl GenericClient, id: UserId) -> Result<bool, DbError> {
+    Ok(DELETE.run(client, &[&id.0]).await? == 1)
+}
+
 /// Lifts a ban whose end has passed. Answered by the primary key; the trigger tells every gateway.
 pub const LIFT_BAN: Query = Query {
     name: "users.lift_ban",
@@ -166,4 +223,14 @@ pub async fn lift_ban(client: &impl GenericClient, id: UserId, now: Timestamp) -
     LIFT_BAN.run(client, &[&id.0, &now]).await.map(drop)
 }
 
-pub const ALL: &[Query] = &[INSERT, BY_EMAIL, LOCK, SET_VERIFIED, SET_NAME, LIFT_BAN];
+pub const ALL: &[Query] = &[
+    INSERT,
+    BY_EMAIL,
+    LOCK,
+    SET_VERIFIED,
+    SET_NAME,
+    UPDATE_PROFILE,
+    CHANGE_EMAIL,
+    DELETE,
+    LIFT_BAN,
+];

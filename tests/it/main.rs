@@ -12,6 +12,7 @@
 mod harness;
 
 mod access;
+mod account;
 mod admin;
 mod bad_input;
 mod cached_session;
@@ -27,9 +28,11 @@ mod identity_headers;
 mod layers;
 mod limits;
 mod mail_outbox;
+mod multi_session;
 mod origin;
 mod paths;
 mod readme;
+mod reset_password;
 mod revocation;
 mod routes;
 mod serve;
