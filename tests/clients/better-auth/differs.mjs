@@ -59,6 +59,16 @@ const table = {
     gateway: true,
     reference: false,
   },
+  "a browser where one person is signed in has a companion cookie": {
+    why: "it would repeat what the session cookie says, on every request; it comes when a second person signs in",
+    gateway: false,
+    reference: true,
+  },
+  "who has no companion cookie is listed on the device while active": {
+    why: "whoever is signed in there is signed in there",
+    gateway: true,
+    reference: false,
+  },
   "unlink-account takes a provider's id, as clients up to 1.6 send it": {
     why: "older clients should keep working",
     gateway: true,

@@ -40,12 +40,6 @@ export const scenarios = {
     reference: { changeEmail: "off", deleteUser: "off" },
   },
 
-  // Several people are signed in side by side in one browser.
-  multi: {
-    gateway: { "auth.session.multi": true },
-    reference: { multiSession: true },
-  },
-
   // Rate limits are on. The address is the one that a trusted proxy names, so that each test has its own.
   limits: {
     gateway: { "auth.rate_limit.enabled": true, "server.trusted_proxies": ["127.0.0.1"] },

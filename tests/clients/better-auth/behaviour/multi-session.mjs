@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
+import { differs } from "../differs.mjs";
 import { Browser } from "../harness/browser.mjs";
 import { DAY, ageSession } from "../harness/database.mjs";
 import { SESSION_COOKIE, assertSignedOut, ok, person, refused, refusedRaw, signIn, whoIs } from "../harness/people.mjs";
@@ -10,7 +11,7 @@ const cookieOf = (token) => `${SESSION_COOKIE}_multi-${token.toLowerCase()}`;
 
 /** One browser where these people sign in one after the other; their tokens. */
 async function shared(count) {
-  const here = await site("multi");
+  const here = await site();
   const browser = new Browser(here);
   const people = [];
   for (let n = 0; n < count; n += 1) {
@@ -23,13 +24,20 @@ async function shared(count) {
 
 const device = async ({ client }) => ok(await client.multiSession.listDeviceSessions());
 
-describe("multi-session", { concurrency: 4 }, () => {
-  test("a sign-in sets a cookie that is named after its token", async () => {
-    const { browser, people } = await shared(1);
-    const { value, attributes } = browser.last.cookies.get(cookieOf(people[0].token));
+describe("multi-session", { concurrency: 8 }, () => {
+  test("a sign-in beside somebody else sets a cookie that is named after its token", async () => {
+    const { browser, people } = await shared(2);
+    const { value, attributes } = browser.last.cookies.get(cookieOf(people[1].token));
     assert.equal(value, browser.cookie(SESSION_COOKIE));
-    assert.equal(attributes["max-age"], "604800");
-    assert.equal(attributes.httponly, true);
+    assert.deepEqual(attributes, browser.last.cookies.get(SESSION_COOKIE).attributes);
+    assert.ok(browser.cookie(cookieOf(people[0].token)), "the one before has its own");
+  });
+
+  test("the first sign-in in a browser", async () => {
+    const { browser, people } = await shared(1);
+    const expected = differs("a browser where one person is signed in has a companion cookie");
+    assert.equal(browser.cookie(cookieOf(people[0].token)) !== undefined, expected);
+    assert.deepEqual((await device(browser)).map(({ session }) => session.token), [people[0].token]);
   });
 
   test("all who signed in on this device are listed, the last one is active", async () => {
@@ -44,7 +52,7 @@ describe("multi-session", { concurrency: 4 }, () => {
   });
 
   test("on a new device nobody is listed", async () => {
-    assert.deepEqual(await device(new Browser(await site("multi"))), []);
+    assert.deepEqual(await device(new Browser(await site())), []);
   });
 
   test("another one is made active", async () => {
@@ -74,18 +82,25 @@ describe("multi-session", { concurrency: 4 }, () => {
   });
 
   test("signing in again as the same user takes the older one's place", async () => {
-    const { browser, people } = await shared(1);
+    const { browser, people } = await shared(2);
     const older = browser.copy();
-    await signIn(people[0], { browser });
-    assert.deepEqual((await device(browser)).map(({ session }) => session.token), [browser.answer.token]);
-    assert.equal(browser.cookie(cookieOf(people[0].token)), undefined);
+    await signIn(people[1], { browser });
+    assert.equal(browser.cookie(cookieOf(people[1].token)), undefined);
+    const tokens = (await device(browser)).map(({ session }) => session.token);
+    assert.deepEqual(tokens.sort(), [people[0].token, browser.answer.token].sort());
     await assertSignedOut(older);
   });
 
-  test("a sixth on the device is signed in, and not listed", async () => {
+  test("a sixth on the device is signed in, and can't be switched to", async () => {
     const { browser, people } = await shared(6);
-    assert.equal((await whoIs(browser)).user.id, people[5].user.id);
-    assert.equal(browser.cookie(cookieOf(people[5].token)), undefined);
+    const { token, user } = people[5];
+    assert.equal((await whoIs(browser)).user.id, user.id);
+    assert.equal(browser.cookie(cookieOf(token)), undefined);
+    const isListed = (await device(browser)).some(({ session }) => session.token === token);
+    assert.equal(isListed, differs("who has no companion cookie is listed on the device while active"));
+    ok(await browser.client.multiSession.setActive({ sessionToken: people[0].token }));
+    const result = await browser.client.multiSession.setActive({ sessionToken: token });
+    refused(result, 401, "INVALID_SESSION_TOKEN");
     assert.equal((await device(browser)).length, 5);
   });
 

@@ -134,6 +134,16 @@ describe("get-session", { concurrency: 8 }, () => {
     }
   });
 
+  test("what the client shows to components follows it", async () => {
+    const ada = await person(await site());
+    const shown = ada.browser.client.useSession;
+    await shown.get().refetch();
+    assert.equal(shown.get().data.user.email, ada.email);
+    await new Browser(ada.site, { authorization: `Bearer ${ada.session.token}` }).client.signOut();
+    await shown.get().refetch();
+    assert.deepEqual([shown.get().data, shown.get().error], [null, null]);
+  });
+
   test("POST is not its method", async () => {
     const ada = await person(await site());
     const response = await ada.browser.raw("/get-session", { body: "{}" });

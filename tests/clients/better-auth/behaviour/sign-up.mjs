@@ -126,6 +126,11 @@ describe("sign-up", { concurrency: 8 }, () => {
     assert.equal(user.emailVerified, false);
   });
 
+  test("without required verification no mail is sent", async () => {
+    const ada = await signUp(await site("open"));
+    await assertNoMail(ada.site, ada.email);
+  });
+
   test("without required verification a sign-up may ask not to be remembered", async () => {
     const { browser } = await signUp(await site("open"), { rememberMe: false });
     const cookie = browser.last.cookies.get(SESSION_COOKIE);

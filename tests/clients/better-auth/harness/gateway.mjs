@@ -37,7 +37,6 @@ export async function startGateway(server) {
   await writeFile(config, gatewayToml(server));
   const program = await startProgram(binary, ["serve", "--config", config], { sign: '"serving ' });
   return {
-    said: program.said,
     async stop() {
       await program.stop();
       await rm(folder, { recursive: true });

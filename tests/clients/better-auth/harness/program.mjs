@@ -17,6 +17,7 @@ process.on("exit", () => {
 export function startProgram(command, args, { env, sign }) {
   const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
   running.add(child);
+  // The last lines of both outputs.
   const said = [];
   const ended = new Promise((resolve) => {
     child.once("exit", (code, signal) => {
@@ -25,8 +26,6 @@ export function startProgram(command, args, { env, sign }) {
     });
   });
   const program = {
-    /** The last lines of both outputs. */
-    said: () => said.join("\n"),
     async stop() {
       child.kill("SIGTERM");
       const timer = setTimeout(() => child.kill("SIGKILL"), STOP_MS);
@@ -35,7 +34,7 @@ export function startProgram(command, args, { env, sign }) {
     },
   };
   return new Promise((resolve, reject) => {
-    const fail = (what) => reject(new Error(`${command} ${args.join(" ")} ${what}:\n${program.said()}`));
+    const fail = (what) => reject(new Error(`${command} ${args.join(" ")} ${what}:\n${said.join("\n")}`));
     const timer = setTimeout(() => {
       child.kill("SIGKILL");
       fail(`does not say "${sign}"`);

@@ -58,7 +58,6 @@ async function start(scenario) {
         secret,
         mailbox: await mailbox,
         db: database.pool,
-        said: program.said,
         async stop() {
           await program.stop();
           await database.drop();
@@ -76,6 +75,8 @@ async function createDatabase(name) {
   await admin.query(`CREATE DATABASE ${name}`);
   const url = Object.assign(new URL(ADMIN_URL), { pathname: `/${name}` }).href;
   const pool = new pg.Pool({ connectionString: url, max: 4 });
+  // Connections that are closing when the database is dropped are told so.
+  pool.on("error", () => {});
   return {
     url,
     pool,

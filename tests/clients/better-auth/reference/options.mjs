@@ -18,7 +18,6 @@ export function options({ scenario, url, pool, secret, send }) {
   const {
     changeEmail = "both",
     deleteUser = "session",
-    multiSession: severalUsers = false,
     rateLimit = false,
     requireEmailVerification = true,
     signUp = true,
@@ -38,7 +37,6 @@ export function options({ scenario, url, pool, secret, send }) {
       sendResetPassword: ({ user, url }) => send({ to: user.email, subject: "Reset your password", link: url }),
     },
     emailVerification: {
-      sendOnSignUp: true,
       sendOnSignIn: true,
       autoSignInAfterVerification: true,
       expiresIn: 15 * MINUTE,
@@ -63,6 +61,6 @@ export function options({ scenario, url, pool, secret, send }) {
     rateLimit: { enabled: rateLimit },
     // The server in front sets it: see `server.mjs`.
     advanced: { ipAddress: { ipAddressHeaders: ["x-forwarded-for"] } },
-    plugins: [bearer(), admin(), twoFactor(), ...(severalUsers ? [multiSession()] : [])],
+    plugins: [bearer(), admin(), twoFactor(), multiSession()],
   };
 }
