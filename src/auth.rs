@@ -8,12 +8,13 @@
 //! leave a change half done (between a commit and forgetting the session it revoked, say).
 
 mod complete;
-mod email;
+pub mod email;
 mod error;
 mod http;
 mod input;
 mod objects;
 pub mod password;
+pub mod reset_link;
 mod sessions;
 mod sign_in;
 mod sign_up;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tracing::{error, warn};
 
-pub use self::error::AuthError;
+pub use self::{error::AuthError, sign_up::FIRST_ROLE};
 use self::{
     http::{Answer, Call, empty},
     input::Accepts,

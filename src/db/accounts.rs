@@ -129,4 +129,49 @@ pub async fn rehash(
         .map(drop)
 }
 
-pub const ALL: &[Query] = &[PASSWORD_OF, PASSWORD_SET_AT, PASSWORD_HASH, SET_PASSWORD, REHASH];
+/// A way to sign in, without what is secret about it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub id: Uuid,
+    pub provider_id: String,
+    pub account_id: String,
+    /// `None`: no password.
+    pub password_set_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// A user's ways to sign in, the oldest first. Answered by `accounts_user_id_idx`.
+pub const LIST_OF: Query = Query {
+    name: "accounts.list_of",
+    sql: "
+        SELECT id, provider_id, account_id, password_set_at, created_at, updated_at
+        FROM accounts
+        WHERE user_id = $1
+        ORDER BY created_at, id
+    ",
+};
+
+pub async fn list_of(client: &impl GenericClient, user: UserId) -> Result<Vec<Account>, DbError> {
+    let rows = LIST_OF.rows(client, &[&user.0]).await?;
+    let account = |row| {
+        Ok(Account {
+            id: column(&LIST_OF, row, "id")?,
+            provider_id: column(&LIST_OF, row, "provider_id")?,
+            account_id: column(&LIST_OF, row, "account_id")?,
+            password_set_at: column(&LIST_OF, row, "password_set_at")?,
+            created_at: column(&LIST_OF, row, "created_at")?,
+            updated_at: column(&LIST_OF, row, "updated_at")?,
+        })
+    };
+    rows.iter().map(account).collect()
+}
+
+pub const ALL: &[Query] = &[
+    PASSWORD_OF,
+    PASSWORD_SET_AT,
+    PASSWORD_HASH,
+    SET_PASSWORD,
+    REHASH,
+    LIST_OF,
+];

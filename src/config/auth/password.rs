@@ -1,12 +1,22 @@
 //! `[auth.password]`: which passwords will do, and what hashing them may cost.
 
-use crate::config::{found::Wrong, kind::integer, section::Section, server::one_per_core, units::size};
+use std::time::Duration;
+
+use crate::config::{
+    found::Wrong,
+    kind::integer,
+    section::Section,
+    server::one_per_core,
+    units::{nonzero_duration, size},
+};
 
 #[derive(Clone, Debug)]
 pub struct Password {
     /// UTF-16 units, as the contract counts.
     pub min_length: usize,
     pub max_length: usize,
+    /// How long a link to choose a new one works.
+    pub reset_expires_in: Duration,
     pub argon2: Argon2,
     /// Hashing threads; never zero here (0 in the file means one per core).
     pub max_concurrent: usize,
@@ -37,6 +47,13 @@ impl Password {
                 integer::<usize>(1..=1024),
             )
             .or("128");
+        let reset_expires_in = s
+            .key(
+                "reset_expires_in",
+                "How long the link works by which people choose a new password.",
+                nonzero_duration(),
+            )
+            .or("1h");
         let max_concurrent = s
             .key(
                 "max_concurrent",
@@ -68,6 +85,7 @@ impl Password {
         Some(Self {
             min_length: min_length?,
             max_length: max_length?,
+            reset_expires_in: reset_expires_in?,
             argon2: argon2?,
             max_concurrent: max_concurrent?.get(),
             queue: queue?,

@@ -22,6 +22,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             send_on_sign_in: true,
         },
         password: config::Password {
+            reset_expires_in: Duration::from_hours(1),
             min_length: 8,
             max_length: 128,
             argon2: config::Argon2 {
