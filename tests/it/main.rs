@@ -27,6 +27,8 @@ mod identity_headers;
 mod layers;
 mod limits;
 mod mail_outbox;
+mod operator_audit;
+mod operator_cli;
 mod origin;
 mod paths;
 mod readme;
