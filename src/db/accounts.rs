@@ -148,6 +148,8 @@ pub struct Account {
     pub provider_id: String,
     /// The provider's name for the user; for a password our own.
     pub account_id: String,
+    /// `None`: no password.
+    pub password_set_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -156,7 +158,7 @@ pub struct Account {
 pub const OF: Query = Query {
     name: "accounts.of",
     sql: "
-        SELECT id, user_id, provider_id, account_id, created_at, updated_at
+        SELECT id, user_id, provider_id, account_id, password_set_at, created_at, updated_at
         FROM accounts
         WHERE user_id = $1
         ORDER BY created_at, id
@@ -171,6 +173,7 @@ pub async fn of(client: &impl GenericClient, user: UserId) -> Result<Vec<Account
             user_id: UserId(column(&OF, row, "user_id")?),
             provider_id: column(&OF, row, "provider_id")?,
             account_id: column(&OF, row, "account_id")?,
+            password_set_at: column(&OF, row, "password_set_at")?,
             created_at: column(&OF, row, "created_at")?,
             updated_at: column(&OF, row, "updated_at")?,
         })
@@ -191,4 +194,4 @@ pub async fn delete(client: &impl GenericClient, id: AccountId) -> Result<(), Db
     DELETE.run(client, &[&id.0]).await.map(drop)
 }
 
-pub const ALL: &[Query] = &[OF, DELETE, PASSWORD, PASSWORD_OF, PASSWORD_SET_AT, SET_PASSWORD, REHASH];
+pub const ALL: &[Query] = &[PASSWORD_OF, PASSWORD_SET_AT, SET_PASSWORD, REHASH, PASSWORD, OF, DELETE];

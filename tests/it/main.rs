@@ -31,6 +31,8 @@ mod layers;
 mod limits;
 mod mail_outbox;
 mod multi_session;
+mod operator_audit;
+mod operator_cli;
 mod origin;
 mod paths;
 mod readme;
