@@ -74,6 +74,11 @@ const table = {
     gateway: true,
     reference: false,
   },
+  "endpoints beyond the contract are served": {
+    why: "for applications without the client: signup, signin, me, verify-token; and what clients may do that 1.7.7 has for servers alone, or had before",
+    gateway: true,
+    reference: false,
+  },
   "preflights of trusted origins are answered": {
     why: "an application on another origin can't call the API otherwise",
     gateway: true,
