@@ -21,7 +21,8 @@ if (!["gateway", "reference"].includes(TARGET)) throw new Error(`VESTIBULE_CLIEN
 export const isGateway = TARGET === "gateway";
 
 const ADMIN_URL = process.env.VESTIBULE_CLIENTS_POSTGRES;
-if (!ADMIN_URL) throw new Error("VESTIBULE_CLIENTS_POSTGRES must be a URL of a Postgres where databases may be created");
+if (!ADMIN_URL)
+  throw new Error("VESTIBULE_CLIENTS_POSTGRES must be a URL of a Postgres where databases may be created");
 
 /** Ports tried; somebody else may have taken one between looking and listening. */
 const ATTEMPTS = 3;
