@@ -9,7 +9,7 @@
 
 mod account;
 mod complete;
-mod email;
+pub mod email;
 mod error;
 mod error_page;
 mod http;
@@ -17,7 +17,8 @@ mod input;
 mod multi_session;
 mod objects;
 pub mod password;
-pub mod reset_password;
+pub mod reset_link;
+mod reset_password;
 mod sessions;
 mod sign_in;
 mod sign_up;
@@ -32,7 +33,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tracing::{error, warn};
 
-pub use self::error::AuthError;
+pub use self::{error::AuthError, sign_up::FIRST_ROLE};
 use self::{
     http::{Answer, Call, empty},
     input::Accepts,

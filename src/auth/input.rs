@@ -131,6 +131,14 @@ impl Fields {
     }
 }
 
+/// A field that may be left out, and that `null` clears.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Nullable {
+    Absent,
+    Null,
+    Text(String),
+}
+
 /// A validation in progress.
 #[derive(Debug)]
 #[must_use = "only `done` tells whether the fields are valid"]
@@ -161,10 +169,11 @@ impl Check<'_> {
     }
 
     /// Absent is fine, and `null` is a value of its own.
-    pub(super) fn nullable_text(&mut self, name: &str) -> Option<Option<String>> {
-        match self.take(name)? {
-            Value::Null => Some(None),
-            found => Some(Some(self.expect_text(name, Some(found)))),
+    pub(super) fn nullable_text(&mut self, name: &str) -> Nullable {
+        match self.take(name) {
+            None => Nullable::Absent,
+            Some(Value::Null) => Nullable::Null,
+            found => Nullable::Text(self.expect_text(name, found)),
         }
     }
 

@@ -31,7 +31,7 @@ use crate::{
 /// What everybody is who signs up: the contract's default, which shows as `"role": "user"` and reaches upstreams as a
 /// role like any other. It is stored rather than assumed, so that what the client sees, what an upstream is told and
 /// what a route may demand are one list, and taking it away from somebody means something.
-const FIRST_ROLE: &str = "user";
+pub const FIRST_ROLE: &str = "user";
 
 struct Input {
     name: String,
@@ -176,12 +176,12 @@ async fn open(
         db::commit(tx).await?;
         return Err(AuthError::UserExists);
     }
-    accounts::set_password(&tx, call.new_id(), user.id, password_hash, call.now).await?;
+    let set_at = accounts::set_password(&tx, call.new_id(), user.id, password_hash, call.now).await?;
     call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
         .await?;
     let proof = Proof {
         user: user.id,
-        shown: Shown::Password { set_at: call.now },
+        shown: Shown::Password { set_at },
     };
     let completed = complete_in(call, &tx, proof, remember).await?;
     db::commit(tx).await?;

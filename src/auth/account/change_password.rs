@@ -14,9 +14,10 @@ use crate::{
         password::Verdict,
         sessions,
     },
+    clock::Timestamp,
     db::{self, DbError, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
     identity::UserId,
-    secret::{Purpose, ResetPassword, Secret},
+    secret::{Purpose, ResetPassword, Secret, SessionToken},
 };
 
 /// POST /change-password. With `revokeOtherSessions` a new session takes the place of all that there are.
@@ -41,7 +42,7 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
     if accounts::password_set_at(&tx, user).await? != Some(stored.set_at) {
         return Err(AuthError::InvalidPassword);
     }
-    put(call, &tx, user, &hash).await?;
+    let set_at = put(call, &tx, user, &hash).await?;
     call.audit(&tx, &audit::Entry::done(audit::Action::ChangePassword, user))
         .await?;
     let except = (!revoke_others).then_some(current.session.id);
@@ -54,7 +55,7 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
     let renewed = if revoke_others {
         let proof = Proof {
             user,
-            shown: Shown::Password { set_at: call.now },
+            shown: Shown::Password { set_at },
         };
         Some(complete_in(call, &tx, proof, current.remember()).await?)
     } else {
@@ -64,7 +65,7 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
     sessions::forget(call, &revoked);
     let token = renewed.map(|renewed| renewed.tell(call).token);
     Ok(Answer::json(json!({
-        "token": token.as_ref().map(|token| token.as_str()),
+        "token": token.as_ref().map(SessionToken::as_str),
         "user": objects::user(&current.user),
     })))
 }
@@ -137,14 +138,16 @@ pub(super) async fn prove(
 }
 
 /// Puts a password in force, and takes the force of all that could put another in its place: reset links, and the
-/// sign-ups of an address that is still to be verified. The user's row must be locked.
+/// sign-ups of an address that is still to be verified. The user's row must be locked. Returns since when it is the
+/// password.
 pub(in crate::auth) async fn put(
     call: &Call<'_>,
     tx: &Transaction<'_>,
     user: UserId,
     hash: &Secret<String>,
-) -> Result<(), DbError> {
-    accounts::set_password(tx, call.new_id(), user, hash, call.now).await?;
+) -> Result<Timestamp, DbError> {
+    let set_at = accounts::set_password(tx, call.new_id(), user, hash, call.now).await?;
     one_time_tokens::void(tx, user, &[ResetPassword::NAME], call.now).await?;
-    one_time_tokens::drop_sign_ups(tx, user).await
+    one_time_tokens::drop_sign_ups(tx, user).await?;
+    Ok(set_at)
 }

@@ -6,9 +6,9 @@ use crate::{
     auth::{
         AuthError,
         http::{Answer, Call},
-        input::{forbid_protected, is_truthy},
+        input::{Nullable, forbid_protected, is_truthy},
     },
-    db::{self, audit, users},
+    db::{self, audit, users, users::Picture},
 };
 
 /// POST /update-user: what is left out stays, and `image: null` takes the picture away.
@@ -22,13 +22,17 @@ pub(in crate::auth) async fn update(call: &mut Call<'_>) -> Result<Answer, AuthE
         return Err(AuthError::EmailCanNotBeUpdated);
     }
     forbid_protected(&call.body)?;
-    if name.is_none() && image.is_none() {
+    if name.is_none() && image == Nullable::Absent {
         return Err(AuthError::NothingToUpdate);
     }
     let user = current.user.id;
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    let picture = image.as_ref().map(Option::as_deref);
+    let picture = match &image {
+        Nullable::Absent => Picture::Stays,
+        Nullable::Null => Picture::None,
+        Nullable::Text(image) => Picture::Is(image),
+    };
     users::update_profile(&tx, user, name.as_deref(), picture, call.now).await?;
     call.audit(&tx, &audit::Entry::done(audit::Action::UpdateUser, user))
         .await?;

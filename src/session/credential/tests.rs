@@ -26,10 +26,10 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             delete_user: config::DeleteUser::Session,
         },
         password: config::Password {
+            reset_expires_in: Duration::from_hours(1),
             min_length: 8,
             max_length: 128,
             change_revokes_others: false,
-            reset_expires_in: Duration::from_hours(1),
             argon2: config::Argon2 {
                 memory_kib: 8,
                 iterations: 1,
