@@ -4,6 +4,7 @@
 .PHONY: help dev test bench
 
 VENV := .vestibule/venv
+CLIENTS := tests/clients/better-auth
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +21,7 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-tools cc curl
 	@scripts/ensure-postgres
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
+	@scripts/ensure-node-modules $(CLIENTS)
 	@scripts/check
 
 bench: ## Requests per second and CPU per request, compared with no gateway
