@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{
     AuthError,
     http::{Answer, Call},
+    throttle,
 };
 use crate::{
     clock::Timestamp,
@@ -167,6 +168,7 @@ pub(super) async fn complete_in(
         user_agent: call.user_agent.clone(),
     };
     db::sessions::insert(tx, &session).await?;
+    throttle::know_address(call, tx, user.id).await?;
     let signed_in = audit::Entry {
         reason: Some(method),
         session: Some(session.id),

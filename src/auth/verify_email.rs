@@ -18,6 +18,7 @@ use super::{
     AuthError,
     complete::{Proof, Remember, Shown, complete_in},
     http::{Answer, Call, Refresh, component},
+    post::post,
 };
 use crate::{
     clock::{Timestamp, monotonic},
@@ -28,7 +29,7 @@ use crate::{
         users::{self, User},
     },
     identity::UserId,
-    mail::{self, Message},
+    mail::Message,
     policy::origin::append_query,
     secret::{OneTimeToken, SameBrowser, TokenHash, VerifyEmail},
 };
@@ -84,7 +85,7 @@ pub(super) async fn mail_link(call: &Call<'_>, tx: &Transaction<'_>, link: &Link
         link: &url,
         expires_in,
     };
-    mail::enqueue(tx, link.email, &message, call.now).await
+    post(call, tx, link.user, link.email, &message).await
 }
 
 /// POST /send-verification-email

@@ -20,6 +20,7 @@ pub enum Action {
     SendVerificationMail,
     VerifyEmail,
     RevokeSession,
+    SendMail,
 }
 
 impl Action {
@@ -31,6 +32,7 @@ impl Action {
             Self::SendVerificationMail => "send-verification-mail",
             Self::VerifyEmail => "verify-email",
             Self::RevokeSession => "revoke-session",
+            Self::SendMail => "send-mail",
         }
     }
 }

@@ -29,6 +29,7 @@ mod limits;
 mod mail_outbox;
 mod origin;
 mod paths;
+mod rate_limits;
 mod readme;
 mod revocation;
 mod routes;
