@@ -359,6 +359,21 @@ async fn right_passwords_use_nothing_up() {
     assert_eq!(right.await.status(), 200);
 }
 
+#[tokio::test]
+async fn what_could_not_be_tested_is_not_counted() {
+    // A hash takes long enough for all to come while the first is tested.
+    let slow = "[auth.password]\nqueue = 1\nargon2 = { memory = '64MiB', iterations = 8 }";
+    let gateway = limited().with(slow).start().await;
+    let calls = (0..10).map(|number| wrong(&gateway, "nobody@example.com").from(&address(number)));
+    let answers = at_once(calls).await;
+    let (tested, busy) = (count(&answers, 401), count(&answers, 503));
+    assert_eq!(tested + busy, 10);
+    assert!(tested >= 2 && busy > 0, "{tested} tested, {busy} not");
+    // Each address has asked once; what is more is the account's.
+    let counted = "SELECT max(count)::bigint FROM rate_limits";
+    assert_eq!(usize::try_from(gateway.db().count(counted).await).unwrap(), tested);
+}
+
 /// ENUM-02: an account is throttled alike whether there is one or not.
 #[tokio::test]
 async fn an_address_without_a_user_is_throttled_like_one_with() {
