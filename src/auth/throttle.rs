@@ -56,7 +56,7 @@ const MAILBOX: &str = "mailbox";
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Key([u8; 32]);
 
-/// Whether one more was left.
+/// Whether one more of a person's was left.
 enum Taken {
     Yes,
     No {
@@ -135,13 +135,11 @@ impl Throttle {
         };
         let network = Network::of(client.addr).to_string();
         let key = self.key(&[rule.name, counted_as(endpoint), &network]);
-        match self.take_of_rule(auth, rule, endpoint, key).await? {
-            Taken::Yes => Ok(()),
-            Taken::No { wait, .. } => {
-                self.count_refusal(rule.name);
-                Err(AuthError::TooManyRequests(wait))
-            }
-        }
+        let taken = self.take_of_rule(auth, rule, endpoint, key).await?;
+        taken.map_err(|wait| {
+            self.count_refusal(rule.name);
+            AuthError::TooManyRequests(wait)
+        })
     }
 
     async fn take_of_rule(
@@ -150,10 +148,10 @@ impl Throttle {
         rule: &Rule,
         endpoint: Option<&'static str>,
         key: Key,
-    ) -> Result<Taken, DbError> {
+    ) -> Result<Result<(), Duration>, DbError> {
         let (budget, now) = (rule.budget, auth.clock.now());
         if let Some(wait) = self.refused_addresses.wait(key, budget, now) {
-            return Ok(Taken::No { wait, is_news: false });
+            return Ok(Err(wait));
         }
         // Where nothing is, nothing is worth a write.
         let taken = if self.rules.storage == RateStorage::Memory || endpoint.is_none() {
@@ -164,13 +162,7 @@ impl Throttle {
                 Counted::HereAtFirst => self.take_here_at_first(auth, rule, key, now).await,
             }
         };
-        Ok(taken.map_or_else(
-            |wait| {
-                self.refused_addresses.remember(key, wait, Duration::MAX, now);
-                Taken::No { wait, is_news: true }
-            },
-            |()| Taken::Yes,
-        ))
+        Ok(taken.inspect_err(|wait| self.refused_addresses.remember(key, *wait, Duration::MAX, now)))
     }
 
     /// Counts here, and tells the others once there is something to tell. Never fails: that they can't be told is no
