@@ -2,11 +2,19 @@
 
 #![expect(clippy::print_stdout, reason = "what a command prints is what it is for")]
 
+pub mod audit;
 pub mod check;
 pub mod dev;
 pub mod explain;
 pub mod migrate;
 pub mod serve;
+pub mod session;
+pub mod user;
+
+mod argument;
+mod operator;
+mod output;
+mod page;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -40,6 +48,12 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Bring the database up to date
     Migrate(migrate::MigrateArgs),
+    /// Look after users
+    User(user::UserArgs),
+    /// Look after sessions
+    Session(session::SessionArgs),
+    /// Read the audit log: who did what, from where, and how it ended
+    Audit(audit::AuditArgs),
 }
 
 /// Where the configuration is; common to all commands.
@@ -68,6 +82,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(args) => Ok(check::run(&args)),
         Command::Explain(args) => explain::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::User(args) => user::run(&args),
+        Command::Session(args) => session::run(&args),
+        Command::Audit(args) => audit::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("vestibule: {error:#}");

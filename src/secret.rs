@@ -149,6 +149,38 @@ impl Purpose for VerifyEmail {
     const NAME: &'static str = "verify-email";
 }
 
+/// Lets whoever reads the mail of an address choose the password of its user.
+#[derive(Debug)]
+pub enum ResetPassword {}
+
+impl Purpose for ResetPassword {
+    const NAME: &'static str = "reset-password";
+}
+
+/// Proves that whoever reads the mail of a user's address agrees to another address.
+#[derive(Debug)]
+pub enum ApproveEmailChange {}
+
+impl Purpose for ApproveEmailChange {
+    const NAME: &'static str = "approve-email-change";
+}
+
+/// Proves that a user reads the mail of the address that is to become theirs.
+#[derive(Debug)]
+pub enum ConfirmEmailChange {}
+
+impl Purpose for ConfirmEmailChange {
+    const NAME: &'static str = "confirm-email-change";
+}
+
+/// Lets a user who is signed in delete the account.
+#[derive(Debug)]
+pub enum DeleteAccount {}
+
+impl Purpose for DeleteAccount {
+    const NAME: &'static str = "delete-account";
+}
+
 /// Marks the browser that signed up, in a cookie: the mailed link signs in only there.
 #[derive(Debug)]
 pub enum SameBrowser {}

@@ -36,20 +36,13 @@ pub(super) async fn sign_in(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let (user, stored) = known.map_or((None, None), |(user, stored)| (Some(user), stored));
     let hash = stored.as_ref().map(|stored| stored.hash.clone());
     // Without a hash the same work is done for nobody.
-    let verdict = match auth.passwords.verify(password.clone(), hash).await {
-        Ok(verdict) => verdict,
-        Err(error) => {
-            attempt.give_back(call).await?;
-            return Err(error.into());
-        }
-    };
+    let verdict = attempt.verify(call, password.clone(), hash).await?;
     let (Some(user), Some(stored)) = (user.as_ref(), stored) else {
         return refused(call, AuthError::InvalidCredentials, user.as_ref(), &email).await;
     };
     if verdict == Verdict::Wrong {
         return refused(call, AuthError::InvalidCredentials, Some(user), &email).await;
     }
-    attempt.give_back(call).await?;
     let proof = Proof {
         user: user.id,
         shown: Shown::Password { set_at: stored.set_at },

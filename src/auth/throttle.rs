@@ -26,7 +26,7 @@ use http::{Method, request};
 use tracing::debug;
 
 use self::tally::{Refused, Tally};
-use super::{Auth, AuthError, http::Call};
+use super::{Auth, AuthError, http::Call, password::Verdict};
 use crate::{
     chain::Chain,
     clock::Timestamp,
@@ -38,7 +38,7 @@ use crate::{
         rate::{Counted, Network, RULES, Rule, counted_as, wait},
     },
     problem::Code,
-    secret::SigningKeys,
+    secret::{Secret, SigningKeys},
     session::Trust,
 };
 
@@ -261,9 +261,9 @@ async fn take_together(
     Ok(Err(last_at.map_or(Duration::ZERO, |last_at| wait(last_at, budget, now))))
 }
 
-/// Leave to test one secret of an account. Dropped, it stays used: the secret was wrong.
+/// Leave to test one secret of an account; dropped, it stays used.
 #[derive(Debug)]
-#[must_use = "a right secret gives it back"]
+#[must_use = "it has been counted"]
 pub(super) struct Attempt(Option<Key>);
 
 /// Takes one attempt at a secret of the account with this address, before the secret is tested; 429 if none is left.
@@ -302,8 +302,22 @@ pub(super) async fn attempt(call: &Call<'_>, email: &str, action: audit::Action)
 }
 
 impl Attempt {
-    /// The secret was right, or could not be tested.
-    pub(super) async fn give_back(self, call: &Call<'_>) -> Result<(), DbError> {
+    /// Tests a password, as [`Passwords::verify`](super::password::Passwords::verify) does. Only a wrong one stays
+    /// counted: not a right one, nor one that could not be tested.
+    pub(super) async fn verify(
+        self,
+        call: &Call<'_>,
+        password: Secret<String>,
+        hash: Option<Secret<String>>,
+    ) -> Result<Verdict, AuthError> {
+        let verdict = call.auth.passwords.verify(password, hash).await;
+        if !matches!(verdict, Ok(Verdict::Wrong)) {
+            self.give_back(call).await?;
+        }
+        Ok(verdict?)
+    }
+
+    async fn give_back(self, call: &Call<'_>) -> Result<(), DbError> {
         let Some(key) = self.0 else {
             return Ok(());
         };

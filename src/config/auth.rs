@@ -12,10 +12,12 @@ use super::{
 };
 use crate::secret::Secret;
 
+mod account;
 mod password;
 mod rate_limit;
 mod session;
 
+pub use account::{Account, ChangeEmail, DeleteUser};
 pub use password::{Argon2, Password};
 pub use rate_limit::{Budget, RateLimit, RateStorage};
 pub use session::{Cache, Cookie, SameSite, SessionRules};
@@ -34,6 +36,7 @@ pub struct Auth {
     /// `pages.sign_in`: where a browser is sent that has to sign in first; a path or a trusted URL.
     pub sign_in_page: Option<String>,
     pub email_verification: EmailVerification,
+    pub account: Account,
     pub password: Password,
     pub session: SessionRules,
     pub rate_limit: RateLimit,
@@ -104,6 +107,7 @@ impl Auth {
             "People prove that their e-mail address is theirs.",
             EmailVerification::read,
         );
+        let account = s.section("account", "What users may change about their account.", Account::read);
         let password = s.section("password", "Passwords, and what hashing them may cost.", Password::read);
         let session = s.section("session", "How long people stay signed in.", |s| {
             SessionRules::read(s, public_url)
@@ -122,6 +126,7 @@ impl Auth {
             sign_up: sign_up?,
             sign_in_page: sign_in_page?,
             email_verification: email_verification?,
+            account: account?,
             password: password?,
             session: session?,
             rate_limit: rate_limit?,

@@ -41,18 +41,20 @@ pub async fn knows(client: &impl GenericClient, email: &str, network: &str, sinc
     Ok(KNOWS.row(client, &[&email, &network, &since]).await?.is_some())
 }
 
-/// Forgets some networks from where nobody signed in for long. Answered by `known_addresses_last_signed_in_at_idx`.
+/// Forgets some networks from where nobody signed in for long. Answered by `known_addresses_last_signed_in_at_idx`, then
+/// by where the rows stand, which can't change while they are locked.
 pub const DELETE_STALE: Query = Query {
     name: "known_addresses.delete_stale",
     sql: "
         DELETE FROM known_addresses
-        WHERE (user_id, network) IN (
-            SELECT user_id, network
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid
             FROM known_addresses
             WHERE last_signed_in_at < $1
+            ORDER BY last_signed_in_at
             LIMIT $2
             FOR UPDATE SKIP LOCKED
-        )
+        ))
     ",
 };
 

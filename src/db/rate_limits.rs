@@ -105,18 +105,20 @@ pub async fn give_back(client: &impl GenericClient, key: &[u8; 32]) -> Result<()
     GIVE_BACK.run(client, &[&key.as_slice()]).await.map(drop)
 }
 
-/// Deletes some rows whose windows are over. Answered by `rate_limits_expires_at_idx`.
+/// Deletes some rows whose windows are over. Answered by `rate_limits_expires_at_idx`, then, since an array is planned as
+/// a short list, by `rate_limits_pkey`.
 pub const DELETE_EXPIRED: Query = Query {
     name: "rate_limits.delete_expired",
     sql: "
         DELETE FROM rate_limits
-        WHERE key IN (
+        WHERE key = ANY (ARRAY(
             SELECT key
             FROM rate_limits
             WHERE expires_at < $1
+            ORDER BY expires_at
             LIMIT $2
             FOR UPDATE SKIP LOCKED
-        )
+        ))
     ",
 };
 

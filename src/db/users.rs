@@ -3,7 +3,7 @@
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
-use super::{DbError, Query, column};
+use super::{DbError, Params, Query, column};
 use crate::{
     clock::Timestamp,
     identity::{Identity, UserId},
@@ -152,6 +152,76 @@ pub async fn set_name(client: &impl GenericClient, id: UserId, name: &str, now: 
     SET_NAME.run(client, &[&id.0, &name, &now]).await.map(drop)
 }
 
+/// Another name or picture; null leaves the name as it is, and `$4` says whether the picture is to change. Answered by
+/// the primary key; the trigger tells every gateway of the name.
+pub const UPDATE_PROFILE: Query = Query {
+    name: "users.update_profile",
+    sql: "
+        UPDATE users
+        SET name = coalesce($2, name), image = CASE WHEN $4 THEN $3 ELSE image END, updated_at = $5
+        WHERE id = $1
+    ",
+};
+
+/// What becomes of a user's picture.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Picture<'p> {
+    Stays,
+    None,
+    Is(&'p str),
+}
+
+/// What a user changes of how others see them; without a name, the name stays.
+pub async fn update_profile(
+    client: &impl GenericClient,
+    id: UserId,
+    name: Option<&str>,
+    picture: Picture<'_>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let image = match picture {
+        Picture::Stays | Picture::None => None,
+        Picture::Is(image) => Some(image),
+    };
+    let changes = picture != Picture::Stays;
+    UPDATE_PROFILE
+        .run(client, &[&id.0, &name, &image, &changes, &now])
+        .await
+        .map(drop)
+}
+
+/// The constraint that keeps two users from having one address.
+pub const EMAIL_KEY: &str = "users_email_key";
+
+/// Another address, which is verified. Answered by the primary key; the trigger tells every gateway.
+pub const CHANGE_EMAIL: Query = Query {
+    name: "users.change_email",
+    sql: "
+        UPDATE users
+        SET email = $2, email_verified = true, updated_at = $3
+        WHERE id = $1
+    ",
+};
+
+/// Fails with a conflict on [`EMAIL_KEY`] if somebody else has the address.
+pub async fn change_email(client: &impl GenericClient, id: UserId, email: &str, now: Timestamp) -> Result<(), DbError> {
+    CHANGE_EMAIL.run(client, &[&id.0, &email, &now]).await.map(drop)
+}
+
+/// Deletes a user and, by cascade, accounts and sessions. Answered by the primary key; the triggers tell every gateway.
+pub const DELETE: Query = Query {
+    name: "users.delete",
+    sql: "
+        DELETE FROM users
+        WHERE id = $1
+    ",
+};
+
+/// Whether there was one.
+pub async fn delete(client: &impl GenericClient, id: UserId) -> Result<bool, DbError> {
+    Ok(DELETE.run(client, &[&id.0]).await? == 1)
+}
+
 /// Lifts a ban whose end has passed. Answered by the primary key; the trigger tells every gateway.
 pub const LIFT_BAN: Query = Query {
     name: "users.lift_ban",
@@ -166,4 +236,143 @@ pub async fn lift_ban(client: &impl GenericClient, id: UserId, now: Timestamp) -
     LIFT_BAN.run(client, &[&id.0, &now]).await.map(drop)
 }
 
-pub const ALL: &[Query] = &[INSERT, BY_EMAIL, LOCK, SET_VERIFIED, SET_NAME, LIFT_BAN];
+/// By id, as it is at this moment. Answered by the primary key.
+pub const BY_ID: Query = Query {
+    name: "users.by_id",
+    sql: "
+        SELECT id AS user_id, email, email_verified, name, image, roles, banned, ban_reason, ban_expires,
+            created_at AS user_created_at, updated_at AS user_updated_at
+        FROM users
+        WHERE id = $1
+    ",
+};
+
+pub async fn by_id(client: &impl GenericClient, id: UserId) -> Result<Option<User>, DbError> {
+    let row = BY_ID.row(client, &[&id.0]).await?;
+    row.map(|row| User::from_row(&BY_ID, &row)).transpose()
+}
+
+/// Which users to list; by default all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter<'a> {
+    /// Somewhere in the address or the name, whatever the case.
+    pub text: Option<&'a str>,
+    pub role: Option<&'a str>,
+    /// Only those whose ban is in force.
+    pub banned: bool,
+    pub unverified: bool,
+    /// Only those behind this one: the last of the page before.
+    pub after: Option<UserId>,
+}
+
+/// Users, the newest first, since ids are in order of time. Answered by the primary key read backwards, and where a
+/// filter is given by `users_roles_idx`, `users_banned_idx` or `users_email_unverified_idx`: a statement that is run
+/// once is planned for its very values, so that a filter which is not given costs nothing. A text within an address or
+/// a name is found by reading: no index does that without an extension.
+pub const LIST: Query = Query {
+    name: "users.list",
+    sql: "
+        SELECT id AS user_id, email, email_verified, name, image, roles, banned, ban_reason, ban_expires,
+            created_at AS user_created_at, updated_at AS user_updated_at
+        FROM users
+        WHERE ($1::uuid IS NULL OR id < $1)
+            AND ($2::text IS NULL OR strpos(email, lower($2)) > 0 OR strpos(lower(name), lower($2)) > 0)
+            AND ($3::text IS NULL OR roles @> ARRAY[$3])
+            AND (NOT $4::boolean OR (banned AND (ban_expires IS NULL OR ban_expires > $5)))
+            AND (NOT $6::boolean OR NOT email_verified)
+        ORDER BY id DESC
+        LIMIT $7
+    ",
+};
+
+pub async fn list(
+    client: &impl GenericClient,
+    filter: &Filter<'_>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<User>, DbError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let after = filter.after.map(|id| id.0);
+    let params: Params<'_> = &[
+        &after,
+        &filter.text,
+        &filter.role,
+        &filter.banned,
+        &now,
+        &filter.unverified,
+        &limit,
+    ];
+    let rows = LIST.rows(client, params).await?;
+    rows.iter().map(|row| User::from_row(&LIST, row)).collect()
+}
+
+/// Other roles in place of those the user has. Answered by the primary key; the trigger tells every gateway.
+pub const SET_ROLES: Query = Query {
+    name: "users.set_roles",
+    sql: "
+        UPDATE users
+        SET roles = $2, updated_at = $3
+        WHERE id = $1
+    ",
+};
+
+pub async fn set_roles(
+    client: &impl GenericClient,
+    id: UserId,
+    roles: &[String],
+    now: Timestamp,
+) -> Result<(), DbError> {
+    SET_ROLES.run(client, &[&id.0, &roles, &now]).await.map(drop)
+}
+
+/// Bans, or bans otherwise. Answered by the primary key; the trigger tells every gateway.
+pub const BAN: Query = Query {
+    name: "users.ban",
+    sql: "
+        UPDATE users
+        SET banned = true, ban_reason = $2, ban_expires = $3, updated_at = $4
+        WHERE id = $1
+    ",
+};
+
+/// Sessions are not ended by this: while the ban is in force they are not live, but they would be afterwards.
+pub async fn ban(
+    client: &impl GenericClient,
+    id: UserId,
+    reason: Option<&str>,
+    until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    BAN.run(client, &[&id.0, &reason, &until, &now]).await.map(drop)
+}
+
+/// Lifts a ban, whether its end has passed or not. Answered by the primary key; the trigger tells every gateway.
+pub const UNBAN: Query = Query {
+    name: "users.unban",
+    sql: "
+        UPDATE users
+        SET banned = false, ban_reason = NULL, ban_expires = NULL, updated_at = $2
+        WHERE id = $1
+    ",
+};
+
+pub async fn unban(client: &impl GenericClient, id: UserId, now: Timestamp) -> Result<(), DbError> {
+    UNBAN.run(client, &[&id.0, &now]).await.map(drop)
+}
+
+pub const ALL: &[Query] = &[
+    INSERT,
+    BY_EMAIL,
+    LOCK,
+    SET_VERIFIED,
+    SET_NAME,
+    UPDATE_PROFILE,
+    CHANGE_EMAIL,
+    DELETE,
+    LIFT_BAN,
+    BY_ID,
+    LIST,
+    SET_ROLES,
+    BAN,
+    UNBAN,
+];

@@ -18,6 +18,33 @@ pub enum Message<'m> {
     },
     /// Somebody signed up with an address that has an account. The page can't say so; this mail can.
     AlreadyRegistered { name: &'m str, sign_in_link: &'m str },
+    /// Lets whoever reads it choose a password. Its `link` is a secret, as are those below.
+    ResetPassword {
+        name: &'m str,
+        link: &'m str,
+        expires_in: Duration,
+    },
+    /// Asks at the address that an account has whether it may be changed to another.
+    ApproveEmailChange {
+        name: &'m str,
+        new_email: &'m str,
+        link: &'m str,
+        expires_in: Duration,
+    },
+    /// Asks at the address that an account is to have.
+    ConfirmEmailChange {
+        name: &'m str,
+        link: &'m str,
+        expires_in: Duration,
+    },
+    /// Tells the address that an account had that it has another one.
+    EmailChanged { name: &'m str, new_email: &'m str },
+    /// Asks whether an account is really to be deleted.
+    DeleteAccount {
+        name: &'m str,
+        link: &'m str,
+        expires_in: Duration,
+    },
 }
 
 /// A message in words.
@@ -34,14 +61,23 @@ impl Message<'_> {
         match self {
             Self::VerifyEmail { .. } => "verify_email",
             Self::AlreadyRegistered { .. } => "already_registered",
+            Self::ResetPassword { .. } => "reset_password",
+            Self::ApproveEmailChange { .. } => "approve_email_change",
+            Self::ConfirmEmailChange { .. } => "confirm_email_change",
+            Self::EmailChanged { .. } => "email_changed",
+            Self::DeleteAccount { .. } => "delete_account",
         }
     }
 
     /// How long it makes sense to send it; `None`: always.
     pub(super) const fn useful_for(&self) -> Option<Duration> {
         match *self {
-            Self::VerifyEmail { expires_in, .. } => Some(expires_in),
-            Self::AlreadyRegistered { .. } => None,
+            Self::VerifyEmail { expires_in, .. }
+            | Self::ResetPassword { expires_in, .. }
+            | Self::ApproveEmailChange { expires_in, .. }
+            | Self::ConfirmEmailChange { expires_in, .. }
+            | Self::DeleteAccount { expires_in, .. } => Some(expires_in),
+            Self::AlreadyRegistered { .. } | Self::EmailChanged { .. } => None,
         }
     }
 
@@ -56,10 +92,28 @@ impl Message<'_> {
 
     fn values(&self) -> Value {
         match *self {
-            Self::VerifyEmail { name, link, expires_in } => context! {
+            Self::VerifyEmail { name, link, expires_in }
+            | Self::ResetPassword { name, link, expires_in }
+            | Self::ConfirmEmailChange { name, link, expires_in }
+            | Self::DeleteAccount { name, link, expires_in } => context! {
                 name => greeting(name),
                 link => link,
                 expires_in => in_words(expires_in),
+            },
+            Self::ApproveEmailChange {
+                name,
+                new_email,
+                link,
+                expires_in,
+            } => context! {
+                name => greeting(name),
+                new_email => new_email,
+                link => link,
+                expires_in => in_words(expires_in),
+            },
+            Self::EmailChanged { name, new_email } => context! {
+                name => greeting(name),
+                new_email => new_email,
             },
             Self::AlreadyRegistered { name, sign_in_link } => context! {
                 name => greeting(name),
@@ -93,13 +147,28 @@ macro_rules! templates {
 }
 
 /// Every file of the templates' folder.
-const SOURCES: [(&str, &str); 6] = templates![
+const SOURCES: [(&str, &str); 21] = templates![
     "verify_email.subject.txt",
     "verify_email.txt",
     "verify_email.html",
     "already_registered.subject.txt",
     "already_registered.txt",
     "already_registered.html",
+    "reset_password.subject.txt",
+    "reset_password.txt",
+    "reset_password.html",
+    "approve_email_change.subject.txt",
+    "approve_email_change.txt",
+    "approve_email_change.html",
+    "confirm_email_change.subject.txt",
+    "confirm_email_change.txt",
+    "confirm_email_change.html",
+    "email_changed.subject.txt",
+    "email_changed.txt",
+    "email_changed.html",
+    "delete_account.subject.txt",
+    "delete_account.txt",
+    "delete_account.html",
 ];
 
 /// Escapes by the end of a template's name: `.html` is HTML, everything else is not.
@@ -163,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    const SAMPLES: [Message<'_>; 2] = [
+    const SAMPLES: [Message<'_>; 7] = [
         Message::VerifyEmail {
             name: "Ada & Söhne",
             link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
@@ -172,6 +241,31 @@ mod tests {
         Message::AlreadyRegistered {
             name: "Ada O'Lovelace",
             sign_in_link: "https://app.example.com/",
+        },
+        Message::ResetPassword {
+            name: "Ada",
+            link: "https://app.example.com/api/auth/reset-password/T0K3N?callbackURL=%2Freset",
+            expires_in: Duration::from_hours(1),
+        },
+        Message::ApproveEmailChange {
+            name: "Ada",
+            new_email: "ada+new@example.com",
+            link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
+            expires_in: Duration::from_mins(15),
+        },
+        Message::ConfirmEmailChange {
+            name: "Ada",
+            link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
+            expires_in: Duration::from_mins(15),
+        },
+        Message::EmailChanged {
+            name: "Ada",
+            new_email: "ada+new@example.com",
+        },
+        Message::DeleteAccount {
+            name: "Ada",
+            link: "https://app.example.com/api/auth/delete-user/callback?token=T0K3N&callbackURL=%2F",
+            expires_in: Duration::from_hours(24),
         },
     ];
 

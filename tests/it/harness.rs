@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod database;
+pub(crate) mod desk;
 pub(crate) mod example;
 pub(crate) mod gateway;
 pub(crate) mod golden;

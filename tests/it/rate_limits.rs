@@ -470,6 +470,77 @@ async fn a_mailbox_gets_so_many_mails_however_many_are_asked_for() {
 }
 
 #[tokio::test]
+async fn mails_that_are_left_out_leave_the_last_link_good() {
+    let gateway = limited().start().await;
+    gateway.verified("ada@example.com").await;
+    let reset = "/api/auth/request-password-reset";
+    let ask = |number: usize, email: &str| {
+        let body = json!({ "email": email, "redirectTo": "/reset" });
+        gateway.post(reset).json(&body).from(&address(number))
+    };
+    let unknown = ask(0, "nobody@example.com").await;
+    for answer in at_once((0..50).map(|number| ask(number, "ada@example.com"))).await {
+        assert_eq!((answer.status(), answer.text()), (200, unknown.text()));
+    }
+    // One is that of the sign-up.
+    let links = "SELECT count(*) FROM mail_outbox WHERE message = 'reset_password'";
+    assert_eq!(gateway.db().count(links).await, 4);
+    eventually(SOON, async || gateway.mailbox().to("ada@example.com").len() == 5).await;
+    let mails = gateway.mailbox().to("ada@example.com");
+    let mut statuses = Vec::new();
+    for mail in mails.iter().filter(|mail| mail.link().contains("/reset-password/")) {
+        let token = mail
+            .link()
+            .split("/reset-password/")
+            .nth(1)
+            .unwrap()
+            .split('?')
+            .next()
+            .unwrap()
+            .to_owned();
+        let body = json!({ "token": token, "newPassword": "another horse battery" });
+        statuses.push(gateway.post("/api/auth/reset-password").json(&body).await.status());
+    }
+    statuses.sort_unstable();
+    assert_eq!(
+        statuses,
+        [200, 400, 400, 400],
+        "the newest that was sent works, those before are void"
+    );
+}
+
+/// Whoever has got hold of a session has as few guesses as anybody.
+#[tokio::test]
+async fn wrong_passwords_with_a_session_count_like_those_without() {
+    let gateway = limited().start().await;
+    gateway.verified("ada@example.com").await;
+    let home = "203.0.113.7";
+    let right = guess(&gateway, "ada@example.com", PASSWORD).from(home).await;
+    let ada = User::of(&gateway, &right);
+    let ask = |path: &str, body: Value, from: &str| {
+        let path = format!("/api/auth/{path}");
+        gateway.post(&path).with(&ada).json(&body).from(from)
+    };
+    let verify = |password: &str, from: &str| ask("verify-password", json!({ "password": password }), from);
+    let change = json!({ "currentPassword": "not the password", "newPassword": "another horse battery" });
+    for number in 0..5 {
+        let tried = [
+            verify("not the password", &address(number)),
+            ask("change-password", change.clone(), &address(number)),
+        ];
+        assert_eq!(statuses(tried).await, [400, 400], "{number}");
+    }
+    too_many(&verify("not the password", &address(6)).await);
+    too_many(&verify(PASSWORD, &address(6)).await);
+    too_many(&ask("change-password", change, &address(6)).await);
+    too_many(&guess(&gateway, "ada@example.com", PASSWORD).from(&address(6)).await);
+    // At home nothing has changed.
+    assert_eq!(verify(PASSWORD, home).await.status(), 200);
+    let known = "SELECT count(*) FROM audit_log WHERE action = 'verify-password' AND reason = 'TOO_MANY_REQUESTS'";
+    assert_eq!(gateway.db().count(known).await, 1);
+}
+
+#[tokio::test]
 async fn without_postgres_the_general_limit_counts_on() {
     let cluster = tokio::task::spawn_blocking(Cluster::temporary).await.unwrap().unwrap();
     let db = Database::at(&cluster.url("postgres"));

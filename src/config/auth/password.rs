@@ -1,12 +1,24 @@
 //! `[auth.password]`: which passwords will do, and what hashing them may cost.
 
-use crate::config::{found::Wrong, kind::integer, section::Section, server::one_per_core, units::size};
+use std::time::Duration;
+
+use crate::config::{
+    found::Wrong,
+    kind::{boolean, integer},
+    section::Section,
+    server::one_per_core,
+    units::{nonzero_duration, size},
+};
 
 #[derive(Clone, Debug)]
 pub struct Password {
     /// UTF-16 units, as the contract counts.
     pub min_length: usize,
     pub max_length: usize,
+    /// Whether a changed password ends the user's other sessions even if the caller does not ask for it.
+    pub change_revokes_others: bool,
+    /// How long the mailed link works.
+    pub reset_expires_in: Duration,
     pub argon2: Argon2,
     /// Hashing threads; never zero here (0 in the file means one per core).
     pub max_concurrent: usize,
@@ -37,6 +49,21 @@ impl Password {
                 integer::<usize>(1..=1024),
             )
             .or("128");
+        let change_revokes_others = s
+            .key(
+                "change_revokes_others",
+                "Whether changing a password always ends the user's other sessions; else only where the caller asks \
+                 for it. A reset ends all sessions in any case.",
+                boolean(),
+            )
+            .or("false");
+        let reset_expires_in = s
+            .key(
+                "reset_expires_in",
+                "How long the link works that lets a user choose a new password.",
+                nonzero_duration(),
+            )
+            .or("1h");
         let max_concurrent = s
             .key(
                 "max_concurrent",
@@ -68,6 +95,8 @@ impl Password {
         Some(Self {
             min_length: min_length?,
             max_length: max_length?,
+            change_revokes_others: change_revokes_others?,
+            reset_expires_in: reset_expires_in?,
             argon2: argon2?,
             max_concurrent: max_concurrent?.get(),
             queue: queue?,

@@ -18,6 +18,8 @@ pub struct SessionRules {
     pub fresh_for: Duration,
     /// 0 = no limit.
     pub max_per_user: usize,
+    /// Whether one browser may keep the sessions of several people.
+    pub multi_session: bool,
     pub cookie: Cookie,
     pub cache: Cache,
 }
@@ -73,6 +75,14 @@ impl SessionRules {
                 integer(0..=100_000),
             )
             .or("0");
+        let multi_session = s
+            .key(
+                "multi_session",
+                "Whether somebody who signs in where another user is signed in is added to that browser, so that the \
+                 two can switch; else the browser forgets the first.",
+                boolean(),
+            )
+            .or("true");
         if let (Some(refresh_after), Some(expires_in)) = (refresh_after, expires_in)
             && refresh_after > expires_in
         {
@@ -95,6 +105,7 @@ impl SessionRules {
             refresh_after: refresh_after?,
             fresh_for: fresh_for?,
             max_per_user: max_per_user?,
+            multi_session: multi_session?,
             cookie: cookie?,
             cache: cache?,
         })
