@@ -1,8 +1,8 @@
 //! The auth API: every route on one page, the one way to a session, and what each error tells the client.
 //!
 //! It is wire-compatible with the better-auth contract; section numbers in comments are that contract's. A request is
-//! judged in the contract's order: route, body, origin and redirect targets, fields, session; then its behaviour runs,
-//! which is a file of its own below `auth/`.
+//! judged in the contract's order: rate limit, route, body, origin and redirect targets, fields, session; then its
+//! behaviour runs, which is a file of its own below `auth/`.
 //!
 //! Whoever calls [`Auth::answer`] runs it to its end, detached from the connection: a client that goes away must not
 //! leave a change half done (between a commit and forgetting the session it revoked, say).
@@ -17,12 +17,14 @@ mod input;
 mod multi_session;
 mod objects;
 pub mod password;
+mod post;
 pub mod reset_link;
 mod reset_password;
 mod sessions;
 mod sign_in;
 mod sign_up;
 pub mod sweeper;
+mod throttle;
 mod verify_email;
 mod who;
 
@@ -38,6 +40,7 @@ use self::{
     http::{Answer, Call, empty},
     input::Accepts,
     password::Passwords,
+    throttle::Throttle,
 };
 use crate::{
     chain::Chain,
@@ -200,6 +203,7 @@ pub struct Auth {
     config: Arc<Config>,
     outbox: OutboxBell,
     passwords: Passwords,
+    throttle: Throttle,
     origins: TrustedOrigins,
     /// What links in mails begin with: `public_url` and the base path, whatever `Host` a request named.
     base_url: String,
@@ -218,6 +222,7 @@ impl Auth {
         let public_url = &config.server.public_url;
         Ok(Self {
             passwords: Passwords::start(&config.auth.password)?,
+            throttle: Throttle::new(&config.auth),
             origins: TrustedOrigins::new(public_url, &config.auth.trusted_origins),
             base_url: format!("{public_url}{}", config.auth.base_path),
             db,
@@ -233,6 +238,11 @@ impl Auth {
         self.passwords.waiting()
     }
 
+    /// Requests that were refused by each rule of the rate limits, for metrics.
+    pub fn rate_limited(&self) -> Vec<(&'static str, u64)> {
+        self.throttle.refusals()
+    }
+
     /// Answers a request whose path is normal and below the base path, which has been taken off.
     pub async fn answer<B>(&self, request: Request<B>, client: &ClientFacts, request_id: &str) -> Response<Bytes>
     where
@@ -240,7 +250,19 @@ impl Auth {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        let Some((route, segment)) = Route::find(&head.method, head.uri.path()) else {
+        let found = Route::find(&head.method, head.uri.path());
+        let admitted = self
+            .throttle
+            .admit(self, &head, client, found.map(|(route, _)| route.path));
+        if let Err(refusal) = admitted.await {
+            if let Some((route, _)) = found {
+                report(&refusal, route, request_id);
+            }
+            let mut response = Problem::from(refusal).into_response(Form::Json, request_id);
+            http::protect(response.headers_mut());
+            return response;
+        }
+        let Some((route, segment)) = found else {
             return empty();
         };
         let mut call = Call::new(self, &head, segment, client, request_id);

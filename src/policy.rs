@@ -15,6 +15,7 @@ use crate::{
 pub mod client;
 pub mod origin;
 pub mod path;
+pub mod rate;
 pub mod routes;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

@@ -14,7 +14,7 @@ use super::{
     AuthError,
     http::{Answer, Call},
     multi_session::{self, Joined},
-    sessions,
+    sessions, throttle,
 };
 use crate::{
     clock::Timestamp,
@@ -181,6 +181,7 @@ pub(super) async fn complete_in(
         user_agent: call.user_agent.clone(),
     };
     db::sessions::insert(tx, &session).await?;
+    throttle::know_address(call, tx, user.id).await?;
     let signed_in = audit::Entry {
         reason: Some(method),
         session: Some(session.id),

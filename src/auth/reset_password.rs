@@ -11,6 +11,7 @@ use super::{
     AuthError,
     account::change_password,
     http::{Answer, Call, even_out},
+    post::may_write,
     reset_link, sessions,
 };
 use crate::{
@@ -49,7 +50,10 @@ async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> R
         None => None,
     };
     let entry = if let Some(user) = &user {
-        reset_link::mail(&tx, &auth.config, user, redirect_to, call.now).await?;
+        // Else the last link, which was sent, stays good.
+        if may_write(call, &tx, user.id, &user.email).await? {
+            reset_link::mail(&tx, &auth.config, user, redirect_to, call.now).await?;
+        }
         audit::Entry {
             // Anybody may ask for it.
             actor: None,

@@ -17,13 +17,14 @@ use super::{
     http::{Answer, Call},
     input::forbid_protected,
     objects,
+    post::post,
     verify_email::{Link, browser_mark, mail_link},
 };
 use crate::{
     config::Config,
     db::{self, accounts, audit, one_time_tokens::SignUp, users, users::User},
     identity::UserId,
-    mail::{self, Message},
+    mail::Message,
     problem::Code,
     secret::Secret,
 };
@@ -128,7 +129,7 @@ async fn register(
                 name: &known.name,
                 sign_in_link: &sign_in_link,
             };
-            mail::enqueue(&tx, &known.email, &message, call.now).await?;
+            post(call, &tx, known.id, &known.email, &message).await?;
         } else {
             link.user = known.id;
             mail_link(call, &tx, &link).await?;

@@ -14,10 +14,12 @@ use crate::secret::Secret;
 
 mod account;
 mod password;
+mod rate_limit;
 mod session;
 
 pub use account::{Account, ChangeEmail, DeleteUser};
 pub use password::{Argon2, Password};
+pub use rate_limit::{Budget, RateLimit, RateStorage};
 pub use session::{Cache, Cookie, MultiSession, SameSite, SessionRules};
 
 /// HMAC-SHA-256 keys shorter than its output are weaker than it.
@@ -37,6 +39,7 @@ pub struct Auth {
     pub account: Account,
     pub password: Password,
     pub session: SessionRules,
+    pub rate_limit: RateLimit,
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +112,11 @@ impl Auth {
         let session = s.section("session", "How long people stay signed in.", |s| {
             SessionRules::read(s, public_url)
         });
+        let rate_limit = s.section(
+            "rate_limit",
+            "How often the auth API may be asked: per address and path as in the contract, per account, per mailbox.",
+            RateLimit::read,
+        );
         facts.base_path.clone_from(&base_path);
         facts.sign_in_page.clone_from(&sign_in_page);
         Some(Self {
@@ -121,6 +129,7 @@ impl Auth {
             account: account?,
             password: password?,
             session: session?,
+            rate_limit: rate_limit?,
         })
     }
 }

@@ -39,6 +39,7 @@ pub enum Action {
     SetRole,
     Ban,
     Unban,
+    SendMail,
 }
 
 impl Action {
@@ -67,6 +68,7 @@ impl Action {
             Self::SetRole => "set-role",
             Self::Ban => "ban",
             Self::Unban => "unban",
+            Self::SendMail => "send-mail",
         }
     }
 }

@@ -39,6 +39,14 @@ const FILL: &str = "
     SELECT id, created_at, 'sign-in', 'done', id, 'r'
     FROM users
     LIMIT 100000;
+    INSERT INTO known_addresses (user_id, network, last_signed_in_at)
+    SELECT id, '203.0.113.7', created_at
+    FROM users
+    LIMIT 100000;
+    INSERT INTO rate_limits (key, count, last_at, expires_at)
+    SELECT sha256(email::bytea), 1, created_at, created_at
+    FROM users
+    LIMIT 100000;
     ANALYZE;
 ";
 

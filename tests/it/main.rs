@@ -36,6 +36,7 @@ mod operator_audit;
 mod operator_cli;
 mod origin;
 mod paths;
+mod rate_limits;
 mod readme;
 mod reset_password;
 mod revocation;

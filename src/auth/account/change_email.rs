@@ -15,6 +15,7 @@ use crate::{
         AuthError,
         complete::{Proof, Remember, Shown, complete_in},
         http::{Answer, Call, Refresh, even_out},
+        post::post,
         verify_email::{self, Opened, browser_mark, link_url},
     },
     clock::monotonic,
@@ -106,7 +107,7 @@ impl Change<'_> {
             link: &link,
             expires_in: call.auth.config.auth.email_verification.expires_in,
         };
-        mail::enqueue(tx, &self.user.email, &message, call.now).await
+        post(call, tx, self.user.id, &self.user.email, &message).await
     }
 
     async fn ask_new(&self, call: &Call<'_>, tx: &Transaction<'_>) -> Result<(), DbError> {
@@ -116,7 +117,7 @@ impl Change<'_> {
             link: &link,
             expires_in: call.auth.config.auth.email_verification.expires_in,
         };
-        mail::enqueue(tx, self.new_email, &message, call.now).await
+        post(call, tx, self.user.id, self.new_email, &message).await
     }
 
     async fn link<P: Purpose>(&self, call: &Call<'_>, tx: &Transaction<'_>) -> Result<String, DbError> {

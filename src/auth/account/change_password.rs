@@ -13,6 +13,7 @@ use crate::{
         objects,
         password::Verdict,
         sessions,
+        throttle::attempt,
     },
     clock::Timestamp,
     db::{self, DbError, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
@@ -125,7 +126,8 @@ pub(super) async fn prove(
     acceptable.map_err(AuthError::Password)?;
     let stored = accounts::password(&auth.db.client().await?, user).await?;
     let stored = stored.ok_or(AuthError::NoPassword)?;
-    if auth.passwords.verify(password, Some(stored.hash.clone())).await? == Verdict::Wrong {
+    let attempt = attempt(call, &current.user.email, action).await?;
+    if attempt.verify(call, password, Some(stored.hash.clone())).await? == Verdict::Wrong {
         let error = AuthError::InvalidPassword;
         let entry = audit::Entry {
             session: Some(current.session.id),

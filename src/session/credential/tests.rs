@@ -55,6 +55,18 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
                 capacity: 100,
             },
         },
+        rate_limit: config::RateLimit {
+            enabled: false,
+            storage: config::RateStorage::Memory,
+            account_failures: config::Budget {
+                limit: 10,
+                window: Duration::from_mins(15),
+            },
+            mails: config::Budget {
+                limit: 5,
+                window: Duration::from_hours(1),
+            },
+        },
     }
 }
 
