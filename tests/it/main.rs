@@ -28,6 +28,7 @@ mod layers;
 mod limits;
 mod mail_outbox;
 mod operator_audit;
+mod operator_changes;
 mod operator_cli;
 mod origin;
 mod paths;
