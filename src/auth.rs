@@ -7,14 +7,18 @@
 //! Whoever calls [`Auth::answer`] runs it to its end, detached from the connection: a client that goes away must not
 //! leave a change half done (between a commit and forgetting the session it revoked, say).
 
+mod account;
 mod complete;
 pub mod email;
 mod error;
+mod error_page;
 mod http;
 mod input;
+mod multi_session;
 mod objects;
 pub mod password;
 pub mod reset_link;
+mod reset_password;
 mod sessions;
 mod sign_in;
 mod sign_up;
@@ -24,7 +28,7 @@ mod who;
 
 use std::sync::Arc;
 
-use ::http::{Method, Request, Response, header};
+use ::http::{Method, Request, Response};
 use bytes::Bytes;
 use http_body::Body;
 use tracing::{error, warn};
@@ -50,7 +54,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Route {
     pub method: Method,
-    /// Below `auth.base_path`.
+    /// Below `auth.base_path`. A last segment `:name` stands for any one segment.
     pub path: &'static str,
     endpoint: Endpoint,
     accepts: Accepts,
@@ -69,17 +73,36 @@ enum Endpoint {
     RevokeSession,
     RevokeSessions,
     RevokeOtherSessions,
+    UpdateSession,
     SendVerificationEmail,
     VerifyEmail,
+    RequestPasswordReset,
+    ResetPasswordLink,
+    ResetPassword,
+    ChangePassword,
+    SetPassword,
+    VerifyPassword,
+    ChangeEmail,
+    UpdateUser,
+    DeleteUser,
+    DeleteUserLink,
+    ListAccounts,
+    UnlinkAccount,
+    ListDeviceSessions,
+    SetActiveSession,
+    RevokeDeviceSession,
     Me,
     VerifyToken,
+    ErrorPage,
     Ok,
 }
 
 /// The API. Anything else, another method included, is a 404 with an empty body (section 1).
-pub static ROUTES: [Route; 15] = [
+pub static ROUTES: &[Route] = &[
     login("/sign-up/email", Endpoint::SignUp),
+    login("/signup", Endpoint::SignUp),
     login("/sign-in/email", Endpoint::SignIn),
+    login("/signin", Endpoint::SignIn),
     post("/sign-out", Endpoint::SignOut),
     get("/get-session", Endpoint::GetSession),
     post("/get-session", Endpoint::PostSession),
@@ -87,13 +110,45 @@ pub static ROUTES: [Route; 15] = [
     post("/revoke-session", Endpoint::RevokeSession),
     post("/revoke-sessions", Endpoint::RevokeSessions),
     post("/revoke-other-sessions", Endpoint::RevokeOtherSessions),
+    post("/update-session", Endpoint::UpdateSession),
     post("/send-verification-email", Endpoint::SendVerificationEmail),
     get("/verify-email", Endpoint::VerifyEmail),
+    post("/request-password-reset", Endpoint::RequestPasswordReset),
+    // As clients up to 1.3 call it (section 24).
+    post("/forget-password", Endpoint::RequestPasswordReset),
+    get("/reset-password/:token", Endpoint::ResetPasswordLink),
+    post("/reset-password", Endpoint::ResetPassword),
+    post("/change-password", Endpoint::ChangePassword),
+    post("/set-password", Endpoint::SetPassword),
+    post("/verify-password", Endpoint::VerifyPassword),
+    post("/change-email", Endpoint::ChangeEmail),
+    post("/update-user", Endpoint::UpdateUser),
+    post("/delete-user", Endpoint::DeleteUser),
+    get("/delete-user/callback", Endpoint::DeleteUserLink),
+    get("/list-accounts", Endpoint::ListAccounts),
+    post("/unlink-account", Endpoint::UnlinkAccount),
+    get("/multi-session/list-device-sessions", Endpoint::ListDeviceSessions),
+    post("/multi-session/set-active", Endpoint::SetActiveSession),
+    post("/multi-session/revoke", Endpoint::RevokeDeviceSession),
     get("/me", Endpoint::Me),
     get("/verify-token", Endpoint::VerifyToken),
     post("/verify-token", Endpoint::VerifyToken),
+    get("/error", Endpoint::ErrorPage),
     get("/ok", Endpoint::Ok),
 ];
+
+impl Route {
+    /// The route of a request, and what stands for its `:name`, if it has one.
+    fn find<'p>(method: &Method, path: &'p str) -> Option<(&'static Self, Option<&'p str>)> {
+        ROUTES.iter().filter(|route| route.method == *method).find_map(|route| {
+            let Some((before, _)) = route.path.split_once(':') else {
+                return (route.path == path).then_some((route, None));
+            };
+            let segment = path.strip_prefix(before)?;
+            (!segment.is_empty() && !segment.contains('/')).then_some((route, Some(segment)))
+        })
+    }
+}
 
 const fn get(path: &'static str, endpoint: Endpoint) -> Route {
     Route {
@@ -185,13 +240,10 @@ impl Auth {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        let route = ROUTES
-            .iter()
-            .find(|route| route.method == head.method && route.path == head.uri.path());
-        let Some(route) = route else {
+        let Some((route, segment)) = Route::find(&head.method, head.uri.path()) else {
             return empty();
         };
-        let mut call = Call::new(self, &head, client, request_id);
+        let mut call = Call::new(self, &head, segment, client, request_id);
         let answered = match call.read(route, body).await {
             Ok(()) => match call.judge(route) {
                 Ok(()) => self.dispatch(route.endpoint, &mut call).await,
@@ -199,7 +251,7 @@ impl Auth {
             },
             Err(error) => Err(error),
         };
-        let cookies = call.into_cookies();
+        let handed_out = call.into_handed_out();
         let mut response = match answered {
             Ok(answer) => answer.into_response(),
             Err(refusal) => {
@@ -209,9 +261,7 @@ impl Auth {
         };
         let headers = response.headers_mut();
         http::protect(headers);
-        for cookie in cookies {
-            headers.append(header::SET_COOKIE, cookie);
-        }
+        handed_out.put_into(headers);
         response
     }
 
@@ -226,10 +276,27 @@ impl Auth {
             Endpoint::RevokeSession => sessions::revoke(call).await,
             Endpoint::RevokeSessions => sessions::revoke_all(call, sessions::Own::Too).await,
             Endpoint::RevokeOtherSessions => sessions::revoke_all(call, sessions::Own::Stays).await,
+            Endpoint::UpdateSession => account::profile::update_session(call).await,
             Endpoint::SendVerificationEmail => verify_email::send(call).await,
-            Endpoint::VerifyEmail => verify_email::verify(call).await,
+            Endpoint::VerifyEmail => verify_email::open(call).await,
+            Endpoint::RequestPasswordReset => reset_password::request(call).await,
+            Endpoint::ResetPasswordLink => reset_password::follow(call).await,
+            Endpoint::ResetPassword => reset_password::reset(call).await,
+            Endpoint::ChangePassword => account::change_password::change(call).await,
+            Endpoint::SetPassword => account::change_password::set(call).await,
+            Endpoint::VerifyPassword => account::change_password::verify(call).await,
+            Endpoint::ChangeEmail => account::change_email::request(call).await,
+            Endpoint::UpdateUser => account::profile::update(call).await,
+            Endpoint::DeleteUser => account::delete_user::delete(call).await,
+            Endpoint::DeleteUserLink => account::delete_user::follow(call).await,
+            Endpoint::ListAccounts => account::ways_in::list(call).await,
+            Endpoint::UnlinkAccount => account::ways_in::unlink(call).await,
+            Endpoint::ListDeviceSessions => multi_session::list(call).await,
+            Endpoint::SetActiveSession => multi_session::set_active(call).await,
+            Endpoint::RevokeDeviceSession => multi_session::revoke(call).await,
             Endpoint::Me => who::me(call).await,
             Endpoint::VerifyToken => who::verify_token(call).await,
+            Endpoint::ErrorPage => Ok(error_page::show(call)),
             Endpoint::Ok => Ok(Answer::json(serde_json::json!({ "ok": true }))),
         }
     }
@@ -261,6 +328,24 @@ mod tests {
             assert!(route.path.starts_with('/') && !route.path.ends_with('/'));
             let same = |other: &&Route| other.method == route.method && other.path == route.path;
             assert_eq!(ROUTES.iter().position(|other| same(&other)), Some(at));
+        }
+    }
+
+    #[test]
+    fn a_named_segment_is_exactly_one() {
+        let find = |path| Route::find(&Method::GET, path).map(|(route, segment)| (route.endpoint, segment));
+        assert_eq!(
+            find("/reset-password/abc"),
+            Some((Endpoint::ResetPasswordLink, Some("abc")))
+        );
+        assert_eq!(find("/delete-user/callback"), Some((Endpoint::DeleteUserLink, None)));
+        for other in [
+            "/reset-password/",
+            "/reset-password",
+            "/reset-password/a/b",
+            "/reset-password/a/",
+        ] {
+            assert_eq!(find(other), None, "{other}");
         }
     }
 }

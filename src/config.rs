@@ -31,7 +31,10 @@ mod tests;
 mod units;
 mod upstreams;
 
-pub use auth::{Argon2, Auth, Cache, Cookie, EmailVerification, Password, SameSite, SessionRules, SignInAfter};
+pub use auth::{
+    Account, Argon2, Auth, Cache, ChangeEmail, Cookie, DeleteUser, EmailVerification, MultiSession, Password, SameSite,
+    SessionRules, SignInAfter,
+};
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use identity::{Identity, IdentityNames};

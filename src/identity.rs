@@ -45,6 +45,11 @@ id! {
     SessionId
 }
 
+id! {
+    /// `accounts.id`, a UUIDv7: one way in which a user may sign in.
+    AccountId
+}
+
 /// Who it is: what upstreams are told about a user.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {

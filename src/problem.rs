@@ -85,6 +85,17 @@ codes! {
     UserNotFound = "USER_NOT_FOUND", UNAUTHORIZED, "User not found";
     EmailMismatch = "EMAIL_MISMATCH", BAD_REQUEST, "Email mismatch";
     EmailAlreadyVerified = "EMAIL_ALREADY_VERIFIED", BAD_REQUEST, "Email is already verified";
+    InvalidUser = "INVALID_USER", UNAUTHORIZED, "Invalid user";
+    InvalidPassword = "INVALID_PASSWORD", BAD_REQUEST, "Invalid password";
+    PasswordAlreadySet = "PASSWORD_ALREADY_SET", BAD_REQUEST, "User already has a password set";
+    CredentialAccountNotFound = "CREDENTIAL_ACCOUNT_NOT_FOUND", BAD_REQUEST, "Credential account not found";
+    EmailCanNotBeUpdated = "EMAIL_CAN_NOT_BE_UPDATED", BAD_REQUEST, "Email can not be updated";
+    ChangeEmailDisabled = "CHANGE_EMAIL_DISABLED", BAD_REQUEST, "Change email is disabled";
+    FailedToGetUserInfo = "FAILED_TO_GET_USER_INFO", NOT_FOUND, "Failed to get user info";
+    LastAccount = "FAILED_TO_UNLINK_LAST_ACCOUNT", BAD_REQUEST, "You can't unlink your last account";
+    AccountNotFound = "ACCOUNT_NOT_FOUND", BAD_REQUEST, "Account not found";
+    InvalidSessionToken = "INVALID_SESSION_TOKEN", UNAUTHORIZED, "Invalid session token";
+    SessionExpired = "SESSION_EXPIRED", BAD_REQUEST, "Session expired. Re-authenticate to perform this action.";
     SessionNotFresh = "SESSION_NOT_FRESH", FORBIDDEN, "Session is not fresh";
     DeferredRefreshOff = "METHOD_NOT_ALLOWED_DEFER_SESSION_REQUIRED", METHOD_NOT_ALLOWED, "POST method requires deferSessionRefresh to be enabled in session config";
     InvalidOrigin = "INVALID_ORIGIN", FORBIDDEN, "Invalid origin";
@@ -109,8 +120,19 @@ pub enum Form {
 pub struct Problem {
     pub code: Code,
     message: Option<Cow<'static, str>>,
+    status: Option<StatusCode>,
     headers: HeaderMap,
-    names_code: bool,
+    shows: Shows,
+}
+
+/// How much of a problem its body tells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Shows {
+    Everything,
+    /// Not the code: the wire contract has a few answers without one.
+    MessageAlone,
+    /// There is no body: so the contract has it where an endpoint is not there.
+    Nothing,
 }
 
 impl Problem {
@@ -118,15 +140,30 @@ impl Problem {
         Self {
             code,
             message: None,
+            status: None,
             headers: HeaderMap::new(),
-            names_code: true,
+            shows: Shows::Everything,
         }
     }
 
     /// Leaves the code out of the body: the wire contract has a few answers without one.
     #[must_use]
     pub fn without_code(mut self) -> Self {
-        self.names_code = false;
+        self.shows = Shows::MessageAlone;
+        self
+    }
+
+    /// Leaves the body out.
+    #[must_use]
+    pub fn without_body(mut self) -> Self {
+        self.shows = Shows::Nothing;
+        self
+    }
+
+    /// In place of the code's own status: the wire contract gives a few codes another one at some endpoints.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
         self
     }
 
@@ -153,27 +190,31 @@ impl Problem {
         self.message.as_deref().unwrap_or_else(|| self.code.message())
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or_else(|| self.code.status())
+    }
+
     /// The response. `request_id` lets an operator find the log line that tells the rest.
     pub fn into_response(self, form: Form, request_id: &str) -> Response<Bytes> {
+        let status = self.status();
         let (body, content_type) = match form {
-            Form::Json => (self.json(request_id), "application/json"),
-            Form::Html => (self.html(request_id), "text/html; charset=utf-8"),
+            _ if self.shows == Shows::Nothing => (String::new(), None),
+            Form::Json => (self.json(request_id), Some("application/json")),
+            Form::Html => (self.html(request_id), Some("text/html; charset=utf-8")),
         };
         let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = self.code.status();
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         *headers = self.headers;
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(content_type) = content_type {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if form == Form::Html {
-            // The page has one inline style and nothing else: no script, no image, no frame.
-            headers.insert(
-                header::CONTENT_SECURITY_POLICY,
-                HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-            );
+            headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
         }
-        if self.code.status() == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {
+        if status == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
@@ -181,7 +222,7 @@ impl Problem {
 
     fn json(&self, request_id: &str) -> String {
         let message = self.message();
-        let body = if self.names_code {
+        let body = if self.shows == Shows::Everything {
             serde_json::json!({ "code": self.code.as_str(), "message": message, "requestId": request_id })
         } else {
             serde_json::json!({ "message": message, "requestId": request_id })
@@ -190,23 +231,32 @@ impl Problem {
     }
 
     fn html(&self, request_id: &str) -> String {
-        let status = self.code.status();
-        let message = escaped(self.message());
-        let request_id = escaped(request_id);
-        format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-             content=\"width=device-width\"><title>{status}</title><style>:root{{color-scheme:light dark}}\
-             body{{font:1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1rem}}\
-             small{{opacity:.6}}</style></head><body><h1>{status}</h1><p>{message}.</p>\
-             <p><small>Request {request_id}</small></p></body></html>"
-        )
+        let message = format!("{}.", self.message().trim_end_matches('.'));
+        page(self.status().as_str(), &message, &format!("Request {request_id}"))
     }
+}
+
+/// What a page of [`page`] may do: it has one inline style and nothing else: no script, no image, no frame.
+pub const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
+/// A page that tells a person one thing, all of it plain text.
+pub fn page(heading: &str, message: &str, small: &str) -> String {
+    let [heading, message, small] = [heading, message, small].map(escaped);
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>{heading}</title><style>:root{{color-scheme:light dark}}\
+         body{{font:1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1rem}}\
+         small{{opacity:.6}}</style></head><body><h1>{heading}</h1><p>{message}</p>\
+         <p><small>{small}</small></p></body></html>"
+    )
 }
 
 /// Text that is safe between HTML tags and inside quoted attributes.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    for c in text.trim_end_matches('.').chars() {
+    for c in text.chars() {
         match c {
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),

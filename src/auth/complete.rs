@@ -7,11 +7,14 @@
 use std::time::Duration;
 
 use deadpool_postgres::Transaction;
+use http::HeaderValue;
 use serde_json::json;
 
 use super::{
     AuthError,
     http::{Answer, Call},
+    multi_session::{self, Joined},
+    sessions,
 };
 use crate::{
     clock::Timestamp,
@@ -83,6 +86,7 @@ pub(super) struct Completed {
     signed_in: SignedIn,
     remember: Remember,
     revoked: Vec<Revoked>,
+    device_cookies: Vec<HeaderValue>,
     ban_is_over: bool,
 }
 
@@ -96,7 +100,11 @@ impl Completed {
         if self.ban_is_over {
             sessions.forget_user(self.signed_in.user.id);
         }
-        set_cookies(call, &self.signed_in.token, self.remember);
+        call.hand_out(&self.signed_in.token, self.remember);
+        call.mark_remembered(self.remember);
+        for cookie in self.device_cookies {
+            call.set_cookie(cookie);
+        }
         self.signed_in
     }
 }
@@ -144,11 +152,17 @@ pub(super) async fn complete_in(
         user.ban_expires = None;
         user.updated_at = now;
     }
-    let mut revoked = Vec::new();
-    if let Some(others) = rules.max_per_user.checked_sub(1) {
-        revoked = db::sessions::revoke_oldest(tx, user.id, others, now).await?;
-    }
     let token = SessionToken::generate();
+    let Joined {
+        cookies: device_cookies,
+        replaced: mut revoked,
+    } = multi_session::join(call, tx, user.id, &token, remember).await?;
+    sessions::note(call, tx, &revoked, "replaced").await?;
+    if let Some(others) = rules.max_per_user.checked_sub(1) {
+        let oldest = db::sessions::revoke_oldest(tx, user.id, others, now).await?;
+        sessions::note(call, tx, &oldest, "max_per_user").await?;
+        revoked.extend(oldest);
+    }
     let life = match remember {
         Remember::Yes => rules.expires_in,
         Remember::No => NOT_REMEMBERED.min(rules.expires_in),
@@ -173,37 +187,13 @@ pub(super) async fn complete_in(
         ..audit::Entry::done(audit::Action::SignIn, user.id)
     };
     call.audit(tx, &signed_in).await?;
-    for ended in &revoked {
-        let too_many = audit::Entry {
-            reason: Some("max_per_user"),
-            session: Some(ended.id),
-            ..audit::Entry::done(audit::Action::RevokeSession, user.id)
-        };
-        call.audit(tx, &too_many).await?;
-    }
     Ok(Completed {
         signed_in: SignedIn { token, user },
         remember,
         revoked,
+        device_cookies,
         ban_is_over,
     })
-}
-
-fn set_cookies(call: &mut Call<'_>, token: &SessionToken, remember: Remember) {
-    let cookies = call.auth.sessions.cookies();
-    match remember {
-        Remember::Yes => {
-            call.set_cookie(cookies.set(token, Some(call.auth.config.auth.session.expires_in)));
-            // Left by an earlier session, the mark would keep this one from being extended.
-            if cookies.dont_remember(call.headers) {
-                call.set_cookie(cookies.clear_dont_remember());
-            }
-        }
-        Remember::No => {
-            call.set_cookie(cookies.set(token, None));
-            call.set_cookie(cookies.set_dont_remember());
-        }
-    }
 }
 
 /// `{redirect, token, user, url?}`: how sign-in answers (section 7).

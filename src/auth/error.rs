@@ -1,6 +1,6 @@
 //! Why the auth API refuses, and what of that the client may know.
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 
 use crate::{
     auth::password::{PasswordError, Unacceptable},
@@ -75,6 +75,8 @@ pub enum AuthError {
     Unauthorized,
     #[error("the session is not fresh")]
     NotFresh,
+    #[error("neither a password nor a fresh session")]
+    SessionExpired,
     #[error("wrong address or password")]
     InvalidCredentials,
     #[error("the address is not verified")]
@@ -99,6 +101,40 @@ pub enum AuthError {
     UserNotFound,
     #[error("the session is read with GET")]
     DeferredRefreshOff,
+    #[error("this endpoint is switched off")]
+    SwitchedOff,
+    #[error("a link to delete an account, while that is switched off")]
+    DeletionOff,
+    #[error("a reset link that never was, or is void")]
+    ResetLinkVoid,
+    #[error("a reset link of a user who is gone")]
+    ResetUserNotFound,
+    #[error("a link to delete an account that never was, is void, or is somebody else's")]
+    DeletionLinkVoid,
+    #[error("a link to delete an account, without a session")]
+    NoUserToDelete,
+    #[error("the link is of another user than the session")]
+    InvalidUser,
+    #[error("wrong password")]
+    InvalidPassword,
+    #[error("the user has a password")]
+    PasswordAlreadySet,
+    #[error("the user has no password")]
+    NoPassword,
+    #[error("the address is changed elsewhere")]
+    EmailCanNotBeUpdated,
+    #[error("changing the address is switched off")]
+    ChangeEmailDisabled,
+    #[error("the address is the user's already")]
+    SameEmail,
+    #[error("nothing is to be changed")]
+    NothingToUpdate,
+    #[error("the last way to sign in stays")]
+    LastAccount,
+    #[error("the user has no such way to sign in")]
+    AccountNotFound,
+    #[error("a session that is not of this device")]
+    InvalidSessionToken,
 
     // Us.
     #[error("passwords can't be hashed at the moment")]
@@ -116,7 +152,9 @@ impl AuthError {
             Self::BodyTooLarge => Code::BodyTooLarge,
             Self::BodyTimeout => Code::BodyTimeout,
             Self::BadBody => Code::BadBody,
-            Self::BadJson | Self::RepeatedField | Self::TargetNotText(_) => Code::BadRequest,
+            Self::BadJson | Self::RepeatedField | Self::TargetNotText(_) | Self::SameEmail | Self::NothingToUpdate => {
+                Code::BadRequest
+            }
             Self::UnsupportedMediaType { .. } => Code::UnsupportedMediaType,
             Self::Origin(AuthOriginError::Missing) => Code::MissingOrigin,
             Self::Origin(AuthOriginError::Invalid) => Code::InvalidOrigin,
@@ -132,6 +170,7 @@ impl AuthError {
             Self::Password(Unacceptable::TooLong) => Code::PasswordTooLong,
             Self::Unauthorized => Code::Unauthorized,
             Self::NotFresh => Code::SessionNotFresh,
+            Self::SessionExpired => Code::SessionExpired,
             Self::InvalidCredentials => Code::InvalidEmailOrPassword,
             Self::NotVerified => Code::EmailNotVerified,
             Self::Banned => Code::BannedUser,
@@ -139,9 +178,20 @@ impl AuthError {
             Self::UserExists => Code::UserAlreadyExists,
             Self::EmailMismatch => Code::EmailMismatch,
             Self::AlreadyVerified => Code::EmailAlreadyVerified,
-            Self::InvalidToken => Code::InvalidToken,
+            Self::InvalidToken | Self::ResetLinkVoid | Self::DeletionLinkVoid => Code::InvalidToken,
             Self::TokenExpired => Code::TokenExpired,
-            Self::UserNotFound => Code::UserNotFound,
+            Self::UserNotFound | Self::ResetUserNotFound => Code::UserNotFound,
+            Self::SwitchedOff | Self::DeletionOff => Code::NotFound,
+            Self::NoUserToDelete => Code::FailedToGetUserInfo,
+            Self::InvalidUser => Code::InvalidUser,
+            Self::InvalidPassword => Code::InvalidPassword,
+            Self::PasswordAlreadySet => Code::PasswordAlreadySet,
+            Self::NoPassword => Code::CredentialAccountNotFound,
+            Self::EmailCanNotBeUpdated => Code::EmailCanNotBeUpdated,
+            Self::ChangeEmailDisabled => Code::ChangeEmailDisabled,
+            Self::LastAccount => Code::LastAccount,
+            Self::AccountNotFound => Code::AccountNotFound,
+            Self::InvalidSessionToken => Code::InvalidSessionToken,
             Self::DeferredRefreshOff => Code::DeferredRefreshOff,
             Self::Hashing(PasswordError::Busy) => Code::Busy,
             Self::Db(DbError::Unavailable(_)) | Self::Lookup(_) => Code::Unavailable,
@@ -166,6 +216,12 @@ impl From<AuthError> for Problem {
                 Some(found) => format!("Content-Type \"{found}\" is not allowed. Allowed types: {allowed}"),
                 None => format!("Content-Type is required. Allowed types: {allowed}"),
             }),
+            AuthError::SameEmail => problem.saying("Email is the same").without_code(),
+            AuthError::NothingToUpdate => problem.saying("No fields to update").without_code(),
+            AuthError::SwitchedOff => problem.without_body(),
+            AuthError::DeletionOff => problem.saying("Not found"),
+            AuthError::ResetLinkVoid | AuthError::ResetUserNotFound => problem.with_status(StatusCode::BAD_REQUEST),
+            AuthError::DeletionLinkVoid => problem.with_status(StatusCode::NOT_FOUND),
             AuthError::DeferredRefreshOff => problem.with_header(header::ALLOW, HeaderValue::from_static("GET")),
             AuthError::Hashing(PasswordError::Busy) | AuthError::Db(DbError::Unavailable(_)) | AuthError::Lookup(_) => {
                 problem.retry_after(retry_after)
@@ -190,6 +246,17 @@ impl From<AuthError> for Problem {
             | AuthError::InvalidToken
             | AuthError::TokenExpired
             | AuthError::UserNotFound
+            | AuthError::SessionExpired
+            | AuthError::NoUserToDelete
+            | AuthError::InvalidUser
+            | AuthError::InvalidPassword
+            | AuthError::PasswordAlreadySet
+            | AuthError::NoPassword
+            | AuthError::EmailCanNotBeUpdated
+            | AuthError::ChangeEmailDisabled
+            | AuthError::LastAccount
+            | AuthError::AccountNotFound
+            | AuthError::InvalidSessionToken
             | AuthError::Hashing(PasswordError::Failed)
             | AuthError::Db(DbError::Conflict { .. } | DbError::Failed { .. } | DbError::Row { .. }) => problem,
         }

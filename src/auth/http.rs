@@ -1,21 +1,22 @@
 //! One request to the auth API as its behaviours see it, and how their answers are written.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::{Auth, AuthError, Route, error::Target, input::Fields};
+use super::{Auth, AuthError, Route, complete::Remember, error::Target, input::Fields};
 use crate::{
     clock::Timestamp,
     db::{self, DbError, audit, sessions::StoredSession, users::User},
     policy::client::ClientFacts,
+    problem::PAGE_POLICY,
     secret::{SessionToken, random},
     session::credential::{Credential, Kind},
 };
@@ -33,13 +34,39 @@ pub(super) struct Call<'a> {
     pub(super) request_id: &'a str,
     /// Read once: the whole request happens at one time.
     pub(super) now: Timestamp,
+    /// What stands for the `:name` of the route's path.
+    pub(super) segment: &'a str,
     pub(super) query: Fields,
     pub(super) body: Fields,
     pub(super) ip_address: IpAddr,
     pub(super) user_agent: String,
     method: &'a Method,
-    /// For the answer, whether it says yes or no.
+    handed_out: HandedOut,
+}
+
+/// What the answer hands out besides its body, whether it says yes or no.
+#[derive(Debug, Default)]
+pub(super) struct HandedOut {
     cookies: Vec<HeaderValue>,
+    /// The session token for clients that keep no cookies (section 12).
+    bearer: Option<HeaderValue>,
+}
+
+const SET_AUTH_TOKEN: HeaderName = HeaderName::from_static("set-auth-token");
+
+impl HandedOut {
+    pub(super) fn put_into(self, headers: &mut HeaderMap) {
+        for cookie in self.cookies {
+            headers.append(header::SET_COOKIE, cookie);
+        }
+        if let Some(token) = self.bearer {
+            headers.insert(SET_AUTH_TOKEN, token);
+            headers.append(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("set-auth-token"),
+            );
+        }
+    }
 }
 
 /// Who asks.
@@ -50,6 +77,16 @@ pub(super) struct Current {
     pub(super) token: SessionToken,
 }
 
+impl Current {
+    pub(super) const fn remember(&self) -> Remember {
+        if self.session.remembered {
+            Remember::Yes
+        } else {
+            Remember::No
+        }
+    }
+}
+
 /// Whether this use may slide a session's expiry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Refresh {
@@ -58,17 +95,24 @@ pub(super) enum Refresh {
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(auth: &'a Auth, head: &'a request::Parts, client: &ClientFacts, request_id: &'a str) -> Self {
+    pub(super) fn new(
+        auth: &'a Auth,
+        head: &'a request::Parts,
+        segment: Option<&'a str>,
+        client: &ClientFacts,
+        request_id: &'a str,
+    ) -> Self {
         let user_agent = head.headers.get(header::USER_AGENT);
         Self {
             now: auth.clock.now(),
+            segment: segment.unwrap_or_default(),
             query: Fields::of_query(head.uri.query()),
             body: Fields::no_body(),
             ip_address: client.addr,
             user_agent: user_agent.map(clipped).unwrap_or_default(),
             method: &head.method,
             headers: &head.headers,
-            cookies: Vec::new(),
+            handed_out: HandedOut::default(),
             auth,
             request_id,
         }
@@ -117,11 +161,42 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn set_cookie(&mut self, cookie: HeaderValue) {
-        self.cookies.push(cookie);
+        self.handed_out.cookies.push(cookie);
     }
 
-    pub(super) fn into_cookies(self) -> Vec<HeaderValue> {
-        self.cookies
+    /// Hands the client a session's token: as a cookie, and as a header for those that keep none.
+    pub(super) fn hand_out(&mut self, token: &SessionToken, remember: Remember) {
+        let cookies = self.auth.sessions.cookies();
+        let max_age = match remember {
+            Remember::Yes => Some(self.auth.config.auth.session.expires_in),
+            Remember::No => None,
+        };
+        self.set_cookie(cookies.set(token, max_age));
+        self.handed_out.bearer = Some(cookies.bearer_value(token));
+    }
+
+    /// Leaves or takes away the mark of a session that is not remembered. Left by an earlier session, it would keep one
+    /// that is from being extended.
+    pub(super) fn mark_remembered(&mut self, remember: Remember) {
+        let cookies = self.auth.sessions.cookies();
+        match remember {
+            Remember::Yes if cookies.dont_remember(self.headers) => self.set_cookie(cookies.clear_dont_remember()),
+            Remember::Yes => {}
+            Remember::No => self.set_cookie(cookies.set_dont_remember()),
+        }
+    }
+
+    /// Takes the companion cookie of a session that ended back, if the browser has one.
+    pub(super) fn clear_device_cookie(&mut self, token: &SessionToken) {
+        let cookies = self.auth.sessions.cookies();
+        let companions = cookies.device_tokens(self.headers);
+        if companions.iter().any(|other| other.as_str() == token.as_str()) {
+            self.set_cookie(cookies.clear_device(token));
+        }
+    }
+
+    pub(super) fn into_handed_out(self) -> HandedOut {
+        self.handed_out
     }
 
     /// The session behind the request, if there is one: read from Postgres, so that it is whole and true.
@@ -159,15 +234,20 @@ impl<'a> Call<'a> {
     /// A session whose user signed in lately.
     pub(super) async fn demand_fresh_session(&mut self) -> Result<Current, AuthError> {
         let current = self.demand_session().await?;
-        let fresh_for = self.auth.config.auth.session.fresh_for;
-        if !fresh_for.is_zero() && self.now.since(current.session.created_at) >= fresh_for {
-            return Err(AuthError::NotFresh);
+        if self.is_fresh(&current.session) {
+            Ok(current)
+        } else {
+            Err(AuthError::NotFresh)
         }
-        Ok(current)
+    }
+
+    pub(super) fn is_fresh(&self, session: &StoredSession) -> bool {
+        let fresh_for = self.auth.config.auth.session.fresh_for;
+        fresh_for.is_zero() || self.now.since(session.created_at) < fresh_for
     }
 
     pub(super) fn clear_session_cookies(&mut self) {
-        self.cookies.extend(self.auth.sessions.cookies().clear());
+        self.handed_out.cookies.extend(self.auth.sessions.cookies().clear());
     }
 
     /// Extends a session that was used late enough in its life.
@@ -190,9 +270,7 @@ impl<'a> Call<'a> {
         self.auth.sessions.forget(&credential.hash);
         session.expires_at = expires_at;
         session.updated_at = self.now;
-        if credential.kind == Kind::Cookie {
-            self.cookies.push(cookies.set(token, Some(rules.expires_in)));
-        }
+        self.hand_out(token, Remember::Yes);
         Ok(())
     }
 
@@ -226,15 +304,31 @@ fn clipped(value: &HeaderValue) -> String {
 #[derive(Debug)]
 pub(super) struct Answer {
     status: StatusCode,
-    body: Option<Value>,
+    body: Content,
     location: Option<String>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Nothing,
+    Json(Value),
+    /// A page that needs nothing but itself.
+    Html(String),
 }
 
 impl Answer {
     pub(super) const fn json(body: Value) -> Self {
         Self {
             status: StatusCode::OK,
-            body: Some(body),
+            body: Content::Json(body),
+            location: None,
+        }
+    }
+
+    pub(super) const fn html(page: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            body: Content::Html(page),
             location: None,
         }
     }
@@ -243,7 +337,7 @@ impl Answer {
     pub(super) const fn redirect(target: String) -> Self {
         Self {
             status: StatusCode::FOUND,
-            body: None,
+            body: Content::Nothing,
             location: Some(target),
         }
     }
@@ -255,16 +349,17 @@ impl Answer {
     }
 
     pub(super) fn into_response(self) -> Response<Bytes> {
-        let mut response = Response::new(
-            self.body
-                .as_ref()
-                .map(|body| body.to_string().into())
-                .unwrap_or_default(),
-        );
+        let (body, content_type) = match self.body {
+            Content::Nothing => (Bytes::new(), None),
+            Content::Json(value) => (value.to_string().into(), Some("application/json")),
+            Content::Html(page) => (page.into(), Some("text/html; charset=utf-8")),
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if self.body.is_some() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(content_type) = content_type {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
         }
         if let Some(target) = self.location {
             // What a header can't hold is encoded; the rest is echoed as it came.
@@ -291,6 +386,15 @@ pub(super) fn protect(headers: &mut HeaderMap) {
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+}
+
+/// Whoever asks for a mail is answered no sooner: longer than writing one into the outbox takes, so that the time does
+/// not tell whether one was.
+const ANSWER_AFTER: Duration = Duration::from_millis(60);
+
+/// Waits until [`ANSWER_AFTER`] has gone by since `began`.
+pub(super) async fn even_out(began: std::time::Instant) {
+    sleep_until(Instant::from_std(began + ANSWER_AFTER)).await;
 }
 
 /// As JavaScript's `encodeURIComponent` leaves it.

@@ -131,6 +131,14 @@ impl Fields {
     }
 }
 
+/// A field that may be left out, and that `null` clears.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Nullable {
+    Absent,
+    Null,
+    Text(String),
+}
+
 /// A validation in progress.
 #[derive(Debug)]
 #[must_use = "only `done` tells whether the fields are valid"]
@@ -158,6 +166,15 @@ impl Check<'_> {
     pub(super) fn optional_text(&mut self, name: &str) -> Option<String> {
         let found = self.take(name)?;
         Some(self.expect_text(name, Some(found)))
+    }
+
+    /// Absent is fine, and `null` is a value of its own.
+    pub(super) fn nullable_text(&mut self, name: &str) -> Nullable {
+        match self.take(name) {
+            None => Nullable::Absent,
+            Some(Value::Null) => Nullable::Null,
+            found => Nullable::Text(self.expect_text(name, found)),
+        }
     }
 
     pub(super) fn address(&mut self, name: &str) -> EmailAddress {
@@ -232,6 +249,18 @@ impl Check<'_> {
             let separator = if self.issues.is_empty() { "" } else { "; " };
             let _ = write!(self.issues, "{separator}[{}.{name}] {what}", self.fields.part);
         }
+    }
+}
+
+/// Only we say these of a user (section 1).
+const PROTECTED: [&str; 5] = ["role", "banned", "banReason", "banExpires", "twoFactorEnabled"];
+
+/// Refuses what users may not say of themselves.
+pub(super) fn forbid_protected(fields: &Fields) -> Result<(), AuthError> {
+    let said = |field: &&str| fields.get(field).is_some_and(is_truthy);
+    match PROTECTED.into_iter().find(said) {
+        Some(field) => Err(AuthError::FieldNotAllowed(field)),
+        None => Ok(()),
     }
 }
 

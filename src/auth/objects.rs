@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     clock::Timestamp,
-    db::{sessions::StoredSession, users::User},
+    db::{accounts::Account, sessions::StoredSession, users::User},
 };
 
 pub(super) fn user(user: &User) -> Value {
@@ -38,6 +38,19 @@ pub(super) fn session(session: &StoredSession, token: &str) -> Value {
         "ipAddress": session.ip_address.map(|address| address.to_string()).unwrap_or_default(),
         "userAgent": session.user_agent,
         "impersonatedBy": null,
+    })
+}
+
+/// Without tokens or password: those are nobody's to read.
+pub(super) fn account(account: &Account) -> Value {
+    json!({
+        "id": account.id.to_string(),
+        "providerId": account.provider_id,
+        "accountId": account.account_id,
+        "userId": account.user_id.to_string(),
+        "createdAt": account.created_at.rfc3339(),
+        "updatedAt": account.updated_at.rfc3339(),
+        "scopes": [],
     })
 }
 

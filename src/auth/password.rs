@@ -321,6 +321,7 @@ mod tests {
         Passwords::start(&config::Password {
             min_length: 8,
             max_length: 128,
+            change_revokes_others: false,
             reset_expires_in: std::time::Duration::from_hours(1),
             argon2: cost,
             max_concurrent: 1,

@@ -34,6 +34,7 @@ pub async fn issue(
         email: &user.email,
         browser: None,
         sign_up: None,
+        new_email: None,
         expires_at: now.plus(config.auth.password.reset_expires_in),
     };
     one_time_tokens::insert(tx, &token, &issue, now).await?;

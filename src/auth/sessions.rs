@@ -11,7 +11,7 @@ use super::{
     objects,
 };
 use crate::{
-    db::{self, audit, sessions as table, sessions::Revoked},
+    db::{self, DbError, audit, sessions as table, sessions::Revoked},
     identity::SessionId,
     secret::SessionToken,
 };
@@ -95,16 +95,19 @@ pub(super) async fn revoke_all(call: &mut Call<'_>, own: Own) -> Result<Answer, 
 }
 
 /// POST /sign-out: whoever holds a token may end its session, be the user banned or gone; and it is no mistake to have
-/// none.
+/// none. Where several people are signed in in one browser, all of them leave (section 18).
 pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
-    let carried = call.auth.sessions.cookies().find(call.headers);
-    if !carried.is_empty() {
+    let cookies = call.auth.sessions.cookies();
+    let carried = cookies.find(call.headers);
+    let companions = cookies.device_tokens(call.headers);
+    if !carried.is_empty() || !companions.is_empty() {
         let mut client = call.auth.db.client().await?;
         let tx = db::begin(&mut client).await?;
         let mut revoked = Vec::new();
         // All that the request carries: a cookie that is cleared while its session lives on would look like an end.
-        for credential in carried.candidates() {
-            revoked.extend(table::revoke_token(&tx, &credential.hash, None, call.now).await?);
+        let hashes = carried.candidates().map(|credential| credential.hash);
+        for hash in hashes.chain(companions.iter().map(SessionToken::hash)) {
+            revoked.extend(table::revoke_token(&tx, &hash, None, call.now).await?);
         }
         for ended in &revoked {
             let entry = audit::Entry {
@@ -117,15 +120,19 @@ pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         forget(call, &revoked);
     }
     call.clear_session_cookies();
+    for companion in &companions {
+        call.set_cookie(cookies.clear_device(companion));
+    }
     Ok(Answer::json(json!({ "success": true })))
 }
 
-async fn note(
+/// Writes the ends of sessions into the audit log, with why they ended.
+pub(super) async fn note(
     call: &Call<'_>,
     tx: &deadpool_postgres::Transaction<'_>,
     revoked: &[Revoked],
     kind: &str,
-) -> Result<(), AuthError> {
+) -> Result<(), DbError> {
     for ended in revoked {
         let entry = audit::Entry {
             reason: Some(kind),
@@ -137,7 +144,8 @@ async fn note(
     Ok(())
 }
 
-fn forget(call: &Call<'_>, revoked: &[Revoked]) {
+/// For after the commit that ended them: no request that begins later passes here.
+pub(super) fn forget(call: &Call<'_>, revoked: &[Revoked]) {
     for ended in revoked {
         call.auth.sessions.forget(&ended.token_hash);
     }

@@ -15,7 +15,7 @@ use super::{
     complete::{Proof, Remember, Shown, SignedIn, complete_in},
     email::EmailAddress,
     http::{Answer, Call},
-    input::is_truthy,
+    input::forbid_protected,
     objects,
     verify_email::{Link, browser_mark, mail_link},
 };
@@ -27,9 +27,6 @@ use crate::{
     problem::Code,
     secret::Secret,
 };
-
-/// Only we say these of a user (section 1).
-const PROTECTED: [&str; 5] = ["role", "banned", "banReason", "banExpires", "twoFactorEnabled"];
 
 /// What everybody is who signs up: the contract's default, which shows as `"role": "user"` and reaches upstreams as a
 /// role like any other. It is stored rather than assumed, so that what the client sees, what an upstream is told and
@@ -91,13 +88,8 @@ fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
         remember: check.optional_bool("rememberMe").into(),
     };
     check.done()?;
-    let forbidden = PROTECTED
-        .into_iter()
-        .find(|field| call.body.get(field).is_some_and(is_truthy));
-    match forbidden {
-        Some(field) => Err(AuthError::FieldNotAllowed(field)),
-        None => Ok(input),
-    }
+    forbid_protected(&call.body)?;
+    Ok(input)
 }
 
 /// Stores a user to be verified, and writes to the address; or writes something else to it, if it has a user. One
@@ -184,12 +176,12 @@ async fn open(
         db::commit(tx).await?;
         return Err(AuthError::UserExists);
     }
-    accounts::set_password(&tx, call.new_id(), user.id, password_hash, call.now).await?;
+    let set_at = accounts::set_password(&tx, call.new_id(), user.id, password_hash, call.now).await?;
     call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
         .await?;
     let proof = Proof {
         user: user.id,
-        shown: Shown::Password { set_at: call.now },
+        shown: Shown::Password { set_at },
     };
     let completed = complete_in(call, &tx, proof, remember).await?;
     db::commit(tx).await?;

@@ -8,16 +8,15 @@
 //! sign-ups compete for an address, a link is good only in the browser that made the sign-up it belongs to: whoever
 //! reads the mail must not put a stranger's password in force by a click.
 
-use std::time::Duration;
-
 use deadpool_postgres::Transaction;
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
 
 use super::{
-    AuthError,
+    Auth, AuthError,
+    account::change_email,
     complete::{Proof, Remember, Shown, complete_in},
-    http::{Answer, Call, Refresh, component},
+    http::{Answer, Call, Refresh, component, even_out},
+    objects,
 };
 use crate::{
     clock::{Timestamp, monotonic},
@@ -30,15 +29,11 @@ use crate::{
     identity::UserId,
     mail::{self, Message},
     policy::origin::append_query,
-    secret::{OneTimeToken, SameBrowser, TokenHash, VerifyEmail},
+    secret::{ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, SameBrowser, TokenHash, VerifyEmail},
 };
 
 /// Where a link without a target of its own leads: the front page.
 const DEFAULT_TARGET: &str = "/";
-
-/// Somebody without a session is answered no sooner: longer than writing a mail into the outbox takes, so that the
-/// time does not tell whether one was.
-const ANSWER_AFTER: Duration = Duration::from_millis(60);
 
 /// A link to be mailed.
 pub(super) struct Link<'a> {
@@ -69,22 +64,23 @@ pub(super) async fn mail_link(call: &Call<'_>, tx: &Transaction<'_>, link: &Link
         email: link.email,
         browser: Some(link.browser),
         sign_up: link.sign_up,
+        new_email: None,
         expires_at: call.now.plus(expires_in),
     };
     one_time_tokens::insert(tx, &token, &issue, call.now).await?;
-    let target = link.callback_url.unwrap_or(DEFAULT_TARGET);
-    let url = format!(
-        "{}/verify-email?token={}&callbackURL={}",
-        auth.base_url,
-        token.as_str(),
-        component(target)
-    );
+    let url = link_url(auth, token.as_str(), link.callback_url);
     let message = Message::VerifyEmail {
         name: link.name,
         link: &url,
         expires_in,
     };
     mail::enqueue(tx, link.email, &message, call.now).await
+}
+
+/// The link that opens a token of any of the purposes that [`open`] knows.
+pub(super) fn link_url(auth: &Auth, token: &str, callback_url: Option<&str>) -> String {
+    let target = component(callback_url.unwrap_or(DEFAULT_TARGET));
+    format!("{}/verify-email?token={token}&callbackURL={target}", auth.base_url)
 }
 
 /// POST /send-verification-email
@@ -105,7 +101,7 @@ pub(super) async fn send(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         resend(call, email.as_str(), callback_url.as_deref()).await?;
     } else {
         let sent = resend(call, email.as_str(), callback_url.as_deref()).await;
-        sleep_until(Instant::from_std(began + ANSWER_AFTER)).await;
+        even_out(began).await;
         sent?;
     }
     auth.outbox.ring();
@@ -150,16 +146,26 @@ async fn resend(call: &mut Call<'_>, email: &str, callback_url: Option<&str>) ->
     Ok(())
 }
 
-/// GET /verify-email
-pub(super) async fn verify(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+/// What a link has done, or had done before.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Verified,
+    /// The old address agreed to a change.
+    Approved,
+    /// The address is another one now.
+    Changed(Box<User>),
+}
+
+/// GET /verify-email, where the links of sign-ups and of changes of address lead.
+pub(super) async fn open(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let auth = call.auth;
     let mut check = call.query.check();
     let token = check.text("token");
     let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
     check.done()?;
     let mut subject = None;
-    let visited = visit(call, &token, &mut subject).await;
-    if let Err(error) = &visited
+    let opened = dispatch(call, &token, callback_url.as_deref(), &mut subject).await;
+    if let Err(error) = &opened
         && let Some(action) = refused_action(error)
     {
         let entry = audit::Entry {
@@ -168,9 +174,11 @@ pub(super) async fn verify(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         };
         call.audit(&auth.db.client().await?, &entry).await?;
     }
-    match (visited, callback_url) {
-        (Ok(()), Some(target)) => Ok(Answer::redirect(target)),
-        (Ok(()), None) => Ok(Answer::json(json!({ "status": true, "user": null }))),
+    match (opened, callback_url) {
+        (Ok(_), Some(target)) => Ok(Answer::redirect(target)),
+        (Ok(Opened::Verified), None) => Ok(Answer::json(json!({ "status": true, "user": null }))),
+        (Ok(Opened::Approved), None) => Ok(Answer::json(json!({ "status": true }))),
+        (Ok(Opened::Changed(user)), None) => Ok(Answer::json(json!({ "status": true, "user": objects::user(&user) }))),
         (Err(error), Some(target)) if refused_action(&error).is_some() => {
             Ok(Answer::redirect(append_query(&target, "error", error.code().as_str())))
         }
@@ -178,24 +186,54 @@ pub(super) async fn verify(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     }
 }
 
+/// Does what the link is for. `subject` becomes the user whose link it is.
+async fn dispatch(
+    call: &mut Call<'_>,
+    token: &str,
+    callback_url: Option<&str>,
+    subject: &mut Option<UserId>,
+) -> Result<Opened, AuthError> {
+    let verify = OneTimeToken::<VerifyEmail>::parse(token).ok_or(AuthError::InvalidToken)?;
+    let purpose = one_time_tokens::purpose_of(&call.auth.db.client().await?, &verify.hash()).await?;
+    match purpose.as_deref() {
+        Some(VerifyEmail::NAME) => {
+            visit(call, &verify, subject).await?;
+            Ok(Opened::Verified)
+        }
+        Some(ApproveEmailChange::NAME) => {
+            let token = OneTimeToken::parse(token).ok_or(AuthError::InvalidToken)?;
+            change_email::approve(call, &token, callback_url, subject).await
+        }
+        Some(ConfirmEmailChange::NAME) => {
+            let token = OneTimeToken::parse(token).ok_or(AuthError::InvalidToken)?;
+            change_email::confirm(call, &token, subject).await
+        }
+        _ => Err(AuthError::InvalidToken),
+    }
+}
+
 /// What it is that was refused to whoever opened a link, if it was that and not a failure of ours.
 const fn refused_action(error: &AuthError) -> Option<audit::Action> {
     match error {
-        AuthError::InvalidToken | AuthError::TokenExpired | AuthError::UserNotFound => Some(audit::Action::VerifyEmail),
+        AuthError::InvalidToken | AuthError::TokenExpired | AuthError::UserNotFound | AuthError::InvalidUser => {
+            Some(audit::Action::VerifyEmail)
+        }
         // The link did what it could.
         AuthError::Banned => Some(audit::Action::SignIn),
         _ => None,
     }
 }
 
-/// Verifies the address if that is still to be done, and signs in whom the link may sign in. `subject`
-/// becomes the user whose link it is.
-async fn visit(call: &mut Call<'_>, token: &str, subject: &mut Option<UserId>) -> Result<(), AuthError> {
+/// Verifies the address if that is still to be done, and signs in whom the link may sign in.
+async fn visit(
+    call: &mut Call<'_>,
+    token: &OneTimeToken<VerifyEmail>,
+    subject: &mut Option<UserId>,
+) -> Result<(), AuthError> {
     let auth = call.auth;
-    let token = OneTimeToken::<VerifyEmail>::parse(token).ok_or(AuthError::InvalidToken)?;
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    let issued = one_time_tokens::find(&tx, &token)
+    let issued = one_time_tokens::find(&tx, token)
         .await?
         .ok_or(AuthError::InvalidToken)?;
     *subject = issued.user;
@@ -211,14 +249,14 @@ async fn visit(call: &mut Call<'_>, token: &str, subject: &mut Option<UserId>) -
     }
     let is_first = !user.email_verified;
     if is_first {
-        put_in_force(call, &tx, &user, &issued, &token).await?;
+        put_in_force(call, &tx, &user, &issued, token).await?;
     }
     let signs_in = match auth.config.auth.email_verification.sign_in_after {
         SignInAfter::Never => false,
         SignInAfter::Always => is_first,
         SignInAfter::SameBrowser => issued.browser.is_some() && issued.browser == mark_hash(call),
     };
-    let signs_in = signs_in && one_time_tokens::consume(&tx, &token, call.now).await?;
+    let signs_in = signs_in && one_time_tokens::consume(&tx, token, call.now).await?;
     let completed = if signs_in {
         let proof = Proof {
             user: user.id,
@@ -254,7 +292,10 @@ async fn is_contested(call: &Call<'_>, tx: &Transaction<'_>, user: &User, issued
         Some(sign_up) => (Some(sign_up.password_hash.clone()), call.now),
         // Asked for in a browser that made no sign-up, the link stands for the account as it is: also a sign-up whose
         // own link is over may be the one that was meant.
-        None => (accounts::password_hash(tx, user.id).await?, Timestamp::from_secs(0)),
+        None => (
+            accounts::password(tx, user.id).await?.map(|stored| stored.hash),
+            Timestamp::from_secs(0),
+        ),
     };
     let own = issued.sign_up.as_ref().and(issued.browser.as_ref());
     one_time_tokens::has_rivals::<VerifyEmail>(tx, user.id, hash.as_ref(), own, rivals_since).await
@@ -292,7 +333,8 @@ async fn put_in_force(
     Ok(())
 }
 
-fn mark_hash(call: &Call<'_>) -> Option<TokenHash> {
+/// The mark of the browser that asks, as it is stored.
+pub(super) fn mark_hash(call: &Call<'_>) -> Option<TokenHash> {
     let mark = call.auth.sessions.cookies().sign_up_mark(call.headers)?;
     Some(mark.hash())
 }

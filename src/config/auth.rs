@@ -12,11 +12,13 @@ use super::{
 };
 use crate::secret::Secret;
 
+mod account;
 mod password;
 mod session;
 
+pub use account::{Account, ChangeEmail, DeleteUser};
 pub use password::{Argon2, Password};
-pub use session::{Cache, Cookie, SameSite, SessionRules};
+pub use session::{Cache, Cookie, MultiSession, SameSite, SessionRules};
 
 /// HMAC-SHA-256 keys shorter than its output are weaker than it.
 const MIN_SECRET: usize = 32;
@@ -32,6 +34,7 @@ pub struct Auth {
     /// `pages.sign_in`: where a browser is sent that has to sign in first; a path or a trusted URL.
     pub sign_in_page: Option<String>,
     pub email_verification: EmailVerification,
+    pub account: Account,
     pub password: Password,
     pub session: SessionRules,
 }
@@ -101,6 +104,7 @@ impl Auth {
             "People prove that their e-mail address is theirs.",
             EmailVerification::read,
         );
+        let account = s.section("account", "What users may change about their account.", Account::read);
         let password = s.section("password", "Passwords, and what hashing them may cost.", Password::read);
         let session = s.section("session", "How long people stay signed in.", |s| {
             SessionRules::read(s, public_url)
@@ -114,6 +118,7 @@ impl Auth {
             sign_up: sign_up?,
             sign_in_page: sign_in_page?,
             email_verification: email_verification?,
+            account: account?,
             password: password?,
             session: session?,
         })

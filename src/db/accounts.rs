@@ -1,10 +1,14 @@
-//! `accounts`: the ways in which a user may sign in. For now passwords; a user has at most one.
+//! `accounts`: the ways in which a user may sign in: a password, of which there is at most one, and providers.
 
 use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::{DbError, Query, column, users::User};
-use crate::{clock::Timestamp, identity::UserId, secret::Secret};
+use crate::{
+    clock::Timestamp,
+    identity::{AccountId, UserId},
+    secret::Secret,
+};
 
 /// A password's hash, and since when it is the password.
 #[derive(Clone, Debug)]
@@ -61,25 +65,8 @@ pub async fn password_set_at(client: &impl GenericClient, user: UserId) -> Resul
     }
 }
 
-/// The hash of the user's password. Answered by `accounts_user_id_idx`.
-pub const PASSWORD_HASH: Query = Query {
-    name: "accounts.password_hash",
-    sql: "
-        SELECT password_hash
-        FROM accounts
-        WHERE user_id = $1 AND provider_id = 'credential'
-    ",
-};
-
-pub async fn password_hash(client: &impl GenericClient, user: UserId) -> Result<Option<Secret<String>>, DbError> {
-    let Some(row) = PASSWORD_HASH.row(client, &[&user.0]).await? else {
-        return Ok(None);
-    };
-    let hash: Option<String> = column(&PASSWORD_HASH, &row, "password_hash")?;
-    Ok(hash.map(Secret::new))
-}
-
-/// Gives the user a password, or another one: `accounts_provider_id_account_id_key` keeps it to one each.
+/// Gives the user a password, or another one: `accounts_provider_id_account_id_key` keeps it to one each. Since when it
+/// is the password tells it from every earlier one, whatever the clock does.
 pub const SET_PASSWORD: Query = Query {
     name: "accounts.set_password",
     sql: "
@@ -87,22 +74,26 @@ pub const SET_PASSWORD: Query = Query {
         VALUES ($1, $2, 'credential', $3, $4, $5, $5, $5)
         ON CONFLICT (provider_id, account_id) DO UPDATE
         SET password_hash = excluded.password_hash,
-            password_set_at = excluded.password_set_at,
+            password_set_at = GREATEST(
+                excluded.password_set_at, accounts.password_set_at + '1 microsecond'::interval
+            ),
             updated_at = excluded.updated_at
+        RETURNING password_set_at
     ",
 };
 
+/// Returns since when it is the password.
 pub async fn set_password(
     client: &impl GenericClient,
     new_id: Uuid,
     user: UserId,
     hash: &Secret<String>,
     now: Timestamp,
-) -> Result<(), DbError> {
-    SET_PASSWORD
-        .run(client, &[&new_id, &user.0, &user.to_string(), hash.expose(), &now])
-        .await
-        .map(drop)
+) -> Result<Timestamp, DbError> {
+    let row = SET_PASSWORD
+        .row(client, &[&new_id, &user.0, &user.to_string(), hash.expose(), &now])
+        .await?;
+    row.map_or(Ok(now), |row| column(&SET_PASSWORD, &row, "password_set_at"))
 }
 
 /// The same password, hashed anew. Only over the hash that was verified: a password that changed meanwhile stays.
@@ -129,11 +120,33 @@ pub async fn rehash(
         .map(drop)
 }
 
-/// A way to sign in, without what is secret about it.
+/// The password of a user. Answered by `accounts_user_id_idx`.
+pub const PASSWORD: Query = Query {
+    name: "accounts.password",
+    sql: "
+        SELECT password_hash, password_set_at
+        FROM accounts
+        WHERE user_id = $1 AND provider_id = 'credential' AND password_hash IS NOT NULL
+    ",
+};
+
+pub async fn password(client: &impl GenericClient, user: UserId) -> Result<Option<StoredPassword>, DbError> {
+    let Some(row) = PASSWORD.row(client, &[&user.0]).await? else {
+        return Ok(None);
+    };
+    Ok(Some(StoredPassword {
+        hash: Secret::new(column(&PASSWORD, &row, "password_hash")?),
+        set_at: column(&PASSWORD, &row, "password_set_at")?,
+    }))
+}
+
+/// A way in which a user may sign in, without what is secret about it.
 #[derive(Clone, Debug)]
 pub struct Account {
-    pub id: Uuid,
+    pub id: AccountId,
+    pub user_id: UserId,
     pub provider_id: String,
+    /// The provider's name for the user; for a password our own.
     pub account_id: String,
     /// `None`: no password.
     pub password_set_at: Option<Timestamp>,
@@ -142,36 +155,43 @@ pub struct Account {
 }
 
 /// A user's ways to sign in, the oldest first. Answered by `accounts_user_id_idx`.
-pub const LIST_OF: Query = Query {
-    name: "accounts.list_of",
+pub const OF: Query = Query {
+    name: "accounts.of",
     sql: "
-        SELECT id, provider_id, account_id, password_set_at, created_at, updated_at
+        SELECT id, user_id, provider_id, account_id, password_set_at, created_at, updated_at
         FROM accounts
         WHERE user_id = $1
         ORDER BY created_at, id
     ",
 };
 
-pub async fn list_of(client: &impl GenericClient, user: UserId) -> Result<Vec<Account>, DbError> {
-    let rows = LIST_OF.rows(client, &[&user.0]).await?;
+pub async fn of(client: &impl GenericClient, user: UserId) -> Result<Vec<Account>, DbError> {
+    let rows = OF.rows(client, &[&user.0]).await?;
     let account = |row| {
         Ok(Account {
-            id: column(&LIST_OF, row, "id")?,
-            provider_id: column(&LIST_OF, row, "provider_id")?,
-            account_id: column(&LIST_OF, row, "account_id")?,
-            password_set_at: column(&LIST_OF, row, "password_set_at")?,
-            created_at: column(&LIST_OF, row, "created_at")?,
-            updated_at: column(&LIST_OF, row, "updated_at")?,
+            id: AccountId(column(&OF, row, "id")?),
+            user_id: UserId(column(&OF, row, "user_id")?),
+            provider_id: column(&OF, row, "provider_id")?,
+            account_id: column(&OF, row, "account_id")?,
+            password_set_at: column(&OF, row, "password_set_at")?,
+            created_at: column(&OF, row, "created_at")?,
+            updated_at: column(&OF, row, "updated_at")?,
         })
     };
     rows.iter().map(account).collect()
 }
 
-pub const ALL: &[Query] = &[
-    PASSWORD_OF,
-    PASSWORD_SET_AT,
-    PASSWORD_HASH,
-    SET_PASSWORD,
-    REHASH,
-    LIST_OF,
-];
+/// Takes a way to sign in away. Answered by the primary key.
+pub const DELETE: Query = Query {
+    name: "accounts.delete",
+    sql: "
+        DELETE FROM accounts
+        WHERE id = $1
+    ",
+};
+
+pub async fn delete(client: &impl GenericClient, id: AccountId) -> Result<(), DbError> {
+    DELETE.run(client, &[&id.0]).await.map(drop)
+}
+
+pub const ALL: &[Query] = &[PASSWORD_OF, PASSWORD_SET_AT, SET_PASSWORD, REHASH, PASSWORD, OF, DELETE];

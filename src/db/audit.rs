@@ -22,12 +22,23 @@ pub enum Action {
     SendVerificationMail,
     VerifyEmail,
     RevokeSession,
+    RequestPasswordReset,
+    ResetPassword,
+    ChangePassword,
+    SetPassword,
+    VerifyPassword,
+    UpdateUser,
+    RequestEmailChange,
+    ApproveEmailChange,
+    ChangeEmail,
+    RequestDeletion,
+    DeleteUser,
+    UnlinkAccount,
+    SwitchUser,
     CreateUser,
     SetRole,
     Ban,
     Unban,
-    DeleteUser,
-    RequestPasswordReset,
 }
 
 impl Action {
@@ -39,12 +50,23 @@ impl Action {
             Self::SendVerificationMail => "send-verification-mail",
             Self::VerifyEmail => "verify-email",
             Self::RevokeSession => "revoke-session",
+            Self::RequestPasswordReset => "request-password-reset",
+            Self::ResetPassword => "reset-password",
+            Self::ChangePassword => "change-password",
+            Self::SetPassword => "set-password",
+            Self::VerifyPassword => "verify-password",
+            Self::UpdateUser => "update-user",
+            Self::RequestEmailChange => "request-email-change",
+            Self::ApproveEmailChange => "approve-email-change",
+            Self::ChangeEmail => "change-email",
+            Self::RequestDeletion => "request-deletion",
+            Self::DeleteUser => "delete-user",
+            Self::UnlinkAccount => "unlink-account",
+            Self::SwitchUser => "switch-user",
             Self::CreateUser => "create-user",
             Self::SetRole => "set-role",
             Self::Ban => "ban",
             Self::Unban => "unban",
-            Self::DeleteUser => "delete-user",
-            Self::RequestPasswordReset => "request-password-reset",
         }
     }
 }
@@ -98,6 +120,15 @@ impl<'a> Entry<'a> {
             subject: Some(user),
             email: None,
             session: None,
+        }
+    }
+
+    /// Somebody who is signed in tried something with themselves and was refused.
+    pub const fn refused_to(user: UserId, action: Action, reason: &'a str) -> Self {
+        Self {
+            outcome: Outcome::Refused,
+            reason: Some(reason),
+            ..Self::done(action, user)
         }
     }
 

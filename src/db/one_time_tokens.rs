@@ -21,6 +21,8 @@ pub struct Issue<'a> {
     pub browser: Option<TokenHash>,
     /// What was asked for in a sign-up that was made in that browser.
     pub sign_up: Option<&'a SignUp>,
+    /// The address that is to be the user's.
+    pub new_email: Option<&'a str>,
     pub expires_at: Timestamp,
 }
 
@@ -47,8 +49,8 @@ pub const INSERT: Query = Query {
     name: "one_time_tokens.insert",
     sql: "
         INSERT INTO one_time_tokens (token_hash, purpose, user_id, email, browser_hash, name, password_hash, created_at,
-            expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            expires_at, new_email)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     ",
 };
 
@@ -75,6 +77,7 @@ pub async fn insert<P: Purpose>(
                 &password_hash,
                 &now,
                 &issue.expires_at,
+                &issue.new_email,
             ],
         )
         .await
@@ -89,7 +92,9 @@ pub struct Issued {
     pub email: String,
     pub browser: Option<TokenHash>,
     pub sign_up: Option<SignUp>,
+    pub new_email: Option<String>,
     pub expires_at: Timestamp,
+    pub is_consumed: bool,
 }
 
 /// A token by its hash, if it has this purpose. Answered by the primary key.
@@ -98,7 +103,8 @@ pub struct Issued {
 pub const FIND: Query = Query {
     name: "one_time_tokens.find",
     sql: "
-        SELECT user_id, email, browser_hash, name, password_hash, expires_at
+        SELECT user_id, email, browser_hash, name, password_hash, new_email, expires_at,
+            consumed_at IS NOT NULL AS is_consumed
         FROM one_time_tokens
         WHERE token_hash = $1 AND purpose = $2
     ",
@@ -118,8 +124,26 @@ pub async fn find<P: Purpose>(client: &impl GenericClient, token: &OneTimeToken<
             .and_then(|bytes| bytes.try_into().ok())
             .map(TokenHash::from_bytes),
         sign_up: SignUp::from_row(&FIND, &row)?,
+        new_email: column(&FIND, &row, "new_email")?,
         expires_at: column(&FIND, &row, "expires_at")?,
+        is_consumed: column(&FIND, &row, "is_consumed")?,
     }))
+}
+
+/// What a token is good for, whatever its purpose. Answered by the primary key.
+pub const PURPOSE_OF: Query = Query {
+    name: "one_time_tokens.purpose_of",
+    sql: "
+        SELECT purpose
+        FROM one_time_tokens
+        WHERE token_hash = $1
+    ",
+};
+
+/// For links of several purposes that lead to one endpoint; whoever acts on it looks the token up by that purpose.
+pub async fn purpose_of(client: &impl GenericClient, hash: &TokenHash) -> Result<Option<String>, DbError> {
+    let row = PURPOSE_OF.row(client, &[&hash.as_bytes().as_slice()]).await?;
+    row.map(|row| column(&PURPOSE_OF, &row, "purpose")).transpose()
 }
 
 /// What was asked for in the latest sign-up from a browser. Answered by `one_time_tokens_user_id_idx`.
@@ -222,18 +246,50 @@ pub async fn consume_others<P: Purpose>(
         .map(drop)
 }
 
-/// Deletes some tokens that are over. Answered by `one_time_tokens_expires_at_idx`.
+/// Voids whatever a user has for some purposes and has not used: it counts as expired, where a used one can still be told
+/// to have done its work. Answered by `one_time_tokens_user_id_idx`.
+pub const VOID: Query = Query {
+    name: "one_time_tokens.void",
+    sql: "
+        UPDATE one_time_tokens
+        SET consumed_at = $3, expires_at = LEAST(expires_at, $3)
+        WHERE user_id = $1 AND purpose = ANY($2) AND consumed_at IS NULL
+    ",
+};
+
+/// Voids every link of these purposes that was mailed to a user so far.
+pub async fn void(client: &impl GenericClient, user: UserId, purposes: &[&str], now: Timestamp) -> Result<(), DbError> {
+    VOID.run(client, &[&user.0, &purposes, &now]).await.map(drop)
+}
+
+/// Leaves the links of sign-ups good for verifying alone. Answered by `one_time_tokens_user_id_idx`.
+pub const DROP_SIGN_UPS: Query = Query {
+    name: "one_time_tokens.drop_sign_ups",
+    sql: "
+        UPDATE one_time_tokens
+        SET name = NULL, password_hash = NULL
+        WHERE user_id = $1 AND password_hash IS NOT NULL
+    ",
+};
+
+/// For when a user has chosen a password otherwise: no link may put that of a sign-up in force any more.
+pub async fn drop_sign_ups(client: &impl GenericClient, user: UserId) -> Result<(), DbError> {
+    DROP_SIGN_UPS.run(client, &[&user.0]).await.map(drop)
+}
+
+/// Deletes some tokens that are over. Answered by `one_time_tokens_expires_at_idx`, then by the primary key.
 pub const DELETE_EXPIRED: Query = Query {
     name: "one_time_tokens.delete_expired",
     sql: "
         DELETE FROM one_time_tokens
-        WHERE token_hash IN (
+        WHERE token_hash = ANY (ARRAY(
             SELECT token_hash
             FROM one_time_tokens
             WHERE expires_at < $1
+            ORDER BY expires_at
             LIMIT $2
             FOR UPDATE SKIP LOCKED
-        )
+        ))
     ",
 };
 
@@ -244,9 +300,12 @@ pub async fn delete_expired(client: &impl GenericClient, before: Timestamp, at_m
 pub const ALL: &[Query] = &[
     INSERT,
     FIND,
+    PURPOSE_OF,
     SIGN_UP_OF,
     HAS_RIVALS,
     CONSUME,
     CONSUME_OTHERS,
+    VOID,
+    DROP_SIGN_UPS,
     DELETE_EXPIRED,
 ];

@@ -384,19 +384,20 @@ impl Revoked {
     }
 }
 
-/// Deletes some sessions that are long over. Answered by `user_sessions_expires_at_idx`; in pieces, so that no
-/// statement takes long and no row is locked long.
+/// Deletes some sessions that are long over. Answered by `user_sessions_expires_at_idx`, then, since an array is
+/// planned as a short list, by the primary key; in pieces, so that no statement takes long and no row is locked long.
 pub const DELETE_ENDED: Query = Query {
     name: "sessions.delete_ended",
     sql: "
         DELETE FROM user_sessions
-        WHERE id IN (
+        WHERE id = ANY (ARRAY(
             SELECT id
             FROM user_sessions
             WHERE expires_at < $1
+            ORDER BY expires_at
             LIMIT $2
             FOR UPDATE SKIP LOCKED
-        )
+        ))
     ",
 };
 

@@ -152,6 +152,76 @@ pub async fn set_name(client: &impl GenericClient, id: UserId, name: &str, now: 
     SET_NAME.run(client, &[&id.0, &name, &now]).await.map(drop)
 }
 
+/// Another name or picture; null leaves the name as it is, and `$4` says whether the picture is to change. Answered by
+/// the primary key; the trigger tells every gateway of the name.
+pub const UPDATE_PROFILE: Query = Query {
+    name: "users.update_profile",
+    sql: "
+        UPDATE users
+        SET name = coalesce($2, name), image = CASE WHEN $4 THEN $3 ELSE image END, updated_at = $5
+        WHERE id = $1
+    ",
+};
+
+/// What becomes of a user's picture.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Picture<'p> {
+    Stays,
+    None,
+    Is(&'p str),
+}
+
+/// What a user changes of how others see them; without a name, the name stays.
+pub async fn update_profile(
+    client: &impl GenericClient,
+    id: UserId,
+    name: Option<&str>,
+    picture: Picture<'_>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let image = match picture {
+        Picture::Stays | Picture::None => None,
+        Picture::Is(image) => Some(image),
+    };
+    let changes = picture != Picture::Stays;
+    UPDATE_PROFILE
+        .run(client, &[&id.0, &name, &image, &changes, &now])
+        .await
+        .map(drop)
+}
+
+/// The constraint that keeps two users from having one address.
+pub const EMAIL_KEY: &str = "users_email_key";
+
+/// Another address, which is verified. Answered by the primary key; the trigger tells every gateway.
+pub const CHANGE_EMAIL: Query = Query {
+    name: "users.change_email",
+    sql: "
+        UPDATE users
+        SET email = $2, email_verified = true, updated_at = $3
+        WHERE id = $1
+    ",
+};
+
+/// Fails with a conflict on [`EMAIL_KEY`] if somebody else has the address.
+pub async fn change_email(client: &impl GenericClient, id: UserId, email: &str, now: Timestamp) -> Result<(), DbError> {
+    CHANGE_EMAIL.run(client, &[&id.0, &email, &now]).await.map(drop)
+}
+
+/// Deletes a user and, by cascade, accounts and sessions. Answered by the primary key; the triggers tell every gateway.
+pub const DELETE: Query = Query {
+    name: "users.delete",
+    sql: "
+        DELETE FROM users
+        WHERE id = $1
+    ",
+};
+
+/// Whether there was one.
+pub async fn delete(client: &impl GenericClient, id: UserId) -> Result<bool, DbError> {
+    Ok(DELETE.run(client, &[&id.0]).await? == 1)
+}
+
 /// Lifts a ban whose end has passed. Answered by the primary key; the trigger tells every gateway.
 pub const LIFT_BAN: Query = Query {
     name: "users.lift_ban",
@@ -294,30 +364,19 @@ pub async fn unban(client: &impl GenericClient, id: UserId, now: Timestamp) -> R
     UNBAN.run(client, &[&id.0, &now]).await.map(drop)
 }
 
-/// Deletes the user, with accounts and sessions. Answered by the primary key; the triggers tell every gateway.
-pub const DELETE: Query = Query {
-    name: "users.delete",
-    sql: "
-        DELETE FROM users
-        WHERE id = $1
-    ",
-};
-
-pub async fn delete(client: &impl GenericClient, id: UserId) -> Result<(), DbError> {
-    DELETE.run(client, &[&id.0]).await.map(drop)
-}
-
 pub const ALL: &[Query] = &[
     INSERT,
     BY_EMAIL,
     LOCK,
     SET_VERIFIED,
     SET_NAME,
+    UPDATE_PROFILE,
+    CHANGE_EMAIL,
+    DELETE,
     LIFT_BAN,
     BY_ID,
     LIST,
     SET_ROLES,
     BAN,
     UNBAN,
-    DELETE,
 ];

@@ -37,6 +37,8 @@ pub enum Message<'m> {
         link: &'m str,
         expires_in: Duration,
     },
+    /// Tells the address that an account had that it has another one.
+    EmailChanged { name: &'m str, new_email: &'m str },
     /// Asks whether an account is really to be deleted.
     DeleteAccount {
         name: &'m str,
@@ -62,6 +64,7 @@ impl Message<'_> {
             Self::ResetPassword { .. } => "reset_password",
             Self::ApproveEmailChange { .. } => "approve_email_change",
             Self::ConfirmEmailChange { .. } => "confirm_email_change",
+            Self::EmailChanged { .. } => "email_changed",
             Self::DeleteAccount { .. } => "delete_account",
         }
     }
@@ -74,7 +77,7 @@ impl Message<'_> {
             | Self::ApproveEmailChange { expires_in, .. }
             | Self::ConfirmEmailChange { expires_in, .. }
             | Self::DeleteAccount { expires_in, .. } => Some(expires_in),
-            Self::AlreadyRegistered { .. } => None,
+            Self::AlreadyRegistered { .. } | Self::EmailChanged { .. } => None,
         }
     }
 
@@ -108,6 +111,10 @@ impl Message<'_> {
                 link => link,
                 expires_in => in_words(expires_in),
             },
+            Self::EmailChanged { name, new_email } => context! {
+                name => greeting(name),
+                new_email => new_email,
+            },
             Self::AlreadyRegistered { name, sign_in_link } => context! {
                 name => greeting(name),
                 sign_in_link => sign_in_link,
@@ -140,7 +147,7 @@ macro_rules! templates {
 }
 
 /// Every file of the templates' folder.
-const SOURCES: [(&str, &str); 18] = templates![
+const SOURCES: [(&str, &str); 21] = templates![
     "verify_email.subject.txt",
     "verify_email.txt",
     "verify_email.html",
@@ -156,6 +163,9 @@ const SOURCES: [(&str, &str); 18] = templates![
     "confirm_email_change.subject.txt",
     "confirm_email_change.txt",
     "confirm_email_change.html",
+    "email_changed.subject.txt",
+    "email_changed.txt",
+    "email_changed.html",
     "delete_account.subject.txt",
     "delete_account.txt",
     "delete_account.html",
@@ -222,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    const SAMPLES: [Message<'_>; 6] = [
+    const SAMPLES: [Message<'_>; 7] = [
         Message::VerifyEmail {
             name: "Ada & Söhne",
             link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
@@ -247,6 +257,10 @@ mod tests {
             name: "Ada",
             link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
             expires_in: Duration::from_mins(15),
+        },
+        Message::EmailChanged {
+            name: "Ada",
+            new_email: "ada+new@example.com",
         },
         Message::DeleteAccount {
             name: "Ada",

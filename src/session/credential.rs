@@ -40,6 +40,8 @@ pub struct SessionCookies {
     dont_remember: Cookie,
     session_data: Cookie,
     sign_up: Cookie,
+    /// How the names of the cookies begin that keep several people's sessions in one browser.
+    device: String,
     /// As they stand behind a value.
     attributes: String,
     find_family: memmem::Finder<'static>,
@@ -146,6 +148,7 @@ impl SessionCookies {
             dont_remember: cookie("dont_remember"),
             session_data: cookie("session_data"),
             sign_up: cookie("sign_up"),
+            device: cookie("session_token_multi-").name,
             attributes,
             find_family: memmem::Finder::new(family.as_bytes()).into_owned(),
             family,
@@ -180,6 +183,11 @@ impl SessionCookies {
         found
     }
 
+    /// The token of the session cookie alone, whatever else the request carries.
+    pub fn session_token(&self, headers: &HeaderMap) -> Option<SessionToken> {
+        self.token(headers, Kind::Cookie)
+    }
+
     /// The token behind a credential that [`Self::find`] found in the same headers.
     pub fn token(&self, headers: &HeaderMap, kind: Kind) -> Option<SessionToken> {
         let token = match kind {
@@ -204,21 +212,21 @@ impl SessionCookies {
 
     /// Sets the session cookie; without a `max_age` it goes with the browser.
     pub fn set(&self, token: &SessionToken, max_age: Option<Duration>) -> HeaderValue {
-        self.set_cookie(&self.session, token.as_str(), max_age)
+        self.set_cookie(&self.session.name, token.as_str(), max_age)
     }
 
     /// Marks the browser's session as one that is not remembered.
     pub fn set_dont_remember(&self) -> HeaderValue {
-        self.set_cookie(&self.dont_remember, "true", None)
+        self.set_cookie(&self.dont_remember.name, "true", None)
     }
 
     /// Takes all that belongs to a session back from the browser.
     pub fn clear(&self) -> [HeaderValue; 3] {
-        [&self.session, &self.session_data, &self.dont_remember].map(|cookie| self.clear_cookie(cookie))
+        [&self.session, &self.session_data, &self.dont_remember].map(|cookie| self.clear_cookie(&cookie.name))
     }
 
     pub fn clear_dont_remember(&self) -> HeaderValue {
-        self.clear_cookie(&self.dont_remember)
+        self.clear_cookie(&self.dont_remember.name)
     }
 
     /// The mark of a browser that signed up.
@@ -231,11 +239,49 @@ impl SessionCookies {
     }
 
     pub fn set_sign_up_mark(&self, mark: &OneTimeToken<SameBrowser>, max_age: Duration) -> HeaderValue {
-        self.set_cookie(&self.sign_up, mark.as_str(), Some(max_age))
+        self.set_cookie(&self.sign_up.name, mark.as_str(), Some(max_age))
     }
 
     pub fn clear_sign_up_mark(&self) -> HeaderValue {
-        self.clear_cookie(&self.sign_up)
+        self.clear_cookie(&self.sign_up.name)
+    }
+
+    /// The tokens of the session cookie's companions: one for each person who is signed in in this browser, where there
+    /// are several (contract, section 18). The name repeats the token in lower case, and must.
+    pub fn device_tokens(&self, headers: &HeaderMap) -> Vec<SessionToken> {
+        let lines = headers.get_all(header::COOKIE).iter();
+        let crumbs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+        let mut tokens: Vec<SessionToken> = Vec::new();
+        let candidates = crumbs.filter_map(|crumb| {
+            let rest = crumb.trim_ascii().strip_prefix(self.device.as_bytes())?;
+            let equals = memchr(b'=', rest)?;
+            Some((rest.get(..equals)?, rest.get(equals + 1..)?))
+        });
+        for (name, value) in candidates.take(MAX_CANDIDATES) {
+            let Some(plain) = self.signed(value, Spelling::Cookie) else {
+                continue;
+            };
+            let token = std::str::from_utf8(plain).ok().and_then(SessionToken::parse);
+            if let Some(token) = token.filter(|token| token.as_str().to_ascii_lowercase().as_bytes() == name)
+                && tokens.iter().all(|known| known.as_str() != token.as_str())
+            {
+                tokens.push(token);
+            }
+        }
+        tokens
+    }
+
+    /// Sets the companion that keeps a session in this browser while another is in use.
+    pub fn set_device(&self, token: &SessionToken, max_age: Option<Duration>) -> HeaderValue {
+        self.set_cookie(&self.device_name(token), token.as_str(), max_age)
+    }
+
+    pub fn clear_device(&self, token: &SessionToken) -> HeaderValue {
+        self.clear_cookie(&self.device_name(token))
+    }
+
+    fn device_name(&self, token: &SessionToken) -> String {
+        format!("{}{}", self.device, token.as_str().to_ascii_lowercase())
     }
 
     /// `token.signature` as it is handed to bearer clients, not percent-encoded.
@@ -351,8 +397,8 @@ impl SessionCookies {
         Base64::encode_string(&self.keys.sign(plain.as_bytes()))
     }
 
-    fn set_cookie(&self, cookie: &Cookie, plain: &str, max_age: Option<Duration>) -> HeaderValue {
-        let mut text = format!("{}={plain}.", cookie.name);
+    fn set_cookie(&self, name: &str, plain: &str, max_age: Option<Duration>) -> HeaderValue {
+        let mut text = format!("{name}={plain}.");
         for byte in self.signature(plain).bytes() {
             match byte {
                 b'+' => text.push_str("%2B"),
@@ -368,8 +414,8 @@ impl SessionCookies {
         sensitive(text)
     }
 
-    fn clear_cookie(&self, cookie: &Cookie) -> HeaderValue {
-        sensitive(format!("{}=; Max-Age=0{}", cookie.name, self.attributes))
+    fn clear_cookie(&self, name: &str) -> HeaderValue {
+        sensitive(format!("{name}=; Max-Age=0{}", self.attributes))
     }
 }
 

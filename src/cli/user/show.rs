@@ -79,7 +79,7 @@ const ACCOUNT_COLUMNS: &[(&str, Width)] = &[
 pub(super) async fn run(operator: &Operator, args: &ShowArgs) -> Result<ExitCode, Stop> {
     let client = operator.client().await?;
     let user = find(&client, &args.user).await?;
-    let accounts = accounts::list_of(&client, user.id).await?;
+    let accounts = accounts::of(&client, user.id).await?;
     let sessions = sessions::list_of(&client, user.id, SESSIONS + 1, operator.now).await?;
     let sessions = Page::of(sessions, SESSIONS);
     let about = Filter {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::{
     found::Wrong,
-    kind::integer,
+    kind::{boolean, integer},
     section::Section,
     server::one_per_core,
     units::{nonzero_duration, size},
@@ -15,7 +15,9 @@ pub struct Password {
     /// UTF-16 units, as the contract counts.
     pub min_length: usize,
     pub max_length: usize,
-    /// How long a link to choose a new one works.
+    /// Whether a changed password ends the user's other sessions even if the caller does not ask for it.
+    pub change_revokes_others: bool,
+    /// How long the mailed link works.
     pub reset_expires_in: Duration,
     pub argon2: Argon2,
     /// Hashing threads; never zero here (0 in the file means one per core).
@@ -47,10 +49,18 @@ impl Password {
                 integer::<usize>(1..=1024),
             )
             .or("128");
+        let change_revokes_others = s
+            .key(
+                "change_revokes_others",
+                "Whether changing a password always ends the user's other sessions; else only where the caller asks \
+                 for it. A reset ends all sessions in any case.",
+                boolean(),
+            )
+            .or("false");
         let reset_expires_in = s
             .key(
                 "reset_expires_in",
-                "How long the link works by which people choose a new password.",
+                "How long the link works that lets a user choose a new password.",
                 nonzero_duration(),
             )
             .or("1h");
@@ -85,6 +95,7 @@ impl Password {
         Some(Self {
             min_length: min_length?,
             max_length: max_length?,
+            change_revokes_others: change_revokes_others?,
             reset_expires_in: reset_expires_in?,
             argon2: argon2?,
             max_concurrent: max_concurrent?.get(),

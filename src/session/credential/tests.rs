@@ -21,10 +21,15 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             sign_in_after: config::SignInAfter::SameBrowser,
             send_on_sign_in: true,
         },
+        account: config::Account {
+            change_email: config::ChangeEmail::Both,
+            delete_user: config::DeleteUser::Session,
+        },
         password: config::Password {
             reset_expires_in: Duration::from_hours(1),
             min_length: 8,
             max_length: 128,
+            change_revokes_others: false,
             argon2: config::Argon2 {
                 memory_kib: 8,
                 iterations: 1,
@@ -38,6 +43,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             refresh_after: Duration::from_hours(24),
             fresh_for: Duration::from_hours(24),
             max_per_user: 0,
+            multi_session: config::MultiSession::WhenShared,
             cookie: config::Cookie {
                 prefix: "vestibule".to_owned(),
                 same_site: SameSite::Lax,

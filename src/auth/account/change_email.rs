@@ -1,0 +1,256 @@
+//! Another address for a user.
+//!
+//! Nothing changes before somebody has shown that they read the new address. Where the old one is verified and the
+//! configuration wants both, it approves first: whoever has got hold of a session alone can't take the account along.
+//! The old address is told of the change in any case. An address that somebody else has is answered like one that is
+//! free, in as much time.
+//!
+//! The links lead to `verify-email`, as those of a sign-up do. A second visit finds everything done and says so.
+
+use deadpool_postgres::Transaction;
+use serde_json::json;
+
+use crate::{
+    auth::{
+        AuthError,
+        complete::{Proof, Remember, Shown, complete_in},
+        http::{Answer, Call, Refresh, even_out},
+        verify_email::{self, Opened, browser_mark, link_url},
+    },
+    clock::monotonic,
+    config::{ChangeEmail, SignInAfter},
+    db::{
+        self, DbError, audit,
+        one_time_tokens::{self, Issue, Issued},
+        users::{self, User},
+    },
+    identity::UserId,
+    mail::{self, Message},
+    secret::{
+        ApproveEmailChange, ConfirmEmailChange, DeleteAccount, OneTimeToken, Purpose, ResetPassword, TokenHash,
+        VerifyEmail,
+    },
+};
+
+/// POST /change-email
+pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let began = monotonic();
+    let auth = call.auth;
+    let mut check = call.body.check();
+    let new_email = check.address("newEmail");
+    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    check.done()?;
+    let current = call.demand_session().await?;
+    let way = auth.config.auth.account.change_email;
+    if way == ChangeEmail::Off {
+        return Err(AuthError::ChangeEmailDisabled);
+    }
+    if current.user.email == new_email.as_str() {
+        return Err(AuthError::SameEmail);
+    }
+    let mark = browser_mark(call);
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let user = users::lock(&tx, current.user.id)
+        .await?
+        .ok_or(AuthError::Unauthorized)?;
+    let entry = audit::Entry {
+        session: Some(current.session.id),
+        ..audit::Entry::done(audit::Action::RequestEmailChange, user.id)
+    };
+    if users::by_email(&tx, new_email.as_str()).await?.is_some() {
+        let taken = audit::Entry {
+            email: Some(new_email.as_str()),
+            ..audit::Entry::refused_to(user.id, entry.action, "ADDRESS_TAKEN")
+        };
+        call.audit(&tx, &taken).await?;
+    } else {
+        // One change at a time: the newest is meant.
+        let purposes = [ApproveEmailChange::NAME, ConfirmEmailChange::NAME];
+        one_time_tokens::void(&tx, user.id, &purposes, call.now).await?;
+        let change = Change {
+            user: &user,
+            new_email: new_email.as_str(),
+            browser: mark.hash(),
+            callback_url: callback_url.as_deref(),
+        };
+        if way == ChangeEmail::Both && user.email_verified {
+            change.ask_old(call, &tx).await?;
+        } else {
+            change.ask_new(call, &tx).await?;
+        }
+        call.audit(&tx, &entry).await?;
+    }
+    db::commit(tx).await?;
+    auth.outbox.ring();
+    let life = auth.config.auth.email_verification.expires_in;
+    call.set_cookie(auth.sessions.cookies().set_sign_up_mark(&mark, life));
+    even_out(began).await;
+    Ok(Answer::json(json!({ "status": true })))
+}
+
+/// A change that is under way.
+struct Change<'a> {
+    user: &'a User,
+    new_email: &'a str,
+    browser: TokenHash,
+    callback_url: Option<&'a str>,
+}
+
+impl Change<'_> {
+    async fn ask_old(&self, call: &Call<'_>, tx: &Transaction<'_>) -> Result<(), DbError> {
+        let link = self.link::<ApproveEmailChange>(call, tx).await?;
+        let message = Message::ApproveEmailChange {
+            name: &self.user.name,
+            new_email: self.new_email,
+            link: &link,
+            expires_in: call.auth.config.auth.email_verification.expires_in,
+        };
+        mail::enqueue(tx, &self.user.email, &message, call.now).await
+    }
+
+    async fn ask_new(&self, call: &Call<'_>, tx: &Transaction<'_>) -> Result<(), DbError> {
+        let link = self.link::<ConfirmEmailChange>(call, tx).await?;
+        let message = Message::ConfirmEmailChange {
+            name: &self.user.name,
+            link: &link,
+            expires_in: call.auth.config.auth.email_verification.expires_in,
+        };
+        mail::enqueue(tx, self.new_email, &message, call.now).await
+    }
+
+    async fn link<P: Purpose>(&self, call: &Call<'_>, tx: &Transaction<'_>) -> Result<String, DbError> {
+        let token = OneTimeToken::<P>::generate();
+        let issue = Issue {
+            user: self.user.id,
+            // While this is the user's address the link is good, whichever address it is mailed to.
+            email: &self.user.email,
+            browser: Some(self.browser),
+            sign_up: None,
+            new_email: Some(self.new_email),
+            expires_at: call.now.plus(call.auth.config.auth.email_verification.expires_in),
+        };
+        one_time_tokens::insert(tx, &token, &issue, call.now).await?;
+        Ok(link_url(call.auth, token.as_str(), self.callback_url))
+    }
+}
+
+/// The old address agrees: the new one is asked.
+pub(in crate::auth) async fn approve(
+    call: &mut Call<'_>,
+    token: &OneTimeToken<ApproveEmailChange>,
+    callback_url: Option<&str>,
+    subject: &mut Option<UserId>,
+) -> Result<Opened, AuthError> {
+    let visitor = call.session(Refresh::Slide).await?.map(|current| current.user.id);
+    let mut client = call.auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let (user, issued, new_email) = claim(call, &tx, token, visitor, subject).await?;
+    if user.email == issued.email && one_time_tokens::consume(&tx, token, call.now).await? {
+        let change = Change {
+            user: &user,
+            new_email: &new_email,
+            browser: issued.browser.ok_or(AuthError::InvalidToken)?,
+            callback_url,
+        };
+        change.ask_new(call, &tx).await?;
+        call.audit(&tx, &audit::Entry::done(audit::Action::ApproveEmailChange, user.id))
+            .await?;
+        db::commit(tx).await?;
+        call.auth.outbox.ring();
+    } else if user.email != issued.email && user.email != new_email {
+        return Err(AuthError::InvalidToken);
+    }
+    Ok(Opened::Approved)
+}
+
+/// The new address answers: it is the user's from now on.
+pub(in crate::auth) async fn confirm(
+    call: &mut Call<'_>,
+    token: &OneTimeToken<ConfirmEmailChange>,
+    subject: &mut Option<UserId>,
+) -> Result<Opened, AuthError> {
+    let auth = call.auth;
+    let current = call.session(Refresh::Slide).await?;
+    let visitor = current.as_ref().map(|current| current.user.id);
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let (mut user, issued, new_email) = claim(call, &tx, token, visitor, subject).await?;
+    if user.email == new_email && user.email_verified {
+        return Ok(Opened::Changed(Box::new(user)));
+    }
+    let is_good = user.email == issued.email && one_time_tokens::consume(&tx, token, call.now).await?;
+    // Somebody else may have taken the address meanwhile.
+    if !is_good || users::by_email(&tx, &new_email).await?.is_some() {
+        return Err(AuthError::InvalidToken);
+    }
+    match users::change_email(&tx, user.id, &new_email, call.now).await {
+        Err(DbError::Conflict { constraint }) if constraint == users::EMAIL_KEY => return Err(AuthError::InvalidToken),
+        done => done?,
+    }
+    // What was mailed to the old address is void.
+    let purposes = [
+        VerifyEmail::NAME,
+        ResetPassword::NAME,
+        ApproveEmailChange::NAME,
+        ConfirmEmailChange::NAME,
+        DeleteAccount::NAME,
+    ];
+    one_time_tokens::void(&tx, user.id, &purposes, call.now).await?;
+    let message = Message::EmailChanged {
+        name: &user.name,
+        new_email: &new_email,
+    };
+    mail::enqueue(&tx, &user.email, &message, call.now).await?;
+    call.audit(&tx, &audit::Entry::done(audit::Action::ChangeEmail, user.id))
+        .await?;
+    user.email = new_email;
+    user.email_verified = true;
+    user.updated_at = call.now;
+    let signs_in = current.is_none()
+        && match auth.config.auth.email_verification.sign_in_after {
+            SignInAfter::Never => false,
+            SignInAfter::Always => true,
+            SignInAfter::SameBrowser => issued.browser.is_some() && issued.browser == verify_email::mark_hash(call),
+        };
+    let completed = if signs_in {
+        let proof = Proof {
+            user: user.id,
+            shown: Shown::MailedLink,
+        };
+        Some(complete_in(call, &tx, proof, Remember::Yes).await?)
+    } else {
+        None
+    };
+    db::commit(tx).await?;
+    auth.outbox.ring();
+    auth.sessions.forget_user(user.id);
+    if let Some(completed) = completed {
+        completed.tell(call);
+    } else if let Some(current) = current {
+        call.hand_out(&current.token, current.remember());
+    }
+    Ok(Opened::Changed(Box::new(user)))
+}
+
+/// The user of a link and what it says, if it is one of theirs and has not expired. The user is locked.
+async fn claim<P: Purpose>(
+    call: &Call<'_>,
+    tx: &Transaction<'_>,
+    token: &OneTimeToken<P>,
+    visitor: Option<UserId>,
+    subject: &mut Option<UserId>,
+) -> Result<(User, Issued, String), AuthError> {
+    let mut issued = one_time_tokens::find(tx, token).await?.ok_or(AuthError::InvalidToken)?;
+    *subject = issued.user;
+    if issued.expires_at <= call.now {
+        return Err(AuthError::TokenExpired);
+    }
+    let user = issued.user.ok_or(AuthError::UserNotFound)?;
+    if visitor.is_some_and(|visitor| visitor != user) {
+        return Err(AuthError::InvalidUser);
+    }
+    let user = users::lock(tx, user).await?.ok_or(AuthError::UserNotFound)?;
+    let new_email = issued.new_email.take().ok_or(AuthError::InvalidToken)?;
+    Ok((user, issued, new_email))
+}

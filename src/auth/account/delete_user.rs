@@ -1,0 +1,148 @@
+//! The end of an account, by its user.
+//!
+//! Whoever holds a session must show more: the password, that they signed in lately, or that they read the mail of the
+//! address. The mailed link works only in a session of the user, so a scanner that opens it deletes nothing.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::change_password::prove;
+use crate::{
+    auth::{
+        AuthError,
+        http::{Answer, Call, Current, Refresh, component},
+    },
+    config::DeleteUser,
+    db::{
+        self, audit,
+        one_time_tokens::{self, Issue},
+        users,
+    },
+    mail::{self, Message},
+    secret::{DeleteAccount, OneTimeToken, Purpose, Secret},
+};
+
+/// The contract's (section 10).
+const LINK_WORKS_FOR: Duration = Duration::from_hours(24);
+
+/// POST /delete-user
+pub(in crate::auth) async fn delete(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let mut check = call.body.check();
+    let password = check.optional_text("password").filter(|password| !password.is_empty());
+    let token = check.optional_text("token").filter(|token| !token.is_empty());
+    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    check.done()?;
+    let current = call.demand_session().await?;
+    let way = call.auth.config.auth.account.delete_user;
+    if way == DeleteUser::Off {
+        return Err(AuthError::SwitchedOff);
+    }
+    let knows_password = password.is_some();
+    if let Some(password) = password {
+        prove(call, &current, Secret::new(password), audit::Action::DeleteUser).await?;
+    }
+    if let Some(token) = token {
+        remove(call, &current, Some(&token)).await?;
+        return Ok(deleted());
+    }
+    if way == DeleteUser::Mail {
+        mail_link(call, &current, callback_url.as_deref()).await?;
+        return Ok(Answer::json(
+            json!({ "success": true, "message": "Verification email sent" }),
+        ));
+    }
+    if !knows_password && !call.is_fresh(&current.session) {
+        return Err(AuthError::SessionExpired);
+    }
+    remove(call, &current, None).await?;
+    Ok(deleted())
+}
+
+/// GET /delete-user/callback, as the mailed link leads there.
+pub(in crate::auth) async fn follow(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let mut check = call.query.check();
+    let token = check.text("token");
+    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    check.done()?;
+    if call.auth.config.auth.account.delete_user == DeleteUser::Off {
+        return Err(AuthError::DeletionOff);
+    }
+    let current = call.session(Refresh::Slide).await?.ok_or(AuthError::NoUserToDelete)?;
+    remove(call, &current, Some(&token)).await?;
+    Ok(callback_url.map_or_else(deleted, Answer::redirect))
+}
+
+fn deleted() -> Answer {
+    Answer::json(json!({ "success": true, "message": "User deleted" }))
+}
+
+async fn mail_link(call: &Call<'_>, current: &Current, callback_url: Option<&str>) -> Result<(), AuthError> {
+    let auth = call.auth;
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let user = users::lock(&tx, current.user.id)
+        .await?
+        .ok_or(AuthError::Unauthorized)?;
+    one_time_tokens::void(&tx, user.id, &[DeleteAccount::NAME], call.now).await?;
+    let token = OneTimeToken::<DeleteAccount>::generate();
+    let issue = Issue {
+        user: user.id,
+        email: &user.email,
+        browser: None,
+        sign_up: None,
+        new_email: None,
+        expires_at: call.now.plus(LINK_WORKS_FOR),
+    };
+    one_time_tokens::insert(&tx, &token, &issue, call.now).await?;
+    let link = format!(
+        "{}/delete-user/callback?token={}&callbackURL={}",
+        auth.base_url,
+        token.as_str(),
+        component(callback_url.unwrap_or("/"))
+    );
+    let message = Message::DeleteAccount {
+        name: &user.name,
+        link: &link,
+        expires_in: LINK_WORKS_FOR,
+    };
+    mail::enqueue(&tx, &user.email, &message, call.now).await?;
+    call.audit(&tx, &audit::Entry::done(audit::Action::RequestDeletion, user.id))
+        .await?;
+    db::commit(tx).await?;
+    auth.outbox.ring();
+    Ok(())
+}
+
+/// Deletes the user with all that is theirs; if a link is to prove it, only if `token` is that of one.
+async fn remove(call: &mut Call<'_>, current: &Current, token: Option<&str>) -> Result<(), AuthError> {
+    let auth = call.auth;
+    let user = current.user.id;
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    users::lock(&tx, user).await?.ok_or(AuthError::Unauthorized)?;
+    if let Some(token) = token {
+        let token = OneTimeToken::<DeleteAccount>::parse(token).ok_or(AuthError::DeletionLinkVoid)?;
+        let issued = one_time_tokens::find(&tx, &token).await?;
+        let is_theirs = issued.is_some_and(|issued| issued.user == Some(user) && call.now < issued.expires_at);
+        if !is_theirs || !one_time_tokens::consume(&tx, &token, call.now).await? {
+            let error = AuthError::DeletionLinkVoid;
+            let entry = audit::Entry::refused_to(user, audit::Action::DeleteUser, error.code().as_str());
+            call.audit(&tx, &entry).await?;
+            db::commit(tx).await?;
+            return Err(error);
+        }
+    }
+    let entry = audit::Entry {
+        email: Some(&current.user.email),
+        session: Some(current.session.id),
+        ..audit::Entry::done(audit::Action::DeleteUser, user)
+    };
+    call.audit(&tx, &entry).await?;
+    users::delete(&tx, user).await?;
+    db::commit(tx).await?;
+    auth.sessions.forget_user(user);
+    call.clear_session_cookies();
+    call.clear_device_cookie(&current.token);
+    Ok(())
+}

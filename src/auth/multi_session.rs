@@ -1,0 +1,176 @@
+//! Several people in one browser (contract, section 18): who is signed in here, switching between them, leaving.
+//!
+//! A browser has one session cookie. Once somebody signs in where another user is signed in, each of them also gets a
+//! companion cookie, and the session cookie says who is acting. So a browser of one person carries no companion: there
+//! it would repeat what the session cookie says, on every request. `auth.session.multi_session` has it from the first
+//! sign-in on (`"always"`), as the original does, or not at all (`"off"`): then a sign-in makes the browser forget.
+
+use deadpool_postgres::{GenericClient, Transaction};
+use http::HeaderValue;
+use serde_json::{Value, json};
+
+use super::{
+    AuthError,
+    complete::Remember,
+    http::{Answer, Call, Current},
+    sessions,
+};
+use crate::{
+    config::MultiSession,
+    db::{self, DbError, audit, sessions as table, sessions::Revoked},
+    identity::UserId,
+    secret::SessionToken,
+};
+
+/// Companions in one browser; who comes after that gets none.
+const MOST: usize = 5;
+
+/// What a new session changes in the browser that it begins in.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    pub(super) cookies: Vec<HeaderValue>,
+    /// Earlier sessions of the same user here, which the new one replaces.
+    pub(super) replaced: Vec<Revoked>,
+}
+
+/// Makes room in the browser for a session of `user` that is about to begin with `token`.
+pub(super) async fn join(
+    call: &Call<'_>,
+    tx: &Transaction<'_>,
+    user: UserId,
+    token: &SessionToken,
+    remember: Remember,
+) -> Result<Joined, DbError> {
+    let mut joined = Joined::default();
+    let rule = call.auth.config.auth.session.multi_session;
+    if rule == MultiSession::Off {
+        return Ok(joined);
+    }
+    let cookies = call.auth.sessions.cookies();
+    let here = of_device(call, tx).await?;
+    let (same, others): (Vec<_>, Vec<_>) = here.iter().partition(|here| here.current.user.id == user);
+    for here in same.into_iter().filter(|here| here.is_companion) {
+        let hash = here.current.token.hash();
+        let replaced = table::revoke_token(tx, &hash, Some(user), call.now).await?;
+        joined.replaced.extend(replaced);
+        joined.cookies.push(cookies.clear_device(&here.current.token));
+    }
+    if others.is_empty() && rule == MultiSession::WhenShared {
+        return Ok(joined);
+    }
+    let room = MOST.saturating_sub(others.iter().filter(|here| here.is_companion).count());
+    let without = others.into_iter().filter(|here| !here.is_companion);
+    let without = without.map(|here| companion(call, &here.current.token, here.current.remember()));
+    let own = companion(call, token, remember);
+    joined.cookies.extend(without.chain([own]).take(room));
+    Ok(joined)
+}
+
+fn companion(call: &Call<'_>, token: &SessionToken, remember: Remember) -> HeaderValue {
+    let expires_in = call.auth.config.auth.session.expires_in;
+    let max_age = (remember == Remember::Yes).then_some(expires_in);
+    call.auth.sessions.cookies().set_device(token, max_age)
+}
+
+/// A live session whose cookie the browser sent.
+struct Here {
+    current: Current,
+    /// Whether it is in a companion cookie, rather than in the session cookie alone.
+    is_companion: bool,
+}
+
+/// The live sessions of this browser, the one of the session cookie first.
+async fn of_device(call: &Call<'_>, client: &impl GenericClient) -> Result<Vec<Here>, DbError> {
+    let cookies = call.auth.sessions.cookies();
+    let companions = cookies.device_tokens(call.headers);
+    let active = cookies.session_token(call.headers);
+    let active = active.filter(|active| companions.iter().all(|token| token.as_str() != active.as_str()));
+    let mut here = Vec::new();
+    let tokens = active.map(|token| (token, false)).into_iter();
+    for (token, is_companion) in tokens.chain(companions.into_iter().map(|token| (token, true))) {
+        if let Some((session, user)) = table::find_with_user(client, &token.hash(), call.now).await? {
+            let current = Current { session, user, token };
+            here.push(Here { current, is_companion });
+        }
+    }
+    Ok(here)
+}
+
+/// GET /multi-session/list-device-sessions: `{session, user}` of each person who is signed in here.
+pub(super) async fn list(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let mut listed: Vec<UserId> = Vec::new();
+    let mut people = Vec::new();
+    for here in available(call).await? {
+        if !listed.contains(&here.current.user.id) {
+            listed.push(here.current.user.id);
+            people.push(sessions::whole(&here.current));
+        }
+    }
+    Ok(Answer::json(Value::Array(people)))
+}
+
+/// POST /multi-session/set-active: somebody else who is signed in here goes on.
+pub(super) async fn set_active(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let wanted = read_token(call)?;
+    let here = available(call).await?;
+    let here = here.into_iter().find(|here| here.current.token.as_str() == wanted);
+    let current = here.ok_or(AuthError::InvalidSessionToken)?.current;
+    let entry = audit::Entry {
+        session: Some(current.session.id),
+        ..audit::Entry::done(audit::Action::SwitchUser, current.user.id)
+    };
+    call.audit(&call.auth.db.client().await?, &entry).await?;
+    activate(call, &current);
+    Ok(Answer::json(sessions::whole(&current)))
+}
+
+/// POST /multi-session/revoke: ends a session of this browser. If it was the active one, another takes its place.
+pub(super) async fn revoke(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let wanted = read_token(call)?;
+    let active = call.demand_session().await?;
+    let (meant, others): (Vec<_>, Vec<_>) = available(call)
+        .await?
+        .into_iter()
+        .partition(|here| here.current.token.as_str() == wanted);
+    let current = meant.into_iter().next().ok_or(AuthError::InvalidSessionToken)?.current;
+    let mut client = call.auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let revoked = table::revoke(&tx, current.session.id, current.user.id, call.now).await?;
+    sessions::note(call, &tx, revoked.as_slice(), "device").await?;
+    db::commit(tx).await?;
+    sessions::forget(call, revoked.as_slice());
+    call.clear_device_cookie(&current.token);
+    if current.session.id == active.session.id {
+        match others.into_iter().next() {
+            Some(next) => activate(call, &next.current),
+            None => call.clear_session_cookies(),
+        }
+    }
+    Ok(Answer::json(json!({ "status": true })))
+}
+
+fn read_token(call: &mut Call<'_>) -> Result<String, AuthError> {
+    let mut check = call.body.check();
+    let token = check.text("sessionToken");
+    check.done()?;
+    check_on(call)?;
+    Ok(token)
+}
+
+fn check_on(call: &Call<'_>) -> Result<(), AuthError> {
+    match call.auth.config.auth.session.multi_session {
+        MultiSession::Off => Err(AuthError::SwitchedOff),
+        MultiSession::WhenShared | MultiSession::Always => Ok(()),
+    }
+}
+
+async fn available(call: &Call<'_>) -> Result<Vec<Here>, AuthError> {
+    check_on(call)?;
+    Ok(of_device(call, &call.auth.db.client().await?).await?)
+}
+
+fn activate(call: &mut Call<'_>, current: &Current) {
+    let remember = current.remember();
+    call.hand_out(&current.token, remember);
+    call.mark_remembered(remember);
+}

@@ -1,0 +1,159 @@
+//! A new password for somebody who has forgotten theirs: ask for a link, follow it, choose.
+//!
+//! Whether an address has a user can't be told from the answer or its time; only who reads its mail learns it. Following
+//! the link uses nothing up, since mail scanners follow links too: only choosing a password does, once. It ends every
+//! session of the user, for whoever knew the old password may have one.
+
+use serde_json::{Value, json};
+use url::Url;
+
+use super::{
+    AuthError,
+    account::change_password,
+    http::{Answer, Call, even_out},
+    reset_link, sessions,
+};
+use crate::{
+    clock::monotonic,
+    db::{self, audit, one_time_tokens, users},
+    identity::UserId,
+    policy::origin::append_query,
+    secret::{OneTimeToken, ResetPassword},
+};
+
+/// POST /request-password-reset
+pub(super) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let began = monotonic();
+    let mut check = call.body.check();
+    let email = check.address("email");
+    let redirect_to = check.optional_text("redirectTo");
+    check.done()?;
+    let sent = mail_link(call, email.as_str(), redirect_to.as_deref()).await;
+    even_out(began).await;
+    sent?;
+    call.auth.outbox.ring();
+    Ok(Answer::json(json!({
+        "status": true,
+        "message": "If this email exists in our system, check your email for the reset link",
+    })))
+}
+
+/// Mails a link to an address that has a user, and to no other.
+async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> Result<(), AuthError> {
+    let auth = call.auth;
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    // Locked, so that of two requests at once the later one voids the link of the other.
+    let user = match users::by_email(&tx, email).await? {
+        Some(user) => users::lock(&tx, user.id).await?.filter(|user| user.email == email),
+        None => None,
+    };
+    let entry = if let Some(user) = &user {
+        reset_link::mail(&tx, &auth.config, user, redirect_to, call.now).await?;
+        audit::Entry {
+            // Anybody may ask for it.
+            actor: None,
+            ..audit::Entry::done(audit::Action::RequestPasswordReset, user.id)
+        }
+    } else {
+        audit::Entry {
+            email: Some(email),
+            ..audit::Entry::refused(audit::Action::RequestPasswordReset, "NO_USER")
+        }
+    };
+    call.audit(&tx, &entry).await?;
+    db::commit(tx).await?;
+    Ok(())
+}
+
+/// GET /reset-password/:token, as the mailed link leads there: on to the page where the password is chosen.
+pub(super) async fn follow(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let mut check = call.query.check();
+    let target = check.text("callbackURL");
+    check.done()?;
+    let target = absolute(call, &target);
+    let is_good = match OneTimeToken::<ResetPassword>::parse(call.segment) {
+        Some(token) => good_for(call, &token).await?.is_some(),
+        None => false,
+    };
+    Ok(Answer::redirect(if is_good {
+        append_query(&target, "token", call.segment)
+    } else {
+        append_query(&target, "error", AuthError::ResetLinkVoid.code().as_str())
+    }))
+}
+
+/// A target that has been judged, as a URL; without one, our own page for errors.
+fn absolute(call: &Call<'_>, target: &str) -> String {
+    if target.is_empty() {
+        return format!("{}/error", call.auth.base_url);
+    }
+    let base = Url::parse(call.auth.origins.public().as_str());
+    base.and_then(|base| base.join(target))
+        .map_or_else(|_| target.to_owned(), String::from)
+}
+
+/// POST /reset-password
+pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let auth = call.auth;
+    let mut check = call.body.check();
+    let password = check.password("newPassword");
+    let token = check.optional_text("token").filter(|token| !token.is_empty());
+    check.done()?;
+    let in_query = call.query.get("token").and_then(Value::as_str).map(str::to_owned);
+    let token = token.or(in_query).ok_or(AuthError::ResetLinkVoid)?;
+    let acceptable = auth.passwords.check_new(password.expose());
+    acceptable.map_err(AuthError::Password)?;
+    let Some(token) = OneTimeToken::<ResetPassword>::parse(&token) else {
+        return refused(call, AuthError::ResetLinkVoid).await;
+    };
+    // Made-up tokens are not worth a hash.
+    let Some((user, email)) = good_for(call, &token).await? else {
+        return refused(call, AuthError::ResetLinkVoid).await;
+    };
+    let hash = auth.passwords.hash(password).await?;
+
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let owner = users::lock(&tx, user).await?;
+    let is_first = owner.as_ref().is_some_and(|owner| owner.email == email)
+        && one_time_tokens::consume(&tx, &token, call.now).await?;
+    if !is_first {
+        let error = if owner.is_some() {
+            AuthError::ResetLinkVoid
+        } else {
+            AuthError::ResetUserNotFound
+        };
+        call.audit(&tx, &refusal(&error, Some(user))).await?;
+        db::commit(tx).await?;
+        return Err(error);
+    }
+    change_password::put(call, &tx, user, &hash).await?;
+    call.audit(&tx, &audit::Entry::done(audit::Action::ResetPassword, user))
+        .await?;
+    let revoked = db::sessions::revoke_all(&tx, user, None, call.now).await?;
+    sessions::note(call, &tx, &revoked, "reset-password").await?;
+    db::commit(tx).await?;
+    sessions::forget(call, &revoked);
+    Ok(Answer::json(json!({ "status": true })))
+}
+
+/// Whose password a token lets choose, and the address that it was mailed to; `None` if it is good for nothing.
+async fn good_for(call: &Call<'_>, token: &OneTimeToken<ResetPassword>) -> Result<Option<(UserId, String)>, AuthError> {
+    let issued = one_time_tokens::find(&call.auth.db.client().await?, token).await?;
+    let live = issued.filter(|issued| !issued.is_consumed && call.now < issued.expires_at);
+    Ok(live.and_then(|issued| Some((issued.user?, issued.email))))
+}
+
+async fn refused(call: &Call<'_>, error: AuthError) -> Result<Answer, AuthError> {
+    call.audit(&call.auth.db.client().await?, &refusal(&error, None))
+        .await?;
+    Err(error)
+}
+
+const fn refusal(error: &AuthError, subject: Option<UserId>) -> audit::Entry<'static> {
+    audit::Entry {
+        subject,
+        ..audit::Entry::refused(audit::Action::ResetPassword, error.code().as_str())
+    }
+}
