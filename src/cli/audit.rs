@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     argument::{When, Who, limit},
     operator::{self, Operator, OperatorArgs, Stop},
-    output::{Table, Width, or_nothing, time},
+    output::{Table, Width, glance, or_nothing, time},
     page::{Page, tell_of_more},
 };
 use crate::{
@@ -141,7 +141,7 @@ pub(super) fn table(events: &[Recorded]) -> String {
             or_nothing(event.reason.clone()),
             or_nothing(whom),
             or_nothing(event.ip_address),
-            event.user_agent.clone(),
+            glance(&event.user_agent),
         ]);
     }
     table.render()

@@ -6,7 +6,7 @@
 //! A command fails in words that say what, where, and how to mend it: wrong usage with 2, a wrong configuration with 78,
 //! anything else with 1.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -97,9 +97,13 @@ pub(super) fn run(
     }
 }
 
+/// What operators ask may take longer than what a request asks: a search reads every user.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 impl Operator {
     async fn connect(config: Config, json: bool) -> Result<Self, Stop> {
-        let settings = app::settings(&config);
+        let mut settings = app::settings(&config);
+        settings.statement_timeout = settings.statement_timeout.max(PATIENCE);
         let connector = Connector::new(&settings, tokio::runtime::Handle::current()).context("database.url")?;
         let schema = &config.database.schema;
         let state = migrate::check(&connector, schema).await.context("database.url")?;

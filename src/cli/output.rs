@@ -23,8 +23,14 @@ const NOTHING_THERE: &str = "-";
 /// Bold, and back.
 const BOLD: (&str, &str) = ("\u{1b}[1m", "\u{1b}[0m");
 
-/// Narrower terminals are left to wrap lines by themselves.
-const MIN_WIDTH: u16 = 80;
+/// Between columns.
+const GAP: u16 = 2;
+
+/// A column that may be wrapped can still be read at this width.
+const READABLE: u16 = 16;
+
+/// What tables show of a text that may have any length; JSON has it whole.
+const GLANCE: usize = 60;
 
 /// `text` as a terminal may be shown it.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
@@ -60,6 +66,21 @@ fn is_unsafe(c: char) -> bool {
 pub(super) fn time(at: Timestamp) -> String {
     let text = at.rfc3339();
     text.get(..19).unwrap_or(&text).replace('T', " ")
+}
+
+/// `2026-11-21 07:15`, where seconds tell nothing.
+pub(super) fn minute(at: Timestamp) -> String {
+    let mut text = time(at);
+    text.truncate(16);
+    text
+}
+
+/// The beginning of a text that may have any length.
+pub(super) fn glance(text: &str) -> String {
+    match text.char_indices().nth(GLANCE) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 /// What is there, or a sign that nothing is.
@@ -98,9 +119,9 @@ impl Table {
     /// As wide as it needs to be; on a terminal, no wider than that.
     pub(super) fn render(&self) -> String {
         let terminal = Term::stdout();
-        let width = terminal.is_term().then(|| terminal.size_checked()).flatten();
-        let width = width.map(|(_, columns)| columns.max(MIN_WIDTH));
-        self.render_for(width, terminal.features().colors_supported())
+        let size = terminal.is_term().then(|| terminal.size_checked()).flatten();
+        let in_colour = terminal.is_term() && terminal.features().colors_supported();
+        self.render_for(size.map(|(_, columns)| columns), in_colour)
     }
 
     fn render_for(&self, width: Option<u16>, in_colour: bool) -> String {
@@ -109,11 +130,14 @@ impl Table {
         table.set_header(self.columns.iter().map(|(name, _)| name.to_uppercase()));
         table.add_rows(&self.rows);
         if let Some(width) = width {
+            if self.least_width(&table.column_max_content_widths()) > width {
+                return self.records();
+            }
             table.set_width(width);
             table.set_content_arrangement(ContentArrangement::Dynamic);
         }
         for (column, (_, width)) in table.column_iter_mut().zip(self.columns) {
-            column.set_padding((0, 2));
+            column.set_padding((0, GAP));
             if *width == Width::Whole {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
@@ -125,6 +149,29 @@ impl Table {
             let _ = writeln!(text, "{on}{line}{off}");
         }
         text
+    }
+
+    /// How narrow it can be, given what its columns hold.
+    fn least_width(&self, contents: &[u16]) -> u16 {
+        let columns = self.columns.iter().zip(contents);
+        let least = columns.map(|((_, width), content)| match width {
+            Width::Whole => content.saturating_add(GAP),
+            Width::Wraps => READABLE.min(*content).saturating_add(GAP),
+        });
+        least.fold(0, u16::saturating_add)
+    }
+
+    /// Where columns don't fit beside each other: a block for each row.
+    fn records(&self) -> String {
+        let names = || self.columns.iter().map(|(name, _)| *name);
+        let longest = names().map(str::len).max().unwrap_or(0);
+        let records = self.rows.iter().map(|row| {
+            let lines = names()
+                .zip(row)
+                .map(|(name, cell)| format!("{name:<longest$}  {cell}\n"));
+            lines.collect::<String>()
+        });
+        records.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -205,8 +252,13 @@ mod tests {
             "ID    USER AGENT\n0199  one two three four\n0200  -\n"
         );
         assert_eq!(
-            table.render_for(Some(18), false),
-            "ID    USER AGENT\n0199  one two\n      three four\n0200  -\n"
+            table.render_for(Some(24), false),
+            "ID    USER AGENT\n0199  one two three\n      four\n0200  -\n"
+        );
+        // Too narrow for an id and something readable beside it.
+        assert_eq!(
+            table.render_for(Some(20), false),
+            "id          0199\nuser agent  one two three four\n\nid          0200\nuser agent  -\n"
         );
         assert!(
             table
@@ -221,6 +273,12 @@ mod tests {
         table.row(["雪".to_owned(), "1".to_owned()]);
         table.row(["Ada".to_owned(), "2".to_owned()]);
         assert_eq!(table.render_for(None, false), "NAME  ID\n雪    1\nAda   2\n");
+    }
+
+    #[test]
+    fn a_long_text_is_shown_by_its_beginning() {
+        assert_eq!(glance(&"é".repeat(60)), "é".repeat(60));
+        assert_eq!(glance(&"é".repeat(61)), format!("{}…", "é".repeat(60)));
     }
 
     #[test]

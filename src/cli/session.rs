@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     argument::{Who, limit},
     operator::{self, Operator, OperatorArgs, Stop, confirm, find},
-    output::{Table, Width, or_nothing, time},
+    output::{Table, Width, glance, minute, or_nothing},
     page::{Page, tell_of_more},
 };
 use crate::{
@@ -117,8 +117,6 @@ const COLUMNS: &[(&str, Width)] = &[
     ("e-mail", Width::Wraps),
     ("signed in (UTC)", Width::Whole),
     ("last seen (UTC)", Width::Whole),
-    ("expires (UTC)", Width::Whole),
-    ("by", Width::Wraps),
     ("from", Width::Wraps),
     ("user agent", Width::Wraps),
 ];
@@ -132,12 +130,10 @@ pub(super) fn table(sessions: &[Listed]) -> String {
         table.row([
             session.id.to_string(),
             session.email.clone(),
-            time(session.created_at),
-            or_nothing(session.last_seen_at.map(time)),
-            time(session.expires_at),
-            session.methods.join(","),
+            minute(session.created_at),
+            or_nothing(session.last_seen_at.map(minute)),
             or_nothing(session.ip_address),
-            session.user_agent.clone(),
+            glance(&session.user_agent),
         ]);
     }
     table.render()

@@ -97,7 +97,7 @@ fn named(user: &User) -> String {
     format!("{} ({})", output::plain(&user.email), user.id)
 }
 
-/// What keeps a user from signing in; empty if nothing does.
+/// What there is to know before anything else; empty where all is in order.
 fn state(user: &User, now: Timestamp) -> String {
     let mut state = Vec::new();
     if user.is_banned(now) {

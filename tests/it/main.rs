@@ -33,6 +33,7 @@ mod limits;
 mod mail_outbox;
 mod multi_session;
 mod operator_audit;
+mod operator_changes;
 mod operator_cli;
 mod origin;
 mod paths;

@@ -12,7 +12,7 @@ use crate::{
         argument::Who,
         operator::{Operator, OperatorArgs, Stop, confirm, find, lock},
     },
-    db::{self, audit, users},
+    db::{self, audit, sessions, users},
 };
 
 #[derive(Args, Debug)]
@@ -38,6 +38,9 @@ pub(super) async fn run(operator: &Operator, args: &DeleteArgs) -> Result<ExitCo
     operator
         .audit(&tx, &audit::Entry::done(audit::Action::DeleteUser, user.id))
         .await?;
+    // First, in the order in which everybody locks sessions: a deletion takes them in any order, and could wait crosswise
+    // for a gateway that writes when they were last seen.
+    sessions::revoke_all(&tx, user.id, None, operator.now).await?;
     users::delete(&tx, user.id).await?;
     db::commit(tx).await?;
     operator.print(

@@ -9,7 +9,7 @@ use crate::{
     cli::{
         argument::{Role, limit},
         operator::{Operator, OperatorArgs, Stop},
-        output::{Table, Width, time},
+        output::{Table, Width, minute},
         page::{Page, tell_of_more},
     },
     db::users::{self, Filter, User},
@@ -80,7 +80,7 @@ fn table(operator: &Operator, users: &[User]) -> String {
             user.name.clone(),
             user.roles.join(", "),
             state(user, operator.now),
-            time(user.created_at),
+            minute(user.created_at),
         ]);
     }
     table.render()

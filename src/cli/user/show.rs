@@ -11,7 +11,7 @@ use crate::{
         argument::Who,
         audit::{self as audit_command, EventView},
         operator::{Operator, OperatorArgs, Stop, find},
-        output::{Table, Width, facts, or_nothing, time},
+        output::{Table, Width, facts, minute, or_nothing, time},
         page::Page,
         session::{self as session_command, SessionView},
     },
@@ -125,7 +125,12 @@ fn profile(user: &User, now: Timestamp) -> String {
         ("e-mail", user.email.clone()),
         ("name", user.name.clone()),
         ("roles", user.roles.join(", ")),
-        ("state", state(user, now)),
+        (
+            "state",
+            Some(state(user, now))
+                .filter(|state| !state.is_empty())
+                .unwrap_or_else(|| "active".to_owned()),
+        ),
     ];
     if user.is_banned(now) {
         known.push(("ban reason", user.ban_reason.clone().unwrap_or_default()));
@@ -150,8 +155,8 @@ fn account_table(accounts: &[Account]) -> String {
         table.row([
             account.provider_id.clone(),
             account.account_id.clone(),
-            or_nothing(account.password_set_at.map(time)),
-            time(account.created_at),
+            or_nothing(account.password_set_at.map(minute)),
+            minute(account.created_at),
         ]);
     }
     table.render()

@@ -86,3 +86,21 @@ fn checked(args: &[&str], ended: Ended) -> Ended {
     }
     ended
 }
+
+/// The keys of an object, sorted.
+#[track_caller]
+pub(crate) fn keys(object: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = object
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[track_caller]
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
