@@ -2,7 +2,10 @@
 //!
 //! Kinds are put together: `list(duration())` reads an array of durations, and says so in errors and documents.
 
-use std::ops::RangeInclusive;
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value as Json, json};
 
@@ -107,6 +110,23 @@ fn from_text<T: 'static>(
                     Sight::Secret => None,
                 };
                 found.report(wrong, shown, &words);
+                None
+            }
+        }
+    })
+}
+
+/// A file that `judge` finds fit; a relative path begins at the configuration's folder.
+pub(super) fn file(allowed: impl Into<String>, judge: impl Fn(&Path) -> Result<(), Wrong> + 'static) -> Kind<PathBuf> {
+    let allowed = allowed.into();
+    let words = allowed.clone();
+    Kind::new(allowed, text_schema(&json!({ "type": "string" })), move |found| {
+        let text = found.text(&words, Sight::Public)?;
+        let path = found.reader.folder.join(&text);
+        match judge(&path) {
+            Ok(()) => Some(path),
+            Err(wrong) => {
+                found.report(wrong, Some(shortened(&text)), &words);
                 None
             }
         }

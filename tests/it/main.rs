@@ -42,6 +42,7 @@ mod reset_password;
 mod revocation;
 mod routes;
 mod serve;
+mod session_places;
 mod sessions;
 mod shutdown;
 mod sign_in;
