@@ -46,6 +46,23 @@ impl<T: 'static> Kind<T> {
         Kind::new(self.allowed, self.schema, move |found| read(found).map(&into))
     }
 
+    /// For a kind of arrays: what isn't one is read as `other`.
+    pub(super) fn otherwise(self, other: Self) -> Self {
+        let allowed = format!("{}; or {}", self.allowed, other.allowed);
+        let mut alternatives = vec![self.schema];
+        match other.schema.get("anyOf").and_then(Json::as_array) {
+            Some(inner) => alternatives.extend(inner.iter().cloned()),
+            None => alternatives.push(other.schema),
+        }
+        let (list, other) = (self.read, other.read);
+        Self::new(allowed, json!({ "anyOf": alternatives }), move |found| {
+            match &found.node.value {
+                Value::List(_) => list(found),
+                _ => other(found),
+            }
+        })
+    }
+
     /// Narrows what is allowed. Not for secrets: the error shows the value.
     pub(super) fn check(self, allowed: impl Into<String>, judge: impl Fn(&T) -> Result<(), Wrong> + 'static) -> Self {
         let allowed = allowed.into();

@@ -19,6 +19,7 @@ mod better_auth_client;
 mod cached_session;
 mod cli;
 mod concurrency;
+mod cors;
 mod crash;
 mod credentials;
 mod dependencies;
