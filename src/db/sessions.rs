@@ -97,18 +97,26 @@ impl StoredSession {
             methods: column(query, row, "methods")?,
             ip_address: column(query, row, "ip_address")?,
             user_agent: column(query, row, "user_agent")?,
-            device: Device {
-                browser: column(query, row, "browser")?,
-                os: column(query, row, "os")?,
-                kind: DeviceKind::of(column(query, row, "device")?),
-            },
-            place: Place {
-                country: column(query, row, "country")?,
-                city: column(query, row, "city")?,
-            },
+            device: device(query, row)?,
+            place: place(query, row)?,
             last_seen_at: column(query, row, "last_seen_at")?,
         })
     }
+}
+
+fn device(query: &Query, row: &Row) -> Result<Device, DbError> {
+    Ok(Device {
+        browser: column(query, row, "browser")?,
+        os: column(query, row, "os")?,
+        kind: DeviceKind::of(column(query, row, "device")?),
+    })
+}
+
+fn place(query: &Query, row: &Row) -> Result<Place, DbError> {
+    Ok(Place {
+        country: column(query, row, "country")?,
+        city: column(query, row, "city")?,
+    })
 }
 
 fn token_hash(query: &Query, row: &Row) -> Result<TokenHash, DbError> {
@@ -443,6 +451,8 @@ pub struct Listed {
     pub methods: Vec<String>,
     pub ip_address: Option<IpAddr>,
     pub user_agent: String,
+    pub device: Device,
+    pub place: Place,
 }
 
 impl Listed {
@@ -459,6 +469,8 @@ impl Listed {
             methods: column(query, row, "methods")?,
             ip_address: column(query, row, "ip_address")?,
             user_agent: column(query, row, "user_agent")?,
+            device: device(query, row)?,
+            place: place(query, row)?,
         })
     }
 }
@@ -469,7 +481,7 @@ pub const LIST_OF: Query = Query {
     name: "sessions.list_of",
     sql: "
         SELECT s.id, s.user_id, u.email, s.created_at, s.updated_at, s.expires_at, s.last_seen_at, s.remembered,
-            s.methods, s.ip_address, s.user_agent
+            s.methods, s.ip_address, s.user_agent, s.browser, s.os, s.device, s.country, s.city
         FROM user_sessions AS s
         JOIN users AS u ON u.id = s.user_id
         WHERE s.user_id = $1 AND s.revoked_at IS NULL AND s.expires_at > $2 AND (NOT u.banned OR u.ban_expires <= $2)
@@ -495,7 +507,7 @@ pub const LIST_ALL: Query = Query {
     name: "sessions.list_all",
     sql: "
         SELECT s.id, s.user_id, u.email, s.created_at, s.updated_at, s.expires_at, s.last_seen_at, s.remembered,
-            s.methods, s.ip_address, s.user_agent
+            s.methods, s.ip_address, s.user_agent, s.browser, s.os, s.device, s.country, s.city
         FROM user_sessions AS s
         JOIN users AS u ON u.id = s.user_id
         WHERE ($1::uuid IS NULL OR s.id < $1)

@@ -343,11 +343,13 @@ async fn a_session_that_was_revoked_is_refused_and_others_go_on() {
         keys(newest),
         [
             "createdAt",
+            "device",
             "email",
             "expiresAt",
             "id",
             "ipAddress",
             "lastSeenAt",
+            "location",
             "methods",
             "remembered",
             "updatedAt",
@@ -359,6 +361,11 @@ async fn a_session_that_was_revoked_is_refused_and_others_go_on() {
         (text(&newest["ipAddress"]), &newest["methods"]),
         ("127.0.0.1", &json!(["pwd"]))
     );
+    assert_eq!(
+        newest["device"],
+        json!({ "browser": null, "os": null, "kind": "other" })
+    );
+    assert_eq!(newest["location"], Value::Null);
     assert!(text(&newest["createdAt"]) >= text(&oldest["createdAt"]));
 
     let id = text(&newest["id"]);
@@ -568,6 +575,23 @@ async fn a_user_is_shown_whole() {
     ] {
         assert!(said.contains(expected), "no {expected:?} in:\n{said}");
     }
+}
+
+#[tokio::test]
+async fn sessions_are_listed_with_device_and_place() {
+    let desk = Desk::new().await;
+    let ada = desk.gateway.signed_in("ada@example.com").await;
+    let seen = "UPDATE user_sessions SET ip_address = '203.0.113.7', country = 'SE', city = 'Linköping', \
+                browser = 'Firefox', os = 'Linux', device = 'desktop'";
+    desk.gateway.db().run(seen).await;
+    let listed = desk.json(&["session", "list", &ada.id]).await;
+    assert_eq!(
+        listed[0]["device"],
+        json!({ "browser": "Firefox", "os": "Linux", "kind": "desktop" })
+    );
+    assert_eq!(listed[0]["location"], json!({ "country": "SE", "city": "Linköping" }));
+    let table = desk.says(&["session", "list", &ada.id]).await;
+    assert!(table.contains("203.0.113.7 (Linköping, SE)"), "{table}");
 }
 
 /// A name and a user agent as a stranger would have them, who wants to do something to the operator's terminal.
