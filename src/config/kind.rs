@@ -46,21 +46,22 @@ impl<T: 'static> Kind<T> {
         Kind::new(self.allowed, self.schema, move |found| read(found).map(&into))
     }
 
-    /// For a kind of arrays: what isn't one is read as `other`.
+    /// For a kind of arrays: what isn't one is read as `other`, whose words speak for both.
     pub(super) fn otherwise(self, other: Self) -> Self {
-        let allowed = format!("{}; or {}", self.allowed, other.allowed);
         let mut alternatives = vec![self.schema];
         match other.schema.get("anyOf").and_then(Json::as_array) {
             Some(inner) => alternatives.extend(inner.iter().cloned()),
             None => alternatives.push(other.schema),
         }
-        let (list, other) = (self.read, other.read);
-        Self::new(allowed, json!({ "anyOf": alternatives }), move |found| {
-            match &found.node.value {
+        let (list, word) = (self.read, other.read);
+        Self::new(
+            other.allowed,
+            json!({ "anyOf": alternatives }),
+            move |found| match &found.node.value {
                 Value::List(_) => list(found),
-                _ => other(found),
-            }
-        })
+                _ => word(found),
+            },
+        )
     }
 
     /// Narrows what is allowed. Not for secrets: the error shows the value.

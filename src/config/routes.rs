@@ -280,7 +280,8 @@ fn path() -> Kind<PathPattern> {
 }
 
 fn cors() -> Kind<Cors> {
-    let mut word = parsed("\"upstream\"", |text| match text {
+    let listed = list(origin_pattern()).map(Cors::Listed);
+    let mut word = parsed(format!("{}; or \"upstream\"", listed.allowed), |text| match text {
         "upstream" => Ok(Cors::Upstream),
         "*" => Err("answers depend on cookies, and of those browsers let nobody read who isn't named".into()),
         // One origin is a list too, but must be written as one.
@@ -291,7 +292,7 @@ fn cors() -> Kind<Cors> {
         }),
     });
     word.schema = choice(&[("upstream", ())]).schema;
-    list(origin_pattern()).map(Cors::Listed).otherwise(word)
+    listed.otherwise(word)
 }
 
 fn role() -> Kind<String> {

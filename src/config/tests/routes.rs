@@ -50,6 +50,7 @@ fn a_route_says_whose_pages_may_call_it() {
     }
     let slip = only_error("[[routes]]\npath = '/x'\nupstream = 'api'\ncors = 'upstraem'\n");
     assert_eq!(slip.nearest.as_deref(), Some("upstream"));
+    assert!(slip.allowed.unwrap().ends_with("; or \"upstream\""));
     let bare = only_error("[[routes]]\npath = '/x'\nupstream = 'api'\ncors = 'https://a.example'\n");
     assert_eq!(bare.nearest.as_deref(), Some("[\"https://a.example\"]"));
 }
