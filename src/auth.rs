@@ -9,6 +9,7 @@
 
 mod account;
 mod complete;
+mod cors;
 pub mod email;
 mod error;
 mod error_page;
@@ -48,7 +49,7 @@ use crate::{
     config::Config,
     db::Db,
     mail::OutboxBell,
-    policy::{client::ClientFacts, origin::TrustedOrigins},
+    policy::{self, client::ClientFacts, origin::TrustedOrigins},
     problem::{Code, Form, Problem},
     session::Sessions,
 };
@@ -254,6 +255,20 @@ impl Auth {
 
     /// Answers a request whose path is normal and below the base path, which has been taken off.
     pub async fn answer<B>(&self, request: Request<B>, client: &ClientFacts, request_id: &str) -> Response<Bytes>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if let Some(asked) = policy::cors::preflight(request.method(), request.headers()) {
+            return cors::preflight(&asked, request.uri().path(), &self.origins, request_id);
+        }
+        let origin = policy::cors::origin_of(request.headers()).cloned();
+        let mut response = self.respond(request, client, request_id).await;
+        cors::admit(origin.as_ref(), &self.origins, response.headers_mut());
+        response
+    }
+
+    async fn respond<B>(&self, request: Request<B>, client: &ClientFacts, request_id: &str) -> Response<Bytes>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

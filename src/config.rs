@@ -43,7 +43,7 @@ pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};
 pub use path_pattern::{PathPattern, Segment};
 pub use reference::{json_schema, reference};
-pub use routes::{Access, Needs, OnDenied, Route};
+pub use routes::{Access, Cors, Needs, OnDenied, Route};
 pub use server::{Admin, Log, LogFormat, Server};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;

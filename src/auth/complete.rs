@@ -25,6 +25,7 @@ use crate::{
     },
     identity::{AuthMethod, SessionId, UserId},
     secret::SessionToken,
+    session::device,
 };
 
 /// The life of a session that is not to be remembered (section 6), unless every session's is shorter.
@@ -179,6 +180,9 @@ pub(super) async fn complete_in(
         methods: vec![method.to_owned()],
         ip_address: Some(call.ip_address),
         user_agent: call.user_agent.clone(),
+        device: device::of(&call.user_agent),
+        place: auth.sessions.places().of(call.ip_address),
+        last_seen_at: Some(now),
     };
     db::sessions::insert(tx, &session).await?;
     throttle::know_address(call, tx, user.id).await?;

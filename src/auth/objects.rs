@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     clock::Timestamp,
     db::{accounts::Account, sessions::StoredSession, users::User},
+    identity::Place,
 };
 
 pub(super) fn user(user: &User) -> Value {
@@ -54,13 +55,42 @@ pub(super) fn account(account: &Account) -> Value {
     })
 }
 
+/// A session as `list-sessions` shows it: the contract's fields, and what people recognise their sessions by.
+pub(super) fn listed(stored: &StoredSession, token: &str, is_current: IsCurrent) -> Value {
+    let mut listed = session(stored, token);
+    let more = json!({
+        "current": is_current == IsCurrent::Yes,
+        "lastSeenAt": stored.last_seen_at.map(Timestamp::rfc3339),
+        "device": {
+            "browser": stored.device.browser,
+            "os": stored.device.os,
+            "kind": stored.device.kind.as_str(),
+        },
+        "location": (stored.place != Place::default()).then(|| json!({
+            "country": stored.place.country,
+            "city": stored.place.city,
+        })),
+    });
+    if let (Some(listed), Value::Object(more)) = (listed.as_object_mut(), more) {
+        listed.extend(more);
+    }
+    listed
+}
+
+/// Whether a session is the one that asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum IsCurrent {
+    Yes,
+    No,
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
 
     use super::*;
     use crate::{
-        identity::{SessionId, UserId},
+        identity::{Device, DeviceKind, SessionId, UserId},
         secret::TokenHash,
     };
 
@@ -92,9 +122,8 @@ mod tests {
         assert_eq!(user(&ada)["role"], Value::Null);
     }
 
-    #[test]
-    fn a_session_has_every_field_of_the_contract() {
-        let stored = StoredSession {
+    fn stored() -> StoredSession {
+        StoredSession {
             id: SessionId(Uuid::nil()),
             token_hash: TokenHash::of(b"secret"),
             user_id: UserId(Uuid::max()),
@@ -105,9 +134,16 @@ mod tests {
             methods: vec!["pwd".to_owned()],
             ip_address: None,
             user_agent: String::new(),
-        };
+            device: Device::default(),
+            place: Place::default(),
+            last_seen_at: None,
+        }
+    }
+
+    #[test]
+    fn a_session_has_every_field_of_the_contract_and_no_other() {
         assert_eq!(
-            session(&stored, "handle"),
+            session(&stored(), "handle"),
             json!({
                 "id": "00000000-0000-0000-0000-000000000000", "token": "handle",
                 "userId": "ffffffff-ffff-ffff-ffff-ffffffffffff", "expiresAt": "1970-01-01T00:00:02.000Z",
@@ -115,5 +151,27 @@ mod tests {
                 "ipAddress": "", "userAgent": "", "impersonatedBy": null,
             })
         );
+    }
+
+    #[test]
+    fn a_listed_session_tells_device_and_place_besides() {
+        let mut stored = stored();
+        let bare = listed(&stored, "handle", IsCurrent::No);
+        assert_eq!((&bare["token"], &bare["current"]), (&json!("handle"), &json!(false)));
+        assert_eq!(bare["device"], json!({ "browser": null, "os": null, "kind": "other" }));
+        assert_eq!((&bare["location"], &bare["lastSeenAt"]), (&Value::Null, &Value::Null));
+
+        stored.device.browser = Some("Firefox".to_owned());
+        stored.device.kind = DeviceKind::Tablet;
+        stored.place.country = Some("SE".to_owned());
+        stored.last_seen_at = Some(Timestamp::from_secs(3));
+        let full = listed(&stored, "token", IsCurrent::Yes);
+        assert_eq!(full["current"], true);
+        assert_eq!(full["lastSeenAt"], "1970-01-01T00:00:03.000Z");
+        assert_eq!(
+            full["device"],
+            json!({ "browser": "Firefox", "os": null, "kind": "tablet" })
+        );
+        assert_eq!(full["location"], json!({ "country": "SE", "city": null }));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     AuthError,
     http::{Answer, Call, Current, Refresh},
-    objects,
+    objects::{self, IsCurrent},
 };
 use crate::{
     db::{self, DbError, audit, sessions as table, sessions::Revoked},
@@ -42,9 +42,9 @@ pub(super) async fn list(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let sessions = table::live_of(&client, current.user.id, call.now).await?;
     let sessions = sessions.iter().map(|session| {
         if session.id == current.session.id {
-            objects::session(session, current.token.as_str())
+            objects::listed(session, current.token.as_str(), IsCurrent::Yes)
         } else {
-            objects::session(session, &session.id.to_string())
+            objects::listed(session, &session.id.to_string(), IsCurrent::No)
         }
     });
     Ok(Answer::json(sessions.collect()))

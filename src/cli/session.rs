@@ -20,7 +20,7 @@ use crate::{
         self, audit,
         sessions::{self, Listed},
     },
-    identity::SessionId,
+    identity::{Place, SessionId},
 };
 
 #[derive(Args, Debug)]
@@ -92,6 +92,22 @@ pub(super) struct SessionView<'a> {
     methods: &'a [String],
     ip_address: Option<String>,
     user_agent: &'a str,
+    device: DeviceView<'a>,
+    location: Option<LocationView<'a>>,
+}
+
+/// These two as `list-sessions` has them.
+#[derive(Debug, Serialize)]
+struct DeviceView<'a> {
+    browser: Option<&'a str>,
+    os: Option<&'a str>,
+    kind: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct LocationView<'a> {
+    country: Option<&'a str>,
+    city: Option<&'a str>,
 }
 
 impl<'a> From<&'a Listed> for SessionView<'a> {
@@ -108,6 +124,15 @@ impl<'a> From<&'a Listed> for SessionView<'a> {
             methods: &session.methods,
             ip_address: session.ip_address.map(|address| address.to_string()),
             user_agent: &session.user_agent,
+            device: DeviceView {
+                browser: session.device.browser.as_deref(),
+                os: session.device.os.as_deref(),
+                kind: session.device.kind.as_str(),
+            },
+            location: (session.place != Place::default()).then_some(LocationView {
+                country: session.place.country.as_deref(),
+                city: session.place.city.as_deref(),
+            }),
         }
     }
 }
@@ -118,7 +143,7 @@ const COLUMNS: &[(&str, Width)] = &[
     ("signed in (UTC)", Width::Whole),
     ("last seen (UTC)", Width::Whole),
     ("from", Width::Wraps),
-    ("user agent", Width::Wraps),
+    ("device", Width::Wraps),
 ];
 
 pub(super) fn table(sessions: &[Listed]) -> String {
@@ -132,11 +157,33 @@ pub(super) fn table(sessions: &[Listed]) -> String {
             session.email.clone(),
             minute(session.created_at),
             or_nothing(session.last_seen_at.map(minute)),
-            or_nothing(session.ip_address),
-            glance(&session.user_agent),
+            from(session),
+            device(session),
         ]);
     }
     table.render()
+}
+
+/// `Firefox on Linux`; what the client says of itself where that names neither.
+fn device(session: &Listed) -> String {
+    match (&session.device.browser, &session.device.os) {
+        (Some(browser), Some(os)) => format!("{browser} on {os}"),
+        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (None, None) => glance(&session.user_agent),
+    }
+}
+
+/// `203.0.113.7 (Linköping, SE)`
+fn from(session: &Listed) -> String {
+    let address = or_nothing(session.ip_address);
+    let place: Vec<&str> = [&session.place.city, &session.place.country]
+        .into_iter()
+        .filter_map(|part| part.as_deref())
+        .collect();
+    if place.is_empty() {
+        return address;
+    }
+    format!("{address} ({})", place.join(", "))
 }
 
 async fn list(operator: &Operator, args: &ListArgs) -> Result<ExitCode, Stop> {

@@ -6,6 +6,7 @@ use super::{
     Facts, Origin, OriginPattern,
     found::Wrong,
     kind::{Kind, boolean, choice, list, one_or_more, parsed, secret},
+    origin::origin_pattern,
     path_pattern::normal_literal,
     section::Section,
     units::nonzero_duration,
@@ -78,11 +79,7 @@ impl Auth {
                 "trusted_origins",
                 "Origins beyond public_url that may call the auth API with cookies and that links may lead to: \
                  \"https://app.example.com\", \"https://*.example.com\", \"myapp://\".",
-                list(parsed(
-                    "an origin such as \"https://app.example.com\", a pattern such as \"https://*.example.com\", or a \
-                     scheme such as \"myapp://\"",
-                    OriginPattern::parse,
-                )),
+                list(origin_pattern()),
             )
             .or("[]");
         let sign_up = s

@@ -3,7 +3,7 @@
 //! A session is live while it is neither revoked nor expired and its user is not banned. Revoking sets `revoked_at`;
 //! the trigger tells every gateway. [`delete_ended`] removes what is over.
 
-use std::{collections::HashMap, hash::BuildHasher, net::IpAddr};
+use std::net::IpAddr;
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{DbError, Query, column, users::User};
 use crate::{
     clock::Timestamp,
-    identity::{Identity, SessionId, UserId},
+    identity::{Device, DeviceKind, Identity, Place, SessionId, UserId},
     secret::TokenHash,
 };
 
@@ -78,6 +78,10 @@ pub struct StoredSession {
     pub methods: Vec<String>,
     pub ip_address: Option<IpAddr>,
     pub user_agent: String,
+    pub device: Device,
+    /// Of `ip_address`.
+    pub place: Place,
+    pub last_seen_at: Option<Timestamp>,
 }
 
 impl StoredSession {
@@ -93,8 +97,26 @@ impl StoredSession {
             methods: column(query, row, "methods")?,
             ip_address: column(query, row, "ip_address")?,
             user_agent: column(query, row, "user_agent")?,
+            device: device(query, row)?,
+            place: place(query, row)?,
+            last_seen_at: column(query, row, "last_seen_at")?,
         })
     }
+}
+
+fn device(query: &Query, row: &Row) -> Result<Device, DbError> {
+    Ok(Device {
+        browser: column(query, row, "browser")?,
+        os: column(query, row, "os")?,
+        kind: DeviceKind::of(column(query, row, "device")?),
+    })
+}
+
+fn place(query: &Query, row: &Row) -> Result<Place, DbError> {
+    Ok(Place {
+        country: column(query, row, "country")?,
+        city: column(query, row, "city")?,
+    })
 }
 
 fn token_hash(query: &Query, row: &Row) -> Result<TokenHash, DbError> {
@@ -121,7 +143,7 @@ pub const FIND_WITH_USER: Query = Query {
     name: "sessions.find_with_user",
     sql: "
         SELECT s.id, s.token_hash, s.created_at, s.updated_at, s.expires_at, s.remembered, s.methods,
-            s.ip_address, s.user_agent,
+            s.ip_address, s.user_agent, s.browser, s.os, s.device, s.country, s.city, s.last_seen_at,
             u.id AS user_id, u.email, u.email_verified, u.name, u.image, u.roles, u.banned, u.ban_reason,
             u.ban_expires, u.created_at AS user_created_at, u.updated_at AS user_updated_at
         FROM user_sessions AS s
@@ -151,7 +173,8 @@ pub async fn find_with_user(
 pub const LIVE_OF: Query = Query {
     name: "sessions.live_of",
     sql: "
-        SELECT id, token_hash, user_id, created_at, updated_at, expires_at, remembered, methods, ip_address, user_agent
+        SELECT id, token_hash, user_id, created_at, updated_at, expires_at, remembered, methods, ip_address, user_agent,
+            browser, os, device, country, city, last_seen_at
         FROM user_sessions
         WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
         ORDER BY created_at DESC, id DESC
@@ -167,12 +190,12 @@ pub const INSERT: Query = Query {
     name: "sessions.insert",
     sql: "
         INSERT INTO user_sessions (id, token_hash, user_id, created_at, updated_at, expires_at, remembered, methods,
-            ip_address, user_agent, last_seen_at)
-        VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $4)
+            ip_address, user_agent, last_seen_at, browser, os, device, country, city)
+        VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $4, $10, $11, $12, $13, $14)
     ",
 };
 
-/// `session.updated_at` is taken to be `created_at`.
+/// `session.updated_at` and `last_seen_at` are taken to be `created_at`.
 pub async fn insert(client: &impl GenericClient, session: &StoredSession) -> Result<(), DbError> {
     INSERT
         .run(
@@ -187,6 +210,11 @@ pub async fn insert(client: &impl GenericClient, session: &StoredSession) -> Res
                 &session.methods,
                 &session.ip_address,
                 &session.user_agent,
+                &session.device.browser,
+                &session.device.os,
+                &session.device.kind.as_str(),
+                &session.place.country,
+                &session.place.city,
             ],
         )
         .await
@@ -218,10 +246,12 @@ pub async fn extend(
 }
 
 /// That a session was used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Seen {
+    pub session: SessionId,
     pub at: Timestamp,
     pub from: IpAddr,
+    pub place: Place,
 }
 
 /// Writes many uses at once. Answered by the primary key; no index holds what changes, and the trigger is silent.
@@ -230,28 +260,30 @@ pub const SEEN: Query = Query {
     name: "sessions.seen",
     sql: "
         WITH seen AS (
-            SELECT s.id, n.at, n.address
-            FROM unnest($1::uuid[], $2::timestamptz[], $3::inet[]) AS n (id, at, address)
+            SELECT s.id, n.at, n.address, n.country, n.city
+            FROM unnest($1::uuid[], $2::timestamptz[], $3::inet[], $4::text[], $5::text[])
+                AS n (id, at, address, country, city)
             JOIN user_sessions AS s ON s.id = n.id
             WHERE s.last_seen_at IS NULL OR s.last_seen_at < n.at
             ORDER BY s.id
             FOR UPDATE OF s
         )
         UPDATE user_sessions AS s
-        SET last_seen_at = seen.at, ip_address = seen.address
+        SET last_seen_at = seen.at, ip_address = seen.address, country = seen.country, city = seen.city
         FROM seen
         WHERE s.id = seen.id
     ",
 };
 
-pub async fn seen(
-    client: &impl GenericClient,
-    uses: &HashMap<SessionId, Seen, impl BuildHasher>,
-) -> Result<(), DbError> {
-    let ids: Vec<Uuid> = uses.keys().map(|id| id.0).collect();
-    let times: Vec<Timestamp> = uses.values().map(|seen| seen.at).collect();
-    let addresses: Vec<IpAddr> = uses.values().map(|seen| seen.from).collect();
-    SEEN.run(client, &[&ids, &times, &addresses]).await.map(drop)
+pub async fn seen(client: &impl GenericClient, uses: &[Seen]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = uses.iter().map(|seen| seen.session.0).collect();
+    let times: Vec<Timestamp> = uses.iter().map(|seen| seen.at).collect();
+    let addresses: Vec<IpAddr> = uses.iter().map(|seen| seen.from).collect();
+    let countries: Vec<Option<&str>> = uses.iter().map(|seen| seen.place.country.as_deref()).collect();
+    let cities: Vec<Option<&str>> = uses.iter().map(|seen| seen.place.city.as_deref()).collect();
+    SEEN.run(client, &[&ids, &times, &addresses, &countries, &cities])
+        .await
+        .map(drop)
 }
 
 /// Ends one session of a user. Answered by the primary key; the trigger tells every gateway.
@@ -419,6 +451,8 @@ pub struct Listed {
     pub methods: Vec<String>,
     pub ip_address: Option<IpAddr>,
     pub user_agent: String,
+    pub device: Device,
+    pub place: Place,
 }
 
 impl Listed {
@@ -435,6 +469,8 @@ impl Listed {
             methods: column(query, row, "methods")?,
             ip_address: column(query, row, "ip_address")?,
             user_agent: column(query, row, "user_agent")?,
+            device: device(query, row)?,
+            place: place(query, row)?,
         })
     }
 }
@@ -445,7 +481,7 @@ pub const LIST_OF: Query = Query {
     name: "sessions.list_of",
     sql: "
         SELECT s.id, s.user_id, u.email, s.created_at, s.updated_at, s.expires_at, s.last_seen_at, s.remembered,
-            s.methods, s.ip_address, s.user_agent
+            s.methods, s.ip_address, s.user_agent, s.browser, s.os, s.device, s.country, s.city
         FROM user_sessions AS s
         JOIN users AS u ON u.id = s.user_id
         WHERE s.user_id = $1 AND s.revoked_at IS NULL AND s.expires_at > $2 AND (NOT u.banned OR u.ban_expires <= $2)
@@ -471,7 +507,7 @@ pub const LIST_ALL: Query = Query {
     name: "sessions.list_all",
     sql: "
         SELECT s.id, s.user_id, u.email, s.created_at, s.updated_at, s.expires_at, s.last_seen_at, s.remembered,
-            s.methods, s.ip_address, s.user_agent
+            s.methods, s.ip_address, s.user_agent, s.browser, s.os, s.device, s.country, s.city
         FROM user_sessions AS s
         JOIN users AS u ON u.id = s.user_id
         WHERE ($1::uuid IS NULL OR s.id < $1)

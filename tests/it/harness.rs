@@ -9,6 +9,7 @@ pub(crate) mod gateway;
 pub(crate) mod golden;
 pub(crate) mod mailbox;
 pub(crate) mod people;
+pub(crate) mod places_file;
 pub(crate) mod program;
 pub(crate) mod raw_client;
 pub(crate) mod upstream;

@@ -328,11 +328,13 @@ async fn a_session_that_was_revoked_is_refused_and_others_go_on() {
         keys(newest),
         [
             "createdAt",
+            "device",
             "email",
             "expiresAt",
             "id",
             "ipAddress",
             "lastSeenAt",
+            "location",
             "methods",
             "remembered",
             "updatedAt",
@@ -344,6 +346,11 @@ async fn a_session_that_was_revoked_is_refused_and_others_go_on() {
         (text(&newest["ipAddress"]), &newest["methods"]),
         ("127.0.0.1", &json!(["pwd"]))
     );
+    assert_eq!(
+        newest["device"],
+        json!({ "browser": null, "os": null, "kind": "other" })
+    );
+    assert_eq!(newest["location"], Value::Null);
     assert!(text(&newest["createdAt"]) >= text(&oldest["createdAt"]));
 
     let id = text(&newest["id"]);

@@ -155,6 +155,26 @@ async fn a_user_is_shown_whole() {
     }
 }
 
+#[tokio::test]
+async fn sessions_are_listed_with_device_and_place() {
+    let desk = Desk::new().await;
+    let ada = desk.gateway.signed_in("ada@example.com").await;
+    let seen = "UPDATE user_sessions SET ip_address = '203.0.113.7', country = 'SE', city = 'Linköping', \
+                browser = 'Firefox', os = 'Linux', device = 'desktop'";
+    desk.gateway.db().run(seen).await;
+    let listed = desk.json(&["session", "list", &ada.id]).await;
+    assert_eq!(
+        listed[0]["device"],
+        json!({ "browser": "Firefox", "os": "Linux", "kind": "desktop" })
+    );
+    assert_eq!(listed[0]["location"], json!({ "country": "SE", "city": "Linköping" }));
+    let table = desk.says(&["session", "list", &ada.id]).await;
+    assert!(
+        table.contains("Linköping, SE") && table.contains("Firefox on Linux"),
+        "{table}"
+    );
+}
+
 /// A name and a user agent as a stranger would have them, who wants to do something to the operator's terminal.
 #[tokio::test]
 async fn what_strangers_wrote_is_shown_without_being_obeyed() {

@@ -44,6 +44,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             fresh_for: Duration::from_hours(24),
             max_per_user: 0,
             multi_session: config::MultiSession::WhenShared,
+            geo_database: None,
             cookie: config::Cookie {
                 prefix: "vestibule".to_owned(),
                 same_site: SameSite::Lax,
