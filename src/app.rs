@@ -40,6 +40,7 @@ use crate::{
     session::{
         self, Sessions,
         credential::SessionCookies,
+        geo::Places,
         identity_headers::{Renderer, Reserved},
     },
     telemetry::{AccessLog, RequestIds, Stats},
@@ -104,6 +105,9 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         Arc::clone(&admin).serve(admin_listener, tasks.clone()),
     );
 
+    // Before Postgres is waited for: what an operator got wrong is told at once.
+    let places = Places::open(config.auth.session.geo_database.as_deref())?;
+
     let settings = settings(&config);
     let connector = Connector::new(&settings, options.cold.clone())?;
     prepare_schema(&connector, &config, &options.cancel).await?;
@@ -116,6 +120,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         renderer: Renderer::new(&config.identity),
         rules: config.auth.session.clone(),
         lookup_timeout: config.database.acquire_timeout,
+        places,
     }));
     let bell = OutboxBell::default();
     let auth = Arc::new(Auth::new(AuthParts {
@@ -285,7 +290,9 @@ fn start_cold_work(
         Outbox::new(db.clone(), &config.mail, clock.clone(), bell)?
     };
     tasks.spawn_essential("outbox", outbox.run(soft()));
-    tasks.spawn_essential("last seen", sessions.last_seen().clone().run(db.clone(), soft()));
+    let places = Arc::clone(sessions.places());
+    let last_seen = sessions.last_seen().clone();
+    tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
     Ok(())
 }

@@ -1,15 +1,16 @@
 //! The auth API: every route on one page, the one way to a session, and what each error tells the client.
 //!
 //! It is wire-compatible with the better-auth contract; section numbers in comments are that contract's. A request is
-//! judged in the contract's order: route, body, origin and redirect targets, fields, session; then its behaviour runs,
-//! which is a file of its own below `auth/`.
+//! judged in the contract's order: rate limit, route, body, origin and redirect targets, fields, session; then its
+//! behaviour runs, which is a file of its own below `auth/`.
 //!
 //! Whoever calls [`Auth::answer`] runs it to its end, detached from the connection: a client that goes away must not
 //! leave a change half done (between a commit and forgetting the session it revoked, say).
 
 mod account;
 mod complete;
-mod email;
+mod cors;
+pub mod email;
 mod error;
 mod error_page;
 mod http;
@@ -18,11 +19,14 @@ mod multi_session;
 mod objects;
 pub mod openapi;
 pub mod password;
-pub mod reset_password;
+mod post;
+pub mod reset_link;
+mod reset_password;
 mod sessions;
 mod sign_in;
 mod sign_up;
 pub mod sweeper;
+mod throttle;
 mod verify_email;
 mod who;
 
@@ -33,12 +37,13 @@ use bytes::Bytes;
 use http_body::Body;
 use tracing::{error, warn};
 
-pub use self::error::AuthError;
+pub use self::{error::AuthError, sign_up::FIRST_ROLE};
 use self::{
     http::{Answer, Call, empty},
     input::Accepts,
     openapi::Documents,
     password::Passwords,
+    throttle::Throttle,
 };
 use crate::{
     chain::Chain,
@@ -46,7 +51,7 @@ use crate::{
     config::Config,
     db::Db,
     mail::OutboxBell,
-    policy::{client::ClientFacts, origin::TrustedOrigins},
+    policy::{self, client::ClientFacts, origin::TrustedOrigins},
     problem::{Code, Form, Problem},
     session::Sessions,
 };
@@ -186,6 +191,15 @@ const fn login(path: &'static str, endpoint: Endpoint) -> Route {
     }
 }
 
+/// What a log may say of a path below the base path: where a secret may stand in it, the pattern of its route.
+pub fn loggable(path: &str) -> &str {
+    let secret = ROUTES.iter().find(|route| {
+        let before = route.path.split_once(':').map(|(before, _)| before);
+        before.is_some_and(|before| path.len() > before.len() && path.starts_with(before))
+    });
+    secret.map_or(path, |route| route.path)
+}
+
 /// What [`Auth`] is made of.
 #[derive(Debug)]
 pub struct AuthParts {
@@ -205,6 +219,7 @@ pub struct Auth {
     config: Arc<Config>,
     outbox: OutboxBell,
     passwords: Passwords,
+    throttle: Throttle,
     origins: TrustedOrigins,
     /// What links in mails begin with: `public_url` and the base path, whatever `Host` a request named.
     base_url: String,
@@ -224,6 +239,7 @@ impl Auth {
         let public_url = &config.server.public_url;
         Ok(Self {
             passwords: Passwords::start(&config.auth.password)?,
+            throttle: Throttle::new(&config.auth),
             origins: TrustedOrigins::new(public_url, &config.auth.trusted_origins),
             base_url: format!("{public_url}{}", config.auth.base_path),
             documents: Documents::of(&config),
@@ -240,14 +256,45 @@ impl Auth {
         self.passwords.waiting()
     }
 
+    /// Requests that were refused by each rule of the rate limits, for metrics.
+    pub fn rate_limited(&self) -> Vec<(&'static str, u64)> {
+        self.throttle.refusals()
+    }
+
     /// Answers a request whose path is normal and below the base path, which has been taken off.
     pub async fn answer<B>(&self, request: Request<B>, client: &ClientFacts, request_id: &str) -> Response<Bytes>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if let Some(asked) = policy::cors::preflight(request.method(), request.headers()) {
+            return cors::preflight(&asked, request.uri().path(), &self.origins, request_id);
+        }
+        let origin = policy::cors::origin_of(request.headers()).cloned();
+        let mut response = self.respond(request, client, request_id).await;
+        cors::admit(origin.as_ref(), &self.origins, response.headers_mut());
+        response
+    }
+
+    async fn respond<B>(&self, request: Request<B>, client: &ClientFacts, request_id: &str) -> Response<Bytes>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let (head, body) = request.into_parts();
-        let Some((route, segment)) = Route::find(&head.method, head.uri.path()) else {
+        let found = Route::find(&head.method, head.uri.path());
+        let admitted = self
+            .throttle
+            .admit(self, &head, client, found.map(|(route, _)| route.path));
+        if let Err(refusal) = admitted.await {
+            if let Some((route, _)) = found {
+                report(&refusal, route, request_id);
+            }
+            let mut response = Problem::from(refusal).into_response(Form::Json, request_id);
+            http::protect(response.headers_mut());
+            return response;
+        }
+        let Some((route, segment)) = found else {
             return empty();
         };
         let mut call = Call::new(self, &head, segment, client, request_id);
@@ -338,6 +385,19 @@ mod tests {
             let same = |other: &&Route| other.method == route.method && other.path == route.path;
             assert_eq!(ROUTES.iter().position(|other| same(&other)), Some(at));
         }
+    }
+
+    #[test]
+    fn a_log_shows_no_secret_of_a_path() {
+        for path in [
+            "/reset-password/S3CRET",
+            "/reset-password/S3CRET/",
+            "/reset-password/a/S3CRET",
+        ] {
+            assert_eq!(loggable(path), "/reset-password/:token");
+        }
+        assert_eq!(loggable("/reset-password"), "/reset-password");
+        assert_eq!(loggable("/get-session"), "/get-session");
     }
 
     #[test]

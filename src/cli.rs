@@ -2,12 +2,20 @@
 
 #![expect(clippy::print_stdout, reason = "what a command prints is what it is for")]
 
+pub mod audit;
 pub mod check;
 pub mod dev;
 pub mod explain;
 pub mod migrate;
 pub mod openapi;
 pub mod serve;
+pub mod session;
+pub mod user;
+
+mod argument;
+mod operator;
+mod output;
+mod page;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -43,6 +51,12 @@ pub enum Command {
     Migrate(migrate::MigrateArgs),
     /// Print the description of the auth API (OpenAPI 3.1)
     Openapi(openapi::OpenapiArgs),
+    /// Look after users
+    User(user::UserArgs),
+    /// Look after sessions
+    Session(session::SessionArgs),
+    /// Read the audit log: who did what, from where, and how it ended
+    Audit(audit::AuditArgs),
 }
 
 /// Where the configuration is; common to all commands.
@@ -72,6 +86,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Openapi(args) => Ok(openapi::run(&args)),
+        Command::User(args) => user::run(&args),
+        Command::Session(args) => session::run(&args),
+        Command::Audit(args) => audit::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("vestibule: {error:#}");

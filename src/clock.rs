@@ -54,6 +54,27 @@ impl Timestamp {
     }
 }
 
+impl std::str::FromStr for Timestamp {
+    type Err = NoTime;
+
+    /// Reads RFC 3339: `2026-11-21T07:15:08Z`, with any offset and fraction.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let at: jiff::Timestamp = text.parse().map_err(|_| NoTime)?;
+        Ok(Self(at.as_microsecond()))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoTime;
+
+impl fmt::Display for NoTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a time such as 2026-11-21T07:15:08Z")
+    }
+}
+
+impl std::error::Error for NoTime {}
+
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
@@ -124,6 +145,17 @@ mod tests {
             "2026-11-21T07:15:08.894Z"
         );
         assert_eq!(Timestamp::from_secs(0).rfc3339(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn times_are_read_whatever_their_offset() {
+        let at = Timestamp::from_micros(1_795_245_308_894_999);
+        for text in ["2026-11-21T07:15:08.894999Z", "2026-11-21T08:15:08.894999+01:00"] {
+            assert_eq!(text.parse(), Ok(at), "{text}");
+        }
+        for text in ["", "yesterday", "24h", "2026-11-21", "2026-11-21T07:15:08"] {
+            assert_eq!(text.parse::<Timestamp>(), Err(NoTime), "{text}");
+        }
     }
 
     #[test]

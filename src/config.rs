@@ -32,8 +32,8 @@ mod units;
 mod upstreams;
 
 pub use auth::{
-    Account, Argon2, Auth, Cache, ChangeEmail, Cookie, DeleteUser, EmailVerification, Password, SameSite, SessionRules,
-    SignInAfter,
+    Account, Argon2, Auth, Budget, Cache, ChangeEmail, Cookie, DeleteUser, EmailVerification, MultiSession, Password,
+    RateLimit, RateStorage, SameSite, SessionRules, SignInAfter,
 };
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};
@@ -43,9 +43,10 @@ pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};
 pub use path_pattern::{PathPattern, Segment};
 pub use reference::{json_schema, reference};
-pub use routes::{Access, Needs, OnDenied, Route};
+pub use routes::{Access, Cors, Needs, OnDenied, Route};
 pub use server::{Admin, Log, LogFormat, Server};
 pub use source::{Overrides, PREFIX};
+pub use units::parse_duration;
 pub use upstreams::{Endpoint, Upstream};
 
 use section::{Reader, Section};
@@ -86,6 +87,17 @@ pub fn load(file: &Path, extra: &Overrides) -> Result<Config, ConfigErrors> {
         .clone()
         .over(Overrides::from_environment(variables.iter().cloned()));
     parse_with(&text, file, &env, &overrides)
+}
+
+/// Who runs this program, as far as the environment says: who became root with sudo, else whose shell it is. Anybody may
+/// set these, so it is a note beside what was done, and no proof of anything.
+pub fn operator() -> Option<String> {
+    ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| {
+        std::env::var_os(name)?
+            .into_string()
+            .ok()
+            .filter(|name| !name.is_empty())
+    })
 }
 
 /// As [`parse_with`], without overrides.

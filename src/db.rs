@@ -6,10 +6,12 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod known_addresses;
 pub mod listen;
 pub mod migrate;
 pub mod one_time_tokens;
 pub mod outbox;
+pub mod rate_limits;
 pub mod sessions;
 pub mod users;
 
@@ -46,6 +48,8 @@ pub fn all_queries() -> impl Iterator<Item = &'static Query> {
         one_time_tokens::ALL,
         outbox::ALL,
         audit::ALL,
+        rate_limits::ALL,
+        known_addresses::ALL,
         migrate::ALL,
     ]
     .into_iter()

@@ -77,6 +77,56 @@ impl AuthMethod {
     }
 }
 
+/// What somebody signed in with, as its User-Agent says: families, no versions. It is the client's word, for people to
+/// recognise their sessions by; nothing is decided by it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Device {
+    pub browser: Option<String>,
+    pub os: Option<String>,
+    pub kind: DeviceKind,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum DeviceKind {
+    Desktop,
+    Mobile,
+    Tablet,
+    /// It says that it is a crawler.
+    Bot,
+    /// A program, a console, a television; or nobody knows.
+    #[default]
+    Other,
+}
+
+impl DeviceKind {
+    pub const ALL: [Self; 5] = [Self::Desktop, Self::Mobile, Self::Tablet, Self::Bot, Self::Other];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Desktop => "desktop",
+            Self::Mobile => "mobile",
+            Self::Tablet => "tablet",
+            Self::Bot => "bot",
+            Self::Other => "other",
+        }
+    }
+
+    /// A word that is not ours means what "other" does.
+    pub fn of(word: &str) -> Self {
+        let known = Self::ALL.into_iter().find(|kind| kind.as_str() == word);
+        known.unwrap_or_default()
+    }
+}
+
+/// Where an address is, as far as is known.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Place {
+    /// ISO 3166-1, two letters.
+    pub country: Option<String>,
+    /// By its English name.
+    pub city: Option<String>,
+}
+
 /// A live session, with all that the data path needs and nothing to compute.
 #[derive(Debug)]
 pub struct Session {

@@ -13,15 +13,17 @@ use crate::{
 };
 
 pub mod client;
+pub mod cors;
 pub mod origin;
 pub mod path;
+pub mod rate;
 pub mod routes;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Proof that [`authorise`] agreed. The fields are private: nothing else can make one.
+/// Proof that [`authorise`] agreed, or that [`pass_on`] had nothing to judge. The fields are private: nothing else can make one.
 #[derive(Clone, Debug)]
 pub struct Permit {
     route: Arc<Route>,
@@ -72,6 +74,14 @@ pub fn authorise(route: &Arc<Route>, session: Option<&Arc<Session>>) -> Result<P
         route: Arc::clone(route),
         session,
     })
+}
+
+/// A preflight that is the upstream's to answer needs no session, and nobody's identity goes with it.
+pub fn pass_on(route: &Arc<Route>, _: &cors::PassOn) -> Permit {
+    Permit {
+        route: Arc::clone(route),
+        session: None,
+    }
 }
 
 /// Whether a session makes a difference on this route: if not, none is looked up.
@@ -134,7 +144,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        config::{OnDenied, PathPattern},
+        config::{Cors, OnDenied, PathPattern},
         identity::{SessionId, UserId},
     };
 
@@ -152,6 +162,7 @@ mod tests {
             on_denied: OnDenied::Auto,
             max_body: None,
             timeout: None,
+            cors: Cors::Trusted,
             line: 1,
         })
     }

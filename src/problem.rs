@@ -67,6 +67,9 @@ codes! {
     Busy = "TOO_BUSY", SERVICE_UNAVAILABLE, "Too much is going on at the moment";
     Internal = "INTERNAL_ERROR", INTERNAL_SERVER_ERROR, "Something went wrong here";
 
+    // Who asks too often; the message is the wire contract's, section 5.
+    TooManyRequests = "TOO_MANY_REQUESTS", TOO_MANY_REQUESTS, "Too many requests. Please try again later.";
+
     // The auth API; statuses, codes and messages as in the wire contract, section 19.
     Validation = "VALIDATION_ERROR", BAD_REQUEST, "Invalid input";
     BadRequest = "BAD_REQUEST", BAD_REQUEST, "Invalid JSON in request body";

@@ -14,14 +14,18 @@ mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::{
+    body::{Body, Incoming},
+    upgrade::OnUpgrade,
+};
 use tokio::sync::Semaphore;
 
 use self::{
     body::ProxyBody,
     error::ProxyError,
-    headers::{Material, Outbound},
+    headers::{CorsBy, Material, Outbound},
     record::Record,
 };
 use crate::{
@@ -29,7 +33,14 @@ use crate::{
     identity::Session,
     lifecycle::Tasks,
     live::Snapshot,
-    policy::{self, client::ClientFacts, origin, path::NormalPath, routes::NoRoute},
+    policy::{
+        self,
+        client::ClientFacts,
+        cors::{self, Preflight, Readers, Verdict},
+        origin,
+        path::NormalPath,
+        routes::NoRoute,
+    },
     session::{
         Sessions,
         credential::{self, Credential, Kind, Ownership},
@@ -74,14 +85,24 @@ pub async fn handle(
     body: &mut Option<Incoming>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
-    let route = live
-        .routes
-        .find(inbound.client.host.name(), &inbound.path, &inbound.method)?;
+    // A browser sends no body with a preflight: what has one is a request like others.
+    let preflight = cors::preflight(&inbound.method, &inbound.headers)
+        .filter(|_| body.as_ref().is_none_or(Incoming::is_end_stream));
+    // It asks about another request: that one's method decides.
+    let method = preflight.as_ref().map_or(&inbound.method, |asked| &asked.method);
+    let route = live.routes.find(inbound.client.host.name(), &inbound.path, method)?;
     record.route = Some(Arc::clone(route));
+    let readers = Readers::of(&route.cors, &live.origins);
+    let pass_on = match preflight.map(|asked| readers.judge(&asked, methods(&asked))) {
+        None => None,
+        Some(Verdict::Answer(fields)) => return Ok(no_content(fields)),
+        Some(Verdict::Refuse) => return Err(ProxyError::Preflight),
+        Some(Verdict::PassOn(proof)) => Some(proof),
+    };
     let upgrade = headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers);
 
     let found = proxy.sessions.cookies().find(&inbound.headers);
-    let signed_in = if policy::wants_session(route) {
+    let signed_in = if pass_on.is_none() && policy::wants_session(route) {
         authenticate(&proxy.sessions, &found, inbound.now).await?
     } else {
         None
@@ -89,10 +110,20 @@ pub async fn handle(
     if let Some(SignedIn { session, credential }) = &signed_in {
         record.user = Some(session.identity.id);
         if credential.kind == Kind::Cookie {
-            origin::check(&inbound.method, upgrade.is_some(), &inbound.headers, &live.origins)?;
+            let also = route.cors.listed();
+            origin::check(
+                &inbound.method,
+                upgrade.is_some(),
+                &inbound.headers,
+                &live.origins,
+                also,
+            )?;
         }
     }
-    let permit = policy::authorise(route, signed_in.as_ref().map(|signed_in| &signed_in.session))?;
+    let permit = match pass_on {
+        Some(proof) => policy::pass_on(route, &proof),
+        None => policy::authorise(route, signed_in.as_ref().map(|signed_in| &signed_in.session))?,
+    };
 
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(&inbound.headers, max_body)?;
@@ -133,7 +164,12 @@ pub async fn handle(
     };
 
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    headers::give_back(&mut response, proxy.sessions.cookies(), switching);
+    let cors = if readers.are_ours() {
+        CorsBy::Gateway
+    } else {
+        CorsBy::Upstream
+    };
+    headers::give_back(&mut response, proxy.sessions.cookies(), cors, switching);
     if let Some(cookie) = slid {
         response.headers_mut().append(header::SET_COOKIE, cookie);
         // An answer that sets a session must not be kept for somebody else.
@@ -141,6 +177,19 @@ pub async fn handle(
         response.headers_mut().insert(header::CACHE_CONTROL, never);
     }
     Ok(response)
+}
+
+/// The one that was asked about: others may take other routes.
+fn methods(asked: &Preflight<'_>) -> HeaderValue {
+    // A method is a token, which header values may hold.
+    HeaderValue::try_from(asked.method.as_str()).unwrap_or(HeaderValue::from_static(""))
+}
+
+fn no_content(fields: HeaderMap) -> Response<ProxyBody> {
+    let mut response = Response::new(ProxyBody::own(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = fields;
+    response
 }
 
 /// Refuses what nobody here should see, whoever it is for.

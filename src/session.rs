@@ -7,6 +7,8 @@
 
 pub mod cache;
 pub mod credential;
+pub mod device;
+pub mod geo;
 pub mod identity_headers;
 pub mod last_seen;
 
@@ -25,6 +27,7 @@ use tracing::warn;
 use self::{
     cache::{Found, SessionCache},
     credential::SessionCookies,
+    geo::Places,
     identity_headers::Renderer,
     last_seen::LastSeen,
 };
@@ -51,6 +54,7 @@ pub struct Sessions {
     renderer: Renderer,
     rules: SessionRules,
     lookup_timeout: Duration,
+    places: Arc<Places>,
     last_seen: LastSeen,
     counters: Counters,
 }
@@ -96,6 +100,7 @@ pub struct Parts {
     pub rules: SessionRules,
     /// For a look-up as a whole, connection and answer.
     pub lookup_timeout: Duration,
+    pub places: Places,
 }
 
 impl Sessions {
@@ -110,6 +115,7 @@ impl Sessions {
             renderer: parts.renderer,
             rules: parts.rules,
             lookup_timeout: parts.lookup_timeout,
+            places: Arc::new(parts.places),
             last_seen: LastSeen::default(),
             counters: Counters::default(),
         }
@@ -125,6 +131,10 @@ impl Sessions {
 
     pub fn cached(&self) -> u64 {
         self.cache.len()
+    }
+
+    pub const fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 
     pub const fn last_seen(&self) -> &LastSeen {

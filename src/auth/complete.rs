@@ -14,7 +14,7 @@ use super::{
     AuthError,
     http::{Answer, Call},
     multi_session::{self, Joined},
-    sessions,
+    sessions, throttle,
 };
 use crate::{
     clock::Timestamp,
@@ -25,6 +25,7 @@ use crate::{
     },
     identity::{AuthMethod, SessionId, UserId},
     secret::SessionToken,
+    session::device,
 };
 
 /// The life of a session that is not to be remembered (section 6), unless every session's is shorter.
@@ -179,8 +180,12 @@ pub(super) async fn complete_in(
         methods: vec![method.to_owned()],
         ip_address: Some(call.ip_address),
         user_agent: call.user_agent.clone(),
+        device: device::of(&call.user_agent),
+        place: auth.sessions.places().of(call.ip_address),
+        last_seen_at: Some(now),
     };
     db::sessions::insert(tx, &session).await?;
+    throttle::know_address(call, tx, user.id).await?;
     let signed_in = audit::Entry {
         reason: Some(method),
         session: Some(session.id),

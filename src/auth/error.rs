@@ -1,6 +1,8 @@
 //! Why the auth API refuses, and what of that the client may know.
 
-use http::{HeaderValue, StatusCode, header};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
     auth::password::{PasswordError, Unacceptable},
@@ -37,8 +39,14 @@ impl Target {
     }
 }
 
+/// As the contract's clients know it; beside `Retry-After`.
+const X_RETRY_AFTER: HeaderName = HeaderName::from_static("x-retry-after");
+
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
+    #[error("too many requests")]
+    TooManyRequests(Duration),
+
     // The request.
     #[error("the body is larger than the auth API takes")]
     BodyTooLarge,
@@ -149,6 +157,7 @@ impl AuthError {
     /// What the client may learn.
     pub const fn code(&self) -> Code {
         match self {
+            Self::TooManyRequests(_) => Code::TooManyRequests,
             Self::BodyTooLarge => Code::BodyTooLarge,
             Self::BodyTimeout => Code::BodyTimeout,
             Self::BadBody => Code::BadBody,
@@ -206,6 +215,13 @@ impl From<AuthError> for Problem {
         let problem = Self::new(error.code());
         let retry_after = u32::try_from(db::RETRY_AFTER.as_secs()).unwrap_or(u32::MAX);
         match error {
+            AuthError::TooManyRequests(wait) => {
+                let seconds = whole_seconds(wait);
+                problem
+                    .without_code()
+                    .retry_after(seconds)
+                    .with_header(X_RETRY_AFTER, HeaderValue::from(seconds))
+            }
             AuthError::Validation(issues) => problem.saying(issues),
             AuthError::FieldNotAllowed(field) => problem.saying(format!("{field} is not allowed to be set")),
             AuthError::RepeatedField => problem.saying("A form field is given twice"),
@@ -263,6 +279,12 @@ impl From<AuthError> for Problem {
     }
 }
 
+/// Never too few, so that whoever waits so long is let in; and not zero, which would be now.
+fn whole_seconds(wait: Duration) -> u32 {
+    let seconds = wait.as_millis().div_ceil(1000).max(1);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,6 +311,19 @@ mod tests {
             body(media_type)["message"],
             "Content-Type \"text/plain\" is not allowed. Allowed types: application/json"
         );
+    }
+
+    #[test]
+    fn who_asks_too_often_is_told_when_to_come_back() {
+        for (wait, seconds) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (59_999, "60")] {
+            let error = AuthError::TooManyRequests(Duration::from_millis(wait));
+            let response = Problem::from(error).into_response(Form::Json, "r1");
+            assert_eq!(response.status(), 429);
+            assert_eq!(response.headers()["retry-after"], seconds, "{wait} ms");
+            assert_eq!(response.headers()["x-retry-after"], seconds, "{wait} ms");
+            let body = r#"{"message":"Too many requests. Please try again later.","requestId":"r1"}"#;
+            assert_eq!(response.body(), body);
+        }
     }
 
     #[test]

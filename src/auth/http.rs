@@ -287,7 +287,7 @@ impl<'a> Call<'a> {
         entry: &audit::Entry<'_>,
     ) -> Result<(), DbError> {
         let origin = audit::Origin {
-            ip_address: self.ip_address,
+            ip_address: Some(self.ip_address),
             user_agent: &self.user_agent,
             request_id: self.request_id,
         };

@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::openapi::{Shape, TOKEN, date, flag, list, named, nullable_date, nullable_text, object, or_null, text};
+use super::openapi::{
+    Shape, TOKEN, date, flag, list, named, nullable_date, nullable_text, object, or_null, text, word,
+};
 use crate::{
     clock::Timestamp,
     db::{accounts::Account, sessions::StoredSession, users::User},
+    identity::{DeviceKind, Place},
 };
 
 pub(super) fn user(user: &User) -> Value {
@@ -55,6 +58,35 @@ pub(super) fn account(account: &Account) -> Value {
     })
 }
 
+/// A session as `list-sessions` shows it: the contract's fields, and what people recognise their sessions by.
+pub(super) fn listed(stored: &StoredSession, token: &str, is_current: IsCurrent) -> Value {
+    let mut listed = session(stored, token);
+    let more = json!({
+        "current": is_current == IsCurrent::Yes,
+        "lastSeenAt": stored.last_seen_at.map(Timestamp::rfc3339),
+        "device": {
+            "browser": stored.device.browser,
+            "os": stored.device.os,
+            "kind": stored.device.kind.as_str(),
+        },
+        "location": (stored.place != Place::default()).then(|| json!({
+            "country": stored.place.country,
+            "city": stored.place.city,
+        })),
+    });
+    if let (Some(listed), Value::Object(more)) = (listed.as_object_mut(), more) {
+        listed.extend(more);
+    }
+    listed
+}
+
+/// Whether a session is the one that asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum IsCurrent {
+    Yes,
+    No,
+}
+
 /// What the functions above write, by name, for `openapi.json`.
 pub(super) fn shapes() -> [(&'static str, Shape); 5] {
     let id = || Shape::from(text("0199f3a2-7c41-7d0a-9b1e-6f1f0c2d3e4f"));
@@ -95,17 +127,22 @@ pub(super) fn shapes() -> [(&'static str, Shape); 5] {
     let device = object([
         ("browser", nullable_text("Firefox").into()),
         ("os", nullable_text("Linux").into()),
-        ("kind", text("desktop").into()),
+        ("kind", word(DeviceKind::ALL.map(DeviceKind::as_str)).into()),
     ]);
     let handle = token().description(Some(
         "The current session's own; of each other a handle to revoke it with.",
     ));
-    let listed = session()
-        .property("token", handle)
-        .property("current", flag(true))
-        .property("lastSeenAt", nullable_date())
-        .property("device", device)
-        .property("location", or_null(place.into()));
+    let besides = [
+        ("current", flag(true).into()),
+        ("lastSeenAt", nullable_date().into()),
+        ("device", device.into()),
+        ("location", or_null(place.into())),
+    ];
+    let listed = besides
+        .into_iter()
+        .fold(session().property("token", handle), |listed, (name, shape)| {
+            listed.property(name, shape).required(name)
+        });
     let account = object([
         ("id", id()),
         ("providerId", text("credential").into()),
@@ -133,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        identity::{SessionId, UserId},
+        identity::{Device, DeviceKind, SessionId, UserId},
         secret::TokenHash,
     };
 
@@ -165,9 +202,8 @@ mod tests {
         assert_eq!(user(&ada)["role"], Value::Null);
     }
 
-    #[test]
-    fn a_session_has_every_field_of_the_contract() {
-        let stored = StoredSession {
+    fn stored() -> StoredSession {
+        StoredSession {
             id: SessionId(Uuid::nil()),
             token_hash: TokenHash::of(b"secret"),
             user_id: UserId(Uuid::max()),
@@ -178,9 +214,16 @@ mod tests {
             methods: vec!["pwd".to_owned()],
             ip_address: None,
             user_agent: String::new(),
-        };
+            device: Device::default(),
+            place: Place::default(),
+            last_seen_at: None,
+        }
+    }
+
+    #[test]
+    fn a_session_has_every_field_of_the_contract_and_no_other() {
         assert_eq!(
-            session(&stored, "handle"),
+            session(&stored(), "handle"),
             json!({
                 "id": "00000000-0000-0000-0000-000000000000", "token": "handle",
                 "userId": "ffffffff-ffff-ffff-ffff-ffffffffffff", "expiresAt": "1970-01-01T00:00:02.000Z",
@@ -188,5 +231,27 @@ mod tests {
                 "ipAddress": "", "userAgent": "", "impersonatedBy": null,
             })
         );
+    }
+
+    #[test]
+    fn a_listed_session_tells_device_and_place_besides() {
+        let mut stored = stored();
+        let bare = listed(&stored, "handle", IsCurrent::No);
+        assert_eq!((&bare["token"], &bare["current"]), (&json!("handle"), &json!(false)));
+        assert_eq!(bare["device"], json!({ "browser": null, "os": null, "kind": "other" }));
+        assert_eq!((&bare["location"], &bare["lastSeenAt"]), (&Value::Null, &Value::Null));
+
+        stored.device.browser = Some("Firefox".to_owned());
+        stored.device.kind = DeviceKind::Tablet;
+        stored.place.country = Some("SE".to_owned());
+        stored.last_seen_at = Some(Timestamp::from_secs(3));
+        let full = listed(&stored, "token", IsCurrent::Yes);
+        assert_eq!(full["current"], true);
+        assert_eq!(full["lastSeenAt"], "1970-01-01T00:00:03.000Z");
+        assert_eq!(
+            full["device"],
+            json!({ "browser": "Firefox", "os": null, "kind": "tablet" })
+        );
+        assert_eq!(full["location"], json!({ "country": "SE", "city": null }));
     }
 }

@@ -4,31 +4,24 @@
 //! the link uses nothing up, since mail scanners follow links too: only choosing a password does, once. It ends every
 //! session of the user, for whoever knew the old password may have one.
 
-use std::time::Duration;
-
-use deadpool_postgres::Transaction;
 use serde_json::{Value, json};
 use url::Url;
 
 use super::{
     AuthError,
     account::change_password,
-    http::{Answer, Call, component, even_out},
+    http::{Answer, Call, even_out},
     openapi::{Description, Field, Group, TOKEN, Work, Yes, always, object, text},
     password::Unacceptable,
-    sessions,
+    post::may_write,
+    reset_link, sessions,
 };
 use crate::{
-    clock::{Timestamp, monotonic},
-    db::{
-        self, DbError, audit,
-        one_time_tokens::{self, Issue},
-        users::{self, User},
-    },
+    clock::monotonic,
+    db::{self, audit, one_time_tokens, users},
     identity::UserId,
-    mail::{self, Message},
     policy::origin::append_query,
-    secret::{OneTimeToken, Purpose, ResetPassword},
+    secret::{OneTimeToken, ResetPassword},
 };
 
 /// POST /request-password-reset
@@ -36,9 +29,9 @@ pub(super) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let began = monotonic();
     let mut check = call.body.check();
     let email = check.address("email");
-    let redirect_to = check.optional_text("redirectTo").unwrap_or_default();
+    let redirect_to = check.optional_text("redirectTo");
     check.done()?;
-    let sent = mail_link(call, email.as_str(), &redirect_to).await;
+    let sent = mail_link(call, email.as_str(), redirect_to.as_deref()).await;
     even_out(began).await;
     sent?;
     call.auth.outbox.ring();
@@ -49,9 +42,8 @@ pub(super) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
 }
 
 /// Mails a link to an address that has a user, and to no other.
-async fn mail_link(call: &Call<'_>, email: &str, redirect_to: &str) -> Result<(), AuthError> {
+async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> Result<(), AuthError> {
     let auth = call.auth;
-    let expires_in = auth.config.auth.password.reset_expires_in;
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     // Locked, so that of two requests at once the later one voids the link of the other.
@@ -60,13 +52,10 @@ async fn mail_link(call: &Call<'_>, email: &str, redirect_to: &str) -> Result<()
         None => None,
     };
     let entry = if let Some(user) = &user {
-        let link = issue(&tx, &auth.base_url, user, redirect_to, expires_in, call.now).await?;
-        let message = Message::ResetPassword {
-            name: &user.name,
-            link: &link,
-            expires_in,
-        };
-        mail::enqueue(&tx, &user.email, &message, call.now).await?;
+        // Else the last link, which was sent, stays good.
+        if may_write(call, &tx, user.id, &user.email).await? {
+            reset_link::mail(&tx, &auth.config, user, redirect_to, call.now).await?;
+        }
         audit::Entry {
             // Anybody may ask for it.
             actor: None,
@@ -81,34 +70,6 @@ async fn mail_link(call: &Call<'_>, email: &str, redirect_to: &str) -> Result<()
     call.audit(&tx, &entry).await?;
     db::commit(tx).await?;
     Ok(())
-}
-
-/// A link that lets whoever reads the user's mail choose a password; it voids the older ones. `base_url` is that of the
-/// auth API, and `redirect_to` has been judged. The user's row must be locked.
-pub async fn issue(
-    tx: &Transaction<'_>,
-    base_url: &str,
-    user: &User,
-    redirect_to: &str,
-    expires_in: Duration,
-    now: Timestamp,
-) -> Result<String, DbError> {
-    let token = OneTimeToken::<ResetPassword>::generate();
-    one_time_tokens::void(tx, user.id, &[ResetPassword::NAME], now).await?;
-    let issue = Issue {
-        user: user.id,
-        email: &user.email,
-        browser: None,
-        sign_up: None,
-        new_email: None,
-        expires_at: now.plus(expires_in),
-    };
-    one_time_tokens::insert(tx, &token, &issue, now).await?;
-    let target = component(redirect_to);
-    Ok(format!(
-        "{base_url}/reset-password/{}?callbackURL={target}",
-        token.as_str()
-    ))
 }
 
 /// GET /reset-password/:token, as the mailed link leads there: on to the page where the password is chosen.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     AuthError,
     http::{Answer, Call, Current, Refresh},
-    objects,
+    objects::{self, IsCurrent},
     openapi::{Description, Field, Group, Who, Work, Yes, always, list as list_of, named, object, or_null},
 };
 use crate::{
@@ -43,9 +43,9 @@ pub(super) async fn list(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let sessions = table::live_of(&client, current.user.id, call.now).await?;
     let sessions = sessions.iter().map(|session| {
         if session.id == current.session.id {
-            objects::session(session, current.token.as_str())
+            objects::listed(session, current.token.as_str(), IsCurrent::Yes)
         } else {
-            objects::session(session, &session.id.to_string())
+            objects::listed(session, &session.id.to_string(), IsCurrent::No)
         }
     });
     Ok(Answer::json(sessions.collect()))

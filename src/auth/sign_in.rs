@@ -1,7 +1,8 @@
 //! Sign-in with address and password.
 //!
 //! Whether an address has a user, or the user a password, can't be told from the answer or its time. Only the right
-//! password learns that the address is not verified, or the user banned. Every failure is in the audit log.
+//! password learns that the address is not verified, or the user banned. Every failure is in the audit log, and of
+//! failures each account has but a few.
 
 use http::StatusCode;
 
@@ -12,6 +13,7 @@ use super::{
     http::{Answer, Call},
     openapi::{Description, Field, Group, TOKEN, Work, Yes, flag, named, object, text},
     password::{Unacceptable, Verdict},
+    throttle::attempt,
     verify_email::{Link, browser_mark, mail_link},
 };
 use crate::{
@@ -32,11 +34,12 @@ pub(super) async fn sign_in(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let acceptable = auth.passwords.check_length(password.expose());
     acceptable.map_err(AuthError::Password)?;
 
+    let attempt = attempt(call, email.as_str(), audit::Action::SignIn).await?;
     let known = accounts::password_of(&auth.db.client().await?, email.as_str()).await?;
     let (user, stored) = known.map_or((None, None), |(user, stored)| (Some(user), stored));
     let hash = stored.as_ref().map(|stored| stored.hash.clone());
     // Without a hash the same work is done for nobody.
-    let verdict = auth.passwords.verify(password.clone(), hash).await?;
+    let verdict = attempt.verify(call, password.clone(), hash).await?;
     let (Some(user), Some(stored)) = (user.as_ref(), stored) else {
         return refused(call, AuthError::InvalidCredentials, user.as_ref(), &email).await;
     };

@@ -19,13 +19,14 @@ use super::{
     objects,
     openapi::{Description, Field, Group, Work, Yes, named, nullable_text, object},
     password::Unacceptable,
+    post::post,
     verify_email::{Link, browser_mark, mail_link},
 };
 use crate::{
     config::Config,
     db::{self, accounts, audit, one_time_tokens::SignUp, users, users::User},
     identity::UserId,
-    mail::{self, Message},
+    mail::Message,
     problem::Code,
     secret::Secret,
 };
@@ -33,7 +34,7 @@ use crate::{
 /// What everybody is who signs up: the contract's default, which shows as `"role": "user"` and reaches upstreams as a
 /// role like any other. It is stored rather than assumed, so that what the client sees, what an upstream is told and
 /// what a route may demand are one list, and taking it away from somebody means something.
-const FIRST_ROLE: &str = "user";
+pub const FIRST_ROLE: &str = "user";
 
 struct Input {
     name: String,
@@ -130,7 +131,7 @@ async fn register(
                 name: &known.name,
                 sign_in_link: &sign_in_link,
             };
-            mail::enqueue(&tx, &known.email, &message, call.now).await?;
+            post(call, &tx, known.id, &known.email, &message).await?;
         } else {
             link.user = known.id;
             mail_link(call, &tx, &link).await?;
@@ -178,12 +179,12 @@ async fn open(
         db::commit(tx).await?;
         return Err(AuthError::UserExists);
     }
-    accounts::set_password(&tx, call.new_id(), user.id, password_hash, call.now).await?;
+    let set_at = accounts::set_password(&tx, call.new_id(), user.id, password_hash, call.now).await?;
     call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
         .await?;
     let proof = Proof {
         user: user.id,
-        shown: Shown::Password { set_at: call.now },
+        shown: Shown::Password { set_at },
     };
     let completed = complete_in(call, &tx, proof, remember).await?;
     db::commit(tx).await?;

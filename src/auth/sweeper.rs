@@ -1,4 +1,5 @@
-//! Removes what is over: sessions and one-time tokens that expired some time ago.
+//! Removes what is over: sessions and one-time tokens that expired some time ago, counts of rate limits, networks from
+//! where nobody signed in for long.
 //!
 //! Nothing depends on it, since every query judges expiry itself; it keeps the tables small. Several gateways may
 //! sweep at once: each passes over the rows that another holds.
@@ -9,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::throttle::KNOWN_FOR;
 use crate::{
     chain::Chain,
     clock::Clock,
@@ -29,10 +31,10 @@ pub async fn run(db: Db, clock: Clock, stop: CancellationToken) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         match stop.run_until_cancelled(sweep(&db, &clock)).await {
-            Some(Ok(swept)) => debug!(swept, "removed expired sessions and tokens"),
+            Some(Ok(swept)) => debug!(swept, "removed what is over"),
             Some(Err(error)) => warn!(
                 error = %Chain(&error),
-                "could not remove expired sessions and tokens; the next round tries again"
+                "could not remove all that is over; the next round tries again"
             ),
             None => return,
         }
@@ -41,13 +43,17 @@ pub async fn run(db: Db, clock: Clock, stop: CancellationToken) {
 
 async fn sweep(db: &Db, clock: &Clock) -> Result<u64, DbError> {
     let client = db.client().await?;
-    let before = clock.now().minus(KEPT_FOR);
+    let now = clock.now();
+    let before = now.minus(KEPT_FOR);
     let mut swept = 0;
     loop {
         let sessions = db::sessions::delete_ended(&client, before, AT_ONCE).await?;
         let tokens = db::one_time_tokens::delete_expired(&client, before, AT_ONCE).await?;
-        swept += sessions + tokens;
-        if sessions + tokens == 0 {
+        let counts = db::rate_limits::delete_expired(&client, now, AT_ONCE).await?;
+        let networks = db::known_addresses::delete_stale(&client, now.minus(KNOWN_FOR), AT_ONCE).await?;
+        let round = sessions + tokens + counts + networks;
+        swept += round;
+        if round == 0 {
             return Ok(swept);
         }
     }

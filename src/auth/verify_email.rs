@@ -18,6 +18,7 @@ use super::{
     http::{Answer, Call, Refresh, component, even_out},
     objects,
     openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, named, object, or_null},
+    post::post,
 };
 use crate::{
     clock::{Timestamp, monotonic},
@@ -28,7 +29,7 @@ use crate::{
         users::{self, User},
     },
     identity::UserId,
-    mail::{self, Message},
+    mail::Message,
     policy::origin::append_query,
     secret::{ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, SameBrowser, TokenHash, VerifyEmail},
 };
@@ -75,7 +76,7 @@ pub(super) async fn mail_link(call: &Call<'_>, tx: &Transaction<'_>, link: &Link
         link: &url,
         expires_in,
     };
-    mail::enqueue(tx, link.email, &message, call.now).await
+    post(call, tx, link.user, link.email, &message).await
 }
 
 /// The link that opens a token of any of the purposes that [`open`] knows.

@@ -22,11 +22,13 @@ use super::{ConfigArg, EXIT_USAGE};
 use crate::{
     chain::Chain,
     clock::Clock,
-    config::{Access, Config, OnDenied, Route},
+    config::{Access, Config, Cors, OnDenied, OriginPattern, Route},
     identity::{Identity, Session, SessionId, UserId},
     policy::{
         self, Denied,
         client::{self, ClientRules},
+        cors::{self, Readers, Verdict},
+        origin::TrustedOrigins,
         path::NormalPath,
         routes::RouteTable,
     },
@@ -79,6 +81,8 @@ struct Explanation {
     /// `forwarded`, `answered by the gateway`, or the status and code of the refusal.
     outcome: String,
     upstream: Option<String>,
+    /// Whose pages may call it from elsewhere and read the answers.
+    open_to: Option<String>,
     /// The request line and the headers that the upstream would receive.
     receives: Vec<String>,
 }
@@ -152,7 +156,9 @@ fn decide(
     }
     let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
     let table = RouteTable::build(&routes);
-    let route = table.find(client.host.name(), &path, &args.method)?;
+    let preflight = cors::preflight(&args.method, &headers);
+    let method = preflight.as_ref().map_or(&args.method, |asked| &asked.method);
+    let route = table.find(client.host.name(), &path, method)?;
     explanation.served_by = Some(format!(
         "route {}{}",
         route.host.as_deref().unwrap_or_default(),
@@ -165,9 +171,24 @@ fn decide(
         .get(route.upstream)
         .map(|upstream| upstream.name.clone());
     explanation.upstream = upstream;
+    explanation.open_to = Some(open_to(route, config));
 
+    let trusted = TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins);
+    let readers = Readers::of(&route.cors, &trusted);
+    let pass_on = match preflight.map(|asked| readers.judge(&asked, HeaderValue::from_static(""))) {
+        None => None,
+        Some(Verdict::Answer(_)) => {
+            "a preflight, answered by the gateway: the page may send its request".clone_into(&mut explanation.outcome);
+            return Ok(());
+        }
+        Some(Verdict::Refuse) => return Err(ProxyError::Preflight),
+        Some(Verdict::PassOn(proof)) => Some(proof),
+    };
     let session = (!args.anonymous && policy::wants_session(route)).then(|| Arc::new(somebody(config, args)));
-    let permit = policy::authorise(route, session.as_ref())?;
+    let permit = match pass_on {
+        Some(proof) => policy::pass_on(route, &proof),
+        None => policy::authorise(route, session.as_ref())?,
+    };
     let cookies = SessionCookies::new(&config.auth, &config.server.public_url);
     let upgrade = headers::upgrade_of(&args.method, Version::HTTP_11, &headers);
     let outbound = headers::prepare(
@@ -291,6 +312,24 @@ fn demands(route: &Route, sign_in_page: Option<&str>) -> Vec<String> {
     demands
 }
 
+fn open_to(route: &Route, config: &Config) -> String {
+    let named = |patterns: &[OriginPattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let origins = match &route.cors {
+        Cors::Upstream => return "whomever the upstream names".to_owned(),
+        Cors::Listed(patterns) => named(patterns),
+        Cors::Trusted => {
+            let mut origins = vec![config.server.public_url.to_string()];
+            origins.extend(named(&config.auth.trusted_origins));
+            origins
+        }
+    };
+    if origins.is_empty() {
+        "no page of another origin".to_owned()
+    } else {
+        format!("pages of {}", origins.join(", "))
+    }
+}
+
 fn reason(error: &ProxyError) -> String {
     match error {
         ProxyError::Denied(Denied::SignInNeeded) => "a session is needed".to_owned(),
@@ -318,6 +357,9 @@ impl Explanation {
         }
         if let Some(upstream) = &self.upstream {
             row("upstream", upstream);
+        }
+        if let Some(open_to) = &self.open_to {
+            row("open to", open_to);
         }
         row("outcome", &self.outcome);
         if !self.receives.is_empty() {

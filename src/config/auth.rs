@@ -6,6 +6,7 @@ use super::{
     Facts, Origin, OriginPattern,
     found::Wrong,
     kind::{Kind, boolean, choice, list, one_or_more, parsed, secret},
+    origin::origin_pattern,
     path_pattern::normal_literal,
     section::Section,
     units::nonzero_duration,
@@ -14,11 +15,13 @@ use crate::secret::Secret;
 
 mod account;
 mod password;
+mod rate_limit;
 mod session;
 
 pub use account::{Account, ChangeEmail, DeleteUser};
 pub use password::{Argon2, Password};
-pub use session::{Cache, Cookie, SameSite, SessionRules};
+pub use rate_limit::{Budget, RateLimit, RateStorage};
+pub use session::{Cache, Cookie, MultiSession, SameSite, SessionRules};
 
 /// HMAC-SHA-256 keys shorter than its output are weaker than it.
 const MIN_SECRET: usize = 32;
@@ -37,6 +40,7 @@ pub struct Auth {
     pub account: Account,
     pub password: Password,
     pub session: SessionRules,
+    pub rate_limit: RateLimit,
 }
 
 #[derive(Clone, Debug)]
@@ -75,11 +79,7 @@ impl Auth {
                 "trusted_origins",
                 "Origins beyond public_url that may call the auth API with cookies and that links may lead to: \
                  \"https://app.example.com\", \"https://*.example.com\", \"myapp://\".",
-                list(parsed(
-                    "an origin such as \"https://app.example.com\", a pattern such as \"https://*.example.com\", or a \
-                     scheme such as \"myapp://\"",
-                    OriginPattern::parse,
-                )),
+                list(origin_pattern()),
             )
             .or("[]");
         let sign_up = s
@@ -109,6 +109,11 @@ impl Auth {
         let session = s.section("session", "How long people stay signed in.", |s| {
             SessionRules::read(s, public_url)
         });
+        let rate_limit = s.section(
+            "rate_limit",
+            "How often the auth API may be asked: per address and path as in the contract, per account, per mailbox.",
+            RateLimit::read,
+        );
         facts.base_path.clone_from(&base_path);
         facts.sign_in_page.clone_from(&sign_in_page);
         Some(Self {
@@ -121,6 +126,7 @@ impl Auth {
             account: account?,
             password: password?,
             session: session?,
+            rate_limit: rate_limit?,
         })
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Kinds are put together: `list(duration())` reads an array of durations, and says so in errors and documents.
 
-use std::ops::RangeInclusive;
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value as Json, json};
 
@@ -41,6 +44,24 @@ impl<T: 'static> Kind<T> {
     pub(super) fn map<U: 'static>(self, into: impl Fn(T) -> U + 'static) -> Kind<U> {
         let read = self.read;
         Kind::new(self.allowed, self.schema, move |found| read(found).map(&into))
+    }
+
+    /// For a kind of arrays: what isn't one is read as `other`, whose words speak for both.
+    pub(super) fn otherwise(self, other: Self) -> Self {
+        let mut alternatives = vec![self.schema];
+        match other.schema.get("anyOf").and_then(Json::as_array) {
+            Some(inner) => alternatives.extend(inner.iter().cloned()),
+            None => alternatives.push(other.schema),
+        }
+        let (list, word) = (self.read, other.read);
+        Self::new(
+            other.allowed,
+            json!({ "anyOf": alternatives }),
+            move |found| match &found.node.value {
+                Value::List(_) => list(found),
+                _ => word(found),
+            },
+        )
     }
 
     /// Narrows what is allowed. Not for secrets: the error shows the value.
@@ -107,6 +128,23 @@ fn from_text<T: 'static>(
                     Sight::Secret => None,
                 };
                 found.report(wrong, shown, &words);
+                None
+            }
+        }
+    })
+}
+
+/// A file that `judge` finds fit; a relative path begins at the configuration's folder.
+pub(super) fn file(allowed: impl Into<String>, judge: impl Fn(&Path) -> Result<(), Wrong> + 'static) -> Kind<PathBuf> {
+    let allowed = allowed.into();
+    let words = allowed.clone();
+    Kind::new(allowed, text_schema(&json!({ "type": "string" })), move |found| {
+        let text = found.text(&words, Sight::Public)?;
+        let path = found.reader.folder.join(&text);
+        match judge(&path) {
+            Ok(()) => Some(path),
+            Err(wrong) => {
+                found.report(wrong, Some(shortened(&text)), &words);
                 None
             }
         }

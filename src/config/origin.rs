@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::found::Wrong;
+use super::{
+    found::Wrong,
+    kind::{Kind, parsed},
+};
 
 /// Scheme, host and port; kept as browsers serialise it: lower case, default port left out.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -122,6 +125,24 @@ impl OriginPattern {
             _ => Ok(Self::Scheme(text.to_owned())),
         }
     }
+}
+
+/// As it is written in the configuration.
+impl fmt::Display for OriginPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(origin) => origin.fmt(f),
+            Self::Wildcard(pattern) | Self::Scheme(pattern) => f.write_str(pattern),
+        }
+    }
+}
+
+pub(super) fn origin_pattern() -> Kind<OriginPattern> {
+    parsed(
+        "an origin such as \"https://app.example.com\", a pattern such as \"https://*.example.com\", or a scheme such as \
+         \"myapp://\"",
+        OriginPattern::parse,
+    )
 }
 
 /// A wildcard must not reach hosts of strangers: `https://*example.com` would take `https://evilexample.com` in, and

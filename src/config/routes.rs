@@ -5,10 +5,12 @@ use std::time::Duration;
 use http::Method;
 
 use super::{
-    Facts, PathPattern, Segment,
+    Facts, OriginPattern, PathPattern, Segment,
     error::{Place, nearest},
+    found::Wrong,
     kind::{Kind, boolean, choice, list, parsed},
     method::method,
+    origin::origin_pattern,
     section::Section,
     server::{body_size, host_name},
     units::nonzero_duration,
@@ -29,6 +31,7 @@ pub struct Route {
     pub max_body: Option<u64>,
     /// `None`: the upstream's `response_timeout`.
     pub timeout: Option<Duration>,
+    pub cors: Cors,
     /// Where it stands in the file, for `explain` and errors: line of its `[[routes]]`; 0 if it isn't from there.
     pub line: usize,
 }
@@ -57,6 +60,27 @@ pub enum OnDenied {
     Auto,
     Status,
     SignIn,
+}
+
+/// Which other origins' pages may call a route and read its answers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Cors {
+    /// Those of `auth.trusted_origins`.
+    Trusted,
+    /// These and no others.
+    Listed(Vec<OriginPattern>),
+    /// The upstream says so itself.
+    Upstream,
+}
+
+impl Cors {
+    /// Origins that the route names itself.
+    pub fn listed(&self) -> &[OriginPattern] {
+        match self {
+            Self::Listed(patterns) => patterns,
+            Self::Trusted | Self::Upstream => &[],
+        }
+    }
 }
 
 /// A route, and where errors about it belong.
@@ -142,6 +166,15 @@ impl Route {
                 nonzero_duration(),
             )
             .optional("60s");
+        let cors = s
+            .key(
+                "cors",
+                "Which other origins' pages may call this route with cookies and read its answers. An array: these and no \
+                 others; \"upstream\": the upstream says so itself, and gets preflights without a session. Absent: \
+                 public_url and `auth.trusted_origins`.",
+                cors(),
+            )
+            .optional("[\"https://partner.example.com\"]");
         let needs = s.section(
             "require",
             "What the session must have; all of it. Also: require = { roles = [\"admin\"] }.",
@@ -214,6 +247,7 @@ impl Route {
                 on_denied: on_denied.unwrap_or(OnDenied::Auto),
                 max_body: max_body.flatten(),
                 timeout: timeout.flatten(),
+                cors: cors.flatten().unwrap_or(Cors::Trusted),
                 line: match s.place() {
                     Place::File { line, .. } => *line,
                     Place::Missing | Place::Variable(_) | Place::Setting(_) | Place::Default => 0,
@@ -243,6 +277,22 @@ fn path() -> Kind<PathPattern> {
         "a path such as \"/exact\", \"/users/{id}/x\" or \"/a/*\"",
         PathPattern::parse,
     )
+}
+
+fn cors() -> Kind<Cors> {
+    let listed = list(origin_pattern()).map(Cors::Listed);
+    let mut word = parsed(format!("{}; or \"upstream\"", listed.allowed), |text| match text {
+        "upstream" => Ok(Cors::Upstream),
+        "*" => Err("answers depend on cookies, and of those browsers let nobody read who isn't named".into()),
+        // One origin is a list too, but must be written as one.
+        _ if OriginPattern::parse(text).is_ok() => Err(Wrong::but("not an array", format!("[{text:?}]"))),
+        _ => Err(Wrong {
+            problem: "not one of the values allowed".to_owned(),
+            nearest: nearest(text, ["upstream"]),
+        }),
+    });
+    word.schema = choice(&[("upstream", ())]).schema;
+    listed.otherwise(word)
 }
 
 fn role() -> Kind<String> {

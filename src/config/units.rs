@@ -15,25 +15,36 @@ use super::{
 /// No wait, life or age is longer: sums with the clock can't overflow.
 const MAX_DURATION: Duration = Duration::from_hours(24 * 3650);
 
+const A_DURATION: &str = "a duration such as \"250ms\", \"15m\" or \"7d\"";
+
+/// As configuration values are written, for arguments of commands: `7d`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    read_duration(text).map_err(|wrong| match wrong.nearest {
+        Some(nearest) => format!("{}: did you mean {nearest}?", wrong.problem),
+        None => format!("{}: write {A_DURATION}", wrong.problem),
+    })
+}
+
+fn read_duration(text: &str) -> Result<Duration, Wrong> {
+    static PARSER: SpanParser = SpanParser::new();
+    let unitless = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if unitless {
+        return Err(Wrong::but("a duration without a unit", format!("{text}s")));
+    }
+    let span = PARSER.parse_span(text).map_err(|_| "not a duration")?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| "months and years have no fixed length")?;
+    let duration = Duration::try_from(duration).map_err(|_| "a duration below zero")?;
+    if duration > MAX_DURATION {
+        return Err("longer than ten years (3650d)".into());
+    }
+    Ok(duration)
+}
+
 /// A span of time; a day has 24 hours.
 pub(super) fn duration() -> Kind<Duration> {
-    const ALLOWED: &str = "a duration such as \"250ms\", \"15m\" or \"7d\"";
-    let mut kind = parsed(ALLOWED, |text| {
-        static PARSER: SpanParser = SpanParser::new();
-        let unitless = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        if unitless {
-            return Err(Wrong::but("a duration without a unit", format!("{text}s")));
-        }
-        let span = PARSER.parse_span(text).map_err(|_| "not a duration")?;
-        let duration = span
-            .to_duration(SpanRelativeTo::days_are_24_hours())
-            .map_err(|_| "months and years have no fixed length")?;
-        let duration = Duration::try_from(duration).map_err(|_| "a duration below zero")?;
-        if duration > MAX_DURATION {
-            return Err("longer than ten years (3650d)".into());
-        }
-        Ok(duration)
-    });
+    let mut kind = parsed(A_DURATION, read_duration);
     kind.schema = text_schema(&json!({ "type": "string", "pattern": "^[0-9]", "examples": ["250ms", "15m", "7d"] }));
     number_means(kind, "s")
 }

@@ -65,7 +65,8 @@ pub async fn password_set_at(client: &impl GenericClient, user: UserId) -> Resul
     }
 }
 
-/// Gives the user a password, or another one: `accounts_provider_id_account_id_key` keeps it to one each.
+/// Gives the user a password, or another one: `accounts_provider_id_account_id_key` keeps it to one each. Since when it
+/// is the password tells it from every earlier one, whatever the clock does.
 pub const SET_PASSWORD: Query = Query {
     name: "accounts.set_password",
     sql: "
@@ -73,22 +74,26 @@ pub const SET_PASSWORD: Query = Query {
         VALUES ($1, $2, 'credential', $3, $4, $5, $5, $5)
         ON CONFLICT (provider_id, account_id) DO UPDATE
         SET password_hash = excluded.password_hash,
-            password_set_at = excluded.password_set_at,
+            password_set_at = GREATEST(
+                excluded.password_set_at, accounts.password_set_at + '1 microsecond'::interval
+            ),
             updated_at = excluded.updated_at
+        RETURNING password_set_at
     ",
 };
 
+/// Returns since when it is the password.
 pub async fn set_password(
     client: &impl GenericClient,
     new_id: Uuid,
     user: UserId,
     hash: &Secret<String>,
     now: Timestamp,
-) -> Result<(), DbError> {
-    SET_PASSWORD
-        .run(client, &[&new_id, &user.0, &user.to_string(), hash.expose(), &now])
-        .await
-        .map(drop)
+) -> Result<Timestamp, DbError> {
+    let row = SET_PASSWORD
+        .row(client, &[&new_id, &user.0, &user.to_string(), hash.expose(), &now])
+        .await?;
+    row.map_or(Ok(now), |row| column(&SET_PASSWORD, &row, "password_set_at"))
 }
 
 /// The same password, hashed anew. Only over the hash that was verified: a password that changed meanwhile stays.
@@ -143,6 +148,8 @@ pub struct Account {
     pub provider_id: String,
     /// The provider's name for the user; for a password our own.
     pub account_id: String,
+    /// `None`: no password.
+    pub password_set_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -151,7 +158,7 @@ pub struct Account {
 pub const OF: Query = Query {
     name: "accounts.of",
     sql: "
-        SELECT id, user_id, provider_id, account_id, created_at, updated_at
+        SELECT id, user_id, provider_id, account_id, password_set_at, created_at, updated_at
         FROM accounts
         WHERE user_id = $1
         ORDER BY created_at, id
@@ -166,6 +173,7 @@ pub async fn of(client: &impl GenericClient, user: UserId) -> Result<Vec<Account
             user_id: UserId(column(&OF, row, "user_id")?),
             provider_id: column(&OF, row, "provider_id")?,
             account_id: column(&OF, row, "account_id")?,
+            password_set_at: column(&OF, row, "password_set_at")?,
             created_at: column(&OF, row, "created_at")?,
             updated_at: column(&OF, row, "updated_at")?,
         })
@@ -186,4 +194,4 @@ pub async fn delete(client: &impl GenericClient, id: AccountId) -> Result<(), Db
     DELETE.run(client, &[&id.0]).await.map(drop)
 }
 
-pub const ALL: &[Query] = &[OF, DELETE, PASSWORD, PASSWORD_OF, PASSWORD_SET_AT, SET_PASSWORD, REHASH];
+pub const ALL: &[Query] = &[PASSWORD_OF, PASSWORD_SET_AT, SET_PASSWORD, REHASH, PASSWORD, OF, DELETE];

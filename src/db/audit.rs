@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use deadpool_postgres::GenericClient;
+use ipnet::IpNet;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{DbError, Query};
+use super::{DbError, Params, Query, column};
 use crate::{
     clock::Timestamp,
     identity::{SessionId, UserId},
@@ -33,6 +35,11 @@ pub enum Action {
     DeleteUser,
     UnlinkAccount,
     SwitchUser,
+    CreateUser,
+    SetRole,
+    Ban,
+    Unban,
+    SendMail,
 }
 
 impl Action {
@@ -57,6 +64,11 @@ impl Action {
             Self::DeleteUser => "delete-user",
             Self::UnlinkAccount => "unlink-account",
             Self::SwitchUser => "switch-user",
+            Self::CreateUser => "create-user",
+            Self::SetRole => "set-role",
+            Self::Ban => "ban",
+            Self::Unban => "unban",
+            Self::SendMail => "send-mail",
         }
     }
 }
@@ -76,10 +88,11 @@ impl Outcome {
     }
 }
 
-/// Where a request came from: the part of an [`Entry`] that is the same for all that one request does.
+/// Where a request, or a command, came from: the part of an [`Entry`] that is the same for all that one request does.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    pub ip_address: IpAddr,
+    /// `None`: it came from no network, but from the command line.
+    pub ip_address: Option<IpAddr>,
     pub user_agent: &'a str,
     pub request_id: &'a str,
 }
@@ -173,4 +186,151 @@ pub async fn insert(
         .map(drop)
 }
 
-pub const ALL: &[Query] = &[INSERT];
+impl Action {
+    /// By name, for whoever asks what there is.
+    pub const ALL: &[Self] = &[
+        Self::SignUp,
+        Self::SignIn,
+        Self::SignOut,
+        Self::SendVerificationMail,
+        Self::VerifyEmail,
+        Self::RevokeSession,
+        Self::CreateUser,
+        Self::SetRole,
+        Self::Ban,
+        Self::Unban,
+        Self::DeleteUser,
+        Self::RequestPasswordReset,
+    ];
+}
+
+/// Which events to list; by default all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Whom it concerns, or who did it to somebody else.
+    pub user: Option<UserId>,
+    /// The address that was given, where it led to nobody. Beside `user`, one of the two is enough.
+    pub email: Option<String>,
+    /// One of these names.
+    pub actions: Option<Vec<&'static str>>,
+    pub outcome: Option<Outcome>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Before.
+    pub until: Option<Timestamp>,
+    /// From this network.
+    pub network: Option<IpNet>,
+    pub session: Option<SessionId>,
+    /// Only what is behind this event: the last of the page before.
+    pub after: Option<Uuid>,
+}
+
+/// An event, as it was written down.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub id: Uuid,
+    pub at: Timestamp,
+    pub action: String,
+    pub outcome: String,
+    pub reason: Option<String>,
+    pub actor: Option<UserId>,
+    pub subject: Option<UserId>,
+    /// What the subject's address is now; `None` for somebody who is gone, and for nobody.
+    pub subject_email: Option<String>,
+    pub email: Option<String>,
+    pub session: Option<SessionId>,
+    pub ip_address: Option<IpAddr>,
+    pub user_agent: String,
+    pub request_id: String,
+}
+
+impl Recorded {
+    fn from_row(row: &Row) -> Result<Self, DbError> {
+        let actor: Option<Uuid> = column(&LIST, row, "actor_id")?;
+        let subject: Option<Uuid> = column(&LIST, row, "subject_id")?;
+        let session: Option<Uuid> = column(&LIST, row, "session_id")?;
+        Ok(Self {
+            id: column(&LIST, row, "id")?,
+            at: column(&LIST, row, "at")?,
+            action: column(&LIST, row, "action")?,
+            outcome: column(&LIST, row, "outcome")?,
+            reason: column(&LIST, row, "reason")?,
+            actor: actor.map(UserId),
+            subject: subject.map(UserId),
+            subject_email: column(&LIST, row, "subject_email")?,
+            email: column(&LIST, row, "email")?,
+            session: session.map(SessionId),
+            ip_address: column(&LIST, row, "ip_address")?,
+            user_agent: column(&LIST, row, "user_agent")?,
+            request_id: column(&LIST, row, "request_id")?,
+        })
+    }
+}
+
+/// Events, the newest first. Without a filter answered by `audit_log_at_idx`, read backwards; by whom it concerns,
+/// with `audit_log_subject_id_at_idx`, `audit_log_actor_id_at_idx` and `audit_log_email_at_idx` together; by action,
+/// network and session, with the index of that name. A statement that is run once is planned for its very values, so
+/// that a filter which is not given costs nothing.
+pub const LIST: Query = Query {
+    name: "audit.list",
+    sql: "
+        SELECT a.id, a.at, a.action, a.outcome, a.reason, a.actor_id, a.subject_id, u.email AS subject_email, a.email,
+            a.session_id, a.ip_address, a.user_agent, a.request_id
+        FROM audit_log AS a
+        LEFT JOIN users AS u ON u.id = a.subject_id
+        WHERE (
+                ($1::uuid IS NULL AND $2::text IS NULL)
+                OR a.subject_id = $1
+                OR (a.actor_id = $1 AND a.actor_id IS DISTINCT FROM a.subject_id)
+                OR a.email = $2
+            )
+            AND ($3::text[] IS NULL OR a.action = ANY($3))
+            AND ($4::text IS NULL OR a.outcome = $4)
+            AND ($5::timestamptz IS NULL OR a.at >= $5)
+            AND ($6::timestamptz IS NULL OR a.at < $6)
+            AND ($7::text IS NULL OR a.ip_address <<= $7::text::inet)
+            AND ($8::uuid IS NULL OR a.session_id = $8)
+            AND ($9::uuid IS NULL OR (a.at, a.id) < ((SELECT at FROM audit_log WHERE id = $9), $9))
+        ORDER BY a.at DESC, a.id DESC
+        LIMIT $10
+    ",
+};
+
+pub async fn list(client: &impl GenericClient, filter: &Filter, limit: usize) -> Result<Vec<Recorded>, DbError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let network = filter.network.map(|network| network.to_string());
+    let params: Params<'_> = &[
+        &filter.user.map(|id| id.0),
+        &filter.email,
+        &filter.actions,
+        &filter.outcome.map(Outcome::as_str),
+        &filter.since,
+        &filter.until,
+        &network,
+        &filter.session.map(|id| id.0),
+        &filter.after,
+        &limit,
+    ];
+    let rows = LIST.rows(client, params).await?;
+    rows.iter().map(Recorded::from_row).collect()
+}
+
+pub const ALL: &[Query] = &[INSERT, LIST];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `match` asks for every action's name; nothing asks for its place in the list.
+    #[test]
+    fn every_action_is_in_the_list_and_has_a_name_of_its_own() {
+        let source = include_str!("audit.rs");
+        let named = source.split("const fn as_str").nth(1).unwrap();
+        let named = named.split("\n    }\n").next().unwrap();
+        assert_eq!(named.matches("=> \"").count(), Action::ALL.len());
+        for (at, action) in Action::ALL.iter().enumerate() {
+            let same = Action::ALL.iter().position(|other| other.as_str() == action.as_str());
+            assert_eq!(same, Some(at), "{action:?}");
+        }
+    }
+}

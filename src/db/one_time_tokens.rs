@@ -277,18 +277,19 @@ pub async fn drop_sign_ups(client: &impl GenericClient, user: UserId) -> Result<
     DROP_SIGN_UPS.run(client, &[&user.0]).await.map(drop)
 }
 
-/// Deletes some tokens that are over. Answered by `one_time_tokens_expires_at_idx`.
+/// Deletes some tokens that are over. Answered by `one_time_tokens_expires_at_idx`, then by the primary key.
 pub const DELETE_EXPIRED: Query = Query {
     name: "one_time_tokens.delete_expired",
     sql: "
         DELETE FROM one_time_tokens
-        WHERE token_hash IN (
+        WHERE token_hash = ANY (ARRAY(
             SELECT token_hash
             FROM one_time_tokens
             WHERE expires_at < $1
+            ORDER BY expires_at
             LIMIT $2
             FOR UPDATE SKIP LOCKED
-        )
+        ))
     ",
 };
 

@@ -3,7 +3,7 @@
 //! A session is live while it is neither revoked nor expired and its user is not banned. Revoking sets `revoked_at`;
 //! the trigger tells every gateway. [`delete_ended`] removes what is over.
 
-use std::{collections::HashMap, hash::BuildHasher, net::IpAddr};
+use std::net::IpAddr;
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{DbError, Query, column, users::User};
 use crate::{
     clock::Timestamp,
-    identity::{Identity, SessionId, UserId},
+    identity::{Device, DeviceKind, Identity, Place, SessionId, UserId},
     secret::TokenHash,
 };
 
@@ -78,6 +78,10 @@ pub struct StoredSession {
     pub methods: Vec<String>,
     pub ip_address: Option<IpAddr>,
     pub user_agent: String,
+    pub device: Device,
+    /// Of `ip_address`.
+    pub place: Place,
+    pub last_seen_at: Option<Timestamp>,
 }
 
 impl StoredSession {
@@ -93,8 +97,26 @@ impl StoredSession {
             methods: column(query, row, "methods")?,
             ip_address: column(query, row, "ip_address")?,
             user_agent: column(query, row, "user_agent")?,
+            device: device(query, row)?,
+            place: place(query, row)?,
+            last_seen_at: column(query, row, "last_seen_at")?,
         })
     }
+}
+
+fn device(query: &Query, row: &Row) -> Result<Device, DbError> {
+    Ok(Device {
+        browser: column(query, row, "browser")?,
+        os: column(query, row, "os")?,
+        kind: DeviceKind::of(column(query, row, "device")?),
+    })
+}
+
+fn place(query: &Query, row: &Row) -> Result<Place, DbError> {
+    Ok(Place {
+        country: column(query, row, "country")?,
+        city: column(query, row, "city")?,
+    })
 }
 
 fn token_hash(query: &Query, row: &Row) -> Result<TokenHash, DbError> {
@@ -121,7 +143,7 @@ pub const FIND_WITH_USER: Query = Query {
     name: "sessions.find_with_user",
     sql: "
         SELECT s.id, s.token_hash, s.created_at, s.updated_at, s.expires_at, s.remembered, s.methods,
-            s.ip_address, s.user_agent,
+            s.ip_address, s.user_agent, s.browser, s.os, s.device, s.country, s.city, s.last_seen_at,
             u.id AS user_id, u.email, u.email_verified, u.name, u.image, u.roles, u.banned, u.ban_reason,
             u.ban_expires, u.created_at AS user_created_at, u.updated_at AS user_updated_at
         FROM user_sessions AS s
@@ -151,7 +173,8 @@ pub async fn find_with_user(
 pub const LIVE_OF: Query = Query {
     name: "sessions.live_of",
     sql: "
-        SELECT id, token_hash, user_id, created_at, updated_at, expires_at, remembered, methods, ip_address, user_agent
+        SELECT id, token_hash, user_id, created_at, updated_at, expires_at, remembered, methods, ip_address, user_agent,
+            browser, os, device, country, city, last_seen_at
         FROM user_sessions
         WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
         ORDER BY created_at DESC, id DESC
@@ -167,12 +190,12 @@ pub const INSERT: Query = Query {
     name: "sessions.insert",
     sql: "
         INSERT INTO user_sessions (id, token_hash, user_id, created_at, updated_at, expires_at, remembered, methods,
-            ip_address, user_agent, last_seen_at)
-        VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $4)
+            ip_address, user_agent, last_seen_at, browser, os, device, country, city)
+        VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $4, $10, $11, $12, $13, $14)
     ",
 };
 
-/// `session.updated_at` is taken to be `created_at`.
+/// `session.updated_at` and `last_seen_at` are taken to be `created_at`.
 pub async fn insert(client: &impl GenericClient, session: &StoredSession) -> Result<(), DbError> {
     INSERT
         .run(
@@ -187,6 +210,11 @@ pub async fn insert(client: &impl GenericClient, session: &StoredSession) -> Res
                 &session.methods,
                 &session.ip_address,
                 &session.user_agent,
+                &session.device.browser,
+                &session.device.os,
+                &session.device.kind.as_str(),
+                &session.place.country,
+                &session.place.city,
             ],
         )
         .await
@@ -218,10 +246,12 @@ pub async fn extend(
 }
 
 /// That a session was used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Seen {
+    pub session: SessionId,
     pub at: Timestamp,
     pub from: IpAddr,
+    pub place: Place,
 }
 
 /// Writes many uses at once. Answered by the primary key; no index holds what changes, and the trigger is silent.
@@ -230,28 +260,30 @@ pub const SEEN: Query = Query {
     name: "sessions.seen",
     sql: "
         WITH seen AS (
-            SELECT s.id, n.at, n.address
-            FROM unnest($1::uuid[], $2::timestamptz[], $3::inet[]) AS n (id, at, address)
+            SELECT s.id, n.at, n.address, n.country, n.city
+            FROM unnest($1::uuid[], $2::timestamptz[], $3::inet[], $4::text[], $5::text[])
+                AS n (id, at, address, country, city)
             JOIN user_sessions AS s ON s.id = n.id
             WHERE s.last_seen_at IS NULL OR s.last_seen_at < n.at
             ORDER BY s.id
             FOR UPDATE OF s
         )
         UPDATE user_sessions AS s
-        SET last_seen_at = seen.at, ip_address = seen.address
+        SET last_seen_at = seen.at, ip_address = seen.address, country = seen.country, city = seen.city
         FROM seen
         WHERE s.id = seen.id
     ",
 };
 
-pub async fn seen(
-    client: &impl GenericClient,
-    uses: &HashMap<SessionId, Seen, impl BuildHasher>,
-) -> Result<(), DbError> {
-    let ids: Vec<Uuid> = uses.keys().map(|id| id.0).collect();
-    let times: Vec<Timestamp> = uses.values().map(|seen| seen.at).collect();
-    let addresses: Vec<IpAddr> = uses.values().map(|seen| seen.from).collect();
-    SEEN.run(client, &[&ids, &times, &addresses]).await.map(drop)
+pub async fn seen(client: &impl GenericClient, uses: &[Seen]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = uses.iter().map(|seen| seen.session.0).collect();
+    let times: Vec<Timestamp> = uses.iter().map(|seen| seen.at).collect();
+    let addresses: Vec<IpAddr> = uses.iter().map(|seen| seen.from).collect();
+    let countries: Vec<Option<&str>> = uses.iter().map(|seen| seen.place.country.as_deref()).collect();
+    let cities: Vec<Option<&str>> = uses.iter().map(|seen| seen.place.city.as_deref()).collect();
+    SEEN.run(client, &[&ids, &times, &addresses, &countries, &cities])
+        .await
+        .map(drop)
 }
 
 /// Ends one session of a user. Answered by the primary key; the trigger tells every gateway.
@@ -384,24 +416,145 @@ impl Revoked {
     }
 }
 
-/// Deletes some sessions that are long over. Answered by `user_sessions_expires_at_idx`; in pieces, so that no
-/// statement takes long and no row is locked long.
+/// Deletes some sessions that are long over. Answered by `user_sessions_expires_at_idx`, then, since an array is
+/// planned as a short list, by the primary key; in pieces, so that no statement takes long and no row is locked long.
 pub const DELETE_ENDED: Query = Query {
     name: "sessions.delete_ended",
     sql: "
         DELETE FROM user_sessions
-        WHERE id IN (
+        WHERE id = ANY (ARRAY(
             SELECT id
             FROM user_sessions
             WHERE expires_at < $1
+            ORDER BY expires_at
             LIMIT $2
             FOR UPDATE SKIP LOCKED
-        )
+        ))
     ",
 };
 
 pub async fn delete_ended(client: &impl GenericClient, before: Timestamp, at_most: i64) -> Result<u64, DbError> {
     DELETE_ENDED.run(client, &[&before, &at_most]).await
+}
+
+/// A live session with its user's address, for whoever looks after them.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub id: SessionId,
+    pub user_id: UserId,
+    pub email: String,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub last_seen_at: Option<Timestamp>,
+    pub remembered: bool,
+    pub methods: Vec<String>,
+    pub ip_address: Option<IpAddr>,
+    pub user_agent: String,
+    pub device: Device,
+    pub place: Place,
+}
+
+impl Listed {
+    fn from_row(query: &Query, row: &Row) -> Result<Self, DbError> {
+        Ok(Self {
+            id: SessionId(column(query, row, "id")?),
+            user_id: UserId(column(query, row, "user_id")?),
+            email: column(query, row, "email")?,
+            created_at: column(query, row, "created_at")?,
+            updated_at: column(query, row, "updated_at")?,
+            expires_at: column(query, row, "expires_at")?,
+            last_seen_at: column(query, row, "last_seen_at")?,
+            remembered: column(query, row, "remembered")?,
+            methods: column(query, row, "methods")?,
+            ip_address: column(query, row, "ip_address")?,
+            user_agent: column(query, row, "user_agent")?,
+            device: device(query, row)?,
+            place: place(query, row)?,
+        })
+    }
+}
+
+/// A user's live sessions, the newest first. Answered by `user_sessions_user_id_created_at_idx`. While a ban is in force
+/// none of them is live.
+pub const LIST_OF: Query = Query {
+    name: "sessions.list_of",
+    sql: "
+        SELECT s.id, s.user_id, u.email, s.created_at, s.updated_at, s.expires_at, s.last_seen_at, s.remembered,
+            s.methods, s.ip_address, s.user_agent, s.browser, s.os, s.device, s.country, s.city
+        FROM user_sessions AS s
+        JOIN users AS u ON u.id = s.user_id
+        WHERE s.user_id = $1 AND s.revoked_at IS NULL AND s.expires_at > $2 AND (NOT u.banned OR u.ban_expires <= $2)
+        ORDER BY s.created_at DESC, s.id DESC
+        LIMIT $3
+    ",
+};
+
+pub async fn list_of(
+    client: &impl GenericClient,
+    user: UserId,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Listed>, DbError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = LIST_OF.rows(client, &[&user.0, &now, &limit]).await?;
+    rows.iter().map(|row| Listed::from_row(&LIST_OF, row)).collect()
+}
+
+/// Everybody's live sessions, the newest first, since ids are in order of time; only those behind `$1`, the last of the
+/// page before. Answered by the primary key, read backwards.
+pub const LIST_ALL: Query = Query {
+    name: "sessions.list_all",
+    sql: "
+        SELECT s.id, s.user_id, u.email, s.created_at, s.updated_at, s.expires_at, s.last_seen_at, s.remembered,
+            s.methods, s.ip_address, s.user_agent, s.browser, s.os, s.device, s.country, s.city
+        FROM user_sessions AS s
+        JOIN users AS u ON u.id = s.user_id
+        WHERE ($1::uuid IS NULL OR s.id < $1)
+            AND s.revoked_at IS NULL AND s.expires_at > $2 AND (NOT u.banned OR u.ban_expires <= $2)
+        ORDER BY s.id DESC
+        LIMIT $3
+    ",
+};
+
+pub async fn list_all(
+    client: &impl GenericClient,
+    after: Option<SessionId>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Listed>, DbError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = LIST_ALL.rows(client, &[&after.map(|id| id.0), &now, &limit]).await?;
+    rows.iter().map(|row| Listed::from_row(&LIST_ALL, row)).collect()
+}
+
+/// Ends sessions, whosever they are. Answered by the primary key; the trigger tells every gateway. Rows are locked in
+/// the order of their ids, as everywhere: see [`SEEN`].
+pub const REVOKE_ANY: Query = Query {
+    name: "sessions.revoke_any",
+    sql: "
+        UPDATE user_sessions
+        SET revoked_at = $2, updated_at = $2
+        WHERE id IN (
+            SELECT id
+            FROM user_sessions
+            WHERE id = ANY($1) AND revoked_at IS NULL AND expires_at > $2
+            ORDER BY id
+            FOR UPDATE
+        )
+        RETURNING id, token_hash, user_id
+    ",
+};
+
+/// What was revoked; what was over, or never was, is not among it.
+pub async fn revoke_any(
+    client: &impl GenericClient,
+    ids: &[SessionId],
+    now: Timestamp,
+) -> Result<Vec<Revoked>, DbError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = REVOKE_ANY.rows(client, &[&ids, &now]).await?;
+    rows.iter().map(|row| Revoked::from_row(&REVOKE_ANY, row)).collect()
 }
 
 pub const ALL: &[Query] = &[
@@ -416,4 +569,7 @@ pub const ALL: &[Query] = &[
     REVOKE_ALL,
     REVOKE_OLDEST,
     DELETE_ENDED,
+    LIST_OF,
+    LIST_ALL,
+    REVOKE_ANY,
 ];

@@ -3,7 +3,7 @@
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
-use super::{DbError, Query, column};
+use super::{DbError, Params, Query, column};
 use crate::{
     clock::Timestamp,
     identity::{Identity, UserId},
@@ -236,6 +236,134 @@ pub async fn lift_ban(client: &impl GenericClient, id: UserId, now: Timestamp) -
     LIFT_BAN.run(client, &[&id.0, &now]).await.map(drop)
 }
 
+/// By id, as it is at this moment. Answered by the primary key.
+pub const BY_ID: Query = Query {
+    name: "users.by_id",
+    sql: "
+        SELECT id AS user_id, email, email_verified, name, image, roles, banned, ban_reason, ban_expires,
+            created_at AS user_created_at, updated_at AS user_updated_at
+        FROM users
+        WHERE id = $1
+    ",
+};
+
+pub async fn by_id(client: &impl GenericClient, id: UserId) -> Result<Option<User>, DbError> {
+    let row = BY_ID.row(client, &[&id.0]).await?;
+    row.map(|row| User::from_row(&BY_ID, &row)).transpose()
+}
+
+/// Which users to list; by default all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter<'a> {
+    /// Somewhere in the address or the name, whatever the case.
+    pub text: Option<&'a str>,
+    pub role: Option<&'a str>,
+    /// Only those whose ban is in force.
+    pub banned: bool,
+    pub unverified: bool,
+    /// Only those behind this one: the last of the page before.
+    pub after: Option<UserId>,
+}
+
+/// Users, the newest first, since ids are in order of time. Answered by the primary key read backwards, and where a
+/// filter is given by `users_roles_idx`, `users_banned_idx` or `users_email_unverified_idx`: a statement that is run
+/// once is planned for its very values, so that a filter which is not given costs nothing. A text within an address or
+/// a name is found by reading, since no index does that without an extension; so is a role that nearly everybody has.
+///
+/// By role the order is that of the id's text, which is the same: Postgres takes roles that it has not counted for
+/// frequent, and would read all users in the order of the primary key for want of a few.
+pub const LIST: Query = Query {
+    name: "users.list",
+    sql: "
+        SELECT id AS user_id, email, email_verified, name, image, roles, banned, ban_reason, ban_expires,
+            created_at AS user_created_at, updated_at AS user_updated_at
+        FROM users
+        WHERE ($1::uuid IS NULL OR id < $1)
+            AND ($2::text IS NULL OR strpos(email, lower($2)) > 0 OR strpos(lower(name), lower($2)) > 0)
+            AND ($3::text IS NULL OR roles @> ARRAY[$3])
+            AND (NOT $4::boolean OR (banned AND (ban_expires IS NULL OR ban_expires > $5)))
+            AND (NOT $6::boolean OR NOT email_verified)
+        ORDER BY CASE WHEN $3::text IS NULL THEN id END DESC,
+            CASE WHEN $3::text IS NOT NULL THEN id::text COLLATE \"C\" END DESC
+        LIMIT $7
+    ",
+};
+
+pub async fn list(
+    client: &impl GenericClient,
+    filter: &Filter<'_>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<User>, DbError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let after = filter.after.map(|id| id.0);
+    let params: Params<'_> = &[
+        &after,
+        &filter.text,
+        &filter.role,
+        &filter.banned,
+        &now,
+        &filter.unverified,
+        &limit,
+    ];
+    let rows = LIST.rows(client, params).await?;
+    rows.iter().map(|row| User::from_row(&LIST, row)).collect()
+}
+
+/// Other roles in place of those the user has. Answered by the primary key; the trigger tells every gateway.
+pub const SET_ROLES: Query = Query {
+    name: "users.set_roles",
+    sql: "
+        UPDATE users
+        SET roles = $2, updated_at = $3
+        WHERE id = $1
+    ",
+};
+
+pub async fn set_roles(
+    client: &impl GenericClient,
+    id: UserId,
+    roles: &[String],
+    now: Timestamp,
+) -> Result<(), DbError> {
+    SET_ROLES.run(client, &[&id.0, &roles, &now]).await.map(drop)
+}
+
+/// Bans, or bans otherwise. Answered by the primary key; the trigger tells every gateway.
+pub const BAN: Query = Query {
+    name: "users.ban",
+    sql: "
+        UPDATE users
+        SET banned = true, ban_reason = $2, ban_expires = $3, updated_at = $4
+        WHERE id = $1
+    ",
+};
+
+/// Sessions are not ended by this: while the ban is in force they are not live, but they would be afterwards.
+pub async fn ban(
+    client: &impl GenericClient,
+    id: UserId,
+    reason: Option<&str>,
+    until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    BAN.run(client, &[&id.0, &reason, &until, &now]).await.map(drop)
+}
+
+/// Lifts a ban, whether its end has passed or not. Answered by the primary key; the trigger tells every gateway.
+pub const UNBAN: Query = Query {
+    name: "users.unban",
+    sql: "
+        UPDATE users
+        SET banned = false, ban_reason = NULL, ban_expires = NULL, updated_at = $2
+        WHERE id = $1
+    ",
+};
+
+pub async fn unban(client: &impl GenericClient, id: UserId, now: Timestamp) -> Result<(), DbError> {
+    UNBAN.run(client, &[&id.0, &now]).await.map(drop)
+}
+
 pub const ALL: &[Query] = &[
     INSERT,
     BY_EMAIL,
@@ -246,4 +374,9 @@ pub const ALL: &[Query] = &[
     CHANGE_EMAIL,
     DELETE,
     LIFT_BAN,
+    BY_ID,
+    LIST,
+    SET_ROLES,
+    BAN,
+    UNBAN,
 ];

@@ -44,18 +44,22 @@ pub enum AuthOriginError {
 ///
 /// A trusted `Origin` passes. Else `Sec-Fetch-Site` decides, which no page can forge. A foreign or `null` `Origin`,
 /// or without either a foreign `Referer`, is refused. With none of them it is no browser.
+///
+/// `also` are origins that are trusted on this route alone: whom the operator lets read its answers may write as well.
 pub fn check(
     method: &Method,
     is_upgrade: bool,
     headers: &HeaderMap,
     trusted: &TrustedOrigins,
+    also: &[OriginPattern],
 ) -> Result<(), ForeignOrigin> {
     if is_safe(method) && !is_upgrade {
         return Ok(());
     }
+    let trusts = |origin: &str| trusted.trusts(origin) || matches_any(also, origin);
     let origin = only(headers, &header::ORIGIN);
     if let Field::One(origin) = origin
-        && trusted.trusts(origin)
+        && trusts(origin)
     {
         return Ok(());
     }
@@ -63,7 +67,7 @@ pub fn check(
         (Field::One(site), _) => site == "same-origin" || site == "none",
         (Field::Absent, Field::Absent) => match only(headers, &header::REFERER) {
             Field::Absent => true,
-            Field::One(referer) => trusted.trusts_origin_of(referer),
+            Field::One(referer) => origin_of_url(referer).is_some_and(|origin| trusts(origin.as_str())),
             Field::Unclear => false,
         },
         (Field::Unclear, _) | (Field::Absent, Field::One(_) | Field::Unclear) => false,
@@ -85,24 +89,16 @@ impl TrustedOrigins {
 
     /// Whether an `Origin` header's value is one of ours: compared as browsers write it, scheme, host and port.
     pub fn trusts(&self, origin: &str) -> bool {
-        if origin == self.public.as_str() {
-            return true;
-        }
-        self.patterns.iter().any(|pattern| match pattern {
-            OriginPattern::Exact(exact) => origin == exact.as_str(),
-            OriginPattern::Wildcard(pattern) => {
-                glob(pattern.as_bytes(), origin.as_bytes())
-                    && Origin::parse(origin).is_some_and(|it| it.as_str() == origin)
-            }
-            OriginPattern::Scheme(pattern) => scheme_matches(pattern, origin),
-        })
+        origin == self.public.as_str() || matches_any(&self.patterns, origin)
+    }
+
+    /// Whether any is trusted besides `public_url`.
+    pub const fn knows_others(&self) -> bool {
+        !self.patterns.is_empty()
     }
 
     fn trusts_origin_of(&self, url: &str) -> bool {
-        Url::parse(url)
-            .ok()
-            .and_then(|url| Origin::of(&url))
-            .is_some_and(|origin| self.trusts(origin.as_str()))
+        origin_of_url(url).is_some_and(|origin| self.trusts(origin.as_str()))
     }
 
     /// Judges a request to the auth API; `is_login` marks sign-up and sign-in, which need no cookie to do harm.
@@ -190,6 +186,21 @@ impl TrustedOrigins {
             .and_then(|url| Origin::of(&url))
             .is_some_and(|origin| origin == self.public)
     }
+}
+
+/// Whether an `Origin` header's value is one that `patterns` mean.
+pub(super) fn matches_any(patterns: &[OriginPattern], origin: &str) -> bool {
+    patterns.iter().any(|pattern| match pattern {
+        OriginPattern::Exact(exact) => origin == exact.as_str(),
+        OriginPattern::Wildcard(pattern) => {
+            glob(pattern.as_bytes(), origin.as_bytes()) && Origin::parse(origin).is_some_and(|it| it.as_str() == origin)
+        }
+        OriginPattern::Scheme(pattern) => scheme_matches(pattern, origin),
+    })
+}
+
+fn origin_of_url(url: &str) -> Option<Origin> {
+    Url::parse(url).ok().and_then(|url| Origin::of(&url))
 }
 
 /// `target` with `name=value` added to its query, before a fragment; the query that it has stays.
@@ -400,23 +411,41 @@ mod tests {
         ] {
             let headers = headers(lines);
             assert_eq!(
-                check(&Method::POST, false, &headers, &trusted()).is_ok(),
+                check(&Method::POST, false, &headers, &trusted(), &[]).is_ok(),
                 passes,
                 "POST {lines:?}"
             );
             assert_eq!(
-                check(&Method::GET, true, &headers, &trusted()).is_ok(),
+                check(&Method::GET, true, &headers, &trusted(), &[]).is_ok(),
                 passes,
                 "upgrade {lines:?}"
             );
             assert_eq!(
-                check(&Method::GET, false, &headers, &trusted()),
+                check(&Method::GET, false, &headers, &trusted(), &[]),
                 Ok(()),
                 "GET {lines:?}"
             );
         }
         let unknown = Method::from_bytes(b"FROB").unwrap();
-        assert!(check(&unknown, false, &headers(&[FOREIGN]), &trusted()).is_err());
+        assert!(check(&unknown, false, &headers(&[FOREIGN]), &trusted(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_route_may_trust_more_origins_than_others_do() {
+        let partner = [OriginPattern::Exact(Origin::parse("https://partner.example").unwrap())];
+        for (lines, passes) in [
+            (&[("origin", "https://partner.example")][..], true),
+            (&[("referer", "https://partner.example/x")], true),
+            (&[("origin", "https://app.example")], true),
+            (&[("origin", "https://evil.example")], false),
+            (&[("origin", "https://partner.example.evil.example")], false),
+        ] {
+            let headers = headers(lines);
+            let verdict = check(&Method::POST, false, &headers, &trusted(), &partner);
+            assert_eq!(verdict.is_ok(), passes, "{lines:?}");
+        }
+        let headers = headers(&[("origin", "https://partner.example")]);
+        assert!(check(&Method::POST, false, &headers, &trusted(), &[]).is_err());
     }
 
     #[test]

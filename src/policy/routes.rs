@@ -250,7 +250,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Access, OnDenied, PathPattern};
+    use crate::config::{Access, Cors, OnDenied, PathPattern};
 
     pub(crate) fn route(line: usize, host: Option<&str>, text: &str, methods: &[&str]) -> Arc<Route> {
         let wildcard = text.ends_with("/*");
@@ -280,6 +280,7 @@ mod tests {
             on_denied: OnDenied::Auto,
             max_body: None,
             timeout: None,
+            cors: Cors::Trusted,
             line,
         })
     }

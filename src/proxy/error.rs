@@ -24,6 +24,8 @@ pub enum ProxyError {
     TransferCoding,
     #[error("the origin was refused")]
     Origin(#[from] ForeignOrigin),
+    #[error("another origin's page asked whether it may send a request")]
+    Preflight,
     #[error("the session could not be looked up")]
     Lookup(#[from] LookupError),
     #[error("access was refused")]
@@ -52,6 +54,7 @@ impl ProxyError {
             | Self::Expectation
             | Self::TransferCoding
             | Self::Origin(_)
+            | Self::Preflight
             | Self::Denied(_)
             | Self::Body(_) => Side::Client,
             Self::Upstream(_) => Side::Upstream,
@@ -70,6 +73,7 @@ impl ProxyError {
             Self::Expectation => Code::ExpectationFailed,
             Self::TransferCoding => Code::UnsupportedCoding,
             Self::Origin(_) => Code::CrossOrigin,
+            Self::Preflight => Code::InvalidOrigin,
             Self::Lookup(_) => Code::Unavailable,
             Self::Denied(Denied::SignInNeeded) => Code::Unauthorized,
             Self::Denied(Denied::NotAllowed(Unmet::Role)) => Code::Forbidden,

@@ -256,8 +256,15 @@ fn visible(value: BytesMut) -> HeaderValue {
     HeaderValue::from_maybe_shared(value.freeze()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
+/// Who says which origins may read an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CorsBy {
+    Gateway,
+    Upstream,
+}
+
 /// Cleans an upstream's answer: what belongs to its connection, and what only we may say.
-pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, switching: bool) {
+pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: CorsBy, switching: bool) {
     let headers = response.headers_mut();
     let mut removed = Names::new();
     let mut sets_ours = false;
@@ -270,6 +277,12 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, switch
             | header::TRAILER
             | header::TRANSFER_ENCODING
             | header::PROXY_AUTHENTICATE => removed.push(name.clone()),
+            // Two opinions would be none: browsers refuse an answer that has the field twice.
+            header::ACCESS_CONTROL_ALLOW_ORIGIN | header::ACCESS_CONTROL_ALLOW_CREDENTIALS => {
+                if cors == CorsBy::Gateway {
+                    removed.push(name.clone());
+                }
+            }
             header::SET_COOKIE => sets_ours |= cookies.is_ours(value),
             _ => {
                 if *name == KEEP_ALIVE || *name == PROXY_CONNECTION || name.as_str().starts_with(OWN_PREFIX) {

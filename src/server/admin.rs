@@ -184,6 +184,7 @@ impl Subjects {
             last_seen_dropped: self.sessions.last_seen().dropped(),
             log_dropped: self.log.dropped(),
             hashes_waiting: self.auth.hashes_waiting(),
+            rate_limited: self.auth.rate_limited(),
             connects: self
                 .upstreams
                 .iter()
@@ -209,6 +210,7 @@ struct Numbers {
     last_seen_dropped: u64,
     log_dropped: u64,
     hashes_waiting: u64,
+    rate_limited: Vec<(&'static str, u64)>,
     connects: Vec<(String, u64)>,
 }
 
@@ -293,6 +295,13 @@ impl Collector for Numbers {
             ),
         ] {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, gauge)?)?;
+        }
+
+        let help = "Requests refused by a rate limit of the auth API; of \"mailbox\", mails left out";
+        let mut family = encoder.encode_descriptor("vestibule_rate_limited", help, None, counter)?;
+        for (rule, count) in &self.rate_limited {
+            let labels = [("rule", *rule)];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
 
         let help = "Connections opened to an upstream";

@@ -31,7 +31,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    auth::Auth,
+    auth::{self, Auth},
     chain::Chain,
     clock::{self, Clock},
     config::OnDenied,
@@ -40,6 +40,7 @@ use crate::{
     policy::{
         self, Denied,
         client::{self, ClientFacts},
+        cors::{self, Readers},
         path::{NormalPath, PathError},
     },
     problem::{Code, Form},
@@ -202,15 +203,23 @@ async fn answer(
     // hyper asks for the body when it is first read: a refusal must not do that.
     let waits = !incoming.is_end_stream() && parts.headers.contains_key(header::EXPECT);
     let asked_upgrade = parts.headers.contains_key(header::UPGRADE);
+    let origin = cors::origin_of(&parts.headers).cloned();
     let mut body = Some(incoming);
     let dispatched = dispatch(&worker, &live, parts, &mut body, peer, &mut record);
     let mut response = match AssertUnwindSafe(dispatched).catch_unwind().await {
-        Ok(Ok(response)) => response,
+        Ok(Ok(mut response)) => {
+            // The auth API's answers have a word of their own.
+            if record.route.is_some() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                admit(&live, origin.as_ref(), &record, &mut response);
+            }
+            response
+        }
         failed => {
             let error = failed.ok().and_then(Result::err).unwrap_or(ProxyError::Internal);
             // Where such a body ends, only hyper believes to know.
             let unclear = matches!(error, ProxyError::TransferCoding);
             let mut response = refuse(&live, error, navigation, &mut record);
+            admit(&live, origin.as_ref(), &record, &mut response);
             let whole = match body {
                 Some(unread) => !waits && !unclear && drained(unread).await,
                 // An upstream was reading it; how far it got, nobody knows.
@@ -228,6 +237,18 @@ async fn answer(
     }
     record.status = response.status();
     response.map(|body| body.recorded(record))
+}
+
+/// Lets a page of another origin read the answer, if the route says so. Refusals too: it must tell 401 from 403.
+fn admit(live: &Snapshot, origin: Option<&HeaderValue>, record: &Record, response: &mut Response<ProxyBody>) {
+    let readers = match &record.route {
+        Some(route) => Readers::of(&route.cors, &live.origins),
+        None => Readers::Trusted(&live.origins),
+    };
+    let headers = response.headers_mut();
+    if readers.admit(origin, headers) && record.failure.is_some() {
+        cors::expose(headers, &[header::RETRY_AFTER]);
+    }
 }
 
 /// Has hyper end the connection behind an answer.
@@ -253,7 +274,9 @@ async fn dispatch(
     let path = NormalPath::from_target(target)?;
     record.target = Some(path.target().clone());
 
-    if let Some(below) = path.below(&live.config.auth.base_path) {
+    let base_path = &live.config.auth.base_path;
+    if let Some(below) = path.below(base_path) {
+        record.target = PathAndQuery::try_from(format!("{base_path}{}", auth::loggable(below))).ok();
         // A path below the base path is a path still; without anything there is none, and the API knows no root.
         let target = path
             .query()

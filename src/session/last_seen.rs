@@ -1,7 +1,8 @@
 //! When each session was last used, and from where: noted by requests, written behind.
 //!
 //! A request only compares two numbers, and at most once a minute per session puts a note into a bounded map. A
-//! worker writes the notes in batches; what Postgres didn't take is kept for the next round, newer notes winning.
+//! worker finds out where the addresses are and writes the notes in batches; what Postgres didn't take is kept for the
+//! next round, newer notes winning.
 
 use std::{
     collections::HashMap,
@@ -13,10 +14,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    task::yield_now,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::geo::Places;
 use crate::{
     chain::Chain,
     clock::Timestamp,
@@ -27,6 +32,10 @@ use crate::{
 /// A session is noted at most so often.
 const AT_MOST_EVERY: Duration = Duration::from_mins(1);
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
+/// How often somebody looks whether the file of places has been replaced.
+const REFRESH_EVERY: Duration = Duration::from_mins(1);
+/// Addresses that are looked up before others get the thread: about a millisecond's worth.
+const LOOKUPS_AT_ONCE: usize = 256;
 /// Sessions that may wait to be written; further ones are counted and dropped: the next request notes them again.
 const CAPACITY: usize = 50_000;
 
@@ -37,8 +46,15 @@ pub struct LastSeen {
 
 #[derive(Debug, Default)]
 struct Shared {
-    waiting: Mutex<HashMap<SessionId, db::sessions::Seen>>,
+    waiting: Mutex<HashMap<SessionId, Use>>,
     dropped: AtomicU64,
+}
+
+/// That a session was used.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    at: Timestamp,
+    from: IpAddr,
 }
 
 impl LastSeen {
@@ -54,7 +70,7 @@ impl LastSeen {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        waiting.insert(session.id, db::sessions::Seen { at: now, from });
+        waiting.insert(session.id, Use { at: now, from });
     }
 
     /// Notes that were dropped because too many waited.
@@ -63,24 +79,27 @@ impl LastSeen {
     }
 
     /// Writes what waits every few seconds until `stop`, then what is left.
-    pub async fn run(self, db: Db, stop: CancellationToken) {
+    pub async fn run(self, db: Db, places: Arc<Places>, stop: CancellationToken) {
         let mut tick = interval(FLUSH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refresh = interval(REFRESH_EVERY);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = tick.tick() => self.flush(&db).await,
+                _ = tick.tick() => self.flush(&db, &places).await,
+                _ = refresh.tick() => places.refresh().await,
                 () = stop.cancelled() => break,
             }
         }
-        self.flush(&db).await;
+        self.flush(&db, &places).await;
     }
 
-    async fn flush(&self, db: &Db) {
+    async fn flush(&self, db: &Db, places: &Places) {
         let batch = std::mem::take(&mut *self.waiting());
         if batch.is_empty() {
             return;
         }
-        if let Err(error) = write(db, &batch).await {
+        if let Err(error) = write(db, places, &batch).await {
             warn!(
                 sessions = batch.len(),
                 error = %Chain(&error),
@@ -93,12 +112,24 @@ impl LastSeen {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<SessionId, db::sessions::Seen>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<SessionId, Use>> {
         self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn write(db: &Db, batch: &HashMap<SessionId, db::sessions::Seen>) -> Result<(), db::DbError> {
+async fn write(db: &Db, places: &Places, batch: &HashMap<SessionId, Use>) -> Result<(), db::DbError> {
+    let mut seen = Vec::with_capacity(batch.len());
+    for (count, (session, used)) in batch.iter().enumerate() {
+        if count % LOOKUPS_AT_ONCE == LOOKUPS_AT_ONCE - 1 {
+            yield_now().await;
+        }
+        seen.push(db::sessions::Seen {
+            session: *session,
+            at: used.at,
+            from: used.from,
+            place: places.of(used.from),
+        });
+    }
     let client = db.client().await?;
-    db::sessions::seen(&client, batch).await
+    db::sessions::seen(&client, &seen).await
 }

@@ -3,12 +3,14 @@
 
 pub(crate) mod client;
 pub(crate) mod database;
+pub(crate) mod desk;
 pub(crate) mod document;
 pub(crate) mod example;
 pub(crate) mod gateway;
 pub(crate) mod golden;
 pub(crate) mod mailbox;
 pub(crate) mod people;
+pub(crate) mod places_file;
 pub(crate) mod program;
 pub(crate) mod raw_client;
 pub(crate) mod schemathesis;

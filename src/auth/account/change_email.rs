@@ -16,6 +16,7 @@ use crate::{
         complete::{Proof, Remember, Shown, complete_in},
         http::{Answer, Call, Refresh, even_out},
         openapi::{Description, Field, Group, Who, Work, Yes, always, object},
+        post::post,
         verify_email::{self, Opened, browser_mark, link_url},
     },
     clock::monotonic,
@@ -107,7 +108,7 @@ impl Change<'_> {
             link: &link,
             expires_in: call.auth.config.auth.email_verification.expires_in,
         };
-        mail::enqueue(tx, &self.user.email, &message, call.now).await
+        post(call, tx, self.user.id, &self.user.email, &message).await
     }
 
     async fn ask_new(&self, call: &Call<'_>, tx: &Transaction<'_>) -> Result<(), DbError> {
@@ -117,7 +118,7 @@ impl Change<'_> {
             link: &link,
             expires_in: call.auth.config.auth.email_verification.expires_in,
         };
-        mail::enqueue(tx, self.new_email, &message, call.now).await
+        post(call, tx, self.user.id, self.new_email, &message).await
     }
 
     async fn link<P: Purpose>(&self, call: &Call<'_>, tx: &Transaction<'_>) -> Result<String, DbError> {

@@ -14,7 +14,9 @@ use crate::{
         openapi::{Description, Field, Group, Who, Work, Yes, always, named, nullable_text, object},
         password::{Unacceptable, Verdict},
         sessions,
+        throttle::attempt,
     },
+    clock::Timestamp,
     db::{self, DbError, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
     identity::UserId,
     secret::{Purpose, ResetPassword, Secret, SessionToken},
@@ -42,7 +44,7 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
     if accounts::password_set_at(&tx, user).await? != Some(stored.set_at) {
         return Err(AuthError::InvalidPassword);
     }
-    put(call, &tx, user, &hash).await?;
+    let set_at = put(call, &tx, user, &hash).await?;
     call.audit(&tx, &audit::Entry::done(audit::Action::ChangePassword, user))
         .await?;
     let except = (!revoke_others).then_some(current.session.id);
@@ -55,7 +57,7 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
     let renewed = if revoke_others {
         let proof = Proof {
             user,
-            shown: Shown::Password { set_at: call.now },
+            shown: Shown::Password { set_at },
         };
         Some(complete_in(call, &tx, proof, current.remember()).await?)
     } else {
@@ -125,7 +127,8 @@ pub(super) async fn prove(
     acceptable.map_err(AuthError::Password)?;
     let stored = accounts::password(&auth.db.client().await?, user).await?;
     let stored = stored.ok_or(AuthError::NoPassword)?;
-    if auth.passwords.verify(password, Some(stored.hash.clone())).await? == Verdict::Wrong {
+    let attempt = attempt(call, &current.user.email, action).await?;
+    if attempt.verify(call, password, Some(stored.hash.clone())).await? == Verdict::Wrong {
         let error = AuthError::InvalidPassword;
         let entry = audit::Entry {
             session: Some(current.session.id),
@@ -138,16 +141,18 @@ pub(super) async fn prove(
 }
 
 /// Puts a password in force, and takes the force of all that could put another in its place: reset links, and the
-/// sign-ups of an address that is still to be verified. The user's row must be locked.
+/// sign-ups of an address that is still to be verified. The user's row must be locked. Returns since when it is the
+/// password.
 pub(in crate::auth) async fn put(
     call: &Call<'_>,
     tx: &Transaction<'_>,
     user: UserId,
     hash: &Secret<String>,
-) -> Result<(), DbError> {
-    accounts::set_password(tx, call.new_id(), user, hash, call.now).await?;
+) -> Result<Timestamp, DbError> {
+    let set_at = accounts::set_password(tx, call.new_id(), user, hash, call.now).await?;
     one_time_tokens::void(tx, user, &[ResetPassword::NAME], call.now).await?;
-    one_time_tokens::drop_sign_ups(tx, user).await
+    one_time_tokens::drop_sign_ups(tx, user).await?;
+    Ok(set_at)
 }
 
 pub(in crate::auth) fn describe_change() -> Description {

@@ -14,6 +14,7 @@ use crate::{
         http::{Answer, Call, Current, Refresh, component},
         openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, object, word},
         password::Unacceptable,
+        post::may_write,
     },
     config::DeleteUser,
     db::{
@@ -88,6 +89,10 @@ async fn mail_link(call: &Call<'_>, current: &Current, callback_url: Option<&str
     let user = users::lock(&tx, current.user.id)
         .await?
         .ok_or(AuthError::Unauthorized)?;
+    if !may_write(call, &tx, user.id, &user.email).await? {
+        // The last link, which was sent, stays good.
+        return Ok(db::commit(tx).await?);
+    }
     one_time_tokens::void(&tx, user.id, &[DeleteAccount::NAME], call.now).await?;
     let token = OneTimeToken::<DeleteAccount>::generate();
     let issue = Issue {

@@ -3,6 +3,8 @@
 //! A refusal is described by writing it: its status, code, message and header fields are read off the response that a
 //! client would get. So a code that changes its status changes it in the document too.
 
+use std::time::Duration;
+
 use http::{HeaderName, Method, StatusCode, header};
 use serde_json::{Value, json};
 use utoipa::openapi::{
@@ -14,7 +16,7 @@ use super::describe::{Description, Shape, Who, Work, Yes, named, object, text};
 use crate::{
     auth::{AuthError, Route, error::Target, input::Accepts, password::PasswordError},
     db::DbError,
-    policy::origin::AuthOriginError,
+    policy::{origin::AuthOriginError, rate::Rule},
     problem::{Code, Form, Problem},
 };
 
@@ -26,6 +28,9 @@ const SHARED: [(StatusCode, &str); 5] = [
     (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
     (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
 ];
+
+/// Of the example.
+const WAIT: Duration = Duration::from_secs(10);
 
 const JSON: &str = "application/json";
 
@@ -125,18 +130,10 @@ fn refusals(route: &Route, description: Description) -> Vec<Problem> {
             AuthError::Hashing(PasswordError::Failed),
         ]),
     }
-    let problems = errors.into_iter().map(Problem::from);
-    problems.chain([throttled()]).collect()
-}
-
-/// Every endpoint has a limit.
-fn throttled() -> Problem {
-    Problem::new(Code::Busy)
-        .with_status(StatusCode::TOO_MANY_REQUESTS)
-        .saying("Too many requests. Please try again later.")
-        .without_code()
-        .retry_after(10)
-        .with_header(X_RETRY_AFTER, 10.into())
+    if Rule::of(route.path).is_some() {
+        errors.push(AuthError::TooManyRequests(WAIT));
+    }
+    errors.into_iter().map(Problem::from).collect()
 }
 
 /// The responses of an endpoint by status, and those of [`shared`] by reference.
@@ -202,12 +199,11 @@ pub(super) fn shared() -> impl Iterator<Item = (&'static str, Response)> {
                 found: Some("text/plain".to_owned()),
                 allowed: "application/json",
             },
+            AuthError::TooManyRequests(WAIT),
             AuthError::Hashing(PasswordError::Failed),
         ]
         .into_iter()
-        .map(Problem::from)
-        .chain([throttled()])
-        .map(Refusal::of)
+        .map(|error| Refusal::of(error.into()))
     };
     SHARED.into_iter().map(move |(status, name)| {
         let refusals: Vec<_> = problems().filter(|refusal| refusal.status == status).collect();

@@ -1,11 +1,16 @@
 //! `[auth.session]`: how long people stay signed in, by which cookie, and what is remembered of it.
 
-use std::time::Duration;
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::config::{
     Origin,
     found::Wrong,
-    kind::{Kind, boolean, choice, integer, parsed},
+    kind::{Kind, boolean, choice, file, integer, parsed},
     section::Section,
     server::host_name,
     units::{duration, nonzero_duration},
@@ -18,10 +23,21 @@ pub struct SessionRules {
     pub fresh_for: Duration,
     /// 0 = no limit.
     pub max_per_user: usize,
-    /// Whether one browser may keep the sessions of several people.
-    pub multi_session: bool,
+    pub multi_session: MultiSession,
+    /// `None`: sessions have no place.
+    pub geo_database: Option<PathBuf>,
     pub cookie: Cookie,
     pub cache: Cache,
+}
+
+/// When a browser is given the cookies that keep several people's sessions in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MultiSession {
+    /// Once a second person signs in: one person needs none.
+    WhenShared,
+    /// From the first sign-in on, as the original does.
+    Always,
+    Off,
 }
 
 #[derive(Clone, Debug)]
@@ -78,11 +94,25 @@ impl SessionRules {
         let multi_session = s
             .key(
                 "multi_session",
-                "Whether somebody who signs in where another user is signed in is added to that browser, so that the \
-                 two can switch; else the browser forgets the first.",
-                boolean(),
+                "Whether one browser may keep the sessions of several people, who switch between them. \
+                 \"when-shared\": somebody who signs in where another user is signed in is added; \"always\": each \
+                 browser is prepared for that from the first sign-in, by a cookie more, as better-auth's plugin does; \
+                 \"off\": a browser forgets the first when the second signs in.",
+                choice(&[
+                    ("when-shared", MultiSession::WhenShared),
+                    ("always", MultiSession::Always),
+                    ("off", MultiSession::Off),
+                ]),
             )
-            .or("true");
+            .or("when-shared");
+        let geo_database = s
+            .key(
+                "geo_database",
+                "Tells where people are signed in: a City or Country file in MaxMind's format, such as GeoLite2 or \
+                 DB-IP. It is read again within a minute of being replaced. Absent: sessions have no place.",
+                file("the path of a file in MaxMind's format (.mmdb)", is_maxmind_file),
+            )
+            .optional("GeoLite2-City.mmdb");
         if let (Some(refresh_after), Some(expires_in)) = (refresh_after, expires_in)
             && refresh_after > expires_in
         {
@@ -106,6 +136,7 @@ impl SessionRules {
             fresh_for: fresh_for?,
             max_per_user: max_per_user?,
             multi_session: multi_session?,
+            geo_database: geo_database?,
             cookie: cookie?,
             cache: cache?,
         })
@@ -233,4 +264,30 @@ fn cookie_prefix() -> Kind<String> {
         }
         Ok(text.to_owned())
     })
+}
+
+/// Whether a file looks like one of MaxMind's: it is read as a whole, and for good, by who uses it.
+fn is_maxmind_file(path: &Path) -> Result<(), Wrong> {
+    match has_marker(path) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            Err("not a file in MaxMind's format; one that was downloaded as an archive must be unpacked".into())
+        }
+        Err(error) => Err(format!("the file can't be read: {error}").into()),
+    }
+}
+
+/// Metadata follow a marker within the last 128 KiB (MaxMind DB File Format Specification, "Database Metadata").
+fn has_marker(path: &Path) -> io::Result<bool> {
+    const MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
+    const METADATA_AT_MOST: u64 = 128 * 1024;
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    file.seek(SeekFrom::Start(metadata.len().saturating_sub(METADATA_AT_MOST)))?;
+    let mut end = Vec::new();
+    file.take(METADATA_AT_MOST).read_to_end(&mut end)?;
+    Ok(memchr::memmem::rfind(&end, MARKER).is_some())
 }

@@ -37,6 +37,25 @@ fn a_route_says_what_it_demands() {
 }
 
 #[test]
+fn a_route_says_whose_pages_may_call_it() {
+    let friend = OriginPattern::Exact(Origin::parse("https://friend.example").unwrap());
+    for (line, cors) in [
+        ("", Cors::Trusted),
+        ("cors = []", Cors::Listed(Vec::new())),
+        ("cors = ['https://friend.example']", Cors::Listed(vec![friend])),
+        ("cors = 'upstream'", Cors::Upstream),
+    ] {
+        let config = loaded(&plus(&format!("[[routes]]\npath = '/x'\nupstream = 'api'\n{line}\n")));
+        assert_eq!(config.routes[0].cors, cors, "{line}");
+    }
+    let slip = only_error("[[routes]]\npath = '/x'\nupstream = 'api'\ncors = 'upstraem'\n");
+    assert_eq!(slip.nearest.as_deref(), Some("upstream"));
+    assert!(slip.allowed.unwrap().ends_with("; or \"upstream\""));
+    let bare = only_error("[[routes]]\npath = '/x'\nupstream = 'api'\ncors = 'https://a.example'\n");
+    assert_eq!(bare.nearest.as_deref(), Some("[\"https://a.example\"]"));
+}
+
+#[test]
 fn a_route_that_contradicts_itself_is_refused() {
     for (rest, key) in [
         ("auth = 'public'\nrequire = { roles = ['admin'] }", "routes[0].require"),
@@ -50,6 +69,12 @@ fn a_route_that_contradicts_itself_is_refused() {
         ("host = 'x.example:80'", "routes[0].host"),
         ("rate_limit = '1/s'", "routes[0].rate_limit"),
         ("timeout = '0s'", "routes[0].timeout"),
+        ("cors = '*'", "routes[0].cors"),
+        ("cors = 'upstraem'", "routes[0].cors"),
+        ("cors = 'https://app.example.com'", "routes[0].cors"),
+        ("cors = true", "routes[0].cors"),
+        ("cors = ['*']", "routes[0].cors[0]"),
+        ("cors = ['https://*.com']", "routes[0].cors[0]"),
     ] {
         let error = only_error(&format!("[[routes]]\npath = '/x'\nupstream = 'api'\n{rest}\n"));
         assert_eq!(error.key, key, "{error:?}");

@@ -26,10 +26,10 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             delete_user: config::DeleteUser::Session,
         },
         password: config::Password {
+            reset_expires_in: Duration::from_hours(1),
             min_length: 8,
             max_length: 128,
             change_revokes_others: false,
-            reset_expires_in: Duration::from_hours(1),
             argon2: config::Argon2 {
                 memory_kib: 8,
                 iterations: 1,
@@ -43,7 +43,8 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             refresh_after: Duration::from_hours(24),
             fresh_for: Duration::from_hours(24),
             max_per_user: 0,
-            multi_session: true,
+            multi_session: config::MultiSession::WhenShared,
+            geo_database: None,
             cookie: config::Cookie {
                 prefix: "vestibule".to_owned(),
                 same_site: SameSite::Lax,
@@ -53,6 +54,18 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             cache: config::Cache {
                 ttl: Duration::from_secs(10),
                 capacity: 100,
+            },
+        },
+        rate_limit: config::RateLimit {
+            enabled: false,
+            storage: config::RateStorage::Memory,
+            account_failures: config::Budget {
+                limit: 10,
+                window: Duration::from_mins(15),
+            },
+            mails: config::Budget {
+                limit: 5,
+                window: Duration::from_hours(1),
             },
         },
     }

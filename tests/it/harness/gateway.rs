@@ -43,6 +43,8 @@ secret = "a secret that only the tests use, and only here"
 [auth.password]
 argon2 = { memory = "64KiB", iterations = 1, parallelism = 1 }
 max_concurrent = 1
+[auth.rate_limit]
+enabled = false
 
 [mail]
 from = "Example <no-reply@example.com>"

@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{Child, Command},
     task::JoinHandle,
     time::timeout,
@@ -63,10 +63,28 @@ fn command(args: &[&str], variables: &[(&str, &str)], folder: &Path) -> Command 
 pub(crate) async fn run(args: &[&str], variables: &[(&str, &str)], folder: &Path) -> Ended {
     let output = timeout(PATIENCE, command(args, variables, folder).output()).await;
     let output = output.unwrap_or_else(|_| panic!("{args:?} does not end")).unwrap();
-    Ended {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
+    Ended::of(output)
+}
+
+/// As [`run`], with something on standard input.
+pub(crate) async fn run_with_input(args: &[&str], variables: &[(&str, &str)], folder: &Path, input: &str) -> Ended {
+    let mut child = command(args, variables, folder).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // Whoever refuses the arguments doesn't read it.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let output = timeout(PATIENCE, child.wait_with_output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{args:?} does not end")).unwrap();
+    Ended::of(output)
+}
+
+impl Ended {
+    fn of(output: std::process::Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
     }
 }
 

@@ -1,0 +1,45 @@
+//! Mails that somebody can have sent by asking.
+//!
+//! Beyond what a recipient may get they are left out in silence. The answer must not change, or it would tell whether
+//! the address has a user; but the audit log is told. Not among them are notices of what has happened: whoever did it
+//! could use up the share beforehand, and nobody would hear of it.
+
+use deadpool_postgres::Transaction;
+
+use super::http::Call;
+use crate::{
+    db::{DbError, audit},
+    identity::UserId,
+    mail::{self, Message},
+    problem::Code,
+};
+
+/// Writes to an address of `user`, as part of `tx`, unless it has had its share of mails.
+pub(super) async fn post(
+    call: &Call<'_>,
+    tx: &Transaction<'_>,
+    user: UserId,
+    to: &str,
+    message: &Message<'_>,
+) -> Result<(), DbError> {
+    if may_write(call, tx, user, to).await? {
+        mail::enqueue(tx, to, message, call.now).await?;
+    }
+    Ok(())
+}
+
+/// Whether one more mail may be written to an address of `user`; it counts as written.
+///
+/// For those to whom it matters before they write: a new link voids the last, so it must not be made unless it is sent.
+/// See [`super::throttle::Throttle::may_mail`] for when to ask.
+pub(super) async fn may_write(call: &Call<'_>, tx: &Transaction<'_>, user: UserId, to: &str) -> Result<bool, DbError> {
+    if call.auth.throttle.may_mail(tx, to, call.now).await? {
+        return Ok(true);
+    }
+    let entry = audit::Entry {
+        subject: Some(user),
+        ..audit::Entry::refused(audit::Action::SendMail, Code::TooManyRequests.as_str())
+    };
+    call.audit(tx, &entry).await?;
+    Ok(false)
+}

@@ -1,0 +1,338 @@
+//! How often somebody may ask, guess and have mails sent.
+//!
+//! - **Per address and path** ([`Throttle::admit`]): before anything of a request is read. Where a secret is tested or a
+//!   mail sent, each request is counted in Postgres. All others are counted here, and in Postgres only while a source
+//!   has used a quarter of what it may: an ordinary visitor causes no write.
+//! - **Per account** ([`attempt`]): each test of a secret takes one beforehand, so that many at once are counted too, and
+//!   gives it back if the secret was right. An account is an e-mail address, whether it has a user or not: nothing can be
+//!   told by it. From where its user has signed in lately wrong secrets are counted apart, so that a stranger who
+//!   guesses elsewhere can't lock the user out there.
+//! - **Per recipient** ([`super::post`]): mails that anybody can have sent by asking.
+//!
+//! Who was refused is remembered, so that a flood of refused requests asks Postgres nothing. With Postgres away the
+//! general limit counts here alone; what tests a secret or sends a mail fails, as it would without us.
+//!
+//! Not here: the rules and their arithmetic (`policy::rate`).
+
+mod tally;
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use deadpool_postgres::{GenericClient, Transaction};
+use http::{Method, request};
+use tracing::debug;
+
+use self::tally::{Refused, Tally};
+use super::{Auth, AuthError, http::Call, password::Verdict};
+use crate::{
+    chain::Chain,
+    clock::Timestamp,
+    config::{self, Budget, RateLimit, RateStorage},
+    db::{DbError, audit, known_addresses, rate_limits, users},
+    identity::UserId,
+    policy::{
+        client::ClientFacts,
+        rate::{Counted, Network, RULES, Rule, counted_as, wait},
+    },
+    problem::Code,
+    secret::{Secret, SigningKeys},
+    session::Trust,
+};
+
+/// So long after a sign-in its network is the user's own.
+pub(super) const KNOWN_FOR: Duration = Duration::from_hours(24 * 30);
+
+/// A refused account is looked at again so soon: right secrets that were being tested at that moment give back.
+const ACCOUNT_REFUSED_FOR: Duration = Duration::from_secs(5);
+
+/// Names in metrics, beside those of the rules.
+const ACCOUNT: &str = "account";
+const MAILBOX: &str = "mailbox";
+
+/// What is counted, of whom. Made with a key of ours: from what is stored no address can be guessed.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Key([u8; 32]);
+
+/// Whether one more of a person's was left.
+enum Taken {
+    Yes,
+    No {
+        wait: Duration,
+        /// It was not known already.
+        is_news: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Throttle {
+    rules: RateLimit,
+    keys: SigningKeys,
+    /// Apart, so that many addresses can't push accounts out.
+    addresses: Tally,
+    people: Tally,
+    refused_addresses: Refused,
+    refused_people: Refused,
+    refusals: Vec<(&'static str, AtomicU64)>,
+}
+
+impl Throttle {
+    pub(super) fn new(config: &config::Auth) -> Self {
+        let rules = config.rate_limit.clone();
+        let of_rules = RULES.iter().map(|rule| rule.budget.window).max().unwrap_or_default();
+        let of_people = rules.account_failures.window.max(rules.mails.window);
+        let names = RULES.iter().map(|rule| rule.name).chain([ACCOUNT, MAILBOX]);
+        Self {
+            keys: SigningKeys::new(config.secret.iter().map(|secret| secret.expose().as_bytes())),
+            addresses: Tally::new(of_rules),
+            people: Tally::new(of_people),
+            refused_addresses: Refused::new(of_rules),
+            refused_people: Refused::new(of_people),
+            refusals: names.map(|name| (name, AtomicU64::new(0))).collect(),
+            rules,
+        }
+    }
+
+    /// How many requests each rule has refused, and mails left out.
+    pub(super) fn refusals(&self) -> Vec<(&'static str, u64)> {
+        let refusals = self.refusals.iter();
+        refusals
+            .map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
+            .collect()
+    }
+
+    fn count_refusal(&self, name: &str) {
+        if let Some((_, count)) = self.refusals.iter().find(|(known, _)| *known == name) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn key(&self, of: &[&str]) -> Key {
+        // Nothing else that is signed with these keys begins so.
+        let mut message = b"rate-limit".to_vec();
+        for part in of {
+            message.push(0);
+            message.extend_from_slice(part.as_bytes());
+        }
+        Key(self.keys.sign(&message))
+    }
+
+    /// Whether the client may ask this at all. `endpoint` is the path of the route that the request found.
+    pub(super) async fn admit(
+        &self,
+        auth: &Auth,
+        head: &request::Parts,
+        client: &ClientFacts,
+        endpoint: Option<&'static str>,
+    ) -> Result<(), AuthError> {
+        if !self.rules.enabled || head.method == Method::OPTIONS {
+            return Ok(());
+        }
+        let Some(rule) = Rule::of(head.uri.path()) else {
+            return Ok(());
+        };
+        let network = Network::of(client.addr).to_string();
+        let key = self.key(&[rule.name, counted_as(endpoint), &network]);
+        let taken = self.take_of_rule(auth, rule, endpoint, key).await?;
+        taken.map_err(|wait| {
+            self.count_refusal(rule.name);
+            AuthError::TooManyRequests(wait)
+        })
+    }
+
+    async fn take_of_rule(
+        &self,
+        auth: &Auth,
+        rule: &Rule,
+        endpoint: Option<&'static str>,
+        key: Key,
+    ) -> Result<Result<(), Duration>, DbError> {
+        let (budget, now) = (rule.budget, auth.clock.now());
+        if let Some(wait) = self.refused_addresses.wait(key, budget, now) {
+            return Ok(Err(wait));
+        }
+        // Where nothing is, nothing is worth a write.
+        let taken = if self.rules.storage == RateStorage::Memory || endpoint.is_none() {
+            self.addresses.take(key, budget, now)
+        } else {
+            match rule.counted {
+                Counted::Together => take_together(&auth.db.client().await?, key, budget, 1, now).await?,
+                Counted::HereAtFirst => self.take_here_at_first(auth, rule, key, now).await,
+            }
+        };
+        Ok(taken.inspect_err(|wait| self.refused_addresses.remember(key, *wait, Duration::MAX, now)))
+    }
+
+    /// Counts here, and tells the others once there is something to tell. Never fails: that they can't be told is no
+    /// reason to turn somebody away.
+    async fn take_here_at_first(&self, auth: &Auth, rule: &Rule, key: Key, now: Timestamp) -> Result<(), Duration> {
+        let tell = self
+            .addresses
+            .take_and_tell(key, rule.budget, rule.counts_alone_until(), now)?;
+        if tell == 0 {
+            return Ok(());
+        }
+        if auth.sessions.trust() == Trust::Unreachable {
+            self.addresses.not_told(key, tell);
+            return Ok(());
+        }
+        let told = async { take_together(&auth.db.client().await?, key, rule.budget, tell, now).await };
+        match told.await {
+            Ok(taken) => taken.inspect_err(|_| self.addresses.forget(key)),
+            Err(error) => {
+                debug!(error = %Chain(&error), "counted a request here alone");
+                self.addresses.not_told(key, tell);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes one of what an account or a mailbox has; a refusal is known for `known_for`.
+    async fn take_of_person(
+        &self,
+        client: &impl GenericClient,
+        key: Key,
+        budget: Budget,
+        known_for: Duration,
+        now: Timestamp,
+    ) -> Result<Taken, DbError> {
+        if let Some(wait) = self.refused_people.wait(key, budget, now) {
+            return Ok(Taken::No { wait, is_news: false });
+        }
+        let taken = match self.rules.storage {
+            RateStorage::Memory => self.people.take(key, budget, now),
+            RateStorage::Database => take_together(client, key, budget, 1, now).await?,
+        };
+        Ok(taken.map_or_else(
+            |wait| {
+                self.refused_people.remember(key, wait, known_for, now);
+                Taken::No { wait, is_news: true }
+            },
+            |()| Taken::Yes,
+        ))
+    }
+
+    /// Whether one more mail may be written to `recipient`; counted as part of `tx`.
+    ///
+    /// Whoever asks holds the recipient's row until the transaction ends: ask late in it, after locking a user, and for
+    /// one recipient only.
+    pub(super) async fn may_mail(
+        &self,
+        tx: &Transaction<'_>,
+        recipient: &str,
+        now: Timestamp,
+    ) -> Result<bool, DbError> {
+        if !self.rules.enabled {
+            return Ok(true);
+        }
+        let key = self.key(&[MAILBOX, &recipient.to_ascii_lowercase()]);
+        let budget = self.rules.mails;
+        match self.take_of_person(tx, key, budget, Duration::MAX, now).await? {
+            Taken::Yes => Ok(true),
+            Taken::No { .. } => {
+                self.count_refusal(MAILBOX);
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Takes `how_many` where all gateways count.
+async fn take_together(
+    client: &impl GenericClient,
+    key: Key,
+    budget: Budget,
+    how_many: u32,
+    now: Timestamp,
+) -> Result<Result<(), Duration>, DbError> {
+    let want = rate_limits::Want {
+        key: &key.0,
+        how_many,
+        limit: budget.limit,
+        window: budget.window,
+    };
+    if rate_limits::take(client, want, now).await? {
+        return Ok(Ok(()));
+    }
+    // It may have been swept since; then there is no reason to wait for long.
+    let last_at = rate_limits::last_at(client, &key.0).await?;
+    Ok(Err(last_at.map_or(Duration::ZERO, |last_at| wait(last_at, budget, now))))
+}
+
+/// Leave to test one secret of an account; dropped, it stays used.
+#[derive(Debug)]
+#[must_use = "it has been counted"]
+pub(super) struct Attempt(Option<Key>);
+
+/// Takes one attempt at a secret of the account with this address, before the secret is tested; 429 if none is left.
+///
+/// A refusal is noted in the audit log as one of `action`, but only once in a while, not for each of a flood.
+pub(super) async fn attempt(call: &Call<'_>, email: &str, action: audit::Action) -> Result<Attempt, AuthError> {
+    let throttle = &call.auth.throttle;
+    if !throttle.rules.enabled {
+        return Ok(Attempt(None));
+    }
+    let email = email.to_ascii_lowercase();
+    let network = Network::of(call.ip_address).to_string();
+    let client = call.auth.db.client().await?;
+    let since = call.now.minus(KNOWN_FOR);
+    let key = if known_addresses::knows(&client, &email, &network, since).await? {
+        throttle.key(&[ACCOUNT, &email, &network])
+    } else {
+        throttle.key(&[ACCOUNT, &email])
+    };
+    let budget = throttle.rules.account_failures;
+    let taken = throttle.take_of_person(&client, key, budget, ACCOUNT_REFUSED_FOR, call.now);
+    let Taken::No { wait, is_news } = taken.await? else {
+        return Ok(Attempt(Some(key)));
+    };
+    throttle.count_refusal(ACCOUNT);
+    if is_news {
+        let user = users::by_email(&client, &email).await?;
+        let entry = audit::Entry {
+            subject: user.as_ref().map(|user| user.id),
+            email: user.is_none().then_some(email.as_str()),
+            ..audit::Entry::refused(action, Code::TooManyRequests.as_str())
+        };
+        call.audit(&client, &entry).await?;
+    }
+    Err(AuthError::TooManyRequests(wait))
+}
+
+impl Attempt {
+    /// Tests a password, as [`Passwords::verify`](super::password::Passwords::verify) does. Only a wrong one stays
+    /// counted: not a right one, nor one that could not be tested.
+    pub(super) async fn verify(
+        self,
+        call: &Call<'_>,
+        password: Secret<String>,
+        hash: Option<Secret<String>>,
+    ) -> Result<Verdict, AuthError> {
+        let verdict = call.auth.passwords.verify(password, hash).await;
+        if !matches!(verdict, Ok(Verdict::Wrong)) {
+            self.give_back(call).await?;
+        }
+        Ok(verdict?)
+    }
+
+    async fn give_back(self, call: &Call<'_>) -> Result<(), DbError> {
+        let Some(key) = self.0 else {
+            return Ok(());
+        };
+        let throttle = &call.auth.throttle;
+        match throttle.rules.storage {
+            RateStorage::Memory => throttle.people.give_back(key),
+            RateStorage::Database => rate_limits::give_back(&call.auth.db.client().await?, &key.0).await?,
+        }
+        throttle.refused_people.forget(key);
+        Ok(())
+    }
+}
+
+/// Notes that a user signs in from here, as part of `tx`.
+pub(super) async fn know_address(call: &Call<'_>, tx: &Transaction<'_>, user: UserId) -> Result<(), DbError> {
+    let network = Network::of(call.ip_address).to_string();
+    known_addresses::signed_in(tx, user, &network, call.now).await
+}

@@ -1,0 +1,351 @@
+//! How often somebody may ask: which budget a path of the auth API has, what is left of a budget, and whom an address
+//! stands for.
+//!
+//! The rule is the wire contract's (section 5): a request is allowed when the count since the window began is below the
+//! limit, or the last that was allowed is at least one window old; the count then starts at one. What is refused does
+//! not count. `db::rate_limits` says the same in SQL, for gateways that count together.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+use crate::{clock::Timestamp, config::Budget};
+
+/// What was taken of a budget.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Used {
+    /// Since the window began.
+    pub count: u32,
+    /// When the last was allowed.
+    pub last_at: Timestamp,
+}
+
+impl Used {
+    /// What is used when one more is, or how long to wait for it.
+    pub fn one_more(used: Option<Self>, budget: Budget, now: Timestamp) -> Result<Self, Duration> {
+        match used {
+            Some(used) if !used.is_over(budget, now) => {
+                if used.count >= budget.limit {
+                    return Err(wait(used.last_at, budget, now));
+                }
+                Ok(Self {
+                    count: used.count.saturating_add(1),
+                    last_at: used.last_at.max(now),
+                })
+            }
+            _ => Ok(Self { count: 1, last_at: now }),
+        }
+    }
+
+    /// A time that lies further ahead than a window was told by a clock that was wrong.
+    fn is_over(self, budget: Budget, now: Timestamp) -> bool {
+        self.last_at <= now.minus(budget.window) || self.last_at > now.plus(budget.window)
+    }
+}
+
+/// Until the window is over whose last request was allowed then.
+pub fn wait(last_at: Timestamp, budget: Budget, now: Timestamp) -> Duration {
+    last_at.plus(budget.window).since(now).min(budget.window)
+}
+
+/// What the paths that begin with the same words may be asked.
+#[derive(Debug)]
+pub struct Rule {
+    /// How it is called in metrics.
+    pub name: &'static str,
+    prefixes: &'static [&'static str],
+    pub budget: Budget,
+    pub counted: Counted,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Counted {
+    /// Each request where all gateways see it: few are allowed, and each tests a secret or sends a mail.
+    Together,
+    /// Here, until a source has asked so often that it may be at its limit. See [`Rule::counts_alone_until`].
+    HereAtFirst,
+}
+
+const fn strict(name: &'static str, prefixes: &'static [&'static str], limit: u32, secs: u64) -> Rule {
+    Rule {
+        name,
+        prefixes,
+        budget: Budget {
+            limit,
+            window: Duration::from_secs(secs),
+        },
+        counted: Counted::Together,
+    }
+}
+
+/// The contract's table, the narrower before the wider.
+pub static RULES: [Rule; 8] = [
+    strict("magic-link", &["/sign-in/magic-link", "/magic-link/verify"], 5, 60),
+    strict("sign-in", &["/sign-in", "/signin"], 3, 10),
+    strict("sign-up", &["/sign-up", "/signup"], 3, 10),
+    strict("change-password", &["/change-password"], 3, 10),
+    strict("change-email", &["/change-email"], 3, 10),
+    strict("two-factor", &["/two-factor/"], 3, 10),
+    strict(
+        "mail",
+        &[
+            "/request-password-reset",
+            "/forget-password",
+            "/send-verification-email",
+        ],
+        3,
+        60,
+    ),
+    OTHERS,
+];
+
+const OTHERS: Rule = Rule {
+    name: "other",
+    prefixes: &[""],
+    budget: Budget {
+        limit: 100,
+        window: Duration::from_secs(10),
+    },
+    counted: Counted::HereAtFirst,
+};
+
+/// Never limited: probes, and what backends ask for every request of their own, all from one address.
+const EXEMPT: [&str; 2] = ["/ok", "/verify-token"];
+
+/// Endpoints under two names: the one may not have what the other has used up.
+const SAME: [(&str, &str); 3] = [
+    ("/signin", "/sign-in/email"),
+    ("/signup", "/sign-up/email"),
+    ("/forget-password", "/request-password-reset"),
+];
+
+/// What stands for every path that nothing is at: they share what they may be asked.
+const NOTHING: &str = "*";
+
+impl Rule {
+    /// The rule for a path below the base path; none if it is not limited.
+    pub fn of(path: &str) -> Option<&'static Self> {
+        if EXEMPT.contains(&path) {
+            return None;
+        }
+        RULES
+            .iter()
+            .find(|rule| rule.prefixes.iter().any(|prefix| path.starts_with(prefix)))
+    }
+
+    /// Up to here a gateway counts alone; so of N gateways a source may get at most the limit and N times this.
+    pub const fn counts_alone_until(&self) -> u32 {
+        match self.counted {
+            Counted::Together => 0,
+            Counted::HereAtFirst => self.budget.limit / 4,
+        }
+    }
+}
+
+/// The name under which requests for an endpoint are counted; `None` is a path that nothing is at.
+pub fn counted_as(endpoint: Option<&'static str>) -> &'static str {
+    let Some(path) = endpoint else {
+        return NOTHING;
+    };
+    SAME.iter()
+        .find(|(alias, _)| *alias == path)
+        .map_or(path, |same| same.1)
+}
+
+/// Whom an address stands for: itself, or of IPv6 its /64, which is the least that anybody is given.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Network(IpAddr);
+
+impl Network {
+    pub fn of(addr: IpAddr) -> Self {
+        const OF_64: u128 = u128::MAX << 64;
+        Self(match addr.to_canonical() {
+            IpAddr::V4(v4) => IpAddr::V4(v4),
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & OF_64)),
+        })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(v4) => write!(f, "{v4}"),
+            IpAddr::V6(v6) => write!(f, "{v6}/64"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_secs(1_000_000).plus(Duration::from_millis(millis))
+    }
+
+    const THREE_IN_TEN: Budget = Budget {
+        limit: 3,
+        window: Duration::from_secs(10),
+    };
+
+    /// The contract's sentence, word for word, with every allowed request remembered.
+    struct Contract {
+        budget: Budget,
+        allowed: Vec<Timestamp>,
+    }
+
+    impl Contract {
+        fn count_since_the_window_began(&self) -> usize {
+            let mut pairs = self.allowed.iter().zip(self.allowed.iter().skip(1));
+            // Where one came at least a window after the one before it.
+            let pause = pairs.rposition(|(before, after)| after.since(*before) >= self.budget.window);
+            let began = pause.map_or(0, |at| at + 1);
+            self.allowed.len() - began
+        }
+
+        /// When to come again, if it is refused.
+        fn ask(&mut self, now: Timestamp) -> Result<(), Duration> {
+            let below = self.count_since_the_window_began() < self.budget.limit as usize;
+            match self.allowed.last() {
+                Some(last) if !below && now.since(*last) < self.budget.window => {
+                    Err(last.plus(self.budget.window).since(now))
+                }
+                _ => {
+                    self.allowed.push(now);
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_contract_s_sentence(
+            limit in 1_u32..6,
+            window_ms in 1_u64..5_000,
+            pauses in prop::collection::vec(0_u64..2_500, 1..200),
+        ) {
+            let budget = Budget { limit, window: Duration::from_millis(window_ms) };
+            let mut contract = Contract { budget, allowed: Vec::new() };
+            let (mut used, mut now) = (None, 0);
+            for pause in pauses {
+                now += pause;
+                let more = Used::one_more(used, budget, at(now));
+                prop_assert_eq!(more.map(drop), contract.ask(at(now)));
+                if let Ok(more) = more {
+                    used = Some(more);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_does_not_count() {
+        let mut used = None;
+        for millis in [0, 1_000, 2_000] {
+            used = Some(Used::one_more(used, THREE_IN_TEN, at(millis)).unwrap());
+        }
+        for (millis, wait) in [(2_000, 10_000), (7_500, 4_500), (11_999, 1)] {
+            let refused = Used::one_more(used, THREE_IN_TEN, at(millis));
+            assert_eq!(refused, Err(Duration::from_millis(wait)), "{millis}");
+        }
+        let again = Used::one_more(used, THREE_IN_TEN, at(12_000)).unwrap();
+        assert_eq!(
+            again,
+            Used {
+                count: 1,
+                last_at: at(12_000)
+            }
+        );
+    }
+
+    #[test]
+    fn clocks_may_differ_a_little_and_a_wrong_one_locks_nobody_out() {
+        let of = |last_at| Some(Used { count: 3, last_at });
+        // Another gateway's clock is two seconds ahead.
+        assert_eq!(
+            Used::one_more(of(at(12_000)), THREE_IN_TEN, at(10_000)),
+            Err(THREE_IN_TEN.window)
+        );
+        let one = Some(Used {
+            count: 1,
+            last_at: at(12_000),
+        });
+        let more = Used::one_more(one, THREE_IN_TEN, at(10_000)).unwrap();
+        assert_eq!(
+            more,
+            Used {
+                count: 2,
+                last_at: at(12_000)
+            }
+        );
+        // One was ahead by a day.
+        let wrong = of(at(86_400_000));
+        let more = Used::one_more(wrong, THREE_IN_TEN, at(0)).unwrap();
+        assert_eq!(
+            more,
+            Used {
+                count: 1,
+                last_at: at(0)
+            }
+        );
+    }
+
+    #[test]
+    fn each_path_has_the_rule_of_the_contract() {
+        for (path, name, limit, secs) in [
+            ("/sign-in/email", "sign-in", 3, 10),
+            ("/sign-in/social", "sign-in", 3, 10),
+            ("/signin", "sign-in", 3, 10),
+            ("/sign-in/magic-link", "magic-link", 5, 60),
+            ("/sign-up/email", "sign-up", 3, 10),
+            ("/signup", "sign-up", 3, 10),
+            ("/change-password", "change-password", 3, 10),
+            ("/change-email", "change-email", 3, 10),
+            ("/two-factor/verify-totp", "two-factor", 3, 10),
+            ("/request-password-reset", "mail", 3, 60),
+            ("/forget-password", "mail", 3, 60),
+            ("/send-verification-email", "mail", 3, 60),
+            ("/get-session", "other", 100, 10),
+            ("/sign-out", "other", 100, 10),
+            ("/reset-password", "other", 100, 10),
+            ("/verify-password", "other", 100, 10),
+            ("/nothing/here", "other", 100, 10),
+        ] {
+            let rule = Rule::of(path).unwrap();
+            let budget = Budget {
+                limit,
+                window: Duration::from_secs(secs),
+            };
+            assert_eq!((rule.name, rule.budget), (name, budget), "{path}");
+            assert_eq!(rule.counted == Counted::HereAtFirst, name == "other", "{path}");
+        }
+        assert!(Rule::of("/ok").is_none() && Rule::of("/verify-token").is_none());
+        assert_eq!(OTHERS.counts_alone_until(), 25);
+    }
+
+    #[test]
+    fn an_endpoint_under_two_names_is_counted_once() {
+        assert_eq!(counted_as(Some("/signin")), counted_as(Some("/sign-in/email")));
+        assert_eq!(counted_as(Some("/get-session")), "/get-session");
+        assert_eq!(counted_as(None), "*");
+    }
+
+    #[test]
+    fn an_address_stands_for_what_one_customer_is_given() {
+        for (addr, network) in [
+            ("203.0.113.7", "203.0.113.7"),
+            ("::ffff:203.0.113.7", "203.0.113.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+            ("::1", "::/64"),
+        ] {
+            assert_eq!(Network::of(addr.parse().unwrap()).to_string(), network);
+        }
+    }
+}
