@@ -5,6 +5,7 @@
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
+SCHEMATHESIS := .vestibule/schemathesis
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +22,7 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-tools cc curl
 	@scripts/ensure-postgres
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
+	@scripts/ensure-venv $(SCHEMATHESIS) tests/clients/schemathesis/requirements.txt
 	@scripts/ensure-node-modules $(CLIENTS)
 	@scripts/check
 

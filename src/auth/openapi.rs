@@ -46,7 +46,7 @@ impl Documents {
         let document = document(config);
         Self {
             page: reference::page(&document).into(),
-            json: text_of(&document).into(),
+            json: written(document.to_json()).into(),
         }
     }
 
@@ -61,17 +61,17 @@ impl Documents {
     }
 }
 
-/// The document as text: what `vestibule openapi` prints.
+/// The document as text that people can read: what `vestibule openapi` prints.
 pub fn json(config: &Config) -> String {
-    text_of(&document(config))
+    written(document(config).to_pretty_json())
 }
 
-fn text_of(document: &OpenApi) -> String {
+fn written(text: serde_json::Result<String>) -> String {
     #[expect(
         clippy::expect_used,
         reason = "its keys are text, and nothing in it can fail to be written"
     )]
-    document.to_pretty_json().expect("a document is JSON")
+    text.expect("a document is JSON")
 }
 
 impl Endpoint {

@@ -162,17 +162,15 @@ pub(super) fn responses(
         .into_iter()
         .map(|answer| (answer.status, success(answer, components).into()));
     let no = statuses.into_iter().map(|status| {
-        let response = match SHARED.iter().find(|(known, _)| *known == status) {
-            Some((_, name)) => Ref::from_response_name(*name).into(),
-            None => {
-                let same = refusals.iter().filter(|refusal| refusal.status == status);
-                let own = cookie
-                    .filter(|(own, _)| *own == status)
-                    .map(|(_, says)| ("Set-Cookie", says));
-                let used = if status.is_client_error() { used } else { &[] };
-                refused(same, own.as_slice().iter().chain(used)).into()
-            }
-        };
+        let same = refusals.iter().filter(|refusal| refusal.status == status);
+        let own = cookie
+            .filter(|(own, _)| *own == status)
+            .map(|(_, says)| ("Set-Cookie", says));
+        let used = if status.is_client_error() { used } else { &[] };
+        let response = SHARED.iter().find(|(known, _)| *known == status).map_or_else(
+            || refused(same, own.as_slice().iter().chain(used)).into(),
+            |(_, name)| Ref::from_response_name(*name).into(),
+        );
         (status, response)
     });
     yes.chain(no).collect()

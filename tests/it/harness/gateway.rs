@@ -75,7 +75,7 @@ require = { roles = ["admin"] }
 "#;
 
 /// A whole configuration, of a gateway that is not started.
-pub(super) fn whole_text() -> String {
+pub(crate) fn whole_text() -> String {
     let mut config: Table = BASE.parse().unwrap();
     let surroundings = "[database]\nurl = 'postgres://localhost/none'\n[mail]\nsmtp = 'smtp://localhost'\n\
                         [upstreams.app]\nendpoints = ['http://localhost']\n";
@@ -220,7 +220,7 @@ impl Gateway {
 
     /// Asks the admin listener.
     pub(crate) fn admin_get(&self, target: &str) -> Call {
-        Call::new(self.admin(), "http://localhost", "GET", target)
+        Call::new(self.admin(), "http://localhost", "GET", target).undescribed()
     }
 
     pub(crate) const fn upstream(&self) -> &Upstream {
