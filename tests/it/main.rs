@@ -25,6 +25,7 @@ mod forwarded;
 mod hop_by_hop;
 mod identity_headers;
 mod layers;
+mod legacy_passwords;
 mod limits;
 mod mail_outbox;
 mod origin;
