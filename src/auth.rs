@@ -8,7 +8,7 @@
 //! leave a change half done (between a commit and forgetting the session it revoked, say).
 
 mod complete;
-mod email;
+pub mod email;
 mod error;
 mod http;
 mod input;
@@ -28,7 +28,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tracing::{error, warn};
 
-pub use self::error::AuthError;
+pub use self::{error::AuthError, sign_up::FIRST_ROLE};
 use self::{
     http::{Answer, Call, empty},
     input::Accepts,

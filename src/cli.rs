@@ -5,6 +5,7 @@
 pub mod check;
 pub mod dev;
 pub mod explain;
+pub mod import;
 pub mod migrate;
 pub mod serve;
 
@@ -40,6 +41,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Bring the database up to date
     Migrate(migrate::MigrateArgs),
+    /// Take over the users of another server
+    Import(import::ImportArgs),
 }
 
 /// Where the configuration is; common to all commands.
@@ -68,6 +71,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(args) => Ok(check::run(&args)),
         Command::Explain(args) => explain::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Import(args) => import::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("vestibule: {error:#}");

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod imports;
 pub mod listen;
 pub mod migrate;
 pub mod one_time_tokens;
@@ -46,6 +47,7 @@ pub fn all_queries() -> impl Iterator<Item = &'static Query> {
         one_time_tokens::ALL,
         outbox::ALL,
         audit::ALL,
+        imports::ALL,
         migrate::ALL,
     ]
     .into_iter()

@@ -9,16 +9,16 @@ const MAX_ADDRESS: usize = 254;
 
 /// A plausible address in lower case.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct EmailAddress(String);
+pub struct EmailAddress(String);
 
 impl EmailAddress {
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (local, domain) = text.split_once('@')?;
         let plausible = text.len() <= MAX_ADDRESS && is_local_part(local) && is_domain(domain);
         plausible.then(|| Self(text.to_ascii_lowercase()))
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -34,7 +34,7 @@ const PROTECTED: [&str; 5] = ["role", "banned", "banReason", "banExpires", "twoF
 /// What everybody is who signs up: the contract's default, which shows as `"role": "user"` and reaches upstreams as a
 /// role like any other. It is stored rather than assumed, so that what the client sees, what an upstream is told and
 /// what a route may demand are one list, and taking it away from somebody means something.
-const FIRST_ROLE: &str = "user";
+pub const FIRST_ROLE: &str = "user";
 
 struct Input {
     name: String,
