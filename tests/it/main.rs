@@ -24,6 +24,7 @@ mod fastapi;
 mod forwarded;
 mod hop_by_hop;
 mod identity_headers;
+mod import;
 mod layers;
 mod legacy_passwords;
 mod limits;
