@@ -97,7 +97,7 @@ impl Reason {
             Self::NoProviderId => ("no-provider-id", "the provider, or its name for the user, is empty"),
             Self::AccountReplaced => ("account-replaced", "a newer one of the same name is taken"),
             Self::AccountTaken => ("account-taken", "another user has it here"),
-            Self::Expired => ("expired", "it has expired"),
+            Self::Expired => ("expired", "it has expired, or never would"),
             Self::TokenNotAccepted => ("token-not-accepted", "its token has another form than better-auth's"),
             Self::Impersonation => ("impersonation", "an administrator acts as the user in it"),
             Self::SessionTaken => ("session-taken", "another user has it here"),
@@ -222,4 +222,81 @@ fn owner(user_id: Option<&str>, left: &Left) -> Result<UserId, Reason> {
         return Err(Reason::UserLeft);
     }
     Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MADE: Timestamp = Timestamp::from_secs(1_795_000_000);
+
+    fn a_session(lasts: Duration) -> SourceSession {
+        SourceSession {
+            id: "1".to_owned(),
+            user_id: Some("ada".to_owned()),
+            token: "aTokenOfThirtyTwoCharactersExact".to_owned(),
+            created_at: MADE,
+            updated_at: MADE,
+            expires_at: Some(MADE.plus(lasts)),
+            ip_address: Some(" ::ffff:192.0.2.7 ".to_owned()),
+            user_agent: String::new(),
+            impersonated: false,
+        }
+    }
+
+    #[test]
+    fn roles_are_told_apart_and_odd_ones_left_out() {
+        for (joined, roles_here, all) in [
+            (None, &["user"][..], true),
+            (Some(""), &["user"], true),
+            (Some("admin"), &["admin"], true),
+            (Some(" admin , editor,,admin"), &["admin", "editor"], true),
+            (Some("two words,admin"), &["admin"], false),
+            (Some("ädmin"), &[], false),
+        ] {
+            assert_eq!(
+                roles(joined),
+                (roles_here.iter().map(ToString::to_string).collect(), all),
+                "{joined:?}"
+            );
+        }
+        assert!(!roles(Some(&"x".repeat(65))).1);
+    }
+
+    #[test]
+    fn a_session_of_a_day_was_not_to_be_remembered() {
+        for (lasts, remembered) in [
+            (Duration::from_hours(24), false),
+            (Duration::from_hours(24) + Duration::from_secs(1), false),
+            (Duration::from_hours(25), true),
+            (Duration::from_hours(7 * 24), true),
+        ] {
+            let (session, _) = session(a_session(lasts), &Left::new(), MADE).unwrap();
+            assert_eq!(session.remembered, remembered, "{lasts:?}");
+            assert_eq!(session.ip_address, Some("192.0.2.7".parse().unwrap()));
+            assert!(session.methods.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_over_or_nobodys_stays_behind() {
+        let day = Duration::from_hours(24);
+        let judged = |row, left: &Left, now| session(row, left, now).err();
+        assert_eq!(
+            judged(a_session(day), &Left::new(), MADE.plus(day)),
+            Some(Reason::Expired)
+        );
+        let left = Left::from([ids::user("ada")]);
+        assert_eq!(judged(a_session(day), &left, MADE), Some(Reason::UserLeft));
+        let nobodys = SourceSession {
+            user_id: None,
+            ..a_session(day)
+        };
+        assert_eq!(judged(nobodys, &Left::new(), MADE), Some(Reason::NoUser));
+        let endless = SourceSession {
+            expires_at: None,
+            ..a_session(day)
+        };
+        assert_eq!(judged(endless, &Left::new(), MADE), Some(Reason::Expired));
+    }
 }
