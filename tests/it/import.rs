@@ -399,6 +399,29 @@ async fn whoever_signed_up_here_is_not_taken_over() {
 }
 
 #[tokio::test]
+async fn people_may_sign_up_while_others_come_over() {
+    const PEOPLE: i64 = 2_000;
+    let moving = Move::new(Source::of_users(PEOPLE).await).await;
+    let gateway = Gateway::on(&moving.target).await;
+    let signing_up = async {
+        for n in (1..=PEOPLE).rev().step_by(100) {
+            let answer = gateway.sign_up(&format!("user-{n}@example.test")).await;
+            assert_eq!(answer.status(), 200, "{}", answer.text());
+        }
+    };
+    let (report, ()) = tokio::join!(moving.import(&["--batch-size", "20"]), signing_up);
+    let [read, new, .., left_out] = counts(&report, "users");
+    assert_eq!((read, new + left_out), (PEOPLE, PEOPLE));
+    assert_eq!(moving.rows().await[0], PEOPLE, "one user for each address");
+    let imported = moving
+        .target
+        .count("SELECT count(*) FROM users WHERE imported_id IS NOT NULL")
+        .await;
+    assert_eq!(imported, new);
+    assert_eq!(moving.rows().await[1], PEOPLE, "and one password for each");
+}
+
+#[tokio::test]
 async fn the_user_1_of_two_servers_is_not_one_user() {
     let first = Move::new(Source::of_users(1).await).await;
     first.import(&[]).await;

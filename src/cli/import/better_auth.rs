@@ -50,7 +50,7 @@ pub(super) struct BetterAuthArgs {
     #[command(flatten)]
     config: ConfigArg,
     /// The better-auth database, as a Postgres URL; "-" reads it from standard input, out of the sight of others
-    #[arg(long, value_name = "URL", hide_default_value = true)]
+    #[arg(long, value_name = "URL")]
     from: String,
     /// The schema in which its tables are
     #[arg(long, value_name = "SCHEMA", default_value = "public")]
