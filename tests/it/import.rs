@@ -538,6 +538,23 @@ async fn wrong_usage_is_told_before_anything_is_read() {
 }
 
 #[tokio::test]
+async fn two_imports_into_one_schema_take_turns() {
+    let moving = Move::new(Source::of_users(1).await).await;
+    let other = moving.target.client().await;
+    let lock = "SELECT pg_advisory_lock(hashtextextended('vestibule import auth', 0))";
+    other.query_one(lock, &[]).await.unwrap();
+    let ended = moving.run(&[]).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("another import"), "{}", ended.stderr);
+    assert_eq!(moving.rows().await, [0, 0, 0]);
+    other
+        .query_one("SELECT pg_advisory_unlock_all()::text", &[])
+        .await
+        .unwrap();
+    moving.import(&[]).await;
+}
+
+#[tokio::test]
 async fn tables_of_both_may_stand_in_one_database() {
     let moving = Move::new(Source::of_users(2).await).await;
     let beside = Move {
