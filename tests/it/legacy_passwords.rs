@@ -8,7 +8,7 @@ const EMAIL: &str = "ada@example.com";
 const WORD: &str = "correct horse battery";
 
 /// Made of [`WORD`] by better-auth 1.7.7, Python's bcrypt, Django 5.2, and the reference implementation of Argon2.
-pub(crate) const HASHES: [&str; 9] = [
+const HASHES: [&str; 9] = [
     "18e319aa276adfb8259f941c57f722a3:7ff496ca6b1027e76e2a1a33f3fe569f130ce0ec0e71829f9db02317ccce10cfa9d3a6ddc839a5d6\
      a5b5d141031fdc10bf31b71ef57c60cba327472d8179850f",
     "$2a$05$fYNKhEiYX5.4HPLdrcbeZurVIjINngvm1Z5VKauxUKcl8B94BBoea",

@@ -15,7 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     Verdict,
-    stored::{Bounds, StoredArgon2, StoredHash, Unreadable},
+    stored::{Bounds, StoredHash, Unreadable},
 };
 use crate::secret::{Secret, random};
 
@@ -39,19 +39,12 @@ impl Hasher {
 
     pub(super) fn hash(&mut self, password: &str) -> Result<Secret<String>, argon2::password_hash::Error> {
         let salt = random::<SALT_LEN>();
-        let params = self.params.clone();
-        let output = self.derive(
-            Algorithm::Argon2id,
-            Version::V0x13,
-            &params,
-            password,
-            &salt,
-            OUTPUT_LEN,
-        )?;
+        let argon2 = self.todays();
+        let output = self.derive(&argon2, password, &salt, OUTPUT_LEN)?;
         let hash = PasswordHash {
             algorithm: Algorithm::Argon2id.ident(),
             version: Some(Version::V0x13.into()),
-            params: (&params).try_into()?,
+            params: argon2.params().try_into()?,
             salt: Some(Salt::new(&salt)?),
             hash: Some(Output::new(&output)?),
         };
@@ -79,15 +72,8 @@ impl Hasher {
 
     /// The work of [`Hasher::verify`] for nobody.
     pub(super) fn pretend(&mut self, password: &str) -> Verdict {
-        let (params, salt) = (self.params.clone(), random::<SALT_LEN>());
-        let done = self.derive(
-            Algorithm::Argon2id,
-            Version::V0x13,
-            &params,
-            password,
-            &salt,
-            OUTPUT_LEN,
-        );
+        let argon2 = self.todays();
+        let done = self.derive(&argon2, password, &random::<SALT_LEN>(), OUTPUT_LEN);
         if let Err(error) = done {
             error!(%error, "could not hash a password");
         }
@@ -97,18 +83,11 @@ impl Hasher {
     fn matches(&mut self, password: &str, stored: &StoredHash<'_>) -> Result<bool, Unreadable> {
         match stored {
             StoredHash::Argon2(stored) => {
-                let StoredArgon2 {
-                    algorithm,
-                    version,
-                    params,
-                    salt,
-                    expected,
-                    ..
-                } = stored;
+                let argon2 = Argon2::new(stored.algorithm, stored.version, stored.params.clone());
                 let output = self
-                    .derive(*algorithm, *version, params, password, salt, expected.len())
+                    .derive(&argon2, password, &stored.salt, stored.expected.len())
                     .map_err(|_| "it could not be computed")?;
-                Ok(output.ct_eq(expected.as_bytes()).into())
+                Ok(output.ct_eq(stored.expected.as_bytes()).into())
             }
             StoredHash::BetterAuth(stored) => stored.matches(password),
             StoredHash::Bcrypt(stored) => stored.matches(password),
@@ -131,27 +110,26 @@ impl Hasher {
         }
     }
 
+    /// What new hashes are made by.
+    fn todays(&self) -> Argon2<'static> {
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone())
+    }
+
     fn derive(
         &mut self,
-        algorithm: Algorithm,
-        version: Version,
-        params: &Params,
+        argon2: &Argon2<'_>,
         password: &str,
         salt: &[u8],
         output_len: usize,
     ) -> Result<Zeroizing<Vec<u8>>, argon2::Error> {
         let own = self.params.block_count();
         // A stored hash with other parameters may need more for once.
-        if params.block_count() > own {
-            self.memory.resize(params.block_count(), Block::new());
+        let needed = argon2.params().block_count();
+        if needed > own {
+            self.memory.resize(needed, Block::new());
         }
         let mut output = Zeroizing::new(vec![0; output_len]);
-        let done = Argon2::new(algorithm, version, params.clone()).hash_password_into_with_memory(
-            password.as_bytes(),
-            salt,
-            &mut output,
-            &mut self.memory,
-        );
+        let done = argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, &mut self.memory);
         self.memory.iter_mut().for_each(Zeroize::zeroize);
         self.memory.truncate(own);
         self.memory.shrink_to_fit();
