@@ -1,12 +1,13 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test bench
+.PHONY: help dev test bench bench-enumeration
 
 VENV := .vestibule/venv
+CLIENTS := tests/clients/better-auth
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Unoptimised but for password hashing, as the tests are: what one has built, the other need not.
 dev: ## Start everything: Postgres, gateway, the example application, a mail inbox. Ctrl-C stops it
@@ -20,9 +21,15 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-tools cc curl
 	@scripts/ensure-postgres
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
+	@scripts/ensure-node-modules $(CLIENTS)
 	@scripts/check
 
 bench: ## Requests per second and CPU per request, compared with no gateway
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@bench/run
+
+bench-enumeration: ## Whether an answer's time tells if an address has a user
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@cargo bench --locked --bench enumeration

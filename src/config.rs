@@ -32,8 +32,8 @@ mod units;
 mod upstreams;
 
 pub use auth::{
-    Account, Argon2, Auth, Budget, Cache, ChangeEmail, Cookie, DeleteUser, EmailVerification, Password, RateLimit,
-    RateStorage, SameSite, SessionRules, SignInAfter,
+    Account, Argon2, Auth, Budget, Cache, ChangeEmail, Cookie, DeleteUser, EmailVerification, MultiSession, Password,
+    RateLimit, RateStorage, SameSite, SessionRules, SignInAfter,
 };
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};

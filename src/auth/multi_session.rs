@@ -2,9 +2,8 @@
 //!
 //! A browser has one session cookie. Once somebody signs in where another user is signed in, each of them also gets a
 //! companion cookie, and the session cookie says who is acting. So a browser of one person carries no companion: there
-//! it would repeat what the session cookie says, on every request.
-//!
-//! Switched off (`auth.session.multi_session`), none of this is there, and a sign-in makes the browser forget.
+//! it would repeat what the session cookie says, on every request. `auth.session.multi_session` has it from the first
+//! sign-in on (`"always"`), as the original does, or not at all (`"off"`): then a sign-in makes the browser forget.
 
 use deadpool_postgres::{GenericClient, Transaction};
 use http::HeaderValue;
@@ -17,6 +16,7 @@ use super::{
     sessions,
 };
 use crate::{
+    config::MultiSession,
     db::{self, DbError, audit, sessions as table, sessions::Revoked},
     identity::UserId,
     secret::SessionToken,
@@ -42,7 +42,8 @@ pub(super) async fn join(
     remember: Remember,
 ) -> Result<Joined, DbError> {
     let mut joined = Joined::default();
-    if !call.auth.config.auth.session.multi_session {
+    let rule = call.auth.config.auth.session.multi_session;
+    if rule == MultiSession::Off {
         return Ok(joined);
     }
     let cookies = call.auth.sessions.cookies();
@@ -54,7 +55,7 @@ pub(super) async fn join(
         joined.replaced.extend(replaced);
         joined.cookies.push(cookies.clear_device(&here.current.token));
     }
-    if others.is_empty() {
+    if others.is_empty() && rule == MultiSession::WhenShared {
         return Ok(joined);
     }
     let room = MOST.saturating_sub(others.iter().filter(|here| here.is_companion).count());
@@ -152,17 +153,19 @@ fn read_token(call: &mut Call<'_>) -> Result<String, AuthError> {
     let mut check = call.body.check();
     let token = check.text("sessionToken");
     check.done()?;
-    if call.auth.config.auth.session.multi_session {
-        Ok(token)
-    } else {
-        Err(AuthError::SwitchedOff)
+    check_on(call)?;
+    Ok(token)
+}
+
+fn check_on(call: &Call<'_>) -> Result<(), AuthError> {
+    match call.auth.config.auth.session.multi_session {
+        MultiSession::Off => Err(AuthError::SwitchedOff),
+        MultiSession::WhenShared | MultiSession::Always => Ok(()),
     }
 }
 
 async fn available(call: &Call<'_>) -> Result<Vec<Here>, AuthError> {
-    if !call.auth.config.auth.session.multi_session {
-        return Err(AuthError::SwitchedOff);
-    }
+    check_on(call)?;
     Ok(of_device(call, &call.auth.db.client().await?).await?)
 }
 

@@ -15,6 +15,7 @@ mod access;
 mod account;
 mod admin;
 mod bad_input;
+mod better_auth_client;
 mod cached_session;
 mod cli;
 mod concurrency;

@@ -201,7 +201,7 @@ async fn a_browser_keeps_five_people_at_most() {
 #[tokio::test]
 async fn switched_off_a_browser_forgets_and_the_endpoints_are_not_there() {
     let gateway = Setup::default()
-        .with("[auth.session]\nmulti_session = false")
+        .with("[auth.session]\nmulti_session = 'off'")
         .start()
         .await;
     gateway.verified("ada@example.com").await;
@@ -217,4 +217,25 @@ async fn switched_off_a_browser_forgets_and_the_endpoints_are_not_there() {
         .get(&gateway, "/api/auth/multi-session/list-device-sessions")
         .await;
     assert_eq!((listed.status(), listed.text()), (404, ""));
+}
+
+#[tokio::test]
+async fn prepared_for_it_a_browser_has_a_companion_from_the_first_sign_in() {
+    let gateway = Setup::default()
+        .with("[auth.session]\nmulti_session = 'always'")
+        .start()
+        .await;
+    gateway.verified("ada@example.com").await;
+    let mut browser = Browser::default();
+    let first = browser.sign_in(&gateway, "ada@example.com").await;
+    assert_eq!(browser.companions(), 1);
+    let second = browser.sign_in(&gateway, "ada@example.com").await;
+    assert_eq!(
+        browser.companions(),
+        1,
+        "the same person again takes the first one's place"
+    );
+    for (token, status) in [(first, 401), (second, 200)] {
+        assert_eq!(gateway.get("/api/me").bearer(&token).await.status(), status);
+    }
 }

@@ -18,10 +18,19 @@ pub struct SessionRules {
     pub fresh_for: Duration,
     /// 0 = no limit.
     pub max_per_user: usize,
-    /// Whether one browser may keep the sessions of several people.
-    pub multi_session: bool,
+    pub multi_session: MultiSession,
     pub cookie: Cookie,
     pub cache: Cache,
+}
+
+/// When a browser is given the cookies that keep several people's sessions in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MultiSession {
+    /// Once a second person signs in: one person needs none.
+    WhenShared,
+    /// From the first sign-in on, as the original does.
+    Always,
+    Off,
 }
 
 #[derive(Clone, Debug)]
@@ -78,11 +87,17 @@ impl SessionRules {
         let multi_session = s
             .key(
                 "multi_session",
-                "Whether somebody who signs in where another user is signed in is added to that browser, so that the \
-                 two can switch; else the browser forgets the first.",
-                boolean(),
+                "Whether one browser may keep the sessions of several people, who switch between them. \
+                 \"when-shared\": somebody who signs in where another user is signed in is added; \"always\": each \
+                 browser is prepared for that from the first sign-in, by a cookie more, as better-auth's plugin does; \
+                 \"off\": a browser forgets the first when the second signs in.",
+                choice(&[
+                    ("when-shared", MultiSession::WhenShared),
+                    ("always", MultiSession::Always),
+                    ("off", MultiSession::Off),
+                ]),
             )
-            .or("true");
+            .or("when-shared");
         if let (Some(refresh_after), Some(expires_in)) = (refresh_after, expires_in)
             && refresh_after > expires_in
         {

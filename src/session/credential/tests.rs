@@ -43,7 +43,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             refresh_after: Duration::from_hours(24),
             fresh_for: Duration::from_hours(24),
             max_per_user: 0,
-            multi_session: true,
+            multi_session: config::MultiSession::WhenShared,
             cookie: config::Cookie {
                 prefix: "vestibule".to_owned(),
                 same_site: SameSite::Lax,

@@ -39,7 +39,9 @@ const { values } = parseArgs({
   },
 });
 if (!values.url) {
-  console.error("usage: node seed.mjs --url postgres://… [--users N] [--signed-in N] [--out FILE.json] [--prisma-names]");
+  console.error(
+    "usage: node seed.mjs --url postgres://… [--users N] [--signed-in N] [--out FILE.json] [--prisma-names]",
+  );
   process.exit(2);
 }
 const count = Number(values.users);
@@ -89,10 +91,23 @@ async function insertUsers() {
       const hasPassword = n % 50 !== 2;
       if (hasPassword) {
         const password = hashes[n % PASSWORDS];
-        rows.account.push({ ...sample.credential, ...dates, id: newId("account"), accountId: id, userId: id, password });
+        rows.account.push({
+          ...sample.credential,
+          ...dates,
+          id: newId("account"),
+          accountId: id,
+          userId: id,
+          password,
+        });
       }
       if (!hasPassword || n % 10 === 4) {
-        rows.account.push({ ...sample.google, ...dates, id: newId("account"), accountId: `1${String(n).padStart(20, "0")}`, userId: id });
+        rows.account.push({
+          ...sample.google,
+          ...dates,
+          id: newId("account"),
+          accountId: `1${String(n).padStart(20, "0")}`,
+          userId: id,
+        });
       }
       if (hasPassword && user.emailVerified && !user.banned) {
         able.push({ email: user.email, password: passwords[n % PASSWORDS] });
@@ -141,7 +156,7 @@ function pick(all, wanted) {
   return chosen;
 }
 
-/** The Cookie header that a browser has afterwards. */
+/** The Cookie header that a browser has afterwards, on a site where one person at a time is signed in. */
 async function signIn({ email, password }) {
   const response = await fetch(`${url}/api/auth/sign-in/email`, {
     method: "POST",
@@ -152,6 +167,7 @@ async function signIn({ email, password }) {
   return response.headers
     .getSetCookie()
     .map((cookie) => cookie.split(";")[0])
+    .filter((cookie) => !cookie.includes("_multi-"))
     .join("; ");
 }
 

@@ -15,3 +15,4 @@ import "./behaviour/multi-session.mjs";
 import "./behaviour/rate-limit.mjs";
 import "./behaviour/origin.mjs";
 import "./behaviour/requests.mjs";
+import "./behaviour/additions.mjs";

@@ -45,7 +45,10 @@ describe("unlink-account", { concurrency: 8 }, () => {
   test("an account at a provider goes by its id", async () => {
     const ada = await linked();
     assert.deepEqual(ok(await ada.browser.client.unlinkAccount({ accountId: ada.google })), { status: true });
-    assert.deepEqual((await listed(ada)).map(({ providerId }) => providerId), ["credential"]);
+    assert.deepEqual(
+      (await listed(ada)).map(({ providerId }) => providerId),
+      ["credential"],
+    );
     await signIn(ada);
   });
 
@@ -76,7 +79,12 @@ describe("unlink-account", { concurrency: 8 }, () => {
 
   test("an unknown one is not found", async () => {
     const ada = await linked();
-    refused(await ada.browser.client.unlinkAccount({ accountId: "unknown" }), 400, "ACCOUNT_NOT_FOUND", "Account not found");
+    refused(
+      await ada.browser.client.unlinkAccount({ accountId: "unknown" }),
+      400,
+      "ACCOUNT_NOT_FOUND",
+      "Account not found",
+    );
   });
 
   test("nor is another user's", async () => {

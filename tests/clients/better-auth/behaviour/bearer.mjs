@@ -11,7 +11,12 @@ async function bearer() {
   const ada = await person(await site());
   const signedIn = await signIn(ada);
   const token = signedIn.last.headers.get("set-auth-token");
-  return { ...ada, token, plain: signedIn.answer.token, app: new Browser(ada.site, { authorization: `Bearer ${token}` }) };
+  return {
+    ...ada,
+    token,
+    plain: signedIn.answer.token,
+    app: new Browser(ada.site, { authorization: `Bearer ${token}` }),
+  };
 }
 
 describe("bearer", { concurrency: 8 }, () => {
@@ -45,7 +50,12 @@ describe("bearer", { concurrency: 8 }, () => {
 
   test("without its signature, percent-encoded, or with another case of the scheme it is as good", async () => {
     const { token, plain, site, user } = await bearer();
-    for (const authorization of [`Bearer ${plain}`, `Bearer ${encodeURIComponent(token)}`, `bearer ${token}`, `BEARER ${token}`]) {
+    for (const authorization of [
+      `Bearer ${plain}`,
+      `Bearer ${encodeURIComponent(token)}`,
+      `bearer ${token}`,
+      `BEARER ${token}`,
+    ]) {
       assert.equal((await whoIs(new Browser(site, { authorization }))).user.id, user.id, authorization.slice(0, 8));
     }
   });
@@ -53,7 +63,14 @@ describe("bearer", { concurrency: 8 }, () => {
   test("a bad one is as if absent", async () => {
     const { plain, site } = await bearer();
     const forged = `${plain}.${"A".repeat(43)}=`;
-    for (const authorization of [`Bearer ${forged}`, "Bearer unknown", "Bearer", "Bearer a.b.c", `Basic ${btoa("a:b")}`, "Digest x"]) {
+    for (const authorization of [
+      `Bearer ${forged}`,
+      "Bearer unknown",
+      "Bearer",
+      "Bearer a.b.c",
+      `Basic ${btoa("a:b")}`,
+      "Digest x",
+    ]) {
       await assertSignedOut(new Browser(site, { authorization }));
     }
   });

@@ -55,7 +55,10 @@ describe("change-email", { concurrency: 8 }, () => {
     const { link } = await ada.site.mailbox.next(newEmail);
     const second = await ada.browser.open(withoutTarget(link));
     const { status, user } = await second.json();
-    assert.deepEqual([second.status, status, user.email, user.emailVerified, user.id], [200, true, newEmail, true, ada.user.id]);
+    assert.deepEqual(
+      [second.status, status, user.email, user.emailVerified, user.id],
+      [200, true, newEmail, true, ada.user.id],
+    );
   });
 
   test("other sessions of the user go on", async () => {

@@ -3,7 +3,18 @@ import { describe, test } from "node:test";
 
 import { Browser } from "../harness/browser.mjs";
 import { DAY, ageSession, expired, removePassword } from "../harness/database.mjs";
-import { SESSION_COOKIE, assertSignedOut, ok, person, refused, refusedRaw, signIn, signUp, target, whoIs } from "../harness/people.mjs";
+import {
+  SESSION_COOKIE,
+  assertSignedOut,
+  ok,
+  person,
+  refused,
+  refusedRaw,
+  signIn,
+  signUp,
+  target,
+  whoIs,
+} from "../harness/people.mjs";
 import { site } from "../harness/site.mjs";
 
 const DELETED = { success: true, message: "User deleted" };

@@ -37,7 +37,10 @@ describe("multi-session", { concurrency: 8 }, () => {
     const { browser, people } = await shared(1);
     const expected = differs("a browser where one person is signed in has a companion cookie");
     assert.equal(browser.cookie(cookieOf(people[0].token)) !== undefined, expected);
-    assert.deepEqual((await device(browser)).map(({ session }) => session.token), [people[0].token]);
+    assert.deepEqual(
+      (await device(browser)).map(({ session }) => session.token),
+      [people[0].token],
+    );
   });
 
   test("all who signed in on this device are listed, the last one is active", async () => {
@@ -76,7 +79,10 @@ describe("multi-session", { concurrency: 8 }, () => {
     const { browser, people, site } = await shared(2);
     const { session } = (await device(browser)).find((one) => one.session.token === people[0].token);
     await ageSession(site, session, { age: 8 * DAY, left: -DAY });
-    assert.deepEqual((await device(browser)).map((one) => one.session.token), [people[1].token]);
+    assert.deepEqual(
+      (await device(browser)).map((one) => one.session.token),
+      [people[1].token],
+    );
     const result = await browser.client.multiSession.setActive({ sessionToken: people[0].token });
     refused(result, 401, "INVALID_SESSION_TOKEN");
   });

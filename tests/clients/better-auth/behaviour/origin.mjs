@@ -43,7 +43,7 @@ describe("where a change with a cookie may come from", { concurrency: 8 }, () =>
   }
 
   const refusals = {
-    "nowhere": [() => ({}), "MISSING_OR_NULL_ORIGIN"],
+    nowhere: [() => ({}), "MISSING_OR_NULL_ORIGIN"],
     "the null origin": [() => ({ origin: "null" }), "MISSING_OR_NULL_ORIGIN"],
     "another site": [() => ({ origin: "https://evil.test" }), "INVALID_ORIGIN"],
     "another site, by Referer": [() => ({ referer: "https://evil.test/x" }), "INVALID_ORIGIN"],
@@ -91,9 +91,16 @@ describe("where a sign-in without a cookie may come from", { concurrency: 8 }, (
   });
 
   test("a form on another site is refused", async () => {
-    const headers = () => ({ "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" });
-    assertRefused(await login(headers), "CROSS_SITE_NAVIGATION_LOGIN_BLOCKED",
-      "Cross-site navigation login blocked. This request appears to be a CSRF attack.");
+    const headers = () => ({
+      "sec-fetch-site": "cross-site",
+      "sec-fetch-mode": "navigate",
+      "sec-fetch-dest": "document",
+    });
+    assertRefused(
+      await login(headers),
+      "CROSS_SITE_NAVIGATION_LOGIN_BLOCKED",
+      "Cross-site navigation login blocked. This request appears to be a CSRF attack.",
+    );
   });
 
   test("Node's fetch, which says how but not where from, is refused", async () => {
@@ -108,11 +115,21 @@ describe("where a sign-in without a cookie may come from", { concurrency: 8 }, (
 });
 
 describe("where links and answers may lead", { concurrency: 8 }, () => {
-  const allowed = ["/", "/dash", "/dash?next=%2Fa", "/a%20b", "/w?a=1#top", "https://app.trusted.test/x", "suite-app://open"];
+  const allowed = [
+    "/",
+    "/dash",
+    "/dash?next=%2Fa",
+    "/a%20b",
+    "/w?a=1#top",
+    "https://app.trusted.test/x",
+    "suite-app://open",
+  ];
   for (const callbackURL of allowed) {
     test(`${callbackURL} is allowed`, async () => {
       const ada = await person(await site());
-      const answer = ok(await new Browser(ada.site).client.signIn.email({ email: ada.email, password: ada.password, callbackURL }));
+      const answer = ok(
+        await new Browser(ada.site).client.signIn.email({ email: ada.email, password: ada.password, callbackURL }),
+      );
       assert.equal(answer.url, callbackURL);
     });
   }
@@ -120,17 +137,35 @@ describe("where links and answers may lead", { concurrency: 8 }, () => {
   test("an absolute URL of the public origin is allowed", async () => {
     const ada = await person(await site());
     const callbackURL = `${ada.site.url}/dash`;
-    assert.equal(ok(await new Browser(ada.site).client.signIn.email({ email: ada.email, password: ada.password, callbackURL })).url, callbackURL);
+    assert.equal(
+      ok(await new Browser(ada.site).client.signIn.email({ email: ada.email, password: ada.password, callbackURL }))
+        .url,
+      callbackURL,
+    );
   });
 
   const refused = [
-    "https://evil.test/", "//evil.test", "/\\evil.test", "/%2fevil.test", "/%5cevil.test", "javascript:alert(1)", "evil",
-    "data:text/html,x", "https://trusted.test.evil.test/", "https://app.trusted.test@evil.test/", "other-app://open",
+    "https://evil.test/",
+    "//evil.test",
+    "/\\evil.test",
+    "/%2fevil.test",
+    "/%5cevil.test",
+    "javascript:alert(1)",
+    "evil",
+    "data:text/html,x",
+    "https://trusted.test.evil.test/",
+    "https://app.trusted.test@evil.test/",
+    "other-app://open",
   ];
   for (const callbackURL of refused) {
     test(`${callbackURL} is refused`, async () => {
       const body = JSON.stringify({ email: address(), password: PASSWORD, callbackURL });
-      await refusedRaw(await new Browser(await site()).raw("/sign-in/email", { body }), 403, "INVALID_CALLBACK_URL", "Invalid callbackURL");
+      await refusedRaw(
+        await new Browser(await site()).raw("/sign-in/email", { body }),
+        403,
+        "INVALID_CALLBACK_URL",
+        "Invalid callbackURL",
+      );
     });
   }
 

@@ -13,7 +13,14 @@ describe("requests of any kind", { concurrency: 8 }, () => {
 
   test("unknown paths, other methods and a final slash are 404 with an empty body", async () => {
     const here = await site();
-    const wrong = [["GET", "/no-such-thing"], ["POST", "/ok"], ["GET", "/sign-in/email"], ["DELETE", "/list-sessions"], ["GET", "/ok/"], ["PUT", "/update-user"]];
+    const wrong = [
+      ["GET", "/no-such-thing"],
+      ["POST", "/ok"],
+      ["GET", "/sign-in/email"],
+      ["DELETE", "/list-sessions"],
+      ["GET", "/ok/"],
+      ["PUT", "/update-user"],
+    ];
     for (const [method, path] of wrong) {
       const { status, text } = await bare(here, method, path);
       assert.deepEqual([status, text], [404, ""], `${method} ${path}`);
@@ -41,7 +48,9 @@ describe("requests of any kind", { concurrency: 8 }, () => {
     if (answer.status >= 300) return;
     assert.equal(answer.headers["access-control-allow-origin"], "https://app.trusted.test");
     assert.equal(answer.headers["access-control-allow-credentials"], "true");
-    const foreign = await bare(await site(), "OPTIONS", "/sign-in/email", { headers: { ...headers, origin: "https://evil.test" } });
+    const foreign = await bare(await site(), "OPTIONS", "/sign-in/email", {
+      headers: { ...headers, origin: "https://evil.test" },
+    });
     assert.equal(foreign.headers["access-control-allow-origin"], undefined);
   });
 
@@ -61,13 +70,19 @@ describe("requests of any kind", { concurrency: 8 }, () => {
 
   test("a form is taken by sign-in and sign-up alone", async () => {
     const ada = await person(await site());
-    const response = await ada.browser.raw("/update-user", { body: "name=x", type: "application/x-www-form-urlencoded" });
+    const response = await ada.browser.raw("/update-user", {
+      body: "name=x",
+      type: "application/x-www-form-urlencoded",
+    });
     await refusedRaw(response, 415, "UNSUPPORTED_MEDIA_TYPE");
   });
 
   test("a charset after the type is no matter", async () => {
     const ada = await person(await site());
-    const response = await ada.browser.raw("/update-user", { body: '{"name":"Countess"}', type: "application/json; charset=utf-8" });
+    const response = await ada.browser.raw("/update-user", {
+      body: '{"name":"Countess"}',
+      type: "application/json; charset=utf-8",
+    });
     assert.equal(response.status, 200);
   });
 

@@ -4,7 +4,17 @@ import { describe, test } from "node:test";
 import { differs } from "../differs.mjs";
 import { Browser } from "../harness/browser.mjs";
 import { expired, removePassword } from "../harness/database.mjs";
-import { address, assertNoMail, assertSignedOut, ok, person, refused, refusedRaw, signIn, target } from "../harness/people.mjs";
+import {
+  address,
+  assertNoMail,
+  assertSignedOut,
+  ok,
+  person,
+  refused,
+  refusedRaw,
+  signIn,
+  target,
+} from "../harness/people.mjs";
 import { site } from "../harness/site.mjs";
 
 const NEW = "an entirely new password";
@@ -93,7 +103,9 @@ describe("the link of a reset", { concurrency: 8 }, () => {
   });
 
   test("it must not lead elsewhere", async () => {
-    const response = await new Browser(await site()).open("/api/auth/reset-password/xyz?callbackURL=https%3A%2F%2Fevil.test");
+    const response = await new Browser(await site()).open(
+      "/api/auth/reset-password/xyz?callbackURL=https%3A%2F%2Fevil.test",
+    );
     await refusedRaw(response, 403, "INVALID_CALLBACK_URL");
   });
 });
@@ -158,7 +170,11 @@ describe("reset-password", { concurrency: 8 }, () => {
   });
 
   test("a password must be given", async () => {
-    await refusedRaw(await new Browser(await site()).raw("/reset-password", { body: '{"token":"x"}' }), 400, "VALIDATION_ERROR");
+    await refusedRaw(
+      await new Browser(await site()).raw("/reset-password", { body: '{"token":"x"}' }),
+      400,
+      "VALIDATION_ERROR",
+    );
   });
 
   test("a link that verifies an address resets no password", async () => {

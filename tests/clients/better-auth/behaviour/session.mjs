@@ -4,7 +4,17 @@ import { describe, test } from "node:test";
 import { differs } from "../differs.mjs";
 import { Browser } from "../harness/browser.mjs";
 import { DAY, ageSession, liveSessions } from "../harness/database.mjs";
-import { MARK_COOKIE, SESSION_COOKIE, assertSignedOut, ok, person, refused, refusedRaw, signIn, whoIs } from "../harness/people.mjs";
+import {
+  MARK_COOKIE,
+  SESSION_COOKIE,
+  assertSignedOut,
+  ok,
+  person,
+  refused,
+  refusedRaw,
+  signIn,
+  whoIs,
+} from "../harness/people.mjs";
 import { site } from "../harness/site.mjs";
 
 const HOUR = DAY / 24;
@@ -21,15 +31,36 @@ describe("get-session", { concurrency: 8 }, () => {
     const ada = await person(await site());
     const { session, user } = await whoIs(ada.browser);
     assert.deepEqual(Object.keys(session).sort(), [
-      "createdAt", "expiresAt", "id", "impersonatedBy", "ipAddress", "token", "updatedAt", "userAgent", "userId",
+      "createdAt",
+      "expiresAt",
+      "id",
+      "impersonatedBy",
+      "ipAddress",
+      "token",
+      "updatedAt",
+      "userAgent",
+      "userId",
     ]);
     assert.deepEqual(Object.keys(user).sort(), [
-      "banExpires", "banReason", "banned", "createdAt", "email", "emailVerified", "id", "image", "name", "role",
-      "twoFactorEnabled", "updatedAt",
+      "banExpires",
+      "banReason",
+      "banned",
+      "createdAt",
+      "email",
+      "emailVerified",
+      "id",
+      "image",
+      "name",
+      "role",
+      "twoFactorEnabled",
+      "updatedAt",
     ]);
     assert.equal(session.userId, user.id);
     assert.equal(session.impersonatedBy, null);
-    assert.deepEqual([user.image, user.banReason, user.banExpires, user.banned, user.twoFactorEnabled], [null, null, null, false, false]);
+    assert.deepEqual(
+      [user.image, user.banReason, user.banExpires, user.banned, user.twoFactorEnabled],
+      [null, null, null, false, false],
+    );
   });
 
   test("dates arrive as dates, with milliseconds", async () => {
@@ -70,14 +101,14 @@ describe("get-session", { concurrency: 8 }, () => {
     assert.ok(Math.abs(Date.now() - session.createdAt - 2 * DAY) < HOUR, "createdAt stays");
     assert.ok(session.updatedAt >= ada.session.updatedAt);
     const cookie = ada.browser.last.cookies.get(SESSION_COOKIE);
-    assert.equal(cookie.attributes["max-age"], String(7 * DAY / 1000));
+    assert.equal(cookie.attributes["max-age"], String((7 * DAY) / 1000));
   });
 
   test("any other endpoint extends it as well", async () => {
     const ada = await person(await site());
     await ageSession(ada.site, ada.session, { age: 2 * DAY, left: 5 * DAY });
     ok(await ada.browser.client.listAccounts());
-    assert.equal(ada.browser.last.cookies.get(SESSION_COOKIE).attributes["max-age"], String(7 * DAY / 1000));
+    assert.equal(ada.browser.last.cookies.get(SESSION_COOKIE).attributes["max-age"], String((7 * DAY) / 1000));
     const { session } = await whoIs(ada.browser);
     assert.ok(session.expiresAt - Date.now() > 6 * DAY);
   });
@@ -120,7 +151,8 @@ describe("get-session", { concurrency: 8 }, () => {
     const { session } = await whoIs(browser);
     await ageSession(await site(), session, { age: 2 * DAY, left: -HOUR });
     await assertSignedOut(browser);
-    for (const name of [SESSION_COOKIE, MARK_COOKIE]) assert.equal(browser.last.cookies.get(name).attributes["max-age"], "0");
+    for (const name of [SESSION_COOKIE, MARK_COOKIE])
+      assert.equal(browser.last.cookies.get(name).attributes["max-age"], "0");
   });
 
   test("a cookie with a forged signature is none", async () => {
@@ -147,8 +179,12 @@ describe("get-session", { concurrency: 8 }, () => {
   test("POST is not its method", async () => {
     const ada = await person(await site());
     const response = await ada.browser.raw("/get-session", { body: "{}" });
-    await refusedRaw(response, 405, "METHOD_NOT_ALLOWED_DEFER_SESSION_REQUIRED",
-      "POST method requires deferSessionRefresh to be enabled in session config");
+    await refusedRaw(
+      response,
+      405,
+      "METHOD_NOT_ALLOWED_DEFER_SESSION_REQUIRED",
+      "POST method requires deferSessionRefresh to be enabled in session config",
+    );
   });
 });
 
@@ -188,7 +224,10 @@ describe("list-sessions", { concurrency: 8 }, () => {
     const phone = await signIn(ada);
     await ageSession(ada.site, ada.session, { age: 8 * DAY, left: -HOUR });
     const sessions = ok(await phone.client.listSessions());
-    assert.deepEqual(sessions.map(({ token }) => token), [phone.answer.token]);
+    assert.deepEqual(
+      sessions.map(({ token }) => token),
+      [phone.answer.token],
+    );
   });
 
   test("it needs a session", async () => {
@@ -286,7 +325,10 @@ describe("update-session", { concurrency: 8 }, () => {
 
   test("its own fields can't be set", async () => {
     const ada = await person(await site());
-    const { error } = await ada.browser.client.updateSession({ userId: "another", expiresAt: "2099-01-01T00:00:00.000Z" });
+    const { error } = await ada.browser.client.updateSession({
+      userId: "another",
+      expiresAt: "2099-01-01T00:00:00.000Z",
+    });
     assert.equal(error.status, 400);
     const { session } = await whoIs(ada.browser);
     assert.equal(session.userId, ada.user.id);

@@ -4,7 +4,19 @@ import { describe, test } from "node:test";
 import { differs } from "../differs.mjs";
 import { Browser } from "../harness/browser.mjs";
 import { ban } from "../harness/database.mjs";
-import { MARK_COOKIE, PASSWORD, SESSION_COOKIE, address, assertSignedOut, ok, person, refused, signIn, signUp, whoIs } from "../harness/people.mjs";
+import {
+  MARK_COOKIE,
+  PASSWORD,
+  SESSION_COOKIE,
+  address,
+  assertSignedOut,
+  ok,
+  person,
+  refused,
+  signIn,
+  signUp,
+  whoIs,
+} from "../harness/people.mjs";
 import { site } from "../harness/site.mjs";
 
 const WEEK_S = 7 * 24 * 60 * 60;
@@ -87,7 +99,10 @@ describe("sign-in", { concurrency: 8 }, () => {
   test("a form may be posted as well", async () => {
     const ada = await person(await site());
     const body = new URLSearchParams({ email: ada.email, password: ada.password }).toString();
-    const response = await new Browser(ada.site).raw("/sign-in/email", { body, type: "application/x-www-form-urlencoded" });
+    const response = await new Browser(ada.site).raw("/sign-in/email", {
+      body,
+      type: "application/x-www-form-urlencoded",
+    });
     assert.equal(response.status, 200);
     assert.equal((await response.json()).user.id, ada.user.id);
   });
@@ -105,7 +120,11 @@ describe("sign-in", { concurrency: 8 }, () => {
   test("a refused sign-in sets no session cookie and leaves an old one be", async () => {
     const ada = await person(await site());
     const browser = await signIn(ada);
-    refused(await browser.client.signIn.email({ email: ada.email, password: "not her password" }), 401, "INVALID_EMAIL_OR_PASSWORD");
+    refused(
+      await browser.client.signIn.email({ email: ada.email, password: "not her password" }),
+      401,
+      "INVALID_EMAIL_OR_PASSWORD",
+    );
     assert.ok(!browser.last.cookies.has(SESSION_COOKIE));
     await whoIs(browser);
   });

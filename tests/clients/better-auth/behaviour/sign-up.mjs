@@ -3,7 +3,20 @@ import { describe, test } from "node:test";
 
 import { differs } from "../differs.mjs";
 import { Browser } from "../harness/browser.mjs";
-import { PASSWORD, SESSION_COOKIE, address, assertNoMail, assertSignedOut, ok, person, refused, refusedRaw, signIn, signUp, whoIs } from "../harness/people.mjs";
+import {
+  PASSWORD,
+  SESSION_COOKIE,
+  address,
+  assertNoMail,
+  assertSignedOut,
+  ok,
+  person,
+  refused,
+  refusedRaw,
+  signIn,
+  signUp,
+  whoIs,
+} from "../harness/people.mjs";
 import { site } from "../harness/site.mjs";
 
 describe("sign-up", { concurrency: 8 }, () => {
@@ -16,7 +29,11 @@ describe("sign-up", { concurrency: 8 }, () => {
 
   test("the answer is the new user, whole", async () => {
     const email = address();
-    const { answer } = await signUp(await site(), { email, name: "Ada Lovelace", image: "https://images.example.test/ada.png" });
+    const { answer } = await signUp(await site(), {
+      email,
+      name: "Ada Lovelace",
+      image: "https://images.example.test/ada.png",
+    });
     const { id, createdAt, updatedAt, ...rest } = answer.user;
     assert.match(id, /^[A-Za-z0-9_-]{20,}$/);
     assert.ok(createdAt instanceof Date && updatedAt instanceof Date);
@@ -96,7 +113,11 @@ describe("sign-up", { concurrency: 8 }, () => {
     assert.equal(user.name, known.name);
     await signIn(known);
     const stranger = new Browser(here).client;
-    refused(await stranger.signIn.email({ email: known.email, password: "another good password" }), 401, "INVALID_EMAIL_OR_PASSWORD");
+    refused(
+      await stranger.signIn.email({ email: known.email, password: "another good password" }),
+      401,
+      "INVALID_EMAIL_OR_PASSWORD",
+    );
   });
 
   test("the owner of a known address is sent no link by which a stranger's sign-up takes over", async () => {
@@ -163,7 +184,11 @@ describe("sign-up", { concurrency: 8 }, () => {
   });
 
   test("what is no address is refused with the field's name", async () => {
-    const { error } = await new Browser(await site()).client.signUp.email({ email: "ada", name: "Ada", password: PASSWORD });
+    const { error } = await new Browser(await site()).client.signUp.email({
+      email: "ada",
+      name: "Ada",
+      password: PASSWORD,
+    });
     assert.deepEqual([error.status, error.code], [400, "VALIDATION_ERROR"]);
     assert.match(error.message, /\[body\.email\]/);
   });
@@ -180,7 +205,11 @@ describe("sign-up", { concurrency: 8 }, () => {
     refused(result, 400, "VALIDATION_ERROR");
   });
 
-  for (const [field, value] of [["role", "admin"], ["banReason", "x"], ["banExpires", "2030-01-01T00:00:00.000Z"]]) {
+  for (const [field, value] of [
+    ["role", "admin"],
+    ["banReason", "x"],
+    ["banExpires", "2030-01-01T00:00:00.000Z"],
+  ]) {
     test(`${field} can't be chosen`, async () => {
       const fields = { email: address(), name: "Ada", password: PASSWORD, [field]: value };
       const result = await new Browser(await site()).client.signUp.email(fields);

@@ -55,7 +55,12 @@ describe("update-user", { concurrency: 8 }, () => {
     assert.deepEqual([user.email, user.name], [ada.email, ada.name]);
   });
 
-  for (const [field, value] of [["role", "admin"], ["banned", true], ["banReason", "x"], ["twoFactorEnabled", true]]) {
+  for (const [field, value] of [
+    ["role", "admin"],
+    ["banned", true],
+    ["banReason", "x"],
+    ["twoFactorEnabled", true],
+  ]) {
     test(`${field} can't be chosen`, async () => {
       const ada = await person(await site());
       const result = await ada.browser.client.updateUser({ name: "Countess", [field]: value });

@@ -4,7 +4,20 @@ import { describe, test } from "node:test";
 import { differs } from "../differs.mjs";
 import { Browser } from "../harness/browser.mjs";
 import { expired, removeUser } from "../harness/database.mjs";
-import { SESSION_COOKIE, address, assertNoMail, assertSignedOut, ok, person, refused, refusedRaw, signIn, signUp, target, whoIs } from "../harness/people.mjs";
+import {
+  SESSION_COOKIE,
+  address,
+  assertNoMail,
+  assertSignedOut,
+  ok,
+  person,
+  refused,
+  refusedRaw,
+  signIn,
+  signUp,
+  target,
+  whoIs,
+} from "../harness/people.mjs";
 import { site } from "../harness/site.mjs";
 
 /** Somebody who has signed up, and the link that came. */
@@ -76,7 +89,10 @@ describe("verify-email", { concurrency: 8 }, () => {
     await new Browser(ada.site).open(ada.link);
     assert.equal(target(await ada.browser.open(ada.link)), "/welcome");
     const signedIn = ok(await ada.browser.client.getSession()) !== null;
-    assert.equal(signedIn, differs("a verification link opened elsewhere first still signs in the browser that signed up"));
+    assert.equal(
+      signedIn,
+      differs("a verification link opened elsewhere first still signs in the browser that signed up"),
+    );
     await signIn(ada);
   });
 

@@ -120,7 +120,9 @@ export function bare(site, method, path, { headers = {}, body } = {}) {
 function parseCookie(line) {
   const [pair, ...rest] = line.split(";").map((part) => part.trim());
   const [name, value] = cut(pair, "=");
-  const attributes = Object.fromEntries(rest.map((part) => cut(part, "=")).map(([key, v]) => [key.toLowerCase(), v ?? true]));
+  const attributes = Object.fromEntries(
+    rest.map((part) => cut(part, "=")).map(([key, v]) => [key.toLowerCase(), v ?? true]),
+  );
   return { name, value, attributes };
 }
 

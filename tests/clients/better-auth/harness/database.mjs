@@ -53,7 +53,9 @@ export async function expired(site, link, email) {
 
 export async function ban(site, email) {
   await site.db.query(
-    isGateway ? "UPDATE auth.users SET banned = true WHERE email = $1" : 'UPDATE "user" SET banned = true WHERE email = $1',
+    isGateway
+      ? "UPDATE auth.users SET banned = true WHERE email = $1"
+      : 'UPDATE "user" SET banned = true WHERE email = $1',
     [email],
   );
 }
@@ -85,5 +87,7 @@ export async function removePassword(site, userId) {
 
 /** Removes a user and all that belongs to them. */
 export async function removeUser(site, userId) {
-  await site.db.query(isGateway ? "DELETE FROM auth.users WHERE id = $1" : 'DELETE FROM "user" WHERE id = $1', [userId]);
+  await site.db.query(isGateway ? "DELETE FROM auth.users WHERE id = $1" : 'DELETE FROM "user" WHERE id = $1', [
+    userId,
+  ]);
 }

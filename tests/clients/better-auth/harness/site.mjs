@@ -21,10 +21,14 @@ if (!["gateway", "reference"].includes(TARGET)) throw new Error(`VESTIBULE_CLIEN
 export const isGateway = TARGET === "gateway";
 
 const ADMIN_URL = process.env.VESTIBULE_CLIENTS_POSTGRES;
-if (!ADMIN_URL) throw new Error("VESTIBULE_CLIENTS_POSTGRES must be a URL of a Postgres where databases may be created");
+if (!ADMIN_URL)
+  throw new Error("VESTIBULE_CLIENTS_POSTGRES must be a URL of a Postgres where databases may be created");
 
 /** Ports tried; somebody else may have taken one between looking and listening. */
 const ATTEMPTS = 3;
+
+/** The whole suite; a run that hangs ends by itself, and what it started with it. */
+const PATIENCE_MS = 5 * 60_000;
 
 const run = randomBytes(4).toString("hex");
 const sites = new Map();
@@ -35,6 +39,12 @@ export function site(scenario = "default") {
   if (!sites.has(scenario)) sites.set(scenario, start(scenario));
   return sites.get(scenario);
 }
+
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
+setTimeout(() => {
+  console.error("the tests do not end");
+  process.exit(1);
+}, PATIENCE_MS).unref();
 
 after(async () => {
   const started = await Promise.allSettled(sites.values());
