@@ -195,6 +195,7 @@ impl Action {
         Self::SendVerificationMail,
         Self::VerifyEmail,
         Self::RevokeSession,
+        Self::SendMail,
         Self::CreateUser,
         Self::SetRole,
         Self::Ban,
