@@ -184,6 +184,15 @@ const fn login(path: &'static str, endpoint: Endpoint) -> Route {
     }
 }
 
+/// What a log may say of a path below the base path: where a secret may stand in it, the pattern of its route.
+pub fn loggable(path: &str) -> &str {
+    let secret = ROUTES.iter().find(|route| {
+        let before = route.path.split_once(':').map(|(before, _)| before);
+        before.is_some_and(|before| path.len() > before.len() && path.starts_with(before))
+    });
+    secret.map_or(path, |route| route.path)
+}
+
 /// What [`Auth`] is made of.
 #[derive(Debug)]
 pub struct AuthParts {
@@ -351,6 +360,19 @@ mod tests {
             let same = |other: &&Route| other.method == route.method && other.path == route.path;
             assert_eq!(ROUTES.iter().position(|other| same(&other)), Some(at));
         }
+    }
+
+    #[test]
+    fn a_log_shows_no_secret_of_a_path() {
+        for path in [
+            "/reset-password/S3CRET",
+            "/reset-password/S3CRET/",
+            "/reset-password/a/S3CRET",
+        ] {
+            assert_eq!(loggable(path), "/reset-password/:token");
+        }
+        assert_eq!(loggable("/reset-password"), "/reset-password");
+        assert_eq!(loggable("/get-session"), "/get-session");
     }
 
     #[test]

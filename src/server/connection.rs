@@ -31,7 +31,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    auth::Auth,
+    auth::{self, Auth},
     chain::Chain,
     clock::{self, Clock},
     config::OnDenied,
@@ -253,7 +253,9 @@ async fn dispatch(
     let path = NormalPath::from_target(target)?;
     record.target = Some(path.target().clone());
 
-    if let Some(below) = path.below(&live.config.auth.base_path) {
+    let base_path = &live.config.auth.base_path;
+    if let Some(below) = path.below(base_path) {
+        record.target = PathAndQuery::try_from(format!("{base_path}{}", auth::loggable(below))).ok();
         // A path below the base path is a path still; without anything there is none, and the API knows no root.
         let target = path
             .query()

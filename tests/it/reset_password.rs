@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::harness::{Gateway, client::Response, gateway::SITE, people::PASSWORD};
+use crate::harness::{Gateway, SOON, client::Response, eventually, gateway::SITE, people::PASSWORD};
 
 const NEW: &str = "another horse, another battery";
 
@@ -61,6 +61,11 @@ async fn whoever_reads_the_mail_chooses_a_password_and_every_session_ends() {
         assert_eq!(followed.head.one("location"), Some(target.as_str()));
         assert_eq!(followed.head.one("referrer-policy"), Some("no-referrer"));
     }
+    eventually(SOON, async || {
+        gateway.log().matches("/reset-password/:token").count() == 5
+    })
+    .await;
+    assert!(!gateway.log().contains(&token), "the log knows no token");
     // Too short: the link stays good.
     assert_eq!(choose(&gateway, &token, "short").await.code(), "PASSWORD_TOO_SHORT");
     let long = "x".repeat(129);
