@@ -277,7 +277,14 @@ async fn a_dry_run_says_what_a_run_does_and_writes_nothing() {
 #[tokio::test]
 async fn what_cannot_come_over_is_named_with_its_reason() {
     let moving = Move::new(Source::odd().await).await;
-    let report = moving.import(&[]).await;
+    let careful = moving.import(&["--dry-run"]).await;
+    assert_eq!(
+        named(&careful, "second-factor"),
+        ["banned"],
+        "nobody is guarded less without being asked"
+    );
+    assert_eq!(careful["notImported"]["usersWithSecondFactor"], 0);
+    let report = moving.import(&["--drop-second-factors"]).await;
     for (reason, ids) in [
         ("address-not-accepted", &["space", "umlaut"][..]),
         ("address-shared", &["shared-later", "shared-unverified"]),

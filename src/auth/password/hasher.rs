@@ -27,11 +27,16 @@ const SALT_LEN: usize = 16;
 pub(super) struct Hasher {
     params: Params,
     memory: Vec<Block>,
+    /// How often today's work was done.
+    #[cfg(test)]
+    pub(super) todays_work: u32,
 }
 
 impl Hasher {
     pub(super) fn new(params: Params) -> Self {
         Self {
+            #[cfg(test)]
+            todays_work: 0,
             memory: vec![Block::new(); params.block_count()],
             params,
         }
@@ -122,6 +127,10 @@ impl Hasher {
         salt: &[u8],
         output_len: usize,
     ) -> Result<Zeroizing<Vec<u8>>, argon2::Error> {
+        #[cfg(test)]
+        {
+            self.todays_work += u32::from(*argon2.params() == self.params);
+        }
         let own = self.params.block_count();
         // A stored hash with other parameters may need more for once.
         let needed = argon2.params().block_count();

@@ -46,6 +46,7 @@ const ATTEMPTS: u32 = 5;
 const MOST_LEFT: usize = 100_000;
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct BetterAuthArgs {
     #[command(flatten)]
     config: ConfigArg,
@@ -67,6 +68,9 @@ pub(super) struct BetterAuthArgs {
     /// Leave sessions behind: everybody signs in again
     #[arg(long)]
     without_sessions: bool,
+    /// Take over users who have a second factor too, without it: from then on their password alone signs them in
+    #[arg(long)]
+    drop_second_factors: bool,
     /// Read everything and say what would happen, but write nothing
     #[arg(long)]
     dry_run: bool,
@@ -120,6 +124,11 @@ pub(super) fn run(args: &BetterAuthArgs) -> anyhow::Result<ExitCode> {
         let import = Import {
             target: connected(&target, "the gateway's database").await?,
             at_most: i64::from(args.batch_size),
+            second_factors: if args.drop_second_factors {
+                SecondFactors::Drop
+            } else {
+                SecondFactors::LeaveUsers
+            },
             cost: config.auth.password.argon2,
             now: Clock::System.now(),
             bar: ProgressBar::new(total(&source).await?),
@@ -188,10 +197,19 @@ async fn total(source: &Source<'_>) -> anyhow::Result<u64> {
     Ok(total)
 }
 
+/// What becomes of users who have a second factor, which can't be taken along.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SecondFactors {
+    /// They stay behind: nobody is to be guarded less than before without being asked.
+    LeaveUsers,
+    Drop,
+}
+
 /// A run.
 struct Import {
     target: Client,
     at_most: i64,
+    second_factors: SecondFactors,
     cost: config::Argon2,
     now: Timestamp,
     /// Shown on a terminal alone.
@@ -220,13 +238,15 @@ impl Import {
             after = Some(last.id.clone());
             let mut batch = Batch::default();
             for row in page {
-                self.report.second_factors += u64::from(row.two_factor);
-                let id = row.id.clone();
+                let (id, two_factor) = (row.id.clone(), row.two_factor);
                 let judged = if shared.binary_search(&id).is_ok() {
                     Err(Reason::AddressShared)
+                } else if two_factor && self.second_factors == SecondFactors::LeaveUsers {
+                    Err(Reason::SecondFactor)
                 } else {
                     rows::user(row)
                 };
+                self.report.second_factors += u64::from(two_factor && judged.is_ok());
                 self.sort_in(&mut batch, id, judged)?;
             }
             self.store(batch).await?;

@@ -61,7 +61,7 @@ pub(super) struct Report {
     notes: BTreeMap<(Outcome, Kind, Reason), Notes>,
     /// Accounts whose tokens of the provider were not taken along.
     pub(super) provider_tokens: u64,
-    /// Users who have a second factor there.
+    /// Users who came over without the second factor that they have there.
     pub(super) second_factors: u64,
     pub(super) passkeys: u64,
     pub(super) took: Duration,
@@ -179,7 +179,7 @@ impl fmt::Display for Report {
         let not_imported = [
             (
                 self.second_factors,
-                "users with a second factor, which stays behind: here their password alone signs them in",
+                "second factors: here the password alone signs those users in",
             ),
             (self.passkeys, "passkeys"),
             (

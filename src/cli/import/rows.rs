@@ -37,6 +37,7 @@ pub(super) enum Reason {
     AddressNotAccepted,
     AddressShared,
     AddressTaken,
+    SecondFactor,
     IdTaken,
     NewAddressTaken,
     RoleNotAccepted,
@@ -77,6 +78,10 @@ impl Reason {
                 "another user has the same address but for upper and lower case; who verified it or was first is taken",
             ),
             Self::AddressTaken => ("address-taken", "the address is that of a user here who came otherwise"),
+            Self::SecondFactor => (
+                "second-factor",
+                "has a second factor, which can't be taken along: --drop-second-factors takes the user without it",
+            ),
             Self::IdTaken => ("id-taken", "the id is that of another user here"),
             Self::NewAddressTaken => (
                 "new-address-taken",
