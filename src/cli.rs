@@ -6,6 +6,7 @@ pub mod audit;
 pub mod check;
 pub mod dev;
 pub mod explain;
+pub mod import;
 pub mod migrate;
 pub mod openapi;
 pub mod serve;
@@ -57,6 +58,8 @@ pub enum Command {
     Session(session::SessionArgs),
     /// Read the audit log: who did what, from where, and how it ended
     Audit(audit::AuditArgs),
+    /// Take over the users of another server
+    Import(import::ImportArgs),
 }
 
 /// Where the configuration is; common to all commands.
@@ -89,6 +92,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::User(args) => user::run(&args),
         Command::Session(args) => session::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Import(args) => import::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("vestibule: {error:#}");

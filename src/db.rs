@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod imports;
 pub mod known_addresses;
 pub mod listen;
 pub mod migrate;
@@ -50,6 +51,7 @@ pub fn all_queries() -> impl Iterator<Item = &'static Query> {
         audit::ALL,
         rate_limits::ALL,
         known_addresses::ALL,
+        imports::ALL,
         migrate::ALL,
     ]
     .into_iter()

@@ -13,7 +13,7 @@ use crate::{
 /// A password's hash, and since when it is the password.
 #[derive(Clone, Debug)]
 pub struct StoredPassword {
-    /// PHC string.
+    /// A PHC string; of a user from elsewhere who has not signed in yet, whatever it was there.
     pub hash: Secret<String>,
     pub set_at: Timestamp,
 }

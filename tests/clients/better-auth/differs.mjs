@@ -9,6 +9,11 @@ const table = {
     gateway: "handle",
     reference: "token",
   },
+  "what list-sessions tells besides the session": {
+    why: "people recognise their sessions by it; clients ignore fields that they don't know",
+    gateway: ["current", "device", "lastSeenAt", "location"],
+    reference: [],
+  },
   "mails to the owner of an address that somebody signs up with": {
     why: "the owner should hear of it; whoever signs up learns nothing either way",
     gateway: 1,

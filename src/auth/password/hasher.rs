@@ -1,0 +1,147 @@
+//! What one hashing thread does: makes today's hashes, compares with all kinds of them.
+//!
+//! Nothing is faster than the work for nobody ([`Hasher::pretend`]): where a stored hash is not today's, that work comes on
+//! top of its own before the answer is no. So a wrong password for a hash from elsewhere takes *longer* than for an
+//! address without a user, by what its format costs, until its owner has signed in once; that much can be observed. Work
+//! that hid it would have to be as dear as the dearest format, in every sign-in of everybody.
+
+use argon2::{
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::phc::{Output, PasswordHash, Salt},
+};
+use subtle::ConstantTimeEq;
+use tracing::{error, warn};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{
+    Verdict,
+    stored::{Bounds, StoredHash, Unreadable},
+};
+use crate::secret::{Secret, random};
+
+/// Bytes of output and of salt: what RFC 9106, 3.1, recommends.
+pub(super) const OUTPUT_LEN: usize = 32;
+const SALT_LEN: usize = 16;
+
+/// What one thread has.
+pub(super) struct Hasher {
+    params: Params,
+    memory: Vec<Block>,
+    /// How often today's work was done.
+    #[cfg(test)]
+    pub(super) todays_work: u32,
+}
+
+impl Hasher {
+    pub(super) fn new(params: Params) -> Self {
+        Self {
+            #[cfg(test)]
+            todays_work: 0,
+            memory: vec![Block::new(); params.block_count()],
+            params,
+        }
+    }
+
+    pub(super) fn hash(&mut self, password: &str) -> Result<Secret<String>, argon2::password_hash::Error> {
+        let salt = random::<SALT_LEN>();
+        let argon2 = self.todays();
+        let output = self.derive(&argon2, password, &salt, OUTPUT_LEN)?;
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: argon2.params().try_into()?,
+            salt: Some(Salt::new(&salt)?),
+            hash: Some(Output::new(&output)?),
+        };
+        Ok(Secret::new(hash.to_string()))
+    }
+
+    /// A hash that can't be read is nobody's password; the log says so, since somebody can't sign in.
+    pub(super) fn verify(&mut self, password: &str, stored: &str) -> Verdict {
+        let bounds = Bounds::beside(self.params.m_cost(), self.params.t_cost());
+        let matched = StoredHash::parse(stored, bounds).and_then(|stored| {
+            let todays = self.is_todays(&stored);
+            self.matches(password, &stored).map(|right| (right, todays))
+        });
+        match matched {
+            Ok((true, true)) => Verdict::Right,
+            Ok((true, false)) => Verdict::RightButOutdated,
+            Ok((false, true)) => Verdict::Wrong,
+            Ok((false, false)) => self.pretend(password),
+            Err(reason) => {
+                warn!(reason, "a stored password hash can't be verified");
+                self.pretend(password)
+            }
+        }
+    }
+
+    /// The work of [`Hasher::verify`] for nobody.
+    pub(super) fn pretend(&mut self, password: &str) -> Verdict {
+        let argon2 = self.todays();
+        let done = self.derive(&argon2, password, &random::<SALT_LEN>(), OUTPUT_LEN);
+        if let Err(error) = done {
+            error!(%error, "could not hash a password");
+        }
+        Verdict::Wrong
+    }
+
+    fn matches(&mut self, password: &str, stored: &StoredHash<'_>) -> Result<bool, Unreadable> {
+        match stored {
+            StoredHash::Argon2(stored) => {
+                let argon2 = Argon2::new(stored.algorithm, stored.version, stored.params.clone());
+                let output = self
+                    .derive(&argon2, password, &stored.salt, stored.expected.len())
+                    .map_err(|_| "it could not be computed")?;
+                Ok(output.ct_eq(stored.expected.as_bytes()).into())
+            }
+            StoredHash::BetterAuth(stored) => stored.matches(password),
+            StoredHash::Bcrypt(stored) => stored.matches(password),
+            StoredHash::DjangoPbkdf2(stored) => Ok(stored.matches(password)),
+        }
+    }
+
+    /// Whether it is what [`Hasher::hash`] makes.
+    fn is_todays(&self, stored: &StoredHash<'_>) -> bool {
+        let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+        match stored {
+            StoredHash::Argon2(stored) => {
+                stored.plain
+                    && stored.algorithm == Algorithm::Argon2id
+                    && stored.version == Version::V0x13
+                    && stored.expected.len() == OUTPUT_LEN
+                    && cost(&stored.params) == cost(&self.params)
+            }
+            StoredHash::BetterAuth(_) | StoredHash::Bcrypt(_) | StoredHash::DjangoPbkdf2(_) => false,
+        }
+    }
+
+    /// What new hashes are made by.
+    fn todays(&self) -> Argon2<'static> {
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone())
+    }
+
+    fn derive(
+        &mut self,
+        argon2: &Argon2<'_>,
+        password: &str,
+        salt: &[u8],
+        output_len: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, argon2::Error> {
+        #[cfg(test)]
+        {
+            self.todays_work += u32::from(*argon2.params() == self.params);
+        }
+        let own = self.params.block_count();
+        // A stored hash with other parameters may need more for once.
+        let needed = argon2.params().block_count();
+        if needed > own {
+            self.memory.resize(needed, Block::new());
+        }
+        let mut output = Zeroizing::new(vec![0; output_len]);
+        let done = argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, &mut self.memory);
+        self.memory.iter_mut().for_each(Zeroize::zeroize);
+        self.memory.truncate(own);
+        self.memory.shrink_to_fit();
+        done.map(|()| output)
+    }
+}

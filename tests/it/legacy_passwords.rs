@@ -1,0 +1,76 @@
+//! Passwords that were hashed elsewhere: they sign in, and from then on are hashed as ours.
+
+use serde_json::json;
+
+use crate::harness::Gateway;
+
+const EMAIL: &str = "ada@example.com";
+const WORD: &str = "correct horse battery";
+
+/// Made of [`WORD`] by better-auth 1.7.7, Python's bcrypt, Django 5.2, and the reference implementation of Argon2.
+const HASHES: [&str; 9] = [
+    "18e319aa276adfb8259f941c57f722a3:7ff496ca6b1027e76e2a1a33f3fe569f130ce0ec0e71829f9db02317ccce10cfa9d3a6ddc839a5d6\
+     a5b5d141031fdc10bf31b71ef57c60cba327472d8179850f",
+    "$2a$05$fYNKhEiYX5.4HPLdrcbeZurVIjINngvm1Z5VKauxUKcl8B94BBoea",
+    "$2b$05$icoS/Ut3z3hNv.OH1Yd8yOmTDnEsyWqB5SRtg2aZSfR9e2OlxNYSa",
+    "$2y$04$drattOnGaAQL744Gehc.nOrKw3.8Gv0ssx5.5XbLQyeF18P5y2TOC",
+    "pbkdf2_sha256$1000$Zd5cF2Wqk1x0$L8EtYBZjbGD0DyBfnPOQFHSMtCYhvpEFJkYtk1gp54Q=",
+    "pbkdf2_sha1$1000$Zd5cF2Wqk1x0$anCKWp+qrI2c79V8xf6ofdOYfNM=",
+    "$argon2i$v=19$m=64,t=2,p=2$c2FsdHNhbHRzYWx0c2FsdA$KFdWVXz6gjiLMxeokEK4q5KIUAwHDRao",
+    "$argon2d$v=19$m=64,t=2,p=2$c2FsdHNhbHRzYWx0c2FsdA$Y9mYeRackaQOQfajXthQa6sfy62wtsL1",
+    "argon2$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$wZeUqErRQM9fr7+3IJVQyFsb5QPhYeqkXwNGZgBH/L4",
+];
+
+#[tokio::test]
+async fn a_password_hashed_elsewhere_signs_in_and_is_hashed_anew() {
+    let gateway = Gateway::start().await;
+    gateway.verified(EMAIL).await;
+    for hash in HASHES {
+        store(&gateway, hash).await;
+
+        let wrong = sign_in(&gateway, "correct horse batterz").await;
+        assert_eq!(wrong, 401, "{hash}");
+        assert_eq!(stored(&gateway).await, hash, "a wrong password changes nothing");
+
+        assert_eq!(sign_in(&gateway, WORD).await, 200, "{hash}");
+        let anew = stored(&gateway).await;
+        assert!(anew.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{hash} became {anew}");
+
+        assert_eq!(sign_in(&gateway, WORD).await, 200, "and again: {hash}");
+        assert_eq!(stored(&gateway).await, anew, "once is enough");
+        assert_eq!(sign_in(&gateway, "correct horse batterz").await, 401);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_is_nobodys_password() {
+    let gateway = Gateway::start().await;
+    gateway.verified(EMAIL).await;
+    for hash in [
+        "",
+        WORD,
+        "$2b$31$icoS/Ut3z3hNv.OH1Yd8yOmTDnEsyWqB5SRtg2aZSfR9e2OlxNYSa",
+        "md5:x",
+    ] {
+        store(&gateway, hash).await;
+        assert_eq!(sign_in(&gateway, WORD).await, 401, "{hash}");
+        assert_eq!(stored(&gateway).await, hash);
+    }
+}
+
+async fn sign_in(gateway: &Gateway, password: &str) -> u16 {
+    let body = json!({ "email": EMAIL, "password": password });
+    gateway.post("/api/auth/sign-in/email").json(&body).await.status()
+}
+
+async fn store(gateway: &Gateway, hash: &str) {
+    let client = gateway.db().client().await;
+    let changed = client.execute("UPDATE accounts SET password_hash = $1", &[&hash]).await;
+    assert_eq!(changed.unwrap(), 1);
+}
+
+async fn stored(gateway: &Gateway) -> String {
+    let client = gateway.db().client().await;
+    let row = client.query_one("SELECT password_hash FROM accounts", &[]).await;
+    row.unwrap().get(0)
+}
