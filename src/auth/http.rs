@@ -302,12 +302,16 @@ impl<'a> Call<'a> {
         client: &impl deadpool_postgres::GenericClient,
         entry: &audit::Entry<'_>,
     ) -> Result<(), DbError> {
-        let origin = audit::Origin {
+        audit::insert(client, self.new_id(), entry, self.origin(), self.now).await
+    }
+
+    /// Where this request comes from, for the audit log.
+    pub(super) fn origin(&self) -> audit::Origin<'_> {
+        audit::Origin {
             ip_address: Some(self.ip_address),
             user_agent: &self.user_agent,
             request_id: self.request_id,
-        };
-        audit::insert(client, self.new_id(), entry, origin, self.now).await
+        }
     }
 }
 

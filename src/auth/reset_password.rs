@@ -47,10 +47,7 @@ async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> R
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     // Locked, so that of two requests at once the later one voids the link of the other.
-    let user = match users::by_email(&tx, email).await? {
-        Some(user) => users::lock(&tx, user.id).await?.filter(|user| user.email == email),
-        None => None,
-    };
+    let user = users::lock_by_email(&tx, email).await?;
     let entry = if let Some(user) = &user {
         // Else the last link, which was sent, stays good.
         if may_write(call, &tx, user.id, &user.email).await? {
@@ -77,23 +74,26 @@ pub(super) async fn follow(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut check = call.query.check();
     let target = check.text("callbackURL");
     check.done()?;
-    let target = absolute(call, &target);
     let is_good = match OneTimeToken::<ResetPassword>::parse(call.segment) {
         Some(token) => good_for(call, &token).await?.is_some(),
         None => false,
     };
     Ok(Answer::redirect(if is_good {
-        append_query(&target, "token", call.segment)
+        append_query(&absolute(call, &target), "token", call.segment)
+    } else if target.is_empty() {
+        let page = format!("{}/error", call.auth.base_url);
+        append_query(&page, "error", AuthError::ResetLinkVoid.code().as_str())
     } else {
-        append_query(&target, "error", AuthError::ResetLinkVoid.code().as_str())
+        append_query(
+            &absolute(call, &target),
+            "error",
+            AuthError::ResetLinkVoid.code().as_str(),
+        )
     }))
 }
 
-/// A target that has been judged, as a URL; without one, our own page for errors.
+/// A target that has been judged, as a URL; without one, the front page.
 fn absolute(call: &Call<'_>, target: &str) -> String {
-    if target.is_empty() {
-        return format!("{}/error", call.auth.base_url);
-    }
     let base = Url::parse(call.auth.origins.public().as_str());
     base.and_then(|base| base.join(target))
         .map_or_else(|_| target.to_owned(), String::from)

@@ -6,7 +6,9 @@
 //!
 //! Nothing of an existing user changes because a stranger names their address. Until an address is verified several
 //! people may sign up with it; whose name and password count is decided by the link that is opened, and by the browser
-//! in which it is opened: each link carries those of its own sign-up.
+//! in which it is opened: each link carries those of its own sign-up. That is so for users whom sign-ups made, and ends
+//! when one of them is claimed. An unverified user who came otherwise, or has chosen a password otherwise, is as safe
+//! from strangers as a verified one.
 
 use serde_json::{Value, json};
 
@@ -120,12 +122,13 @@ async fn register(
         callback_url,
     };
     if users::insert(&tx, user).await? {
+        users::leave_unclaimed(&tx, user.id).await?;
         accounts::set_password(&tx, call.new_id(), user.id, &sign_up.password_hash, call.now).await?;
         mail_link(call, &tx, &link).await?;
         call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
             .await?;
-    } else if let Some(known) = users::by_email(&tx, &user.email).await? {
-        if known.email_verified {
+    } else if let Some(known) = users::lock_by_email(&tx, &user.email).await? {
+        if known.email_verified || !users::is_unclaimed(&tx, known.id).await? {
             let sign_in_link = sign_in_link(&auth.config);
             let message = Message::AlreadyRegistered {
                 name: &known.name,

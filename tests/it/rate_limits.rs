@@ -368,7 +368,8 @@ async fn what_could_not_be_tested_is_not_counted() {
     let answers = at_once(calls).await;
     let (tested, busy) = (count(&answers, 401), count(&answers, 503));
     assert_eq!(tested + busy, 10);
-    assert!(tested >= 2 && busy > 0, "{tested} tested, {busy} not");
+    // The first, and one that waits, unless all came before the first was taken up.
+    assert!(tested >= 1 && busy > 0, "{tested} tested, {busy} not");
     // Each address has asked once; what is more is the account's.
     let counted = "SELECT max(count)::bigint FROM rate_limits";
     assert_eq!(usize::try_from(gateway.db().count(counted).await).unwrap(), tested);
