@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use vestibule::auth::ROUTES;
 
 use crate::harness::{
-    Database, Gateway, Setup,
+    Database, Gateway, SOON, Setup,
     client::{Call, Response},
     document::{self, Answer, document},
-    gateway, golden,
+    eventually, gateway, golden,
     people::{PASSWORD, User},
     program, schemathesis,
 };
@@ -671,7 +671,7 @@ async fn too_much_to_hash() -> BTreeSet<Answer> {
     let db = Database::fresh().await;
     let slow = Setup::default().with(
         "[auth.password]\nmax_concurrent = 1\nqueue = 1\n\
-         argon2 = { memory = '64MiB', iterations = 40, parallelism = 1 }",
+         argon2 = { memory = '64MiB', iterations = 20, parallelism = 1 }",
     );
     let gateway = Gateway::on(&db).await;
     let ada = gateway.signed_in("ada@example.com").await;
@@ -693,15 +693,13 @@ async fn too_much_to_hash() -> BTreeSet<Answer> {
     // Not before: it would send mails, too, to a mailbox of its own.
     let slow = slow.start_on(&db).await;
     let sign_in = json!({ "email": "nobody@example.com", "password": PASSWORD });
-    let change = json!({ "currentPassword": PASSWORD, "newPassword": PASSWORD });
+    let change = json!({ "currentPassword": "wrong", "newPassword": PASSWORD });
     let choose = json!({ "token": token, "newPassword": PASSWORD });
     let sign_up = json!({ "name": "", "email": "new@example.com", "password": PASSWORD });
-    let one = json!({ "password": PASSWORD });
+    let one = json!({ "password": "wrong" });
     let first = json!({ "newPassword": PASSWORD });
     let hog = || slow.post("/api/auth/sign-in/email").json(&sign_in).into_future();
     let mut hogs: FuturesUnordered<_> = (0..3).map(|_| hog()).collect();
-    // Of three at once one is refused, and that tells that the others fill the place for long.
-    assert_eq!(hogs.next().await.unwrap().status(), 503);
     let asked = [
         ("/sign-in/email", &ada, &sign_in),
         ("/signin", &ada, &sign_in),
@@ -713,12 +711,29 @@ async fn too_much_to_hash() -> BTreeSet<Answer> {
         ("/reset-password", &ada, &choose),
         ("/set-password", &grace, &first),
     ];
-    join_all(asked.map(async |(path, user, body)| {
-        let answer = slow.post(&format!("/api/auth{path}")).with(user).json(body).await;
-        assert_eq!(answer.code(), "TOO_BUSY", "{path}");
-    }))
-    .await;
-    assert_eq!(hogs.len(), 2);
+    let grace_has_no_password = format!("DELETE FROM accounts WHERE user_id = '{}'", grace.id);
+    let asking = async {
+        for (path, user, body) in asked {
+            // Between one hash and the next there is room for a moment: who slipped in asks again, as if for the first
+            // time.
+            eventually(SOON, async || {
+                db.run(&grace_has_no_password).await;
+                db.run("UPDATE one_time_tokens SET consumed_at = NULL").await;
+                let answer = slow.post(&format!("/api/auth{path}")).with(user).json(body).await;
+                answer.status() == 503
+            })
+            .await;
+        }
+    };
+    let filling = async {
+        while hogs.next().await.is_some() {
+            hogs.push(hog());
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = filling => {}
+    }
     document::seen(slow.addr())
 }
 
