@@ -3,7 +3,7 @@
 //! That nothing else is answered than what it says is tested everywhere: the harness holds each answer of the auth API
 //! against it (`harness/document.rs`).
 
-use std::{collections::BTreeSet, future::IntoFuture, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, fs, future::IntoFuture, path::Path, process::Stdio, time::Duration};
 
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use serde_json::{Value, json};
@@ -177,6 +177,50 @@ async fn bodies_and_queries_are_checked_for_what_it_says_of_them() {
             assert_eq!(named_in(&answer), required, "{}: {}", endpoint.target, answer.text());
         }
     }
+}
+
+/// The other direction of the test above: no field is read that is not described.
+#[test]
+fn every_field_that_is_read_is_in_it() {
+    let mut described = BTreeSet::new();
+    for (.., operation) in document().operations() {
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        described.extend(
+            schema["properties"]
+                .as_object()
+                .into_iter()
+                .flat_map(|fields| fields.keys().cloned()),
+        );
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        described.extend(parameters.map(|parameter| parameter["name"].as_str().unwrap().to_owned()));
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/auth");
+    let mut read = BTreeSet::new();
+    for folder in [folder.clone(), folder.join("account")] {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = fs::read_to_string(&path).unwrap();
+                let code = source.split("#[cfg(test)]").next().unwrap();
+                for reader in ["check.", "query.get", "query.is_set", "body.get"] {
+                    for rest in code.split(reader).skip(1) {
+                        let name = rest.trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
+                        read.extend(
+                            name.strip_prefix("(\"")
+                                .and_then(|name| name.split_once('"'))
+                                .map(|(name, _)| name.to_owned()),
+                        );
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        read.contains("callbackURL") && read.contains("disableRefresh"),
+        "{read:?}"
+    );
+    let missing: Vec<_> = read.difference(&described).collect();
+    assert!(missing.is_empty(), "read, but not described: {missing:?}");
 }
 
 /// The fields that a refusal blames.
