@@ -85,6 +85,22 @@ impl Current {
             Remember::No
         }
     }
+
+    /// For the audit log: the user did this to themselves, in this session.
+    pub(super) const fn did(&self, action: audit::Action) -> audit::Entry<'static> {
+        audit::Entry {
+            session: Some(self.session.id),
+            ..audit::Entry::done(action, self.user.id)
+        }
+    }
+
+    /// They tried to, and were refused.
+    pub(super) fn tried<'a>(&self, action: audit::Action, reason: &'a str) -> audit::Entry<'a> {
+        audit::Entry {
+            session: Some(self.session.id),
+            ..audit::Entry::refused_to(self.user.id, action, reason)
+        }
+    }
 }
 
 /// Whether this use may slide a session's expiry.

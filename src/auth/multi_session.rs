@@ -116,11 +116,8 @@ pub(super) async fn set_active(call: &mut Call<'_>) -> Result<Answer, AuthError>
     let here = available(call).await?;
     let here = here.into_iter().find(|here| here.current.token.as_str() == wanted);
     let current = here.ok_or(AuthError::InvalidSessionToken)?.current;
-    let entry = audit::Entry {
-        session: Some(current.session.id),
-        ..audit::Entry::done(audit::Action::SwitchUser, current.user.id)
-    };
-    call.audit(&call.auth.db.client().await?, &entry).await?;
+    let switched = current.did(audit::Action::SwitchUser);
+    call.audit(&call.auth.db.client().await?, &switched).await?;
     activate(call, &current);
     Ok(Answer::json(sessions::whole(&current)))
 }

@@ -56,14 +56,10 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
     let user = users::lock(&tx, current.user.id)
         .await?
         .ok_or(AuthError::Unauthorized)?;
-    let entry = audit::Entry {
-        session: Some(current.session.id),
-        ..audit::Entry::done(audit::Action::RequestEmailChange, user.id)
-    };
     if users::by_email(&tx, new_email.as_str()).await?.is_some() {
         let taken = audit::Entry {
             email: Some(new_email.as_str()),
-            ..audit::Entry::refused_to(user.id, entry.action, "ADDRESS_TAKEN")
+            ..current.tried(audit::Action::RequestEmailChange, "ADDRESS_TAKEN")
         };
         call.audit(&tx, &taken).await?;
     } else {
@@ -81,7 +77,7 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
         } else {
             change.ask_new(call, &tx).await?;
         }
-        call.audit(&tx, &entry).await?;
+        call.audit(&tx, &current.did(audit::Action::RequestEmailChange)).await?;
     }
     db::commit(tx).await?;
     auth.outbox.ring();

@@ -45,8 +45,7 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
         return Err(AuthError::InvalidPassword);
     }
     let set_at = put(call, &tx, user, &hash).await?;
-    call.audit(&tx, &audit::Entry::done(audit::Action::ChangePassword, user))
-        .await?;
+    call.audit(&tx, &current.did(audit::Action::ChangePassword)).await?;
     let except = (!revoke_others).then_some(current.session.id);
     let revoked = if revoke_others || auth.config.auth.password.change_revokes_others {
         db::sessions::revoke_all(&tx, user, except, call.now).await?
@@ -94,8 +93,7 @@ pub(in crate::auth) async fn set(call: &mut Call<'_>) -> Result<Answer, AuthErro
         return Err(AuthError::PasswordAlreadySet);
     }
     put(call, &tx, user, &hash).await?;
-    call.audit(&tx, &audit::Entry::done(audit::Action::SetPassword, user))
-        .await?;
+    call.audit(&tx, &current.did(audit::Action::SetPassword)).await?;
     db::commit(tx).await?;
     Ok(Answer::json(json!({ "status": true })))
 }
@@ -130,10 +128,7 @@ pub(super) async fn prove(
     let attempt = attempt(call, &current.user.email, action).await?;
     if attempt.verify(call, password, Some(stored.hash.clone())).await? == Verdict::Wrong {
         let error = AuthError::InvalidPassword;
-        let entry = audit::Entry {
-            session: Some(current.session.id),
-            ..audit::Entry::refused_to(user, action, error.code().as_str())
-        };
+        let entry = current.tried(action, error.code().as_str());
         call.audit(&auth.db.client().await?, &entry).await?;
         return Err(error);
     }

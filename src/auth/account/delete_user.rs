@@ -116,8 +116,7 @@ async fn mail_link(call: &Call<'_>, current: &Current, callback_url: Option<&str
         expires_in: LINK_WORKS_FOR,
     };
     mail::enqueue(&tx, &user.email, &message, call.now).await?;
-    call.audit(&tx, &audit::Entry::done(audit::Action::RequestDeletion, user.id))
-        .await?;
+    call.audit(&tx, &current.did(audit::Action::RequestDeletion)).await?;
     db::commit(tx).await?;
     auth.outbox.ring();
     Ok(())
@@ -136,7 +135,7 @@ async fn remove(call: &mut Call<'_>, current: &Current, token: Option<&str>) -> 
         let is_theirs = issued.is_some_and(|issued| issued.user == Some(user) && call.now < issued.expires_at);
         if !is_theirs || !one_time_tokens::consume(&tx, &token, call.now).await? {
             let error = AuthError::DeletionLinkVoid;
-            let entry = audit::Entry::refused_to(user, audit::Action::DeleteUser, error.code().as_str());
+            let entry = current.tried(audit::Action::DeleteUser, error.code().as_str());
             call.audit(&tx, &entry).await?;
             db::commit(tx).await?;
             return Err(error);
@@ -144,8 +143,7 @@ async fn remove(call: &mut Call<'_>, current: &Current, token: Option<&str>) -> 
     }
     let entry = audit::Entry {
         email: Some(&current.user.email),
-        session: Some(current.session.id),
-        ..audit::Entry::done(audit::Action::DeleteUser, user)
+        ..current.did(audit::Action::DeleteUser)
     };
     call.audit(&tx, &entry).await?;
     users::delete(&tx, user).await?;

@@ -35,8 +35,7 @@ pub(in crate::auth) async fn update(call: &mut Call<'_>) -> Result<Answer, AuthE
         Nullable::Text(image) => Picture::Is(image),
     };
     users::update_profile(&tx, user, name.as_deref(), picture, call.now).await?;
-    call.audit(&tx, &audit::Entry::done(audit::Action::UpdateUser, user))
-        .await?;
+    call.audit(&tx, &current.did(audit::Action::UpdateUser)).await?;
     db::commit(tx).await?;
     call.auth.sessions.forget_user(user);
     call.hand_out(&current.token, current.remember());

@@ -49,8 +49,7 @@ pub(in crate::auth) async fn unlink(call: &mut Call<'_>) -> Result<Answer, AuthE
     accounts::delete(&tx, account.id).await?;
     let entry = audit::Entry {
         reason: Some(&account.provider_id),
-        session: Some(current.session.id),
-        ..audit::Entry::done(audit::Action::UnlinkAccount, user)
+        ..current.did(audit::Action::UnlinkAccount)
     };
     call.audit(&tx, &entry).await?;
     db::commit(tx).await?;
