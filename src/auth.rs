@@ -242,7 +242,7 @@ impl Auth {
             throttle: Throttle::new(&config.auth),
             origins: TrustedOrigins::new(public_url, &config.auth.trusted_origins),
             base_url: format!("{public_url}{}", config.auth.base_path),
-            documents: Documents::of(&config),
+            documents: Documents::default(),
             db,
             sessions,
             clock,
@@ -352,8 +352,8 @@ impl Auth {
             Endpoint::VerifyToken => who::verify_token(call).await,
             Endpoint::ErrorPage => Ok(error_page::show(call)),
             Endpoint::Ok => Ok(Answer::json(serde_json::json!({ "ok": true }))),
-            Endpoint::OpenApi => Ok(self.documents.json()),
-            Endpoint::Reference => Ok(self.documents.page()),
+            Endpoint::OpenApi => Ok(self.documents.json(&self.config)),
+            Endpoint::Reference => Ok(self.documents.page(&self.config)),
         }
     }
 }

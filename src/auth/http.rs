@@ -334,7 +334,7 @@ enum Content {
     Json(Value),
     /// A page that needs nothing but itself.
     Html(String),
-    /// Made at the start, and always the same.
+    /// Made once, and always the same.
     Ready(Bytes, &'static str),
 }
 

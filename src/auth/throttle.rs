@@ -7,7 +7,7 @@
 //!   gives it back if the secret was right. An account is an e-mail address, whether it has a user or not: nothing can be
 //!   told by it. From where its user has signed in lately wrong secrets are counted apart, so that a stranger who
 //!   guesses elsewhere can't lock the user out there.
-//! - **Per recipient** ([`super::post`]): mails that anybody can have sent by asking.
+//! - **Per recipient** ([`mod@super::post`]): mails that anybody can have sent by asking.
 //!
 //! Who was refused is remembered, so that a flood of refused requests asks Postgres nothing. With Postgres away the
 //! general limit counts here alone; what tests a secret or sends a mail fails, as it would without us.
