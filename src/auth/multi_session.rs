@@ -101,6 +101,8 @@ async fn of_device(call: &Call<'_>, client: &impl GenericClient) -> Result<Devic
         here: Vec::new(),
         gone: Vec::new(),
     };
+    // Prepared for it, a browser keeps nobody who has no companion: so it is with the original.
+    let active = active.filter(|_| call.auth.config.auth.session.multi_session != MultiSession::Always);
     let tokens = active.map(|token| (token, false)).into_iter();
     for (token, is_companion) in tokens.chain(companions.into_iter().map(|token| (token, true))) {
         if let Some((session, user)) = table::find_with_user(client, &token.hash(), call.now).await? {

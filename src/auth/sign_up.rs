@@ -20,7 +20,7 @@ use super::{
     input::forbid_protected,
     objects,
     openapi::{Description, Field, Group, Work, Yes, named, nullable_text, object},
-    password::Unacceptable,
+    password::{Unacceptable, Verdict},
     post::post,
     verify_email::{Link, browser_mark, mail_link},
 };
@@ -55,8 +55,9 @@ pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     }
     let acceptable = auth.passwords.check_new(input.password.expose());
     acceptable.map_err(AuthError::Password)?;
+    forbid_protected(&call.body)?;
     // Before anybody looks whether the address has a user: the time this takes is the same for all.
-    let password_hash = auth.passwords.hash(input.password).await?;
+    let mut password_hash = auth.passwords.hash(input.password.clone()).await?;
     let user = User {
         id: UserId(call.new_id()),
         email: input.email.as_str().to_owned(),
@@ -71,6 +72,9 @@ pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         updated_at: call.now,
     };
     if auth.config.auth.email_verification.required {
+        if let Some(earlier) = own_earlier(call, &input.email, input.password).await? {
+            password_hash = earlier;
+        }
         register(call, &user, password_hash, input.callback_url.as_deref()).await?;
         // Also of a user who was not made: in every field like one who was.
         return Ok(Answer::json(json!({ "token": null, "user": objects::user(&user) })));
@@ -80,6 +84,21 @@ pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         "token": signed_in.token.as_str(),
         "user": objects::user(&signed_in.user),
     })))
+}
+
+/// The hash of the sign-up that made the user of this address, if it is still to be verified and had this password:
+/// whoever signs up twice is one person, and their links don't compete. The same work is done for every address.
+async fn own_earlier(
+    call: &Call<'_>,
+    email: &EmailAddress,
+    password: Secret<String>,
+) -> Result<Option<Secret<String>>, AuthError> {
+    let auth = call.auth;
+    let known = accounts::password_of(&auth.db.client().await?, email.as_str()).await?;
+    let unverified = known.filter(|(user, _)| !user.email_verified);
+    let hash = unverified.and_then(|(_, stored)| stored).map(|stored| stored.hash);
+    let verdict = auth.passwords.verify(password, hash.clone()).await?;
+    Ok(hash.filter(|_| verdict != Verdict::Wrong))
 }
 
 fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
@@ -93,7 +112,6 @@ fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
         remember: check.optional_bool("rememberMe").into(),
     };
     check.done()?;
-    forbid_protected(&call.body)?;
     Ok(input)
 }
 

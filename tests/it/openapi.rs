@@ -20,8 +20,8 @@ use crate::harness::{
 
 /// Promised, and not provoked here.
 const NEVER_SEEN: &[(&str, &str)] = &[(
-    "POST /reset-password 400 USER_NOT_FOUND",
-    "the user would have to be deleted between two statements of the request",
+    "GET /reset-password/{token} 400 BAD_PATH",
+    "it is answered before an endpoint is found, and so not recorded for one; schemathesis provokes it",
 )];
 
 const DAY: Duration = Duration::from_hours(24);
@@ -311,6 +311,7 @@ async fn every_answer_that_it_promises_is_real() {
         signing_in().await,
         links().await,
         passwords().await,
+        a_link_of_a_user_who_is_gone().await,
         accounts().await,
         deletion().await,
         people().await,
@@ -354,6 +355,26 @@ async fn every_answer_that_it_promises_is_real() {
     );
 }
 
+async fn a_link_of_a_user_who_is_gone() -> BTreeSet<Answer> {
+    let gateway = Gateway::start().await;
+    gateway.verified("ada@example.com").await;
+    let body = json!({ "email": "ada@example.com" });
+    gateway.post("/api/auth/request-password-reset").json(&body).await;
+    gateway.mailbox().next_to("ada@example.com").await;
+    let link = gateway.mailbox().next_to("ada@example.com").await.link();
+    let token = link
+        .split("/reset-password/")
+        .nth(1)
+        .unwrap()
+        .split('?')
+        .next()
+        .unwrap();
+    gateway.db().run("DELETE FROM users").await;
+    let body = json!({ "token": token, "newPassword": PASSWORD });
+    gateway.post("/api/auth/reset-password").json(&body).await;
+    document::seen(gateway.addr())
+}
+
 async fn what_every_request_may_get() -> BTreeSet<Answer> {
     let gateway = Gateway::start().await;
     for endpoint in endpoints() {
@@ -367,7 +388,8 @@ async fn what_every_request_may_get() -> BTreeSet<Answer> {
                 bare().json(&not_text).await;
             } else {
                 let path = endpoint.target.split('?').next().unwrap();
-                gateway.get(&format!("{path}?{target}=https://evil.example/")).await;
+                let foreign = format!("{path}?token=x&{target}=https://evil.example/");
+                gateway.get(&foreign).await;
                 gateway.get(&format!("{path}?{target}=/a&{target}=/b")).await;
                 gateway.get(path).await;
             }

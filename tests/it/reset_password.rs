@@ -178,7 +178,8 @@ async fn a_link_of_another_purpose_or_of_nobody_resets_nothing() {
     let verified = gateway.get(&format!("/api/auth/verify-email?token={token}")).await;
     assert_eq!(verified.code(), "INVALID_TOKEN");
     gateway.db().run("DELETE FROM users").await;
-    assert_eq!(choose(&gateway, &token, NEW).await.code(), "INVALID_TOKEN");
+    let gone = choose(&gateway, &token, NEW).await;
+    assert_eq!((gone.status(), gone.code()), (400, "USER_NOT_FOUND".to_owned()));
 }
 
 #[tokio::test]

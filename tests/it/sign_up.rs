@@ -208,3 +208,21 @@ async fn a_strangers_sign_up_after_a_reset_changes_nothing() {
     assert_eq!(gateway.open(&link).await.status(), 302);
     assert_eq!(gateway.post("/api/auth/sign-in/email").json(&body).await.status(), 200);
 }
+
+/// An impatient person, and a mail program with a browser of its own.
+#[tokio::test]
+async fn whoever_signs_up_twice_with_one_password_may_open_either_link_anywhere() {
+    for opens in [0, 1] {
+        let gateway = Gateway::start().await;
+        for _ in 0..2 {
+            assert_eq!(gateway.sign_up("ada@example.com").await.status(), 200);
+        }
+        let mut links = Vec::new();
+        for _ in 0..2 {
+            links.push(gateway.mailbox().next_to("ada@example.com").await.link());
+        }
+        let opened = gateway.open(&links[opens]).await;
+        assert_eq!(opened.head.one("location"), Some("/"), "link {opens}");
+        assert_eq!(gateway.sign_in("ada@example.com").await.status(), 200);
+    }
+}
