@@ -1,5 +1,6 @@
 //! `vestibule import better-auth`: people move here with their passwords, and stay signed in.
 
+mod again;
 mod original;
 mod source;
 

@@ -60,9 +60,9 @@ pub(super) struct Report {
     counts: BTreeMap<Kind, Counts>,
     notes: BTreeMap<(Outcome, Kind, Reason), Notes>,
     /// Accounts whose tokens of the provider were not taken along.
-    pub(super) provider_tokens: u64,
-    /// Users who came over without the second factor that they have there.
-    pub(super) second_factors: u64,
+    provider_tokens: u64,
+    /// Users who came over, or had before, without the second factor that they have there.
+    second_factors: u64,
     pub(super) passkeys: u64,
     pub(super) took: Duration,
 }
@@ -93,6 +93,15 @@ impl Report {
     pub(super) fn left_out(&mut self, kind: Kind, id: &str, reason: Reason) {
         self.counts(kind).left_out += 1;
         self.note(Outcome::LeftOut, kind, id, reason);
+    }
+
+    /// A row came over, and something of it did not.
+    pub(super) fn came_in_part(&mut self, kind: Kind) {
+        match kind {
+            Kind::Users => self.second_factors += 1,
+            Kind::Accounts => self.provider_tokens += 1,
+            Kind::Sessions => {}
+        }
     }
 
     pub(super) fn note(&mut self, outcome: Outcome, kind: Kind, id: &str, reason: Reason) {
