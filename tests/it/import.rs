@@ -2,6 +2,7 @@
 
 mod again;
 mod original;
+mod shown;
 mod source;
 
 use std::path::PathBuf;

@@ -16,7 +16,7 @@ use deadpool_postgres::{Client, GenericClient};
 use indicatif::ProgressBar;
 
 use super::{
-    ids,
+    failure, ids,
     report::{Counts, Kind, Outcome, Report},
     rows::{self, Judged, Left, Reason},
     source::{self, STATEMENT_TIMEOUT, Source},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     app,
-    cli::{ConfigArg, EXIT_USAGE, cold_runtime},
+    cli::{ConfigArg, EXIT_USAGE, cold_runtime, output},
     clock::{Clock, Timestamp, monotonic},
     config::{self, Config, Migrate},
     db::{
@@ -115,7 +115,7 @@ pub(super) fn run(args: &BetterAuthArgs) -> anyhow::Result<ExitCode> {
         }
         let mut reading = connected(&foreign, "the source").await?;
         let snapshot = source::begin(&mut reading).await?;
-        let is_same_database = !imports::lock_briefly(&snapshot, schema).await?;
+        let is_same_database = !imports::lock_briefly(&snapshot, schema).await.map_err(failure::of_db)?;
         if is_same_database && args.source_schema == *schema {
             return Ok(wrong_usage("the source is the gateway's own schema"));
         }
@@ -137,11 +137,11 @@ pub(super) fn run(args: &BetterAuthArgs) -> anyhow::Result<ExitCode> {
         };
         let mut report = import.run(&source).await?;
         report.took = begin.elapsed();
-        if args.json {
-            println!("{:#}", report.json());
+        output::print(&if args.json {
+            output::json(&report.json())?
         } else {
-            println!("{report}");
-        }
+            format!("{report}\n")
+        })?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -183,8 +183,9 @@ async fn target(config: &Config, dry_run: bool) -> anyhow::Result<db::Db> {
 }
 
 async fn connected(db: &db::Db, what: &str) -> anyhow::Result<Client> {
-    db.client()
-        .await
+    let client = db.client().await;
+    client
+        .map_err(failure::of_db)
         .with_context(|| format!("could not connect to {what}"))
 }
 
@@ -430,14 +431,10 @@ impl StoreError {
         )
     }
 
-    /// Postgres's details of a failure repeat the row, which may hold a password's hash: they are left out.
     fn told(self) -> anyhow::Error {
         match self {
-            Self::Db(DbError::Failed { query, source }) => match source.as_db_error() {
-                Some(said) => anyhow!("query {query} failed: {} ({})", said.message(), said.code().code()),
-                None => anyhow!(source).context(format!("query {query} failed")),
-            },
-            other => anyhow!(other),
+            Self::Db(error) => failure::of_db(error),
+            other @ Self::Overtaken => anyhow!(other),
         }
     }
 }

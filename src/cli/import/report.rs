@@ -1,10 +1,12 @@
-//! What an import did, for people and for scripts. Names rows by their old ids; nothing secret is in it.
+//! What an import did, for people and for scripts. Names rows by their old ids, which may hold what strangers wrote; nothing
+//! secret is in it.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::rows::Reason;
+use crate::cli::output::plain;
 
 /// Rows that are named one by one, for each reason.
 const NAMED: usize = 100;
@@ -179,7 +181,7 @@ impl fmt::Display for Report {
                 writeln!(f, "\n{heading}")?;
             }
             for ((_, kind, reason), notes) in notes {
-                let shown: Vec<&str> = notes.ids.iter().take(SHOWN).map(String::as_str).collect();
+                let shown: Vec<_> = notes.ids.iter().take(SHOWN).map(|id| plain(id)).collect();
                 let more = if notes.count > shown.len() as u64 { ", …" } else { "" };
                 let (count, kind, text) = (notes.count, kind.name(), reason.text());
                 writeln!(f, "  {count} {kind}: {text} ({}{more})", shown.join(", "))?;
