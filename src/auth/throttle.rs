@@ -30,7 +30,7 @@ use super::{Auth, AuthError, http::Call, password::Verdict};
 use crate::{
     chain::Chain,
     clock::Timestamp,
-    config::{self, Budget, RateLimit, RateStorage},
+    config::{self, Budget, RateLimit, RateStorage, WindowFrom},
     db::{DbError, audit, known_addresses, rate_limits, users},
     identity::UserId,
     policy::{
@@ -252,6 +252,7 @@ async fn take_together(
         how_many,
         limit: budget.limit,
         window: budget.window,
+        from_last: budget.window_from == WindowFrom::Last,
     };
     if rate_limits::take(client, want, now).await? {
         return Ok(Ok(()));

@@ -360,6 +360,36 @@ async fn right_passwords_use_nothing_up() {
 }
 
 #[tokio::test]
+async fn old_typos_are_forgotten_however_often_the_right_password_is_given() {
+    for storage in ["database", "memory"] {
+        let over = format!("[auth.rate_limit]\nstorage = '{storage}'");
+        let gateway = limited().with(&over).start().await;
+        gateway.verified("ada@example.com").await;
+        let home = "203.0.113.7";
+        let typo = || wrong(&gateway, "ada@example.com").from(home);
+        let right = || guess(&gateway, "ada@example.com", PASSWORD).from(home);
+        assert_eq!(right().await.status(), 200);
+        for _ in 0..3 {
+            gateway.clock().advance(Duration::from_secs(10));
+            assert_eq!(statuses([typo(), typo(), typo()]).await, [401, 401, 401]);
+        }
+        // Never fifteen minutes without.
+        for _ in 0..2 {
+            gateway.clock().advance(Duration::from_mins(8));
+            assert_eq!(right().await.status(), 200, "{storage}");
+        }
+        for _ in 0..3 {
+            gateway.clock().advance(Duration::from_secs(10));
+            assert_eq!(statuses([typo(), typo(), typo()]).await, [401, 401, 401], "{storage}");
+        }
+        gateway.clock().advance(Duration::from_mins(5));
+        assert_eq!(typo().await.status(), 401);
+        // Ten: until a quarter of an hour after the first of them.
+        assert_eq!(too_many(&typo().await), 10 * 60 - 20, "{storage}");
+    }
+}
+
+#[tokio::test]
 async fn what_could_not_be_tested_is_not_counted() {
     // A hash takes long enough for all to come while the first is tested.
     let slow = "[auth.password]\nqueue = 1\nargon2 = { memory = '64MiB', iterations = 8 }";
@@ -466,6 +496,22 @@ async fn a_mailbox_gets_so_many_mails_however_many_are_asked_for() {
         gateway.clock().advance(Duration::from_hours(1));
         assert_eq!(ask(0, "ada@example.com").await.status(), 200);
         assert_eq!(gateway.db().count(mails).await, 6);
+    }
+}
+
+#[tokio::test]
+async fn a_mailbox_gets_mails_again_one_window_after_the_first() {
+    for storage in ["database", "memory"] {
+        let over = format!("[auth.rate_limit]\nstorage = '{storage}'");
+        let gateway = limited().with(&over).start().await;
+        assert_eq!(gateway.sign_up("ada@example.com").await.status(), 200);
+        let mails = "SELECT count(*) FROM mail_outbox WHERE recipient = 'ada@example.com'";
+        let body = json!({ "email": "ada@example.com" });
+        for (mins, sent) in [(20, 2), (20, 3), (10, 4), (5, 5), (4, 5), (1, 6)] {
+            gateway.clock().advance(Duration::from_mins(mins));
+            assert_eq!(gateway.post(RESEND).json(&body).await.status(), 200);
+            assert_eq!(gateway.db().count(mails).await, sent, "{storage}");
+        }
     }
 }
 
