@@ -516,6 +516,66 @@ async fn a_mailbox_gets_mails_again_one_window_after_the_first() {
 }
 
 #[tokio::test]
+async fn strangers_keep_nobody_from_mails_that_are_asked_for_at_home() {
+    for storage in ["database", "memory"] {
+        let over = format!("[auth.rate_limit]\nstorage = '{storage}'");
+        let gateway = limited().with(&over).start().await;
+        gateway.verified("ada@example.com").await;
+        let (home, new) = ("2001:db8:1:2::7", "203.0.113.8");
+        let right = guess(&gateway, "ada@example.com", PASSWORD).from(home);
+        assert_eq!(right.await.status(), 200);
+        let mails = async || {
+            let mails = "SELECT count(*) FROM mail_outbox WHERE message = 'reset_password'";
+            gateway.db().count(mails).await
+        };
+        let ask = async |from: &str| {
+            let body = json!({ "email": "ada@example.com", "redirectTo": "/reset" });
+            let answer = gateway.post("/api/auth/request-password-reset").json(&body).from(from);
+            assert_eq!(answer.await.status(), 200);
+        };
+        // However long they go on, and whoever is first when a window begins.
+        for hour in 0..3 {
+            let before = mails().await;
+            for number in 0..20 {
+                ask(&address(number)).await;
+            }
+            let strangers = if hour == 0 { 4 } else { 5 };
+            assert_eq!(mails().await, before + strangers, "{storage}: one is the sign-up's");
+            ask(new).await;
+            assert_eq!(mails().await, before + strangers, "{storage}");
+            ask(home).await;
+            assert_eq!(mails().await, before + strangers + 1, "{storage}");
+            gateway.clock().advance(Duration::from_hours(1));
+        }
+        // Nor has home more than its share.
+        let before = mails().await;
+        for _ in 0..4 {
+            ask("2001:db8:1:2:3::8").await;
+            ask(home).await;
+            gateway.clock().advance(Duration::from_mins(1));
+        }
+        assert_eq!(mails().await, before + 5, "{storage}");
+    }
+}
+
+/// Where nobody need verify an address, whoever signs up with somebody else's signs in with it from anywhere.
+#[tokio::test]
+async fn strangers_who_signed_up_with_an_address_are_strangers() {
+    let open = "[auth.email_verification]\nrequired = false";
+    let gateway = limited().with(open).start().await;
+    assert_eq!(gateway.sign_up("ada@example.com").await.status(), 200);
+    let body = json!({ "email": "ada@example.com" });
+    for number in 0..10 {
+        let from = address(number);
+        let right = guess(&gateway, "ada@example.com", PASSWORD).from(&from);
+        assert_eq!(right.await.status(), 200);
+        assert_eq!(gateway.post(RESEND).json(&body).from(&from).await.status(), 200);
+    }
+    let mails = "SELECT count(*) FROM mail_outbox WHERE recipient = 'ada@example.com'";
+    assert_eq!(gateway.db().count(mails).await, 5);
+}
+
+#[tokio::test]
 async fn mails_that_are_left_out_leave_the_last_link_good() {
     let gateway = limited().start().await;
     gateway.verified("ada@example.com").await;

@@ -72,7 +72,8 @@ impl RateLimit {
         );
         let mails = s.section(
             "mails",
-            "Mails per recipient that anybody can have sent by asking; further ones are left out in silence.",
+            "Mails per recipient that anybody can have sent by asking; further ones are left out in silence. Those asked \
+             for from where the recipient has signed in within 30 days are counted apart.",
             |s| Budget::read(s, "5", "1h"),
         );
         Some(Self {
