@@ -33,7 +33,7 @@ mod upstreams;
 
 pub use auth::{
     Account, Argon2, Auth, Budget, Cache, ChangeEmail, Cookie, DeleteUser, EmailVerification, MultiSession, Password,
-    RateLimit, RateStorage, SameSite, SessionRules, SignInAfter,
+    RateLimit, RateStorage, SameSite, SessionRules, SignInAfter, WindowFrom,
 };
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};

@@ -6,7 +6,7 @@
 
 use deadpool_postgres::Transaction;
 
-use super::http::Call;
+use super::{http::Call, throttle::may_mail};
 use crate::{
     db::{DbError, audit},
     identity::UserId,
@@ -31,9 +31,9 @@ pub(super) async fn post(
 /// Whether one more mail may be written to an address of `user`; it counts as written.
 ///
 /// For those to whom it matters before they write: a new link voids the last, so it must not be made unless it is sent.
-/// See [`super::throttle::Throttle::may_mail`] for when to ask.
+/// See [`may_mail`] for when to ask.
 pub(super) async fn may_write(call: &Call<'_>, tx: &Transaction<'_>, user: UserId, to: &str) -> Result<bool, DbError> {
-    if call.auth.throttle.may_mail(tx, to, call.now).await? {
+    if may_mail(call, tx, to).await? {
         return Ok(true);
     }
     let entry = audit::Entry {

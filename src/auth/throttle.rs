@@ -7,7 +7,8 @@
 //!   gives it back if the secret was right. An account is an e-mail address, whether it has a user or not: nothing can be
 //!   told by it. From where its user has signed in lately wrong secrets are counted apart, so that a stranger who
 //!   guesses elsewhere can't lock the user out there.
-//! - **Per recipient** ([`mod@super::post`]): mails that anybody can have sent by asking.
+//! - **Per recipient** ([`mod@super::post`]): mails that anybody can have sent by asking. Those that are asked for from where
+//!   the recipient has signed in lately are counted apart here, too: strangers can't keep them from being sent.
 //!
 //! Who was refused is remembered, so that a flood of refused requests asks Postgres nothing. With Postgres away the
 //! general limit counts here alone; what tests a secret or sends a mail fails, as it would without us.
@@ -30,7 +31,7 @@ use super::{Auth, AuthError, http::Call, password::Verdict};
 use crate::{
     chain::Chain,
     clock::Timestamp,
-    config::{self, Budget, RateLimit, RateStorage},
+    config::{self, Budget, RateLimit, RateStorage, WindowFrom},
     db::{DbError, audit, known_addresses, rate_limits, users},
     identity::UserId,
     policy::{
@@ -213,30 +214,6 @@ impl Throttle {
             |()| Taken::Yes,
         ))
     }
-
-    /// Whether one more mail may be written to `recipient`; counted as part of `tx`.
-    ///
-    /// Whoever asks holds the recipient's row until the transaction ends: ask late in it, after locking a user, and for
-    /// one recipient only.
-    pub(super) async fn may_mail(
-        &self,
-        tx: &Transaction<'_>,
-        recipient: &str,
-        now: Timestamp,
-    ) -> Result<bool, DbError> {
-        if !self.rules.enabled {
-            return Ok(true);
-        }
-        let key = self.key(&[MAILBOX, &recipient.to_ascii_lowercase()]);
-        let budget = self.rules.mails;
-        match self.take_of_person(tx, key, budget, Duration::MAX, now).await? {
-            Taken::Yes => Ok(true),
-            Taken::No { .. } => {
-                self.count_refusal(MAILBOX);
-                Ok(false)
-            }
-        }
-    }
 }
 
 /// Takes `how_many` where all gateways count.
@@ -252,6 +229,7 @@ async fn take_together(
         how_many,
         limit: budget.limit,
         window: budget.window,
+        from_last: budget.window_from == WindowFrom::Last,
     };
     if rate_limits::take(client, want, now).await? {
         return Ok(Ok(()));
@@ -328,6 +306,33 @@ impl Attempt {
         }
         throttle.refused_people.forget(key);
         Ok(())
+    }
+}
+
+/// Whether one more mail may be written to `recipient` because of this call; counted as part of `tx`.
+///
+/// Whoever asks holds the recipient's row until the transaction ends: ask late in it, after locking a user, and for one
+/// recipient only.
+pub(super) async fn may_mail(call: &Call<'_>, tx: &Transaction<'_>, recipient: &str) -> Result<bool, DbError> {
+    let throttle = &call.auth.throttle;
+    if !throttle.rules.enabled {
+        return Ok(true);
+    }
+    let recipient = recipient.to_ascii_lowercase();
+    let network = Network::of(call.ip_address).to_string();
+    let since = call.now.minus(KNOWN_FOR);
+    let key = if known_addresses::knows_reader(tx, &recipient, &network, since).await? {
+        throttle.key(&[MAILBOX, &recipient, &network])
+    } else {
+        throttle.key(&[MAILBOX, &recipient])
+    };
+    let taken = throttle.take_of_person(tx, key, throttle.rules.mails, Duration::MAX, call.now);
+    match taken.await? {
+        Taken::Yes => Ok(true),
+        Taken::No { .. } => {
+            throttle.count_refusal(MAILBOX);
+            Ok(false)
+        }
     }
 }
 

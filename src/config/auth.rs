@@ -20,7 +20,7 @@ mod session;
 
 pub use account::{Account, ChangeEmail, DeleteUser};
 pub use password::{Argon2, Password};
-pub use rate_limit::{Budget, RateLimit, RateStorage};
+pub use rate_limit::{Budget, RateLimit, RateStorage, WindowFrom};
 pub use session::{Cache, Cookie, MultiSession, SameSite, SessionRules};
 
 /// HMAC-SHA-256 keys shorter than its output are weaker than it.

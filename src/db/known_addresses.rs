@@ -41,6 +41,27 @@ pub async fn knows(client: &impl GenericClient, email: &str, network: &str, sinc
     Ok(KNOWS.row(client, &[&email, &network, &since]).await?.is_some())
 }
 
+/// Whether somebody who has shown that they read the mail of an address has signed in from a network: of an address that
+/// is not verified, anybody may have. Answered as [`KNOWS`] is.
+pub const KNOWS_READER: Query = Query {
+    name: "known_addresses.knows_reader",
+    sql: "
+        SELECT 1
+        FROM users AS u
+        JOIN known_addresses AS k ON k.user_id = u.id
+        WHERE u.email = $1 AND u.email_verified AND k.network = $2 AND k.last_signed_in_at > $3
+    ",
+};
+
+pub async fn knows_reader(
+    client: &impl GenericClient,
+    email: &str,
+    network: &str,
+    since: Timestamp,
+) -> Result<bool, DbError> {
+    Ok(KNOWS_READER.row(client, &[&email, &network, &since]).await?.is_some())
+}
+
 /// Forgets some networks from where nobody signed in for long. Answered by `known_addresses_last_signed_in_at_idx`, then
 /// by where the rows stand, which can't change while they are locked.
 pub const DELETE_STALE: Query = Query {
@@ -62,4 +83,4 @@ pub async fn delete_stale(client: &impl GenericClient, before: Timestamp, at_mos
     DELETE_STALE.run(client, &[&before, &at_most]).await
 }
 
-pub const ALL: &[Query] = &[SIGNED_IN, KNOWS, DELETE_STALE];
+pub const ALL: &[Query] = &[SIGNED_IN, KNOWS, KNOWS_READER, DELETE_STALE];

@@ -1,6 +1,8 @@
 //! `rate_limits`: how much of a budget was used lately. The rule is that of `policy::rate`, in one statement, so that
 //! gateways which count at the same moment can't both take the last one.
 //!
+//! `last_at` is what a window runs from: the last that was allowed, or for people the first that counts.
+//!
 //! Clocks of gateways may differ a little: `last_at` never goes back. One that lies further ahead than a window is no
 //! such difference, and does not count: else a clock that once was wrong would lock people out until its time comes.
 
@@ -27,7 +29,9 @@ pub const TAKE: Query = Query {
             END,
             last_at = CASE
                 WHEN used.last_at > $5 THEN excluded.last_at
-                ELSE greatest(used.last_at, excluded.last_at)
+                WHEN $8 THEN greatest(used.last_at, excluded.last_at)
+                WHEN used.last_at <= $4 OR used.count = 0 THEN excluded.last_at
+                ELSE used.last_at
             END,
             expires_at = greatest(used.expires_at, excluded.expires_at)
         WHERE used.last_at <= $4 OR used.last_at > $5 OR used.count < $6
@@ -43,6 +47,8 @@ pub struct Want<'k> {
     pub how_many: u32,
     pub limit: u32,
     pub window: Duration,
+    /// Whether the window runs from the last that was allowed; else from the first that counts.
+    pub from_last: bool,
 }
 
 /// Whether some were left.
@@ -59,6 +65,7 @@ pub async fn take(client: &impl GenericClient, want: Want<'_>, now: Timestamp) -
                 &now.plus(want.window),
                 &whole(want.limit),
                 &expiry(now, want.window),
+                &want.from_last,
             ],
         )
         .await?;
@@ -74,7 +81,7 @@ fn expiry(now: Timestamp, window: Duration) -> Timestamp {
     )
 }
 
-/// When the last was taken. Answered by `rate_limits_pkey`.
+/// What the window runs from. Answered by `rate_limits_pkey`.
 pub const LAST_AT: Query = Query {
     name: "rate_limits.last_at",
     sql: "

@@ -1,8 +1,9 @@
 //! How often somebody may ask: which budget a path of the auth API has, what is left of a budget, and whom an address
 //! stands for.
 //!
-//! The rule is the wire contract's (section 5): a request is allowed when the count since the window began is below the
-//! limit, or the last that was allowed is at least one window old; the count then starts at one. What is refused does
+//! The rule for addresses is the wire contract's (section 5): a request is allowed when the count since the window began
+//! is below the limit, or the last that was allowed is at least one window old; the count then starts at one. For people,
+//! whose right passwords are given back, the window runs from the first that counts ([`WindowFrom`]). What is refused does
 //! not count. `db::rate_limits` says the same in SQL, for gateways that count together.
 
 use std::{
@@ -11,15 +12,18 @@ use std::{
     time::Duration,
 };
 
-use crate::{clock::Timestamp, config::Budget};
+use crate::{
+    clock::Timestamp,
+    config::{Budget, WindowFrom},
+};
 
 /// What was taken of a budget.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Used {
-    /// Since the window began.
+    /// Since the window began, less what was given back.
     pub count: u32,
-    /// When the last was allowed.
-    pub last_at: Timestamp,
+    /// What the window runs from.
+    pub since: Timestamp,
 }
 
 impl Used {
@@ -28,26 +32,31 @@ impl Used {
         match used {
             Some(used) if !used.is_over(budget, now) => {
                 if used.count >= budget.limit {
-                    return Err(wait(used.last_at, budget, now));
+                    return Err(wait(used.since, budget, now));
                 }
                 Ok(Self {
                     count: used.count.saturating_add(1),
-                    last_at: used.last_at.max(now),
+                    since: match budget.window_from {
+                        WindowFrom::Last => used.since.max(now),
+                        // All were given back.
+                        WindowFrom::First if used.count == 0 => now,
+                        WindowFrom::First => used.since,
+                    },
                 })
             }
-            _ => Ok(Self { count: 1, last_at: now }),
+            _ => Ok(Self { count: 1, since: now }),
         }
     }
 
     /// A time that lies further ahead than a window was told by a clock that was wrong.
     fn is_over(self, budget: Budget, now: Timestamp) -> bool {
-        self.last_at <= now.minus(budget.window) || self.last_at > now.plus(budget.window)
+        self.since <= now.minus(budget.window) || self.since > now.plus(budget.window)
     }
 }
 
-/// Until the window is over whose last request was allowed then.
-pub fn wait(last_at: Timestamp, budget: Budget, now: Timestamp) -> Duration {
-    last_at.plus(budget.window).since(now).min(budget.window)
+/// Until the window is over that runs from then.
+pub fn wait(since: Timestamp, budget: Budget, now: Timestamp) -> Duration {
+    since.plus(budget.window).since(now).min(budget.window)
 }
 
 /// What the paths that begin with the same words may be asked.
@@ -75,6 +84,7 @@ const fn strict(name: &'static str, prefixes: &'static [&'static str], limit: u3
         budget: Budget {
             limit,
             window: Duration::from_secs(secs),
+            window_from: WindowFrom::Last,
         },
         counted: Counted::Together,
     }
@@ -107,6 +117,7 @@ const OTHERS: Rule = Rule {
     budget: Budget {
         limit: 100,
         window: Duration::from_secs(10),
+        window_from: WindowFrom::Last,
     },
     counted: Counted::HereAtFirst,
 };
@@ -190,6 +201,7 @@ mod tests {
     const THREE_IN_TEN: Budget = Budget {
         limit: 3,
         window: Duration::from_secs(10),
+        window_from: WindowFrom::Last,
     };
 
     /// The contract's sentence, word for word, with every allowed request remembered.
@@ -229,7 +241,8 @@ mod tests {
             window_ms in 1_u64..5_000,
             pauses in prop::collection::vec(0_u64..2_500, 1..200),
         ) {
-            let budget = Budget { limit, window: Duration::from_millis(window_ms) };
+            let window = Duration::from_millis(window_ms);
+            let budget = Budget { limit, window, window_from: WindowFrom::Last };
             let mut contract = Contract { budget, allowed: Vec::new() };
             let (mut used, mut now) = (None, 0);
             for pause in pauses {
@@ -237,6 +250,63 @@ mod tests {
                 let more = Used::one_more(used, budget, at(now));
                 prop_assert_eq!(more.map(drop), contract.ask(at(now)));
                 if let Ok(more) = more {
+                    used = Some(more);
+                }
+            }
+        }
+    }
+
+    /// What a person's budget means, with all that count remembered.
+    struct FromFirst {
+        budget: Budget,
+        counted: Vec<Timestamp>,
+        /// When it began, while anything counts.
+        since: Option<Timestamp>,
+    }
+
+    impl FromFirst {
+        fn ask(&mut self, now: Timestamp) -> Result<(), Duration> {
+            if self.since.is_some_and(|since| now.since(since) >= self.budget.window) {
+                (self.counted, self.since) = (Vec::new(), None);
+            }
+            if self.counted.len() >= self.budget.limit as usize {
+                let over = self.since.map(|since| since.plus(self.budget.window));
+                return Err(over.map_or(Duration::ZERO, |over| over.since(now)));
+            }
+            self.since.get_or_insert(now);
+            self.counted.push(now);
+            Ok(())
+        }
+
+        fn give_back(&mut self) {
+            self.counted.pop();
+            if self.counted.is_empty() {
+                self.since = None;
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever is given back meanwhile, a wrong one is forgotten one window after the first that counts.
+        #[test]
+        fn a_person_s_window_runs_from_the_first_that_counts(
+            limit in 1_u32..6,
+            window_ms in 1_u64..5_000,
+            asked in prop::collection::vec((0_u64..2_500, any::<bool>()), 1..200),
+        ) {
+            let window = Duration::from_millis(window_ms);
+            let budget = Budget { limit, window, window_from: WindowFrom::First };
+            let mut meant = FromFirst { budget, counted: Vec::new(), since: None };
+            let (mut used, mut now) = (None, 0);
+            for (pause, is_right) in asked {
+                now += pause;
+                let more = Used::one_more(used, budget, at(now));
+                prop_assert_eq!(more.map(drop), meant.ask(at(now)));
+                if let Ok(mut more) = more {
+                    if is_right {
+                        more.count -= 1;
+                        meant.give_back();
+                    }
                     used = Some(more);
                 }
             }
@@ -258,14 +328,14 @@ mod tests {
             again,
             Used {
                 count: 1,
-                last_at: at(12_000)
+                since: at(12_000)
             }
         );
     }
 
     #[test]
     fn clocks_may_differ_a_little_and_a_wrong_one_locks_nobody_out() {
-        let of = |last_at| Some(Used { count: 3, last_at });
+        let of = |since| Some(Used { count: 3, since });
         // Another gateway's clock is two seconds ahead.
         assert_eq!(
             Used::one_more(of(at(12_000)), THREE_IN_TEN, at(10_000)),
@@ -273,26 +343,20 @@ mod tests {
         );
         let one = Some(Used {
             count: 1,
-            last_at: at(12_000),
+            since: at(12_000),
         });
         let more = Used::one_more(one, THREE_IN_TEN, at(10_000)).unwrap();
         assert_eq!(
             more,
             Used {
                 count: 2,
-                last_at: at(12_000)
+                since: at(12_000)
             }
         );
         // One was ahead by a day.
         let wrong = of(at(86_400_000));
         let more = Used::one_more(wrong, THREE_IN_TEN, at(0)).unwrap();
-        assert_eq!(
-            more,
-            Used {
-                count: 1,
-                last_at: at(0)
-            }
-        );
+        assert_eq!(more, Used { count: 1, since: at(0) });
     }
 
     #[test]
@@ -320,6 +384,7 @@ mod tests {
             let budget = Budget {
                 limit,
                 window: Duration::from_secs(secs),
+                window_from: WindowFrom::Last,
             };
             assert_eq!((rule.name, rule.budget), (name, budget), "{path}");
             assert_eq!(rule.counted == Counted::HereAtFirst, name == "other", "{path}");

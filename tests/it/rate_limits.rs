@@ -354,6 +354,36 @@ async fn right_passwords_use_nothing_up() {
 }
 
 #[tokio::test]
+async fn old_typos_are_forgotten_however_often_the_right_password_is_given() {
+    for storage in ["database", "memory"] {
+        let over = format!("[auth.rate_limit]\nstorage = '{storage}'");
+        let gateway = limited().with(&over).start().await;
+        gateway.verified("ada@example.com").await;
+        let home = "203.0.113.7";
+        let typo = || wrong(&gateway, "ada@example.com").from(home);
+        let right = || guess(&gateway, "ada@example.com", PASSWORD).from(home);
+        assert_eq!(right().await.status(), 200);
+        for _ in 0..3 {
+            gateway.clock().advance(Duration::from_secs(10));
+            assert_eq!(statuses([typo(), typo(), typo()]).await, [401, 401, 401]);
+        }
+        // Never fifteen minutes without.
+        for _ in 0..2 {
+            gateway.clock().advance(Duration::from_mins(8));
+            assert_eq!(right().await.status(), 200, "{storage}");
+        }
+        for _ in 0..3 {
+            gateway.clock().advance(Duration::from_secs(10));
+            assert_eq!(statuses([typo(), typo(), typo()]).await, [401, 401, 401], "{storage}");
+        }
+        gateway.clock().advance(Duration::from_mins(5));
+        assert_eq!(typo().await.status(), 401);
+        // Ten: until a quarter of an hour after the first of them.
+        assert_eq!(too_many(&typo().await), 10 * 60 - 20, "{storage}");
+    }
+}
+
+#[tokio::test]
 async fn what_could_not_be_tested_is_not_counted() {
     // A hash takes long enough for all to come while the first is tested.
     let slow = "[auth.password]\nqueue = 1\nargon2 = { memory = '64MiB', iterations = 8 }";
@@ -462,6 +492,82 @@ async fn a_mailbox_gets_so_many_mails_however_many_are_asked_for() {
         assert_eq!(ask(0, "ada@example.com").await.status(), 200);
         assert_eq!(gateway.db().count(mails).await, 6);
     }
+}
+
+#[tokio::test]
+async fn a_mailbox_gets_mails_again_one_window_after_the_first() {
+    for storage in ["database", "memory"] {
+        let over = format!("[auth.rate_limit]\nstorage = '{storage}'");
+        let gateway = limited().with(&over).start().await;
+        assert_eq!(gateway.sign_up("ada@example.com").await.status(), 200);
+        let mails = "SELECT count(*) FROM mail_outbox WHERE recipient = 'ada@example.com'";
+        let body = json!({ "email": "ada@example.com" });
+        for (mins, sent) in [(20, 2), (20, 3), (10, 4), (5, 5), (4, 5), (1, 6)] {
+            gateway.clock().advance(Duration::from_mins(mins));
+            assert_eq!(gateway.post(RESEND).json(&body).await.status(), 200);
+            assert_eq!(gateway.db().count(mails).await, sent, "{storage}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn strangers_keep_nobody_from_mails_that_are_asked_for_at_home() {
+    for storage in ["database", "memory"] {
+        let over = format!("[auth.rate_limit]\nstorage = '{storage}'");
+        let gateway = limited().with(&over).start().await;
+        gateway.verified("ada@example.com").await;
+        let (home, new) = ("2001:db8:1:2::7", "203.0.113.8");
+        let right = guess(&gateway, "ada@example.com", PASSWORD).from(home);
+        assert_eq!(right.await.status(), 200);
+        let mails = async || {
+            let mails = "SELECT count(*) FROM mail_outbox WHERE message = 'reset_password'";
+            gateway.db().count(mails).await
+        };
+        let ask = async |from: &str| {
+            let body = json!({ "email": "ada@example.com", "redirectTo": "/reset" });
+            let answer = gateway.post("/api/auth/request-password-reset").json(&body).from(from);
+            assert_eq!(answer.await.status(), 200);
+        };
+        // However long they go on, and whoever is first when a window begins.
+        for hour in 0..3 {
+            let before = mails().await;
+            for number in 0..20 {
+                ask(&address(number)).await;
+            }
+            let strangers = if hour == 0 { 4 } else { 5 };
+            assert_eq!(mails().await, before + strangers, "{storage}: one is the sign-up's");
+            ask(new).await;
+            assert_eq!(mails().await, before + strangers, "{storage}");
+            ask(home).await;
+            assert_eq!(mails().await, before + strangers + 1, "{storage}");
+            gateway.clock().advance(Duration::from_hours(1));
+        }
+        // Nor has home more than its share.
+        let before = mails().await;
+        for _ in 0..4 {
+            ask("2001:db8:1:2:3::8").await;
+            ask(home).await;
+            gateway.clock().advance(Duration::from_mins(1));
+        }
+        assert_eq!(mails().await, before + 5, "{storage}");
+    }
+}
+
+/// Where nobody need verify an address, whoever signs up with somebody else's signs in with it from anywhere.
+#[tokio::test]
+async fn strangers_who_signed_up_with_an_address_are_strangers() {
+    let open = "[auth.email_verification]\nrequired = false";
+    let gateway = limited().with(open).start().await;
+    assert_eq!(gateway.sign_up("ada@example.com").await.status(), 200);
+    let body = json!({ "email": "ada@example.com" });
+    for number in 0..10 {
+        let from = address(number);
+        let right = guess(&gateway, "ada@example.com", PASSWORD).from(&from);
+        assert_eq!(right.await.status(), 200);
+        assert_eq!(gateway.post(RESEND).json(&body).from(&from).await.status(), 200);
+    }
+    let mails = "SELECT count(*) FROM mail_outbox WHERE recipient = 'ada@example.com'";
+    assert_eq!(gateway.db().count(mails).await, 5);
 }
 
 #[tokio::test]

@@ -150,11 +150,13 @@ impl fmt::Debug for Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::WindowFrom;
 
     const KEY: Key = Key([7; 32]);
     const FIVE: Budget = Budget {
         limit: 5,
         window: Duration::from_secs(10),
+        window_from: WindowFrom::Last,
     };
 
     fn at(secs: i64) -> Timestamp {
@@ -184,6 +186,24 @@ mod tests {
         assert!(tally.take(KEY, FIVE, at(0)).is_ok());
         tally.forget(KEY);
         assert!(tally.take(KEY, FIVE, at(0)).is_ok());
+    }
+
+    #[test]
+    fn what_is_given_back_keeps_nothing_in_memory() {
+        let tally = Tally::new(FIVE.window);
+        let of_person = Budget {
+            window_from: WindowFrom::First,
+            ..FIVE
+        };
+        // One stays counted at each tenth of a window; in between, others are given back.
+        for secs in 0..4 {
+            tally.take(KEY, of_person, at(secs)).unwrap();
+            tally.take(KEY, of_person, at(secs)).unwrap();
+            tally.give_back(KEY);
+        }
+        tally.take(KEY, of_person, at(9)).unwrap();
+        assert_eq!(tally.take(KEY, of_person, at(9)), Err(Duration::from_secs(1)));
+        assert_eq!(tally.take(KEY, of_person, at(10)), Ok(()));
     }
 
     #[test]

@@ -34,6 +34,17 @@ pub struct Budget {
     pub limit: u32,
     /// Longer than nothing.
     pub window: Duration,
+    pub window_from: WindowFrom,
+}
+
+/// What a window runs from: one after it, the count begins anew.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WindowFrom {
+    /// The last that was allowed: the wire contract's rule, for addresses.
+    Last,
+    /// The first of those that count. For people, whose right passwords are given back: those leave nothing behind, and
+    /// keep no wrong one in memory.
+    First,
 }
 
 impl RateLimit {
@@ -61,7 +72,8 @@ impl RateLimit {
         );
         let mails = s.section(
             "mails",
-            "Mails per recipient that anybody can have sent by asking; further ones are left out in silence.",
+            "Mails per recipient that anybody can have sent by asking; further ones are left out in silence. Those asked \
+             for from where the recipient has signed in within 30 days are counted apart.",
             |s| Budget::read(s, "5", "1h"),
         );
         Some(Self {
@@ -79,13 +91,14 @@ impl Budget {
         let window = s
             .key(
                 "window",
-                "The count begins anew when the last that was allowed is so long ago.",
+                "The count begins anew so long after the first that was counted.",
                 nonzero_duration(),
             )
             .or(window);
         Some(Self {
             limit: limit?,
             window: window?,
+            window_from: WindowFrom::First,
         })
     }
 }

@@ -62,10 +62,12 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             account_failures: config::Budget {
                 limit: 10,
                 window: Duration::from_mins(15),
+                window_from: config::WindowFrom::First,
             },
             mails: config::Budget {
                 limit: 5,
                 window: Duration::from_hours(1),
+                window_from: config::WindowFrom::First,
             },
         },
     }
