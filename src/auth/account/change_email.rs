@@ -77,10 +77,8 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
             if may_write(call, &tx, user.id, &user.email).await? {
                 change.ask_old(call, &tx).await?;
             }
-        } else {
-            if may_write(call, &tx, user.id, new_email.as_str()).await? {
-                change.ask_new(call, &tx).await?;
-            }
+        } else if may_write(call, &tx, user.id, new_email.as_str()).await? {
+            change.ask_new(call, &tx).await?;
         }
         call.audit(&tx, &current.did(audit::Action::RequestEmailChange)).await?;
     }
