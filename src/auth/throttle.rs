@@ -4,9 +4,10 @@
 //!   mail sent, each request is counted in Postgres. All others are counted here, and in Postgres only while a source
 //!   has used a quarter of what it may: an ordinary visitor causes no write.
 //! - **Per account** ([`attempt`]): each test of a secret takes one beforehand, so that many at once are counted too, and
-//!   gives it back if the secret was right. An account is an e-mail address, whether it has a user or not: nothing can be
-//!   told by it. From where its user has signed in lately wrong secrets are counted apart, so that a stranger who
-//!   guesses elsewhere can't lock the user out there.
+//!   gives it back if the secret was right. An account is an e-mail address, whether it has a user or not. From where its
+//!   user has signed in lately wrong secrets are counted apart, so that a stranger who guesses elsewhere can't lock the
+//!   user out there. That tells something to whoever shares such a network, and to nobody else: once the account is
+//!   refused elsewhere, who is still let try from here learns that its user has signed in from here.
 //! - **Per recipient** ([`super::post`]): mails that anybody can have sent by asking. Those that are asked for from where
 //!   the recipient has signed in lately are counted apart here, too: strangers can't keep them from being sent.
 //!

@@ -316,6 +316,26 @@ async fn a_victim_signs_in_from_a_known_address_whatever_is_guessed_elsewhere() 
     }
 }
 
+/// What ARCHITECTURE.md admits under "Known limits", and no more than that.
+#[tokio::test]
+async fn only_from_a_network_of_the_user_can_it_be_told_that_there_is_one() {
+    let gateway = limited().start().await;
+    gateway.verified("ada@example.com").await;
+    let (shared, other) = ("203.0.113.7", "203.0.113.8");
+    let right = guess(&gateway, "ada@example.com", PASSWORD).from(shared);
+    assert_eq!(right.await.status(), 200);
+    for number in 0..10 {
+        for email in ["ada@example.com", "nobody@example.com"] {
+            assert_eq!(wrong(&gateway, email).from(&address(number)).await.status(), 401);
+        }
+    }
+    let tried = async |email: &str, from: &str| wrong(&gateway, email).from(from).await.status();
+    assert_eq!(tried("ada@example.com", other).await, 429);
+    assert_eq!(tried("nobody@example.com", other).await, 429);
+    assert_eq!(tried("nobody@example.com", shared).await, 429);
+    assert_eq!(tried("ada@example.com", shared).await, 401);
+}
+
 #[tokio::test]
 async fn an_address_is_known_for_thirty_days() {
     let gateway = limited().start().await;
