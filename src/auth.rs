@@ -66,6 +66,8 @@ pub struct Route {
     accepts: Accepts,
     /// Signing somebody in needs no cookie to do harm, so origins are judged more strictly (section 4).
     is_login: bool,
+    /// Where a mailed link leads: it may name a redirect target in its query.
+    is_link: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -120,11 +122,11 @@ pub static ROUTES: &[Route] = &[
     post("/revoke-other-sessions", Endpoint::RevokeOtherSessions),
     post("/update-session", Endpoint::UpdateSession),
     post("/send-verification-email", Endpoint::SendVerificationEmail),
-    get("/verify-email", Endpoint::VerifyEmail),
+    link("/verify-email", Endpoint::VerifyEmail),
     post("/request-password-reset", Endpoint::RequestPasswordReset),
     // As clients up to 1.3 call it (section 24).
     post("/forget-password", Endpoint::RequestPasswordReset),
-    get("/reset-password/:token", Endpoint::ResetPasswordLink),
+    link("/reset-password/:token", Endpoint::ResetPasswordLink),
     post("/reset-password", Endpoint::ResetPassword),
     post("/change-password", Endpoint::ChangePassword),
     post("/set-password", Endpoint::SetPassword),
@@ -132,7 +134,7 @@ pub static ROUTES: &[Route] = &[
     post("/change-email", Endpoint::ChangeEmail),
     post("/update-user", Endpoint::UpdateUser),
     post("/delete-user", Endpoint::DeleteUser),
-    get("/delete-user/callback", Endpoint::DeleteUserLink),
+    link("/delete-user/callback", Endpoint::DeleteUserLink),
     get("/list-accounts", Endpoint::ListAccounts),
     post("/unlink-account", Endpoint::UnlinkAccount),
     get("/multi-session/list-device-sessions", Endpoint::ListDeviceSessions),
@@ -167,6 +169,19 @@ const fn get(path: &'static str, endpoint: Endpoint) -> Route {
         endpoint,
         accepts: Accepts::Json,
         is_login: false,
+        is_link: false,
+    }
+}
+
+/// Where a mailed link leads.
+const fn link(path: &'static str, endpoint: Endpoint) -> Route {
+    Route {
+        method: Method::GET,
+        path,
+        endpoint,
+        accepts: Accepts::Json,
+        is_login: false,
+        is_link: true,
     }
 }
 
@@ -177,6 +192,7 @@ const fn post(path: &'static str, endpoint: Endpoint) -> Route {
         endpoint,
         accepts: Accepts::Json,
         is_login: false,
+        is_link: false,
     }
 }
 
@@ -188,6 +204,7 @@ const fn login(path: &'static str, endpoint: Endpoint) -> Route {
         endpoint,
         accepts: Accepts::JsonAndForm,
         is_login: true,
+        is_link: false,
     }
 }
 
@@ -242,7 +259,7 @@ impl Auth {
             throttle: Throttle::new(&config.auth),
             origins: TrustedOrigins::new(public_url, &config.auth.trusted_origins),
             base_url: format!("{public_url}{}", config.auth.base_path),
-            documents: Documents::of(&config),
+            documents: Documents::default(),
             db,
             sessions,
             clock,
@@ -352,8 +369,8 @@ impl Auth {
             Endpoint::VerifyToken => who::verify_token(call).await,
             Endpoint::ErrorPage => Ok(error_page::show(call)),
             Endpoint::Ok => Ok(Answer::json(serde_json::json!({ "ok": true }))),
-            Endpoint::OpenApi => Ok(self.documents.json()),
-            Endpoint::Reference => Ok(self.documents.page()),
+            Endpoint::OpenApi => Ok(self.documents.json(&self.config)),
+            Endpoint::Reference => Ok(self.documents.page(&self.config)),
         }
     }
 }

@@ -13,7 +13,7 @@ impl fmt::Display for Chain<'_> {
         f.write_str(&said)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            let text = error.to_string();
+            let text = told(error);
             if !said.ends_with(&text) {
                 write!(f, ": {text}")?;
                 said = text;
@@ -21,6 +21,18 @@ impl fmt::Display for Chain<'_> {
             cause = error.source();
         }
         Ok(())
+    }
+}
+
+/// What Postgres says besides its message quotes rows, and rows hold password hashes and mails.
+fn told(error: &(dyn Error + 'static)) -> String {
+    match error.downcast_ref::<tokio_postgres::error::DbError>() {
+        Some(error) => {
+            let constraint = error.constraint().map(|name| format!(", constraint {name}"));
+            let constraint = constraint.unwrap_or_default();
+            format!("{} (SQLSTATE {}{constraint})", error.message(), error.code().code())
+        }
+        None => error.to_string(),
     }
 }
 

@@ -22,7 +22,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Overrides};
+use crate::{
+    chain::Chain,
+    config::{self, Config, Overrides},
+};
 
 /// Wrong usage; clap's own code for it.
 pub const EXIT_USAGE: u8 = 2;
@@ -95,7 +98,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Import(args) => import::run(&args),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("vestibule: {error:#}");
+        eprintln!("vestibule: {}", Chain(error.as_ref()));
         ExitCode::FAILURE
     })
 }

@@ -144,6 +144,10 @@ pub(super) async fn complete_in(
     if auth.config.auth.email_verification.required && !user.email_verified {
         return Err(AuthError::NotVerified);
     }
+    if !user.email_verified {
+        // From now on the account is somebody's, and no sign-up changes it.
+        users::claim(tx, user.id).await?;
+    }
     // The end of a ban takes its traces along at the next sign-in (section 16).
     let ban_is_over = user.banned;
     if ban_is_over {

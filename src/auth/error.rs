@@ -42,6 +42,16 @@ impl Target {
 /// As the contract's clients know it; beside `Retry-After`.
 const X_RETRY_AFTER: HeaderName = HeaderName::from_static("x-retry-after");
 
+impl Target {
+    /// As messages name it.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirectURL",
+            Self::Callback | Self::ErrorCallback | Self::NewUserCallback => self.field(),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     #[error("too many requests")]
@@ -59,10 +69,7 @@ pub enum AuthError {
     #[error("a form names a field twice")]
     RepeatedField,
     #[error("the body has a type that is not read here")]
-    UnsupportedMediaType {
-        found: Option<String>,
-        allowed: &'static str,
-    },
+    UnsupportedMediaType { found: String, allowed: &'static str },
     #[error("the request's origin is refused")]
     Origin(#[from] AuthOriginError),
     #[error("{} leads elsewhere", .0.field())]
@@ -226,12 +233,11 @@ impl From<AuthError> for Problem {
             AuthError::FieldNotAllowed(field) => problem.saying(format!("{field} is not allowed to be set")),
             AuthError::RepeatedField => problem.saying("A form field is given twice"),
             AuthError::TargetNotText(target) => problem
-                .saying(format!("Invalid {}: expected a string", target.field()))
+                .saying(format!("Invalid {}: expected a string", target.label()))
                 .without_code(),
-            AuthError::UnsupportedMediaType { found, allowed } => problem.saying(match found {
-                Some(found) => format!("Content-Type \"{found}\" is not allowed. Allowed types: {allowed}"),
-                None => format!("Content-Type is required. Allowed types: {allowed}"),
-            }),
+            AuthError::UnsupportedMediaType { found, allowed } => problem.saying(format!(
+                "Content-Type \"{found}\" is not allowed. Allowed types: {allowed}"
+            )),
             AuthError::SameEmail => problem.saying("Email is the same").without_code(),
             AuthError::NothingToUpdate => problem.saying("No fields to update").without_code(),
             AuthError::SwitchedOff => problem.without_body(),
@@ -304,7 +310,7 @@ mod tests {
         assert_eq!(not_text["message"], "Invalid callbackURL: expected a string");
         assert!(not_text.get("code").is_none());
         let media_type = AuthError::UnsupportedMediaType {
-            found: Some("text/plain".to_owned()),
+            found: "text/plain".to_owned(),
             allowed: "application/json",
         };
         assert_eq!(

@@ -163,17 +163,33 @@ impl<'a> Call<'a> {
     pub(super) fn judge(&self, route: &Route) -> Result<(), AuthError> {
         let origins = &self.auth.origins;
         origins.auth_api_check(self.method, self.headers, route.is_login)?;
-        for target in Target::ALL {
-            for fields in [&self.body, &self.query] {
-                match fields.get(target.field()) {
-                    None | Some(Value::Null) => {}
-                    Some(Value::String(text)) if text.is_empty() || origins.allows_redirect(text) => {}
-                    Some(Value::String(_)) => return Err(AuthError::ForeignTarget(target)),
-                    Some(_) => return Err(AuthError::TargetNotText(target)),
-                }
+        for (target, fields) in self.targets(route) {
+            match fields.get(target.field()) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text)) if text.is_empty() || origins.allows_redirect(text) => {}
+                Some(Value::String(_)) => return Err(AuthError::ForeignTarget(target)),
+                // In a query that is a name which repeats: for whoever validates.
+                Some(_) if self.method == Method::GET => {}
+                Some(_) => return Err(AuthError::TargetNotText(target)),
             }
         }
         Ok(())
+    }
+
+    /// The redirect targets that a request may name, and where: everywhere in one that posts, else where links lead.
+    fn targets(&self, route: &Route) -> Vec<(Target, &Fields)> {
+        if self.method == Method::POST {
+            let both = |target| [(target, &self.body), (target, &self.query)];
+            return Target::ALL.into_iter().flat_map(both).collect();
+        }
+        // Without its token a link is no link, and that is what there is to say.
+        let is_link =
+            route.is_link && (!self.segment.is_empty() || self.query.get("token").is_some_and(Value::is_string));
+        if is_link {
+            vec![(Target::Callback, &self.query)]
+        } else {
+            Vec::new()
+        }
     }
 
     pub(super) fn set_cookie(&mut self, cookie: HeaderValue) {
@@ -232,7 +248,7 @@ impl<'a> Call<'a> {
                 dead_cookie |= credential.kind == Kind::Cookie;
                 continue;
             };
-            if refresh == Refresh::Slide {
+            if refresh == Refresh::Slide && !self.query.is_set("disableRefresh") {
                 self.slide(&client, credential, &mut session, &token).await?;
             }
             return Ok(Some(Current { session, user, token }));
@@ -302,12 +318,16 @@ impl<'a> Call<'a> {
         client: &impl deadpool_postgres::GenericClient,
         entry: &audit::Entry<'_>,
     ) -> Result<(), DbError> {
-        let origin = audit::Origin {
+        audit::insert(client, self.new_id(), entry, self.origin(), self.now).await
+    }
+
+    /// Where this request comes from, for the audit log.
+    pub(super) fn origin(&self) -> audit::Origin<'_> {
+        audit::Origin {
             ip_address: Some(self.ip_address),
             user_agent: &self.user_agent,
             request_id: self.request_id,
-        };
-        audit::insert(client, self.new_id(), entry, origin, self.now).await
+        }
     }
 }
 
@@ -330,7 +350,7 @@ enum Content {
     Json(Value),
     /// A page that needs nothing but itself.
     Html(String),
-    /// Made at the start, and always the same.
+    /// Made once, and always the same.
     Ready(Bytes, &'static str),
 }
 
@@ -390,7 +410,7 @@ impl Answer {
         }
         if let Some(target) = self.location {
             // What a header can't hold is encoded; the rest is echoed as it came.
-            let target = utf8_percent_encode(&target, CONTROLS).to_string();
+            let target = utf8_percent_encode(&target, UNFIT).to_string();
             if let Ok(target) = HeaderValue::try_from(target) {
                 headers.insert(header::LOCATION, target);
             }
@@ -423,6 +443,9 @@ const ANSWER_AFTER: Duration = Duration::from_millis(60);
 pub(super) async fn even_out(began: std::time::Instant) {
     sleep_until(Instant::from_std(began + ANSWER_AFTER)).await;
 }
+
+/// What a URL in a header can't hold as it is.
+const UNFIT: &AsciiSet = &CONTROLS.add(b' ');
 
 /// As JavaScript's `encodeURIComponent` leaves it.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC

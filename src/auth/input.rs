@@ -83,9 +83,11 @@ impl Fields {
                     all_text: true,
                 })
             }
-            other => Err(AuthError::UnsupportedMediaType {
+            // What has no type says nothing: so the original takes it.
+            None => Ok(Self::no_body()),
+            Some(other) => Err(AuthError::UnsupportedMediaType {
                 // It is quoted back: short, and nothing but text.
-                found: other.map(|it| it.chars().filter(|c| !c.is_control()).take(80).collect()),
+                found: other.chars().filter(|c| !c.is_control()).take(80).collect(),
                 allowed: match accepts {
                     Accepts::Json => JSON,
                     Accepts::JsonAndForm => "application/json, application/x-www-form-urlencoded",
@@ -446,11 +448,11 @@ mod tests {
         assert!(matches!(refused, Err(AuthError::UnsupportedMediaType { .. })));
         let repeated = Fields::of_body(&headers, &Bytes::from_static(b"a=1&a=2"), Accepts::JsonAndForm);
         assert!(matches!(repeated, Err(AuthError::RepeatedField)));
-        let untyped = Fields::of_body(&HeaderMap::new(), &body, Accepts::JsonAndForm);
-        assert!(matches!(
-            untyped,
-            Err(AuthError::UnsupportedMediaType { found: None, .. })
-        ));
+        let mut untyped = Fields::of_body(&HeaderMap::new(), &body, Accepts::Json).unwrap();
+        let mut check = untyped.check();
+        check.text("email");
+        let nothing = "[body] Invalid input: expected object, received undefined";
+        assert_eq!(issues(check.done()), nothing);
     }
 
     #[test]

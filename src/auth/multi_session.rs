@@ -48,14 +48,18 @@ pub(super) async fn join(
         return Ok(joined);
     }
     let cookies = call.auth.sessions.cookies();
-    let here = of_device(call, tx).await?;
+    let Device { here, gone } = of_device(call, tx).await?;
+    joined
+        .cookies
+        .extend(gone.iter().map(|token| cookies.clear_device(token)));
     let (same, others): (Vec<_>, Vec<_>) = here.iter().partition(|here| here.current.user.id == user);
-    for here in same.into_iter().filter(|here| here.is_companion) {
-        let hash = here.current.token.hash();
-        let replaced = table::revoke_token(tx, &hash, Some(user), call.now).await?;
-        joined.replaced.extend(replaced);
-        joined.cookies.push(cookies.clear_device(&here.current.token));
-    }
+    let earlier = same.into_iter().filter(|here| here.is_companion);
+    let earlier: Vec<_> = earlier.map(|here| &here.current.token).collect();
+    joined
+        .cookies
+        .extend(earlier.iter().map(|token| cookies.clear_device(token)));
+    let hashes: Vec<_> = earlier.iter().map(|token| token.hash()).collect();
+    joined.replaced = table::revoke_tokens(tx, &hashes, Some(user), call.now).await?;
     if others.is_empty() && rule == MultiSession::WhenShared {
         return Ok(joined);
     }
@@ -80,21 +84,35 @@ struct Here {
     is_companion: bool,
 }
 
-/// The live sessions of this browser, the one of the session cookie first.
-async fn of_device(call: &Call<'_>, client: &impl GenericClient) -> Result<Vec<Here>, DbError> {
+/// What the cookies of a browser come to.
+struct Device {
+    /// The live sessions, the one of the session cookie first.
+    here: Vec<Here>,
+    /// Companions of sessions that ended elsewhere.
+    gone: Vec<SessionToken>,
+}
+
+async fn of_device(call: &Call<'_>, client: &impl GenericClient) -> Result<Device, DbError> {
     let cookies = call.auth.sessions.cookies();
     let companions = cookies.device_tokens(call.headers);
     let active = cookies.session_token(call.headers);
     let active = active.filter(|active| companions.iter().all(|token| token.as_str() != active.as_str()));
-    let mut here = Vec::new();
+    let mut device = Device {
+        here: Vec::new(),
+        gone: Vec::new(),
+    };
+    // Prepared for it, a browser keeps nobody who has no companion: so it is with the original.
+    let active = active.filter(|_| call.auth.config.auth.session.multi_session != MultiSession::Always);
     let tokens = active.map(|token| (token, false)).into_iter();
     for (token, is_companion) in tokens.chain(companions.into_iter().map(|token| (token, true))) {
         if let Some((session, user)) = table::find_with_user(client, &token.hash(), call.now).await? {
             let current = Current { session, user, token };
-            here.push(Here { current, is_companion });
+            device.here.push(Here { current, is_companion });
+        } else if is_companion {
+            device.gone.push(token);
         }
     }
-    Ok(here)
+    Ok(device)
 }
 
 /// GET /multi-session/list-device-sessions: `{session, user}` of each person who is signed in here.
@@ -164,7 +182,7 @@ fn check_on(call: &Call<'_>) -> Result<(), AuthError> {
 
 async fn available(call: &Call<'_>) -> Result<Vec<Here>, AuthError> {
     check_on(call)?;
-    Ok(of_device(call, &call.auth.db.client().await?).await?)
+    Ok(of_device(call, &call.auth.db.client().await?).await?.here)
 }
 
 fn activate(call: &mut Call<'_>, current: &Current) {

@@ -5,11 +5,13 @@
 //! looks is read off the refusal. Tests hold every answer of the test suite against the document, and provoke all that
 //! it promises.
 //!
-//! Both forms are made once, at the start, and served as they are.
+//! Both forms are made once and served as they are.
 
 mod answers;
 mod describe;
 mod reference;
+
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::Method;
@@ -34,30 +36,24 @@ use super::{
 };
 use crate::{config::Config, session::credential::SessionCookies};
 
-/// Both forms of the description, as they are sent.
-#[derive(Debug)]
+/// Both forms of the description, as they are sent; each made when it is first asked for.
+#[derive(Debug, Default)]
 pub(super) struct Documents {
-    json: Bytes,
-    page: Bytes,
+    json: OnceLock<Bytes>,
+    page: OnceLock<Bytes>,
 }
 
 impl Documents {
-    pub(super) fn of(config: &Config) -> Self {
-        let document = document(config);
-        Self {
-            page: reference::page(&document).into(),
-            json: written(document.to_json()).into(),
-        }
-    }
-
     /// GET /openapi.json
-    pub(super) fn json(&self) -> Answer {
-        Answer::ready(self.json.clone(), "application/json")
+    pub(super) fn json(&self, config: &Config) -> Answer {
+        let json = self.json.get_or_init(|| written(document(config).to_json()).into());
+        Answer::ready(json.clone(), "application/json")
     }
 
     /// GET /reference
-    pub(super) fn page(&self) -> Answer {
-        Answer::ready(self.page.clone(), "text/html; charset=utf-8")
+    pub(super) fn page(&self, config: &Config) -> Answer {
+        let page = self.page.get_or_init(|| reference::page(&document(config)).into());
+        Answer::ready(page.clone(), "text/html; charset=utf-8")
     }
 }
 

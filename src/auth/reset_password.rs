@@ -4,7 +4,7 @@
 //! the link uses nothing up, since mail scanners follow links too: only choosing a password does, once. It ends every
 //! session of the user, for whoever knew the old password may have one.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use url::Url;
 
 use super::{
@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     clock::monotonic,
-    db::{self, audit, one_time_tokens, users},
+    db::{
+        self, audit,
+        one_time_tokens::{self, Issued},
+        users,
+    },
     identity::UserId,
     policy::origin::append_query,
     secret::{OneTimeToken, ResetPassword},
@@ -47,10 +51,7 @@ async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> R
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     // Locked, so that of two requests at once the later one voids the link of the other.
-    let user = match users::by_email(&tx, email).await? {
-        Some(user) => users::lock(&tx, user.id).await?.filter(|user| user.email == email),
-        None => None,
-    };
+    let user = users::lock_by_email(&tx, email).await?;
     let entry = if let Some(user) = &user {
         // Else the last link, which was sent, stays good.
         if may_write(call, &tx, user.id, &user.email).await? {
@@ -77,26 +78,36 @@ pub(super) async fn follow(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut check = call.query.check();
     let target = check.text("callbackURL");
     check.done()?;
-    let target = absolute(call, &target);
     let is_good = match OneTimeToken::<ResetPassword>::parse(call.segment) {
         Some(token) => good_for(call, &token).await?.is_some(),
         None => false,
     };
     Ok(Answer::redirect(if is_good {
-        append_query(&target, "token", call.segment)
+        leading_to(call, &target, "token", call.segment)
     } else {
-        append_query(&target, "error", AuthError::ResetLinkVoid.code().as_str())
+        let page = format!("{}/error", call.auth.base_url);
+        let target = if target.is_empty() { &page } else { &target };
+        leading_to(call, target, "error", AuthError::ResetLinkVoid.code().as_str())
     }))
 }
 
-/// A target that has been judged, as a URL; without one, our own page for errors.
-fn absolute(call: &Call<'_>, target: &str) -> String {
-    if target.is_empty() {
-        return format!("{}/error", call.auth.base_url);
-    }
+/// A target that has been judged, as a URL with a parameter of this value and none of the other kind; without a target,
+/// the front page.
+fn leading_to(call: &Call<'_>, target: &str, name: &str, value: &str) -> String {
     let base = Url::parse(call.auth.origins.public().as_str());
-    base.and_then(|base| base.join(target))
-        .map_or_else(|_| target.to_owned(), String::from)
+    let Ok(mut url) = base.and_then(|base| base.join(target)) else {
+        return append_query(target, name, value);
+    };
+    let others: Vec<(String, String)> = url
+        .query_pairs()
+        .filter(|(other, _)| other != name)
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    url.query_pairs_mut()
+        .clear()
+        .extend_pairs(others)
+        .append_pair(name, value);
+    url.into()
 }
 
 /// POST /reset-password
@@ -106,7 +117,9 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let password = check.password("newPassword");
     let token = check.optional_text("token").filter(|token| !token.is_empty());
     check.done()?;
-    let in_query = call.query.get("token").and_then(Value::as_str).map(str::to_owned);
+    let mut query = call.query.check();
+    let in_query = query.optional_text("token").filter(|token| !token.is_empty());
+    query.done()?;
     let token = token.or(in_query).ok_or(AuthError::ResetLinkVoid)?;
     let acceptable = auth.passwords.check_new(password.expose());
     acceptable.map_err(AuthError::Password)?;
@@ -114,15 +127,18 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         return refused(call, AuthError::ResetLinkVoid).await;
     };
     // Made-up tokens are not worth a hash.
-    let Some((user, email)) = good_for(call, &token).await? else {
+    let Some(issued) = good_for(call, &token).await? else {
         return refused(call, AuthError::ResetLinkVoid).await;
+    };
+    let Some(user) = issued.user else {
+        return refused(call, AuthError::ResetUserNotFound).await;
     };
     let hash = auth.passwords.hash(password).await?;
 
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     let owner = users::lock(&tx, user).await?;
-    let is_first = owner.as_ref().is_some_and(|owner| owner.email == email)
+    let is_first = owner.as_ref().is_some_and(|owner| owner.email == issued.email)
         && one_time_tokens::consume(&tx, &token, call.now).await?;
     if !is_first {
         let error = if owner.is_some() {
@@ -144,11 +160,10 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     Ok(Answer::json(json!({ "status": true })))
 }
 
-/// Whose password a token lets choose, and the address that it was mailed to; `None` if it is good for nothing.
-async fn good_for(call: &Call<'_>, token: &OneTimeToken<ResetPassword>) -> Result<Option<(UserId, String)>, AuthError> {
+/// What is on record of a token, if it can still be used.
+async fn good_for(call: &Call<'_>, token: &OneTimeToken<ResetPassword>) -> Result<Option<Issued>, AuthError> {
     let issued = one_time_tokens::find(&call.auth.db.client().await?, token).await?;
-    let live = issued.filter(|issued| !issued.is_consumed && call.now < issued.expires_at);
-    Ok(live.and_then(|issued| Some((issued.user?, issued.email))))
+    Ok(issued.filter(|issued| !issued.is_consumed && call.now < issued.expires_at))
 }
 
 async fn refused(call: &Call<'_>, error: AuthError) -> Result<Answer, AuthError> {

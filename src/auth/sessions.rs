@@ -104,12 +104,10 @@ pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     if !carried.is_empty() || !companions.is_empty() {
         let mut client = call.auth.db.client().await?;
         let tx = db::begin(&mut client).await?;
-        let mut revoked = Vec::new();
         // All that the request carries: a cookie that is cleared while its session lives on would look like an end.
         let hashes = carried.candidates().map(|credential| credential.hash);
-        for hash in hashes.chain(companions.iter().map(SessionToken::hash)) {
-            revoked.extend(table::revoke_token(&tx, &hash, None, call.now).await?);
-        }
+        let hashes: Vec<_> = hashes.chain(companions.iter().map(SessionToken::hash)).collect();
+        let revoked = table::revoke_tokens(&tx, &hashes, None, call.now).await?;
         for ended in &revoked {
             let entry = audit::Entry {
                 session: Some(ended.id),
@@ -134,15 +132,15 @@ pub(super) async fn note(
     revoked: &[Revoked],
     kind: &str,
 ) -> Result<(), DbError> {
-    for ended in revoked {
-        let entry = audit::Entry {
-            reason: Some(kind),
-            session: Some(ended.id),
-            ..audit::Entry::done(audit::Action::RevokeSession, ended.user_id)
-        };
-        call.audit(tx, &entry).await?;
-    }
-    Ok(())
+    let ends: Vec<_> = revoked
+        .iter()
+        .map(|ended| audit::End {
+            id: call.new_id(),
+            user: ended.user_id,
+            session: ended.id,
+        })
+        .collect();
+    audit::insert_ends(tx, &ends, kind, call.origin(), call.now).await
 }
 
 /// For after the commit that ended them: no request that begins later passes here.

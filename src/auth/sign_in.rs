@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     chain::Chain,
-    db::{self, accounts, audit, one_time_tokens::SignUp, users::User},
+    db::{
+        self, accounts, audit,
+        one_time_tokens::SignUp,
+        users::{self, User},
+    },
     secret::Secret,
 };
 
@@ -92,7 +96,10 @@ async fn not_verified(
     let mark = rules.send_on_sign_in.then(|| browser_mark(call));
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    if let Some(mark) = &mark {
+    // Held, so that a deletion waits, or came before.
+    if let Some(mark) = &mark
+        && users::lock(&tx, user.id).await?.is_some()
+    {
         // Who shows the password of a sign-up is who made it.
         let sign_up = SignUp {
             name: user.name.clone(),

@@ -6,7 +6,9 @@
 //!
 //! Nothing of an existing user changes because a stranger names their address. Until an address is verified several
 //! people may sign up with it; whose name and password count is decided by the link that is opened, and by the browser
-//! in which it is opened: each link carries those of its own sign-up.
+//! in which it is opened: each link carries those of its own sign-up. That is so for users whom sign-ups made, and ends
+//! when one of them is claimed. An unverified user who came otherwise, or has chosen a password otherwise, is as safe
+//! from strangers as a verified one.
 
 use serde_json::{Value, json};
 
@@ -18,7 +20,7 @@ use super::{
     input::forbid_protected,
     objects,
     openapi::{Description, Field, Group, Work, Yes, named, nullable_text, object},
-    password::Unacceptable,
+    password::{Unacceptable, Verdict},
     post::post,
     verify_email::{Link, browser_mark, mail_link},
 };
@@ -53,8 +55,9 @@ pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     }
     let acceptable = auth.passwords.check_new(input.password.expose());
     acceptable.map_err(AuthError::Password)?;
+    forbid_protected(&call.body)?;
     // Before anybody looks whether the address has a user: the time this takes is the same for all.
-    let password_hash = auth.passwords.hash(input.password).await?;
+    let mut password_hash = auth.passwords.hash(input.password.clone()).await?;
     let user = User {
         id: UserId(call.new_id()),
         email: input.email.as_str().to_owned(),
@@ -69,6 +72,9 @@ pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         updated_at: call.now,
     };
     if auth.config.auth.email_verification.required {
+        if let Some(earlier) = own_earlier(call, &input.email, input.password).await? {
+            password_hash = earlier;
+        }
         register(call, &user, password_hash, input.callback_url.as_deref()).await?;
         // Also of a user who was not made: in every field like one who was.
         return Ok(Answer::json(json!({ "token": null, "user": objects::user(&user) })));
@@ -78,6 +84,21 @@ pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         "token": signed_in.token.as_str(),
         "user": objects::user(&signed_in.user),
     })))
+}
+
+/// The hash of the sign-up that made the user of this address, if it is still to be verified and had this password:
+/// whoever signs up twice is one person, and their links don't compete. The same work is done for every address.
+async fn own_earlier(
+    call: &Call<'_>,
+    email: &EmailAddress,
+    password: Secret<String>,
+) -> Result<Option<Secret<String>>, AuthError> {
+    let auth = call.auth;
+    let known = accounts::password_of(&auth.db.client().await?, email.as_str()).await?;
+    let unverified = known.filter(|(user, _)| !user.email_verified);
+    let hash = unverified.and_then(|(_, stored)| stored).map(|stored| stored.hash);
+    let verdict = auth.passwords.verify(password, hash.clone()).await?;
+    Ok(hash.filter(|_| verdict != Verdict::Wrong))
 }
 
 fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
@@ -91,7 +112,6 @@ fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
         remember: check.optional_bool("rememberMe").into(),
     };
     check.done()?;
-    forbid_protected(&call.body)?;
     Ok(input)
 }
 
@@ -120,12 +140,13 @@ async fn register(
         callback_url,
     };
     if users::insert(&tx, user).await? {
+        users::leave_unclaimed(&tx, user.id).await?;
         accounts::set_password(&tx, call.new_id(), user.id, &sign_up.password_hash, call.now).await?;
         mail_link(call, &tx, &link).await?;
         call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
             .await?;
-    } else if let Some(known) = users::by_email(&tx, &user.email).await? {
-        if known.email_verified {
+    } else if let Some(known) = users::lock_by_email(&tx, &user.email).await? {
+        if known.email_verified || !users::is_unclaimed(&tx, known.id).await? {
             let sign_in_link = sign_in_link(&auth.config);
             let message = Message::AlreadyRegistered {
                 name: &known.name,

@@ -10,7 +10,7 @@
 //!   refused elsewhere, who is still let try from here learns that its user has signed in from here.
 //! - **Per user who is signed in** ([`attempt_in_session`]): each test of their password, right ones too. It keeps this
 //!   process's hashing threads free, so it is counted here alone.
-//! - **Per recipient** ([`super::post`]): mails that anybody can have sent by asking. Those that are asked for from where
+//! - **Per recipient** ([`mod@super::post`]): mails that anybody can have sent by asking. Those that are asked for from where
 //!   the recipient has signed in lately are counted apart here, too: strangers can't keep them from being sent.
 //!
 //! Who was refused is remembered, so that a flood of refused requests asks Postgres nothing. With Postgres away the

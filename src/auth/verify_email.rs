@@ -19,6 +19,7 @@ use super::{
     objects,
     openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, named, object, or_null},
     post::post,
+    sessions,
 };
 use crate::{
     clock::{Timestamp, monotonic},
@@ -117,7 +118,8 @@ async fn resend(call: &mut Call<'_>, email: &str, callback_url: Option<&str>) ->
     let browser = mark.hash();
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    let unverified = users::by_email(&tx, email).await?.filter(|user| !user.email_verified);
+    let known = users::lock_by_email(&tx, email).await?;
+    let unverified = known.filter(|user| !user.email_verified);
     let entry = if let Some(user) = &unverified {
         // Who signed up in this browser gets the link for that sign-up, not for one of somebody else.
         let sign_up = one_time_tokens::sign_up_of::<VerifyEmail>(&tx, user.id, &browser).await?;
@@ -303,7 +305,7 @@ async fn is_contested(call: &Call<'_>, tx: &Transaction<'_>, user: &User, issued
     one_time_tokens::has_rivals::<VerifyEmail>(tx, user.id, hash.as_ref(), own, rivals_since).await
 }
 
-/// The address is the user's; name and password are those of the sign-up whose link was opened.
+/// The address is the user's. If sign-ups made the user, name and password are those of the one whose link was opened.
 async fn put_in_force(
     call: &Call<'_>,
     tx: &Transaction<'_>,
@@ -311,22 +313,18 @@ async fn put_in_force(
     issued: &Issued,
     token: &OneTimeToken<VerifyEmail>,
 ) -> Result<(), AuthError> {
-    if is_contested(call, tx, user, issued).await? {
+    // Asked under the lock: whoever chose a password meanwhile has claimed the account.
+    let is_unclaimed = users::is_unclaimed(tx, user.id).await?;
+    if is_unclaimed && is_contested(call, tx, user, issued).await? {
         return Err(AuthError::InvalidToken);
     }
     users::set_verified(tx, user.id, call.now).await?;
-    if let Some(sign_up) = &issued.sign_up {
+    if let Some(sign_up) = issued.sign_up.as_ref().filter(|_| is_unclaimed) {
         users::set_name(tx, user.id, &sign_up.name, call.now).await?;
         accounts::set_password(tx, call.new_id(), user.id, &sign_up.password_hash, call.now).await?;
         // Whoever used the account so far, unverified, may have been somebody else.
-        for ended in db::sessions::revoke_all(tx, user.id, None, call.now).await? {
-            let entry = audit::Entry {
-                reason: Some("verified"),
-                session: Some(ended.id),
-                ..audit::Entry::done(audit::Action::RevokeSession, user.id)
-            };
-            call.audit(tx, &entry).await?;
-        }
+        let ended = db::sessions::revoke_all(tx, user.id, None, call.now).await?;
+        sessions::note(call, tx, &ended, "verified").await?;
     }
     // The links of other sign-ups can no longer sign anybody in.
     one_time_tokens::consume_others(tx, user.id, token, call.now).await?;

@@ -1,6 +1,7 @@
 //! `vestibule import`: takes over the users of another server. One file for each kind of server, what they need below.
 
 mod better_auth;
+mod failure;
 mod ids;
 mod report;
 mod rows;

@@ -283,7 +283,60 @@ pub async fn list(client: &impl GenericClient, filter: &Filter, limit: usize) ->
     rows.iter().map(Recorded::from_row).collect()
 }
 
-pub const ALL: &[Query] = &[INSERT, LIST];
+/// Many ends of sessions at once: a user may have any number.
+pub const INSERT_ENDS: Query = Query {
+    name: "audit.insert_ends",
+    sql: "
+        INSERT INTO audit_log (id, at, action, outcome, reason, actor_id, subject_id, session_id, ip_address, user_agent,
+            request_id)
+        SELECT e.id, $2, $3, 'done', $4, e.user_id, e.user_id, e.session_id, $5, $6, $7
+        FROM unnest($1::uuid[], $8::uuid[], $9::uuid[]) AS e (id, user_id, session_id)
+    ",
+};
+
+/// That a session ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// Of the line in the log.
+    pub id: Uuid,
+    pub user: UserId,
+    pub session: SessionId,
+}
+
+/// Why they ended stands as the reason.
+pub async fn insert_ends(
+    client: &impl GenericClient,
+    ends: &[End],
+    reason: &str,
+    origin: Origin<'_>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    if ends.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = ends.iter().map(|end| end.id).collect();
+    let users: Vec<Uuid> = ends.iter().map(|end| end.user.0).collect();
+    let sessions: Vec<Uuid> = ends.iter().map(|end| end.session.0).collect();
+    INSERT_ENDS
+        .run(
+            client,
+            &[
+                &ids,
+                &now,
+                &Action::RevokeSession.as_str(),
+                &reason,
+                &origin.ip_address,
+                &origin.user_agent,
+                &origin.request_id,
+                &users,
+                &sessions,
+            ],
+        )
+        .await
+        .map(drop)
+}
+
+pub const ALL: &[Query] = &[INSERT, INSERT_ENDS, LIST];
 
 #[cfg(test)]
 mod tests {

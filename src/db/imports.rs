@@ -4,11 +4,15 @@
 //! stopped, a second run brings what changed meanwhile, and a dry run says what a run would do. *The newer wins*: a row
 //! is brought up to date if it changed there after it last changed here. Nothing is ever deleted.
 //!
+//! Roles and bans are compared by what they are as well: whoever changes them by hand leaves the time of change alone.
+//! Of two bans the longer one counts, whichever row is newer: no import lifts a ban. Roles that differ are brought over
+//! unless the row has changed here since.
+//!
 //! A row here is the one that came before if its user has the same old id *and* was made at the same time: two servers
 //! may both have had a user 1.
 
 use deadpool_postgres::GenericClient;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{DbError, Query, column, sessions::StoredSession, users::User};
@@ -20,6 +24,8 @@ pub struct ImportedUser {
     pub user: User,
     /// What they were called there.
     pub imported_id: String,
+    /// If not, they are brought up to date where they are here already, and stay behind otherwise.
+    pub may_be_new: bool,
 }
 
 /// A way to sign in, from elsewhere.
@@ -40,14 +46,43 @@ pub enum Standing {
     New,
     /// It is here already, as it was before it changed there.
     Newer,
+    /// It is here already, and of it only roles or a ban are to be brought up to date.
+    AccessNewer,
     /// It is here already, and nothing is to be done.
     Known,
     /// Its name here is somebody else's.
     Taken,
     /// It is new, but its address is somebody else's.
     AddressTaken,
-    /// It is here already, and can't be brought up to date: its new address is somebody else's.
-    NewAddressTaken,
+    /// It would be new, and must not be.
+    NotHere,
+}
+
+/// What a row that is here already keeps although it is otherwise there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kept {
+    /// And with the address all but roles and ban: the new one is somebody else's.
+    Address,
+    /// It has changed here since: who gave the roles is not known.
+    Roles,
+    /// There, there is none, or one that ends before.
+    Ban,
+}
+
+/// What a comparison found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Found {
+    pub standing: Standing,
+    pub kept: Vec<Kept>,
+}
+
+impl From<Standing> for Found {
+    fn from(standing: Standing) -> Self {
+        Self {
+            standing,
+            kept: Vec::new(),
+        }
+    }
 }
 
 /// Keeps a second import into this schema away, until the connection ends; `false` if there is one at work.
@@ -89,36 +124,92 @@ pub const COMPARE_USERS: Query = Query {
         SELECT u.id IS NOT NULL AS is_here,
             coalesce(u.imported_id = n.imported_id AND u.created_at = n.created_at, false) AS is_same,
             coalesce(u.updated_at < n.updated_at, false) AS is_older,
-            EXISTS (SELECT 1 FROM users AS o WHERE o.email = n.email AND o.id <> n.id) AS is_taken
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
-            WITH ORDINALITY AS n (id, imported_id, email, created_at, updated_at, place)
+            coalesce(u.updated_at > n.updated_at, false) AS is_newer,
+            EXISTS (SELECT 1 FROM users AS o WHERE o.email = n.email AND o.id <> n.id) AS is_taken,
+            coalesce(NOT (u.roles @> r.roles AND u.roles <@ r.roles), false) AS has_other_roles,
+            banned_until.there > banned_until.here AS is_banned_longer_there,
+            banned_until.here > banned_until.there AS is_banned_longer_here
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::timestamptz[], $7::timestamptz[],
+            $8::timestamptz[])
+            WITH ORDINALITY AS n (id, imported_id, email, roles, banned, ban_expires, created_at, updated_at, place)
         LEFT JOIN users AS u ON u.id = n.id
+        CROSS JOIN LATERAL (SELECT string_to_array(n.roles, ',') AS roles) AS r
+        CROSS JOIN LATERAL (
+            SELECT
+                CASE WHEN u.banned AND coalesce(u.ban_expires, 'infinity') > $9::timestamptz
+                    THEN coalesce(u.ban_expires, 'infinity') ELSE '-infinity' END AS here,
+                CASE WHEN n.banned AND coalesce(n.ban_expires, 'infinity') > $9::timestamptz
+                    THEN coalesce(n.ban_expires, 'infinity') ELSE '-infinity' END AS there
+        ) AS banned_until
         ORDER BY n.place
     ",
 };
 
 /// One answer for each, in their order.
-pub async fn compare_users(client: &impl GenericClient, users: &[ImportedUser]) -> Result<Vec<Standing>, DbError> {
-    let of = |user: &ImportedUser| user.user.id.0;
-    let ids: Vec<Uuid> = users.iter().map(of).collect();
+pub async fn compare_users(
+    client: &impl GenericClient,
+    users: &[ImportedUser],
+    now: Timestamp,
+) -> Result<Vec<Found>, DbError> {
+    let each = || users.iter().map(|imported| &imported.user);
+    let ids: Vec<Uuid> = each().map(|user| user.id.0).collect();
     let imported_ids: Vec<&str> = users.iter().map(|user| user.imported_id.as_str()).collect();
-    let emails: Vec<&str> = users.iter().map(|user| user.user.email.as_str()).collect();
-    let created_at: Vec<Timestamp> = users.iter().map(|user| user.user.created_at).collect();
-    let updated_at: Vec<Timestamp> = users.iter().map(|user| user.user.updated_at).collect();
+    let emails: Vec<&str> = each().map(|user| user.email.as_str()).collect();
+    let roles: Vec<String> = each().map(|user| user.roles.join(",")).collect();
+    let banned: Vec<bool> = each().map(|user| user.banned).collect();
+    let ban_expires: Vec<Option<Timestamp>> = each().map(|user| user.ban_expires).collect();
+    let created_at: Vec<Timestamp> = each().map(|user| user.created_at).collect();
+    let updated_at: Vec<Timestamp> = each().map(|user| user.updated_at).collect();
     let rows = COMPARE_USERS
-        .rows(client, &[&ids, &imported_ids, &emails, &created_at, &updated_at])
+        .rows(
+            client,
+            &[
+                &ids,
+                &imported_ids,
+                &emails,
+                &roles,
+                &banned,
+                &ban_expires,
+                &created_at,
+                &updated_at,
+                &now,
+            ],
+        )
         .await?;
     rows.iter()
-        .map(|row| {
-            let standing = Compared::from_row(&COMPARE_USERS, row)?.standing();
-            let is_taken: bool = column(&COMPARE_USERS, row, "is_taken")?;
-            Ok(match standing {
-                Standing::New if is_taken => Standing::AddressTaken,
-                Standing::Newer if is_taken => Standing::NewAddressTaken,
-                other => other,
-            })
-        })
+        .zip(users)
+        .map(|(row, user)| found_user(row, user.may_be_new))
         .collect()
+}
+
+fn found_user(row: &Row, may_be_new: bool) -> Result<Found, DbError> {
+    let is = |name| column::<bool>(&COMPARE_USERS, row, name);
+    let compared = Compared::from_row(&COMPARE_USERS, row)?;
+    let (is_taken, is_newer, has_other_roles) = (is("is_taken")?, is("is_newer")?, is("has_other_roles")?);
+    let access_is_newer = is("is_banned_longer_there")? || (has_other_roles && !is_newer);
+    let standing = match compared.standing() {
+        Standing::New if !may_be_new => Standing::NotHere,
+        Standing::New if is_taken => Standing::AddressTaken,
+        Standing::Newer if !is_taken => Standing::Newer,
+        Standing::Newer | Standing::Known if access_is_newer => Standing::AccessNewer,
+        Standing::Newer => Standing::Known,
+        other => other,
+    };
+    let mut kept = Vec::new();
+    if compared.is_same {
+        let differences = [
+            (Kept::Address, compared.is_older && is_taken),
+            (Kept::Roles, is_newer && has_other_roles),
+            (Kept::Ban, is("is_banned_longer_here")?),
+        ];
+        kept.extend(
+            differences
+                .iter()
+                .filter(|(_, differs)| *differs)
+                .map(|(kept, _)| *kept),
+        );
+    }
+    Ok(Found { standing, kept })
 }
 
 /// What the three comparisons have in common.
@@ -163,14 +254,12 @@ pub const INSERT_USERS: Query = Query {
     ",
 };
 
-/// Answered by the primary key; the trigger tells every gateway.
+/// All but roles and ban, which are [`UPDATE_ACCESS`]'s. Answered by the primary key; the trigger tells every gateway.
 pub const UPDATE_USERS: Query = Query {
     name: "imports.update_users",
     sql: "
         UPDATE users AS u
-        SET email = n.email, email_verified = n.email_verified, name = n.name, image = n.image,
-            roles = string_to_array(n.roles, ','), banned = n.banned, ban_reason = n.ban_reason,
-            ban_expires = n.ban_expires, updated_at = n.updated_at
+        SET email = n.email, email_verified = n.email_verified, name = n.name, image = n.image, updated_at = n.updated_at
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::text[], $7::text[], $8::boolean[],
             $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[])
             AS n (id, imported_id, email, email_verified, name, image, roles, banned, ban_reason, ban_expires,
@@ -180,17 +269,62 @@ pub const UPDATE_USERS: Query = Query {
     ",
 };
 
+/// Roles unless they may have been changed here since, and the longer of two bans: ours, if they last equally long. The
+/// time of change stays, so that what else changed there can still come. Answered by the primary key; the trigger tells
+/// every gateway.
+pub const UPDATE_ACCESS: Query = Query {
+    name: "imports.update_access",
+    sql: "
+        UPDATE users AS u
+        SET roles = CASE WHEN u.updated_at <= n.updated_at THEN string_to_array(n.roles, ',') ELSE u.roles END,
+            (banned, ban_reason, ban_expires) = (
+                SELECT b.banned, b.reason, b.expires
+                FROM (
+                    VALUES (1, u.banned, u.ban_reason, u.ban_expires), (2, n.banned, n.ban_reason, n.ban_expires)
+                ) AS b (place, banned, reason, expires)
+                ORDER BY CASE WHEN b.banned AND coalesce(b.expires, 'infinity') > $13::timestamptz
+                    THEN coalesce(b.expires, 'infinity') ELSE '-infinity' END DESC, b.place
+                LIMIT 1
+            )
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::text[], $7::text[], $8::boolean[],
+            $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[])
+            AS n (id, imported_id, email, email_verified, name, image, roles, banned, ban_reason, ban_expires,
+                created_at, updated_at)
+        WHERE u.id = n.id AND u.imported_id = n.imported_id AND u.created_at = n.created_at
+    ",
+};
+
 /// How many were new. Fewer than were given if somebody took an id or an address since they were compared.
 pub async fn insert_users(client: &impl GenericClient, users: &[&ImportedUser]) -> Result<u64, DbError> {
-    write_users(&INSERT_USERS, client, users).await
+    write_users(&INSERT_USERS, client, users, None).await
 }
 
-/// How many were brought up to date.
-pub async fn update_users(client: &impl GenericClient, users: &[&ImportedUser]) -> Result<u64, DbError> {
-    write_users(&UPDATE_USERS, client, users).await
+/// How many were brought up to date, roles and bans among it.
+pub async fn update_users(
+    client: &impl GenericClient,
+    users: &[&ImportedUser],
+    now: Timestamp,
+) -> Result<u64, DbError> {
+    // First: it asks which row is newer, and the other makes them equally old.
+    update_access(client, users, now).await?;
+    write_users(&UPDATE_USERS, client, users, None).await
 }
 
-async fn write_users(query: &Query, client: &impl GenericClient, users: &[&ImportedUser]) -> Result<u64, DbError> {
+/// How many there were.
+pub async fn update_access(
+    client: &impl GenericClient,
+    users: &[&ImportedUser],
+    now: Timestamp,
+) -> Result<u64, DbError> {
+    write_users(&UPDATE_ACCESS, client, users, Some(&now)).await
+}
+
+async fn write_users(
+    query: &Query,
+    client: &impl GenericClient,
+    users: &[&ImportedUser],
+    now: Option<&Timestamp>,
+) -> Result<u64, DbError> {
     let each = || users.iter().map(|imported| &imported.user);
     let ids: Vec<Uuid> = each().map(|user| user.id.0).collect();
     let imported_ids: Vec<&str> = users.iter().map(|user| user.imported_id.as_str()).collect();
@@ -204,28 +338,28 @@ async fn write_users(query: &Query, client: &impl GenericClient, users: &[&Impor
     let ban_expires: Vec<Option<Timestamp>> = each().map(|user| user.ban_expires).collect();
     let created_at: Vec<Timestamp> = each().map(|user| user.created_at).collect();
     let updated_at: Vec<Timestamp> = each().map(|user| user.updated_at).collect();
-    query
-        .run(
-            client,
-            &[
-                &ids,
-                &imported_ids,
-                &emails,
-                &email_verified,
-                &names,
-                &images,
-                &roles,
-                &banned,
-                &ban_reasons,
-                &ban_expires,
-                &created_at,
-                &updated_at,
-            ],
-        )
-        .await
+    let mut params: Vec<&(dyn ToSql + Sync)> = vec![
+        &ids,
+        &imported_ids,
+        &emails,
+        &email_verified,
+        &names,
+        &images,
+        &roles,
+        &banned,
+        &ban_reasons,
+        &ban_expires,
+        &created_at,
+        &updated_at,
+    ];
+    if let Some(now) = &now {
+        params.push(*now);
+    }
+    query.run(client, &params).await
 }
 
-/// Of a provider's account nothing but its existence is kept, so only a password can be newer. Answered by
+/// Of a provider's account nothing but its existence is kept, so only a password can be newer: than the one here was set,
+/// not than it was hashed anew, which whoever knows the old one brings about by signing in with it. Answered by
 /// `accounts_provider_id_account_id_key`, row by row.
 pub const COMPARE_ACCOUNTS: Query = Query {
     name: "imports.compare_accounts",
@@ -233,7 +367,7 @@ pub const COMPARE_ACCOUNTS: Query = Query {
         SELECT a.id IS NOT NULL AS is_here,
             coalesce(a.user_id = n.user_id, false) AS is_same,
             coalesce(
-                a.updated_at < n.updated_at
+                coalesce(a.password_set_at, a.updated_at) < n.updated_at
                     AND n.password_hash IS NOT NULL
                     AND a.password_hash IS DISTINCT FROM n.password_hash,
                 false
@@ -249,7 +383,7 @@ pub const COMPARE_ACCOUNTS: Query = Query {
 pub async fn compare_accounts(
     client: &impl GenericClient,
     accounts: &[ImportedAccount],
-) -> Result<Vec<Standing>, DbError> {
+) -> Result<Vec<Found>, DbError> {
     let user_ids: Vec<Uuid> = accounts.iter().map(|account| account.user_id.0).collect();
     let provider_ids: Vec<&str> = accounts.iter().map(|account| account.provider_id.as_str()).collect();
     let account_ids: Vec<&str> = accounts.iter().map(|account| account.account_id.as_str()).collect();
@@ -259,7 +393,7 @@ pub async fn compare_accounts(
         .rows(client, &[&user_ids, &provider_ids, &account_ids, &hashes, &updated_at])
         .await?;
     rows.iter()
-        .map(|row| Compared::from_row(&COMPARE_ACCOUNTS, row).map(|compared| compared.standing()))
+        .map(|row| Compared::from_row(&COMPARE_ACCOUNTS, row).map(|compared| compared.standing().into()))
         .collect()
 }
 
@@ -291,7 +425,7 @@ pub const UPDATE_ACCOUNTS: Query = Query {
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[])
             AS n (id, user_id, provider_id, account_id, password_hash, created_at, updated_at)
         WHERE a.provider_id = n.provider_id AND a.account_id = n.account_id AND a.user_id = n.user_id
-            AND a.updated_at < n.updated_at
+            AND coalesce(a.password_set_at, a.updated_at) < n.updated_at
     ",
 };
 
@@ -349,10 +483,7 @@ pub const COMPARE_SESSIONS: Query = Query {
 };
 
 /// One answer for each, in their order.
-pub async fn compare_sessions(
-    client: &impl GenericClient,
-    sessions: &[StoredSession],
-) -> Result<Vec<Standing>, DbError> {
+pub async fn compare_sessions(client: &impl GenericClient, sessions: &[StoredSession]) -> Result<Vec<Found>, DbError> {
     let hashes: Vec<&[u8]> = sessions
         .iter()
         .map(|session| session.token_hash.as_bytes().as_slice())
@@ -363,7 +494,7 @@ pub async fn compare_sessions(
         .rows(client, &[&hashes, &user_ids, &expires_at])
         .await?;
     rows.iter()
-        .map(|row| Compared::from_row(&COMPARE_SESSIONS, row).map(|compared| compared.standing()))
+        .map(|row| Compared::from_row(&COMPARE_SESSIONS, row).map(|compared| compared.standing().into()))
         .collect()
 }
 
@@ -458,6 +589,7 @@ pub const ALL: &[Query] = &[
     COMPARE_USERS,
     INSERT_USERS,
     UPDATE_USERS,
+    UPDATE_ACCESS,
     COMPARE_ACCOUNTS,
     INSERT_ACCOUNTS,
     UPDATE_ACCOUNTS,

@@ -169,7 +169,7 @@ pub async fn find_with_user(
     )))
 }
 
-/// A user's live sessions, the newest first. Answered by `user_sessions_user_id_created_at_idx`.
+/// A user's live sessions, the newest first: as many as anybody would look through. Answered by `user_sessions_user_id_created_at_idx`.
 pub const LIVE_OF: Query = Query {
     name: "sessions.live_of",
     sql: "
@@ -178,6 +178,7 @@ pub const LIVE_OF: Query = Query {
         FROM user_sessions
         WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
         ORDER BY created_at DESC, id DESC
+        LIMIT 500
     ",
 };
 
@@ -332,6 +333,39 @@ pub async fn revoke_token(
     row.map(|row| Revoked::from_row(&REVOKE_TOKEN, &row)).transpose()
 }
 
+/// Ends sessions by their tokens. Answered by `user_sessions_token_hash_key`; the trigger tells every gateway. Rows are
+/// locked in the order of their ids, as everywhere: see [`SEEN`].
+pub const REVOKE_TOKENS: Query = Query {
+    name: "sessions.revoke_tokens",
+    sql: "
+        UPDATE user_sessions
+        SET revoked_at = $3, updated_at = $3
+        WHERE id = ANY (ARRAY(
+            SELECT id
+            FROM user_sessions
+            WHERE token_hash = ANY ($1) AND ($2::uuid IS NULL OR user_id = $2) AND revoked_at IS NULL
+            ORDER BY id
+            FOR UPDATE
+        ))
+        RETURNING id, token_hash, user_id
+    ",
+};
+
+/// As [`revoke_token`], for several at once.
+pub async fn revoke_tokens(
+    client: &impl GenericClient,
+    hashes: &[TokenHash],
+    of: Option<UserId>,
+    now: Timestamp,
+) -> Result<Vec<Revoked>, DbError> {
+    if hashes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let hashes: Vec<&[u8]> = hashes.iter().map(|hash| hash.as_bytes().as_slice()).collect();
+    let rows = REVOKE_TOKENS.rows(client, &[&hashes, &of.map(|id| id.0), &now]).await?;
+    rows.iter().map(|row| Revoked::from_row(&REVOKE_TOKENS, row)).collect()
+}
+
 /// Ends all sessions of a user but one, or all (`$2` null). Answered by `user_sessions_user_id_created_at_idx`; the
 /// trigger tells every gateway. Rows are locked in the order of their ids, as everywhere: see [`SEEN`].
 pub const REVOKE_ALL: Query = Query {
@@ -475,7 +509,7 @@ impl Listed {
     }
 }
 
-/// A user's live sessions, the newest first. Answered by `user_sessions_user_id_created_at_idx`. While a ban is in force
+/// A user's live sessions, the newest first: as many as anybody would look through. Answered by `user_sessions_user_id_created_at_idx`. While a ban is in force
 /// none of them is live.
 pub const LIST_OF: Query = Query {
     name: "sessions.list_of",
@@ -566,6 +600,7 @@ pub const ALL: &[Query] = &[
     SEEN,
     REVOKE,
     REVOKE_TOKEN,
+    REVOKE_TOKENS,
     REVOKE_ALL,
     REVOKE_OLDEST,
     DELETE_ENDED,

@@ -124,12 +124,75 @@ pub async fn lock(client: &impl GenericClient, id: UserId) -> Result<Option<User
     row.map(|row| User::from_row(&LOCK, &row)).transpose()
 }
 
+/// By address, held as by [`LOCK`]. Answered by `users_email_key`.
+pub const LOCK_BY_EMAIL: Query = Query {
+    name: "users.lock_by_email",
+    sql: "
+        SELECT id AS user_id, email, email_verified, name, image, roles, banned, ban_reason, ban_expires,
+            created_at AS user_created_at, updated_at AS user_updated_at
+        FROM users
+        WHERE email = $1
+        FOR UPDATE
+    ",
+};
+
+/// For whoever writes what refers to the user: so that a deletion waits, or came before.
+pub async fn lock_by_email(client: &impl GenericClient, email: &str) -> Result<Option<User>, DbError> {
+    let row = LOCK_BY_EMAIL.row(client, &[&email]).await?;
+    row.map(|row| User::from_row(&LOCK_BY_EMAIL, &row)).transpose()
+}
+
+/// Leaves it to the links of sign-ups whose name and password the user's are. Answered by the primary key.
+pub const LEAVE_UNCLAIMED: Query = Query {
+    name: "users.leave_unclaimed",
+    sql: "
+        UPDATE users
+        SET unclaimed = true
+        WHERE id = $1
+    ",
+};
+
+/// For a user who was just made by a sign-up that is to be verified.
+pub async fn leave_unclaimed(client: &impl GenericClient, id: UserId) -> Result<(), DbError> {
+    LEAVE_UNCLAIMED.run(client, &[&id.0]).await.map(drop)
+}
+
+/// From now on no sign-up changes the account. Answered by the primary key.
+pub const CLAIM: Query = Query {
+    name: "users.claim",
+    sql: "
+        UPDATE users
+        SET unclaimed = false
+        WHERE id = $1 AND unclaimed
+    ",
+};
+
+pub async fn claim(client: &impl GenericClient, id: UserId) -> Result<(), DbError> {
+    CLAIM.run(client, &[&id.0]).await.map(drop)
+}
+
+/// Whether a sign-up decides about the account. Answered by the primary key.
+pub const IS_UNCLAIMED: Query = Query {
+    name: "users.is_unclaimed",
+    sql: "
+        SELECT unclaimed
+        FROM users
+        WHERE id = $1
+    ",
+};
+
+/// Only true as long as the user's row is locked.
+pub async fn is_unclaimed(client: &impl GenericClient, id: UserId) -> Result<bool, DbError> {
+    let row = IS_UNCLAIMED.row(client, &[&id.0]).await?;
+    row.map_or(Ok(false), |row| column(&IS_UNCLAIMED, &row, "unclaimed"))
+}
+
 /// Marks the address verified. Answered by the primary key; the trigger tells every gateway.
 pub const SET_VERIFIED: Query = Query {
     name: "users.set_verified",
     sql: "
         UPDATE users
-        SET email_verified = true, updated_at = $2
+        SET email_verified = true, unclaimed = false, updated_at = $2
         WHERE id = $1 AND NOT email_verified
     ",
 };
@@ -198,7 +261,7 @@ pub const CHANGE_EMAIL: Query = Query {
     name: "users.change_email",
     sql: "
         UPDATE users
-        SET email = $2, email_verified = true, updated_at = $3
+        SET email = $2, email_verified = true, unclaimed = false, updated_at = $3
         WHERE id = $1
     ",
 };
@@ -368,6 +431,10 @@ pub const ALL: &[Query] = &[
     INSERT,
     BY_EMAIL,
     LOCK,
+    LOCK_BY_EMAIL,
+    LEAVE_UNCLAIMED,
+    CLAIM,
+    IS_UNCLAIMED,
     SET_VERIFIED,
     SET_NAME,
     UPDATE_PROFILE,

@@ -143,7 +143,7 @@ impl TrustedOrigins {
     /// Browsers read more into a target than it says (they drop tabs, take `\` for `/`, find hosts behind `https:`),
     /// so everything that could be read in two ways is refused.
     pub fn allows_redirect(&self, target: &str) -> bool {
-        if target.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte == b'\\') || target.contains(char::is_control)
+        if target.bytes().any(|byte| byte < b' ' || byte == 0x7f || byte == b'\\') || target.contains(char::is_control)
         {
             return false;
         }
@@ -203,8 +203,11 @@ fn origin_of_url(url: &str) -> Option<Origin> {
     Url::parse(url).ok().and_then(|url| Origin::of(&url))
 }
 
-/// `target` with `name=value` added to its query, before a fragment; the query that it has stays.
+/// `target` with `name=value` added to its query, before a fragment; the query that it has stays. A path is left as it
+/// is; a URL comes out as browsers write it.
 pub fn append_query(target: &str, name: &str, value: &str) -> String {
+    let url = (!target.starts_with('/')).then(|| Url::parse(target).ok()).flatten();
+    let target = url.as_ref().map_or(target, Url::as_str);
     let (rest, fragment) = match target.split_once('#') {
         Some((rest, fragment)) => (rest, Some(fragment)),
         None => (target, None),
@@ -555,7 +558,8 @@ mod tests {
             ("/w#t?x", "/w?error=INVALID_TOKEN#t?x"),
             ("/w?", "/w?error=INVALID_TOKEN"),
             ("/w?a&", "/w?a&error=INVALID_TOKEN"),
-            ("https://app.example", "https://app.example?error=INVALID_TOKEN"),
+            ("https://app.example", "https://app.example/?error=INVALID_TOKEN"),
+            ("myapp://cb", "myapp://cb?error=INVALID_TOKEN"),
         ] {
             assert_eq!(append_query(target, "error", "INVALID_TOKEN"), out);
         }

@@ -297,6 +297,20 @@ async fn dispatch(
     proxy::handle(&worker.proxy, live, &mut inbound, body, record).await
 }
 
+/// What a log may say of a target: not the secrets in paths of the auth API.
+fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
+    let base_path = &live.config.auth.base_path;
+    let Ok(path) = NormalPath::from_target(target.clone()) else {
+        return target;
+    };
+    match path.below(base_path) {
+        Some(below) if auth::loggable(below) != below => {
+            PathAndQuery::try_from(format!("{base_path}{}", auth::loggable(below))).unwrap_or(target)
+        }
+        Some(_) | None => target,
+    }
+}
+
 /// Has the auth API answer, on the runtime for cold work. What it has begun it finishes, even if the client leaves.
 async fn auth_api(
     worker: &Worker,
@@ -330,6 +344,10 @@ async fn auth_api(
 /// Turns an error into an answer, and says in the log what the answer keeps to itself.
 fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, record: &mut Record) -> Response<ProxyBody> {
     let (code, side) = (error.code(), error.side());
+    // It may have been refused before anybody asked whose path it is.
+    if let Some(target) = record.target.take() {
+        record.target = Some(loggable(live, target));
+    }
     record.failure = Some((code, side));
     if side != Side::Client {
         let request_id = record.request_id.to_str().unwrap_or_default();

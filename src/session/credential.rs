@@ -30,6 +30,9 @@ use crate::{
 /// Signatures checked in one request at most; a request with more cookies of the name has no session.
 const MAX_CANDIDATES: usize = 8;
 
+/// Companions looked at in one request. A browser gets five; those of sessions that ended elsewhere may be left beside.
+const MAX_COMPANIONS: usize = 32;
+
 /// Our cookies, by name and attributes.
 #[derive(Clone, Debug)]
 pub struct SessionCookies {
@@ -262,7 +265,7 @@ impl SessionCookies {
             let equals = memchr(b'=', rest)?;
             Some((rest.get(..equals)?, rest.get(equals + 1..)?))
         });
-        for (name, value) in candidates.take(MAX_CANDIDATES) {
+        for (name, value) in candidates.take(MAX_COMPANIONS) {
             let Some(plain) = self.signed(value, Spelling::Cookie) else {
                 continue;
             };

@@ -38,6 +38,8 @@ const REFRESH_EVERY: Duration = Duration::from_mins(1);
 const LOOKUPS_AT_ONCE: usize = 256;
 /// Sessions that may wait to be written; further ones are counted and dropped: the next request notes them again.
 const CAPACITY: usize = 50_000;
+/// Sessions in one statement: it takes milliseconds, and fails for a few at a time.
+const AT_ONCE: usize = 5_000;
 
 #[derive(Clone, Debug, Default)]
 pub struct LastSeen {
@@ -95,19 +97,34 @@ impl LastSeen {
     }
 
     async fn flush(&self, db: &Db, places: &Places) {
-        let batch = std::mem::take(&mut *self.waiting());
-        if batch.is_empty() {
-            return;
+        let batch: Vec<_> = std::mem::take(&mut *self.waiting()).into_iter().collect();
+        let mut rest = batch.as_slice();
+        while !rest.is_empty() {
+            let (chunk, behind) = rest.split_at(rest.len().min(AT_ONCE));
+            if let Err(error) = write(db, places, chunk).await {
+                warn!(
+                    sessions = rest.len(),
+                    error = %Chain(&error),
+                    "could not write when sessions were last seen, trying again"
+                );
+                self.put_back(rest);
+                return;
+            }
+            rest = behind;
         }
-        if let Err(error) = write(db, places, &batch).await {
-            warn!(
-                sessions = batch.len(),
-                error = %Chain(&error),
-                "could not write when sessions were last seen, trying again"
-            );
-            let mut waiting = self.waiting();
-            for (session, seen) in batch {
-                waiting.entry(session).or_insert(seen);
+    }
+
+    /// What was noted meanwhile is newer, and the bound holds.
+    fn put_back(&self, uses: &[(SessionId, Use)]) {
+        let mut waiting = self.waiting();
+        for (session, seen) in uses {
+            if waiting.contains_key(session) {
+                continue;
+            }
+            if waiting.len() < CAPACITY {
+                waiting.insert(*session, *seen);
+            } else {
+                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -117,7 +134,7 @@ impl LastSeen {
     }
 }
 
-async fn write(db: &Db, places: &Places, batch: &HashMap<SessionId, Use>) -> Result<(), db::DbError> {
+async fn write(db: &Db, places: &Places, batch: &[(SessionId, Use)]) -> Result<(), db::DbError> {
     let mut seen = Vec::with_capacity(batch.len());
     for (count, (session, used)) in batch.iter().enumerate() {
         if count % LOOKUPS_AT_ONCE == LOOKUPS_AT_ONCE - 1 {

@@ -566,3 +566,48 @@ async fn the_error_page_shows_words_as_words() {
         odd.text()
     );
 }
+
+/// A thief of a session asks for another address; the owner changes the password: the thief's link is worth nothing.
+#[tokio::test]
+async fn a_changed_password_voids_a_change_of_address_that_is_under_way() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    post(
+        &gateway,
+        "change-email",
+        &ada,
+        &json!({ "newEmail": "eve@example.com" }),
+    )
+    .await;
+    gateway.mailbox().next_to("ada@example.com").await;
+    let approve = gateway.mailbox().next_to("ada@example.com").await.link();
+    gateway.open(&approve).await;
+    let confirm = gateway.mailbox().next_to("eve@example.com").await.link();
+    let body = json!({ "currentPassword": PASSWORD, "newPassword": NEW, "revokeOtherSessions": true });
+    let changed = post(&gateway, "change-password", &ada, &body).await;
+    let ada = User::of(&gateway, &changed);
+    let opened = gateway.open(&confirm).await;
+    assert_eq!(opened.head.one("location"), Some("/?error=TOKEN_EXPIRED"));
+    assert_eq!(session_of(&gateway, &ada).await["user"]["email"], "ada@example.com");
+}
+
+/// Whether an older link still works must not tell if the address that was asked for has a user.
+#[tokio::test]
+async fn a_change_to_a_taken_address_voids_the_one_before_like_any_other() {
+    let gateway = Setup::default()
+        .with("[auth.account]\nchange_email = 'new'")
+        .start()
+        .await;
+    gateway.verified("grace@example.com").await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    for (first, second) in [
+        ("one@example.com", "grace@example.com"),
+        ("two@example.com", "free@example.com"),
+    ] {
+        post(&gateway, "change-email", &ada, &json!({ "newEmail": first })).await;
+        let link = gateway.mailbox().next_to(first).await.link();
+        post(&gateway, "change-email", &ada, &json!({ "newEmail": second })).await;
+        let opened = gateway.open(&link).with(&ada).await;
+        assert_eq!(opened.head.one("location"), Some("/?error=TOKEN_EXPIRED"), "{second}");
+    }
+}

@@ -1,6 +1,8 @@
 //! `vestibule import better-auth`: people move here with their passwords, and stay signed in.
 
+mod again;
 mod original;
+mod shown;
 mod source;
 
 use std::path::PathBuf;

@@ -239,3 +239,20 @@ async fn prepared_for_it_a_browser_has_a_companion_from_the_first_sign_in() {
         assert_eq!(gateway.get("/api/me").bearer(&token).await.status(), status);
     }
 }
+
+#[tokio::test]
+async fn a_sign_in_clears_the_companions_of_sessions_that_ended_elsewhere() {
+    let gateway = Gateway::start().await;
+    gateway.verified("ada@example.com").await;
+    gateway.verified("grace@example.com").await;
+    let mut browser = Browser::default();
+    browser.sign_in(&gateway, "ada@example.com").await;
+    browser.sign_in(&gateway, "grace@example.com").await;
+    assert_eq!(browser.companions(), 2);
+    gateway
+        .db()
+        .run("UPDATE user_sessions SET revoked_at = created_at")
+        .await;
+    browser.sign_in(&gateway, "ada@example.com").await;
+    assert_eq!(browser.companions(), 0);
+}

@@ -3,25 +3,25 @@
 //! That nothing else is answered than what it says is tested everywhere: the harness holds each answer of the auth API
 //! against it (`harness/document.rs`).
 
-use std::{collections::BTreeSet, future::IntoFuture, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, fs, future::IntoFuture, path::Path, process::Stdio, time::Duration};
 
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use serde_json::{Value, json};
 use vestibule::auth::ROUTES;
 
 use crate::harness::{
-    Database, Gateway, Setup,
+    Database, Gateway, SOON, Setup,
     client::{Call, Response},
     document::{self, Answer, document},
-    gateway, golden,
+    eventually, gateway, golden,
     people::{PASSWORD, User},
     program, schemathesis,
 };
 
 /// Promised, and not provoked here.
 const NEVER_SEEN: &[(&str, &str)] = &[(
-    "POST /reset-password 400 USER_NOT_FOUND",
-    "the user would have to be deleted between two statements of the request",
+    "GET /reset-password/{token} 400 BAD_PATH",
+    "it is answered before an endpoint is found, and so not recorded for one; schemathesis provokes it",
 )];
 
 const DAY: Duration = Duration::from_hours(24);
@@ -179,6 +179,50 @@ async fn bodies_and_queries_are_checked_for_what_it_says_of_them() {
     }
 }
 
+/// The other direction of the test above: no field is read that is not described.
+#[test]
+fn every_field_that_is_read_is_in_it() {
+    let mut described = BTreeSet::new();
+    for (.., operation) in document().operations() {
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        described.extend(
+            schema["properties"]
+                .as_object()
+                .into_iter()
+                .flat_map(|fields| fields.keys().cloned()),
+        );
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        described.extend(parameters.map(|parameter| parameter["name"].as_str().unwrap().to_owned()));
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/auth");
+    let mut read = BTreeSet::new();
+    for folder in [folder.clone(), folder.join("account")] {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = fs::read_to_string(&path).unwrap();
+                let code = source.split("#[cfg(test)]").next().unwrap();
+                for reader in ["check.", "query.get", "query.is_set", "body.get"] {
+                    for rest in code.split(reader).skip(1) {
+                        let name = rest.trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
+                        read.extend(
+                            name.strip_prefix("(\"")
+                                .and_then(|name| name.split_once('"'))
+                                .map(|(name, _)| name.to_owned()),
+                        );
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        read.contains("callbackURL") && read.contains("disableRefresh"),
+        "{read:?}"
+    );
+    let missing: Vec<_> = read.difference(&described).collect();
+    assert!(missing.is_empty(), "read, but not described: {missing:?}");
+}
+
 /// The fields that a refusal blames.
 fn named_in(answer: &Response) -> BTreeSet<String> {
     let body = answer.json();
@@ -267,6 +311,7 @@ async fn every_answer_that_it_promises_is_real() {
         signing_in().await,
         links().await,
         passwords().await,
+        a_link_of_a_user_who_is_gone().await,
         accounts().await,
         deletion().await,
         people().await,
@@ -310,6 +355,26 @@ async fn every_answer_that_it_promises_is_real() {
     );
 }
 
+async fn a_link_of_a_user_who_is_gone() -> BTreeSet<Answer> {
+    let gateway = Gateway::start().await;
+    gateway.verified("ada@example.com").await;
+    let body = json!({ "email": "ada@example.com" });
+    gateway.post("/api/auth/request-password-reset").json(&body).await;
+    gateway.mailbox().next_to("ada@example.com").await;
+    let link = gateway.mailbox().next_to("ada@example.com").await.link();
+    let token = link
+        .split("/reset-password/")
+        .nth(1)
+        .unwrap()
+        .split('?')
+        .next()
+        .unwrap();
+    gateway.db().run("DELETE FROM users").await;
+    let body = json!({ "token": token, "newPassword": PASSWORD });
+    gateway.post("/api/auth/reset-password").json(&body).await;
+    document::seen(gateway.addr())
+}
+
 async fn what_every_request_may_get() -> BTreeSet<Answer> {
     let gateway = Gateway::start().await;
     for endpoint in endpoints() {
@@ -323,7 +388,8 @@ async fn what_every_request_may_get() -> BTreeSet<Answer> {
                 bare().json(&not_text).await;
             } else {
                 let path = endpoint.target.split('?').next().unwrap();
-                gateway.get(&format!("{path}?{target}=https://evil.example/")).await;
+                let foreign = format!("{path}?token=x&{target}=https://evil.example/");
+                gateway.get(&foreign).await;
                 gateway.get(&format!("{path}?{target}=/a&{target}=/b")).await;
                 gateway.get(path).await;
             }
@@ -671,7 +737,7 @@ async fn too_much_to_hash() -> BTreeSet<Answer> {
     let db = Database::fresh().await;
     let slow = Setup::default().with(
         "[auth.password]\nmax_concurrent = 1\nqueue = 1\n\
-         argon2 = { memory = '64MiB', iterations = 40, parallelism = 1 }",
+         argon2 = { memory = '64MiB', iterations = 20, parallelism = 1 }",
     );
     let gateway = Gateway::on(&db).await;
     let ada = gateway.signed_in("ada@example.com").await;
@@ -693,15 +759,13 @@ async fn too_much_to_hash() -> BTreeSet<Answer> {
     // Not before: it would send mails, too, to a mailbox of its own.
     let slow = slow.start_on(&db).await;
     let sign_in = json!({ "email": "nobody@example.com", "password": PASSWORD });
-    let change = json!({ "currentPassword": PASSWORD, "newPassword": PASSWORD });
+    let change = json!({ "currentPassword": "wrong", "newPassword": PASSWORD });
     let choose = json!({ "token": token, "newPassword": PASSWORD });
     let sign_up = json!({ "name": "", "email": "new@example.com", "password": PASSWORD });
-    let one = json!({ "password": PASSWORD });
+    let one = json!({ "password": "wrong" });
     let first = json!({ "newPassword": PASSWORD });
     let hog = || slow.post("/api/auth/sign-in/email").json(&sign_in).into_future();
     let mut hogs: FuturesUnordered<_> = (0..3).map(|_| hog()).collect();
-    // Of three at once one is refused, and that tells that the others fill the place for long.
-    assert_eq!(hogs.next().await.unwrap().status(), 503);
     let asked = [
         ("/sign-in/email", &ada, &sign_in),
         ("/signin", &ada, &sign_in),
@@ -713,12 +777,29 @@ async fn too_much_to_hash() -> BTreeSet<Answer> {
         ("/reset-password", &ada, &choose),
         ("/set-password", &grace, &first),
     ];
-    join_all(asked.map(async |(path, user, body)| {
-        let answer = slow.post(&format!("/api/auth{path}")).with(user).json(body).await;
-        assert_eq!(answer.code(), "TOO_BUSY", "{path}");
-    }))
-    .await;
-    assert_eq!(hogs.len(), 2);
+    let grace_has_no_password = format!("DELETE FROM accounts WHERE user_id = '{}'", grace.id);
+    let asking = async {
+        for (path, user, body) in asked {
+            // Between one hash and the next there is room for a moment: who slipped in asks again, as if for the first
+            // time.
+            eventually(SOON, async || {
+                db.run(&grace_has_no_password).await;
+                db.run("UPDATE one_time_tokens SET consumed_at = NULL").await;
+                let answer = slow.post(&format!("/api/auth{path}")).with(user).json(body).await;
+                answer.status() == 503
+            })
+            .await;
+        }
+    };
+    let filling = async {
+        while hogs.next().await.is_some() {
+            hogs.push(hog());
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = filling => {}
+    }
     document::seen(slow.addr())
 }
 

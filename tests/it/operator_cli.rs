@@ -173,6 +173,15 @@ async fn sessions_are_listed_with_device_and_place() {
         table.contains("Linköping, SE") && table.contains("Firefox on Linux"),
         "{table}"
     );
+    // The documents show the same columns.
+    let columns = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let printed = columns(table.lines().next().unwrap());
+    let documented: Vec<_> = include_str!("../../docs/operators.md")
+        .lines()
+        .filter(|line| line.starts_with("ID ") && line.contains("SIGNED IN"))
+        .map(columns)
+        .collect();
+    assert_eq!(documented, [printed.clone(), printed]);
 }
 
 /// A name and a user agent as a stranger would have them, who wants to do something to the operator's terminal.

@@ -209,15 +209,9 @@ async fn a_flood_of_refused_requests_asks_postgres_nothing() {
 }
 
 #[tokio::test]
-async fn probes_backends_and_preflights_are_not_limited() {
+async fn backends_and_preflights_are_not_limited() {
     let gateway = limited().start().await;
-    let calls = (0..120).flat_map(|_| {
-        [
-            gateway.get("/api/auth/ok"),
-            gateway.get("/api/auth/verify-token"),
-            gateway.call("OPTIONS", SIGN_IN),
-        ]
-    });
+    let calls = (0..120).flat_map(|_| [gateway.get("/api/auth/verify-token"), gateway.call("OPTIONS", SIGN_IN)]);
     assert!(!statuses(calls).await.contains(&429));
     assert_eq!(wrong(&gateway, "nobody@example.com").await.status(), 401);
 }
@@ -418,7 +412,8 @@ async fn what_could_not_be_tested_is_not_counted() {
     let answers = at_once(calls).await;
     let (tested, busy) = (count(&answers, 401), count(&answers, 503));
     assert_eq!(tested + busy, 10);
-    assert!(tested >= 2 && busy > 0, "{tested} tested, {busy} not");
+    // The first, and one that waits, unless all came before the first was taken up.
+    assert!(tested >= 1 && busy > 0, "{tested} tested, {busy} not");
     // Each address has asked once; what is more is the account's.
     let counted = "SELECT max(count)::bigint FROM rate_limits";
     assert_eq!(usize::try_from(gateway.db().count(counted).await).unwrap(), tested);

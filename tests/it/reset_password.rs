@@ -178,7 +178,8 @@ async fn a_link_of_another_purpose_or_of_nobody_resets_nothing() {
     let verified = gateway.get(&format!("/api/auth/verify-email?token={token}")).await;
     assert_eq!(verified.code(), "INVALID_TOKEN");
     gateway.db().run("DELETE FROM users").await;
-    assert_eq!(choose(&gateway, &token, NEW).await.code(), "INVALID_TOKEN");
+    let gone = choose(&gateway, &token, NEW).await;
+    assert_eq!((gone.status(), gone.code()), (400, "USER_NOT_FOUND".to_owned()));
 }
 
 #[tokio::test]
@@ -241,4 +242,31 @@ async fn links_lead_where_they_may_and_come_from_public_url() {
     assert_eq!(nowhere.head.one("location"), Some(page.as_str()));
     let shown = gateway.open(&page).await;
     assert!(shown.text().contains("INVALID_TOKEN"), "{}", shown.text());
+}
+
+#[tokio::test]
+async fn a_good_link_without_a_target_leads_to_the_front_page() {
+    let gateway = Gateway::start().await;
+    gateway.verified("ada@example.com").await;
+    let body = json!({ "email": "ada@example.com" });
+    gateway.post("/api/auth/request-password-reset").json(&body).await;
+    let (link, token) = link(&gateway, "ada@example.com").await;
+    assert!(link.ends_with("?callbackURL="), "{link}");
+    let followed = gateway.open(&link).await;
+    let target = format!("{SITE}/?token={token}");
+    assert_eq!(followed.head.one("location"), Some(target.as_str()));
+}
+
+#[tokio::test]
+async fn a_refused_request_leaves_no_token_in_the_log_either() {
+    let gateway = Gateway::start().await;
+    let token = "S3CRET7890123456789012345678901234567890abc";
+    let target = format!("/api/auth/reset-password/{token}?callbackURL=%2F");
+    assert_eq!(gateway.get(&target).header("Host", "evil.example").await.status(), 421);
+    assert_eq!(gateway.get(&target).header("Expect", "something").await.status(), 417);
+    eventually(SOON, async || {
+        gateway.log().matches("/reset-password/:token").count() == 2
+    })
+    .await;
+    assert!(!gateway.log().contains(token), "{}", gateway.log());
 }

@@ -147,3 +147,82 @@ async fn a_sign_up_whose_session_could_not_begin_never_was() {
     assert_eq!(answer.status(), 200, "{}", answer.text());
     assert!(answer.set_cookie(gateway.session_cookie()).is_some());
 }
+
+/// Accounts that nobody made by signing up: whoever signs up with their address decides nothing about them.
+#[tokio::test]
+async fn a_strangers_sign_up_changes_no_account_that_came_otherwise() {
+    let gateway = Gateway::start().await;
+    gateway
+        .db()
+        .run(
+            "INSERT INTO users (id, email, name, roles, created_at, updated_at)
+             VALUES (gen_random_uuid(), 'root@example.com', 'Root', '{admin}', now(), now())",
+        )
+        .await;
+    assert_eq!(gateway.sign_up("root@example.com").await.status(), 200);
+    let mail = gateway.mailbox().next_to("root@example.com").await;
+    assert!(
+        mail.subject.contains("already"),
+        "nothing to be confirmed: {}",
+        mail.subject
+    );
+    assert_eq!(gateway.db().count("SELECT count(*) FROM accounts").await, 0);
+    assert_eq!(
+        gateway.sign_in("root@example.com").await.code(),
+        "INVALID_EMAIL_OR_PASSWORD"
+    );
+}
+
+#[tokio::test]
+async fn a_strangers_sign_up_after_a_reset_changes_nothing() {
+    let gateway = Gateway::start().await;
+    gateway.sign_up("ada@example.com").await;
+    gateway.mailbox().next_to("ada@example.com").await;
+    let body = json!({ "email": "ada@example.com" });
+    gateway.post("/api/auth/request-password-reset").json(&body).await;
+    let link = gateway.mailbox().next_to("ada@example.com").await.link();
+    let token = link
+        .split("/reset-password/")
+        .nth(1)
+        .unwrap()
+        .split('?')
+        .next()
+        .unwrap();
+    let body = json!({ "token": token, "newPassword": "what Ada has chosen" });
+    let chosen = gateway.post("/api/auth/reset-password").json(&body).await;
+    assert_eq!(chosen.status(), 200, "{}", chosen.text());
+
+    // Eve's, with another password.
+    assert_eq!(gateway.sign_up("ada@example.com").await.status(), 200);
+    let mail = gateway.mailbox().next_to("ada@example.com").await;
+    assert!(mail.subject.contains("already"), "{}", mail.subject);
+    assert_eq!(
+        gateway.sign_in("ada@example.com").await.code(),
+        "INVALID_EMAIL_OR_PASSWORD"
+    );
+    // Ada verifies by the mail that her own sign-in brings.
+    let body = json!({ "email": "ada@example.com", "password": "what Ada has chosen" });
+    let own = gateway.post("/api/auth/sign-in/email").json(&body).await;
+    assert_eq!(own.code(), "EMAIL_NOT_VERIFIED");
+    let link = gateway.mailbox().next_to("ada@example.com").await.link();
+    assert_eq!(gateway.open(&link).await.status(), 302);
+    assert_eq!(gateway.post("/api/auth/sign-in/email").json(&body).await.status(), 200);
+}
+
+/// An impatient person, and a mail program with a browser of its own.
+#[tokio::test]
+async fn whoever_signs_up_twice_with_one_password_may_open_either_link_anywhere() {
+    for opens in [0, 1] {
+        let gateway = Gateway::start().await;
+        for _ in 0..2 {
+            assert_eq!(gateway.sign_up("ada@example.com").await.status(), 200);
+        }
+        let mut links = Vec::new();
+        for _ in 0..2 {
+            links.push(gateway.mailbox().next_to("ada@example.com").await.link());
+        }
+        let opened = gateway.open(&links[opens]).await;
+        assert_eq!(opened.head.one("location"), Some("/"), "link {opens}");
+        assert_eq!(gateway.sign_in("ada@example.com").await.status(), 200);
+    }
+}

@@ -84,3 +84,30 @@ async fn gateways_that_migrate_at_once_take_turns() {
     let ran = applied.iter().filter(|applied| !applied.is_empty()).count();
     assert_eq!(ran, 1, "one applied all, the others found nothing to do: {applied:?}");
 }
+
+/// Postgres quotes the row that it refuses, and rows hold password hashes.
+#[tokio::test]
+async fn what_the_log_says_of_a_failure_quotes_no_row() {
+    use vestibule::{
+        chain::Chain,
+        clock::Timestamp,
+        db::{Query, users},
+    };
+
+    const BROKEN: Query = Query {
+        name: "test.broken",
+        sql: "INSERT INTO users (id, email, name, created_at, updated_at)
+            VALUES (gen_random_uuid(), $1, 'S3CRET name', $2, $2)",
+    };
+    let db = Database::fresh().await;
+    let pools = db.connector().pools(&db.settings()).unwrap();
+    let client = pools.client().await.unwrap();
+    let error = BROKEN
+        .run(&client, &[&"S3CRET@EXAMPLE.COM", &Timestamp::from_secs(0)])
+        .await
+        .unwrap_err();
+    let told = Chain(&error).to_string();
+    assert!(told.contains("users_email_check") && told.contains("23514"), "{told}");
+    assert!(!told.contains("S3CRET"), "{told}");
+    assert_eq!(users::by_email(&client, "s3cret@example.com").await.unwrap(), None);
+}

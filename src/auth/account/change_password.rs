@@ -19,7 +19,7 @@ use crate::{
     clock::Timestamp,
     db::{self, DbError, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
     identity::UserId,
-    secret::{Purpose, ResetPassword, Secret, SessionToken},
+    secret::{ApproveEmailChange, ConfirmEmailChange, DeleteAccount, Purpose, ResetPassword, Secret, SessionToken},
 };
 
 /// POST /change-password. With `revokeOtherSessions` a new session takes the place of all that there are.
@@ -135,9 +135,9 @@ pub(super) async fn prove(
     Ok(stored)
 }
 
-/// Puts a password in force, and takes the force of all that could put another in its place: reset links, and the
-/// sign-ups of an address that is still to be verified. The user's row must be locked. Returns since when it is the
-/// password.
+/// Puts a password in force, and takes the force of all that could take the account away from whoever chose it: links
+/// that reset, change the address or delete, and the sign-ups of an address that is still to be verified. The user's row
+/// must be locked. Returns since when it is the password.
 pub(in crate::auth) async fn put(
     call: &Call<'_>,
     tx: &Transaction<'_>,
@@ -145,8 +145,15 @@ pub(in crate::auth) async fn put(
     hash: &Secret<String>,
 ) -> Result<Timestamp, DbError> {
     let set_at = accounts::set_password(tx, call.new_id(), user, hash, call.now).await?;
-    one_time_tokens::void(tx, user, &[ResetPassword::NAME], call.now).await?;
+    let purposes = [
+        ResetPassword::NAME,
+        ApproveEmailChange::NAME,
+        ConfirmEmailChange::NAME,
+        DeleteAccount::NAME,
+    ];
+    one_time_tokens::void(tx, user, &purposes, call.now).await?;
     one_time_tokens::drop_sign_ups(tx, user).await?;
+    users::claim(tx, user).await?;
     Ok(set_at)
 }
 

@@ -146,6 +146,8 @@ async fn remove(call: &mut Call<'_>, current: &Current, token: Option<&str>) -> 
         ..current.did(audit::Action::DeleteUser)
     };
     call.audit(&tx, &entry).await?;
+    // First, and in the order of their ids: the cascade would lock them in any order, crosswise with who else does.
+    db::sessions::revoke_all(&tx, user, None, call.now).await?;
     users::delete(&tx, user).await?;
     db::commit(tx).await?;
     auth.sessions.forget_user(user);

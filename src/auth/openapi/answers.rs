@@ -104,7 +104,7 @@ fn refusals(route: &Route, description: Description) -> Vec<Problem> {
         }
         errors.extend([
             AuthError::UnsupportedMediaType {
-                found: Some("text/plain".to_owned()),
+                found: "text/plain".to_owned(),
                 allowed: "application/json",
             },
             AuthError::BodyTooLarge,
@@ -116,9 +116,13 @@ fn refusals(route: &Route, description: Description) -> Vec<Problem> {
     if route.is_login {
         errors.push(AuthError::Origin(AuthOriginError::CrossSiteLogin));
     }
-    // Targets are judged wherever they appear, also where nothing is done with them.
-    errors.push(AuthError::TargetNotText(Target::Callback));
-    errors.extend(Target::ALL.map(AuthError::ForeignTarget));
+    // In what is posted, targets are judged wherever they appear, also where nothing is done with them.
+    if route.method == Method::POST {
+        errors.push(AuthError::TargetNotText(Target::Callback));
+        errors.extend(Target::ALL.map(AuthError::ForeignTarget));
+    } else if route.is_link {
+        errors.push(AuthError::ForeignTarget(Target::Callback));
+    }
     let away = || AuthError::Db(DbError::Unavailable("away".into()));
     match description.work {
         Work::None => {}
@@ -133,7 +137,10 @@ fn refusals(route: &Route, description: Description) -> Vec<Problem> {
     if Rule::of(route.path).is_some() {
         errors.push(AuthError::TooManyRequests(WAIT));
     }
-    errors.into_iter().map(Problem::from).collect()
+    let problems = errors.into_iter().map(Problem::from);
+    // A client that fills in a path can make one that is none.
+    let bad_path = route.path.contains(':').then(|| Problem::new(Code::BadPath));
+    problems.chain(bad_path).collect()
 }
 
 /// The responses of an endpoint by status, and those of [`shared`] by reference.
@@ -194,7 +201,7 @@ pub(super) fn shared() -> impl Iterator<Item = (&'static str, Response)> {
             AuthError::BodyTimeout,
             AuthError::BodyTooLarge,
             AuthError::UnsupportedMediaType {
-                found: Some("text/plain".to_owned()),
+                found: "text/plain".to_owned(),
                 allowed: "application/json",
             },
             AuthError::TooManyRequests(WAIT),

@@ -16,7 +16,7 @@ use deadpool_postgres::{Client, GenericClient};
 use indicatif::ProgressBar;
 
 use super::{
-    ids,
+    failure, ids,
     report::{Counts, Kind, Outcome, Report},
     rows::{self, Judged, Left, Reason},
     source::{self, STATEMENT_TIMEOUT, Source},
@@ -24,12 +24,12 @@ use super::{
 };
 use crate::{
     app,
-    cli::{ConfigArg, EXIT_USAGE, cold_runtime},
+    cli::{ConfigArg, EXIT_USAGE, cold_runtime, output},
     clock::{Clock, Timestamp, monotonic},
     config::{self, Config, Migrate},
     db::{
         self, Connector, DbError, Settings,
-        imports::{self, ImportedAccount, ImportedUser, Standing},
+        imports::{self, Found, ImportedAccount, ImportedUser, Standing},
         migrate::{self, SchemaState},
         sessions::StoredSession,
     },
@@ -115,7 +115,7 @@ pub(super) fn run(args: &BetterAuthArgs) -> anyhow::Result<ExitCode> {
         }
         let mut reading = connected(&foreign, "the source").await?;
         let snapshot = source::begin(&mut reading).await?;
-        let is_same_database = !imports::lock_briefly(&snapshot, schema).await?;
+        let is_same_database = !imports::lock_briefly(&snapshot, schema).await.map_err(failure::of_db)?;
         if is_same_database && args.source_schema == *schema {
             return Ok(wrong_usage("the source is the gateway's own schema"));
         }
@@ -137,11 +137,11 @@ pub(super) fn run(args: &BetterAuthArgs) -> anyhow::Result<ExitCode> {
         };
         let mut report = import.run(&source).await?;
         report.took = begin.elapsed();
-        if args.json {
-            println!("{:#}", report.json());
+        output::print(&if args.json {
+            output::json(&report.json())?
         } else {
-            println!("{report}");
-        }
+            format!("{report}\n")
+        })?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -183,8 +183,9 @@ async fn target(config: &Config, dry_run: bool) -> anyhow::Result<db::Db> {
 }
 
 async fn connected(db: &db::Db, what: &str) -> anyhow::Result<Client> {
-    db.client()
-        .await
+    let client = db.client().await;
+    client
+        .map_err(failure::of_db)
         .with_context(|| format!("could not connect to {what}"))
 }
 
@@ -239,15 +240,20 @@ impl Import {
             let mut batch = Batch::default();
             for row in page {
                 let (id, two_factor) = (row.id.clone(), row.two_factor);
-                let judged = if shared.binary_search(&id).is_ok() {
+                let mut judged = if shared.binary_search(&id).is_ok() {
                     Err(Reason::AddressShared)
-                } else if two_factor && self.second_factors == SecondFactors::LeaveUsers {
-                    Err(Reason::SecondFactor)
                 } else {
                     rows::user(row)
                 };
-                self.report.second_factors += u64::from(two_factor && judged.is_ok());
-                self.sort_in(&mut batch, id, judged)?;
+                if two_factor
+                    && self.second_factors == SecondFactors::LeaveUsers
+                    && let Ok((user, changes)) = &mut judged
+                {
+                    // Who came before it was there: the old password, role or lack of a ban would guard them even less.
+                    user.may_be_new = false;
+                    changes.push(Reason::SecondFactorSince);
+                }
+                self.sort_in(&mut batch, id, two_factor, judged)?;
             }
             self.store(batch).await?;
         }
@@ -269,8 +275,7 @@ impl Import {
                 } else {
                     rows::account(row, &self.left, self.cost)
                 };
-                self.report.provider_tokens += u64::from(has_tokens && judged.is_ok());
-                self.sort_in(&mut batch, id, judged)?;
+                self.sort_in(&mut batch, id, has_tokens, judged)?;
             }
             self.store(batch).await?;
         }
@@ -287,21 +292,28 @@ impl Import {
             for row in page {
                 let id = row.id.clone();
                 let judged = rows::session(row, &self.left, self.now);
-                self.sort_in(&mut batch, id, judged)?;
+                self.sort_in(&mut batch, id, false, judged)?;
             }
             self.store(batch).await?;
         }
     }
 
     /// Takes a row into the batch, or notes why not.
-    fn sort_in<T: Importable>(&mut self, batch: &mut Batch<T>, id: String, judged: Judged<T>) -> anyhow::Result<()> {
+    fn sort_in<T: Importable>(
+        &mut self,
+        batch: &mut Batch<T>,
+        id: String,
+        is_in_part: bool,
+        judged: Judged<T>,
+    ) -> anyhow::Result<()> {
         self.report.counts(T::KIND).read += 1;
         match judged {
             Ok((row, changes)) => {
-                for reason in changes {
-                    self.report.note(Outcome::Changed, T::KIND, &id, reason);
-                }
-                batch.ids.push(id);
+                batch.origins.push(Origin {
+                    id,
+                    changes,
+                    is_in_part,
+                });
                 batch.rows.push(row);
                 Ok(())
             }
@@ -330,65 +342,76 @@ impl Import {
             return Ok(());
         }
         let mut attempt = 1;
-        let standings = loop {
+        let found = loop {
             match self.try_to_store(&batch.rows).await {
-                Ok(standings) => break standings,
+                Ok(found) => break found,
                 Err(error) if attempt < ATTEMPTS && error.may_pass() => attempt += 1,
                 Err(error) => return Err(error.told().context(format!("could not write {}", T::KIND.name()))),
             }
         };
-        for (id, standing) in batch.ids.iter().zip(standings) {
+        for (origin, found) in batch.origins.iter().zip(found) {
+            let Origin { id, changes, .. } = origin;
             let counts: &mut Counts = self.report.counts(T::KIND);
-            match standing {
-                Standing::New => counts.new += 1,
-                Standing::Newer => counts.updated += 1,
-                Standing::Known => counts.known += 1,
-                Standing::NewAddressTaken => {
+            let left = match found.standing {
+                Standing::New => {
+                    counts.new += 1;
+                    None
+                }
+                Standing::Newer | Standing::AccessNewer => {
+                    counts.updated += 1;
+                    None
+                }
+                Standing::Known => {
                     counts.known += 1;
-                    self.report.note(Outcome::Changed, T::KIND, id, Reason::NewAddressTaken);
+                    None
                 }
-                Standing::AddressTaken => {
-                    self.leave_out(T::KIND, id, Reason::AddressTaken)?;
-                    continue;
-                }
-                Standing::Taken => {
-                    self.leave_out(T::KIND, id, T::TAKEN)?;
-                    continue;
-                }
+                Standing::NotHere => Some(Reason::SecondFactor),
+                Standing::AddressTaken => Some(Reason::AddressTaken),
+                Standing::Taken => Some(T::TAKEN),
+            };
+            if let Some(reason) = left {
+                self.leave_out(T::KIND, id, reason)?;
+                continue;
             }
             self.bar.inc(1);
+            if origin.is_in_part {
+                self.report.came_in_part(T::KIND);
+            }
+            for reason in changes.iter().copied().chain(found.kept.into_iter().map(Reason::of)) {
+                self.report.note(Outcome::Changed, T::KIND, id, reason);
+            }
         }
         Ok(())
     }
 
     /// One transaction; of a dry run only its first half.
-    async fn try_to_store<T: Importable>(&mut self, rows: &[T]) -> Result<Vec<Standing>, StoreError> {
-        let dry_run = self.report.dry_run;
+    async fn try_to_store<T: Importable>(&mut self, rows: &[T]) -> Result<Vec<Found>, StoreError> {
+        let (dry_run, now) = (self.report.dry_run, self.now);
         let tx = db::begin(&mut self.target).await?;
-        let standings = T::compare(&tx, rows).await?;
+        let found = T::compare(&tx, rows, now).await?;
         if dry_run {
-            return Ok(standings);
+            return Ok(found);
         }
         let of = |wanted| {
-            let pairs = rows.iter().zip(&standings);
-            let chosen: Vec<&T> = pairs.filter(|(_, is)| **is == wanted).map(|(row, _)| row).collect();
+            let pairs = rows.iter().zip(&found);
+            let chosen: Vec<&T> = pairs
+                .filter(|(_, found)| found.standing == wanted)
+                .map(|(row, _)| row)
+                .collect();
             chosen
         };
-        for (chosen, update) in [(of(Standing::New), false), (of(Standing::Newer), true)] {
-            if chosen.is_empty() {
-                continue;
-            }
-            let written = if update {
-                T::update(&tx, &chosen).await?
-            } else {
-                T::insert(&tx, &chosen).await?
-            };
-            if written != chosen.len() as u64 {
+        for write in [Write::Insert, Write::Update, Write::UpdateAccess] {
+            let chosen = of(match write {
+                Write::Insert => Standing::New,
+                Write::Update => Standing::Newer,
+                Write::UpdateAccess => Standing::AccessNewer,
+            });
+            if !chosen.is_empty() && T::write(&tx, write, &chosen, now).await? != chosen.len() as u64 {
                 return Err(StoreError::Overtaken);
             }
         }
         db::commit(tx).await?;
-        Ok(standings)
+        Ok(found)
     }
 }
 
@@ -408,31 +431,44 @@ impl StoreError {
         )
     }
 
-    /// Postgres's details of a failure repeat the row, which may hold a password's hash: they are left out.
     fn told(self) -> anyhow::Error {
         match self {
-            Self::Db(DbError::Failed { query, source }) => match source.as_db_error() {
-                Some(said) => anyhow!("query {query} failed: {} ({})", said.message(), said.code().code()),
-                None => anyhow!(source).context(format!("query {query} failed")),
-            },
-            other => anyhow!(other),
+            Self::Db(error) => failure::of_db(error),
+            other @ Self::Overtaken => anyhow!(other),
         }
     }
 }
 
-/// Rows to be written together, with their old ids.
+/// Rows to be written together, and where each is from.
 struct Batch<T> {
-    ids: Vec<String>,
+    origins: Vec<Origin>,
     rows: Vec<T>,
+}
+
+/// What there is to say of a row that comes over.
+struct Origin {
+    /// The old one.
+    id: String,
+    changes: Vec<Reason>,
+    /// It has something there that can't be taken along.
+    is_in_part: bool,
 }
 
 impl<T> Default for Batch<T> {
     fn default() -> Self {
         Self {
-            ids: Vec::new(),
+            origins: Vec::new(),
             rows: Vec::new(),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Write {
+    Insert,
+    Update,
+    /// Of users alone.
+    UpdateAccess,
 }
 
 /// The three kinds of row that are imported.
@@ -441,25 +477,24 @@ trait Importable: Sized {
     /// What it means that somebody else has the name of one.
     const TAKEN: Reason;
 
-    async fn compare(client: &impl GenericClient, rows: &[Self]) -> Result<Vec<Standing>, DbError>;
-    async fn insert(client: &impl GenericClient, rows: &[&Self]) -> Result<u64, DbError>;
-    async fn update(client: &impl GenericClient, rows: &[&Self]) -> Result<u64, DbError>;
+    async fn compare(client: &impl GenericClient, rows: &[Self], now: Timestamp) -> Result<Vec<Found>, DbError>;
+    async fn write(client: &impl GenericClient, write: Write, rows: &[&Self], now: Timestamp) -> Result<u64, DbError>;
 }
 
 impl Importable for ImportedUser {
     const KIND: Kind = Kind::Users;
     const TAKEN: Reason = Reason::IdTaken;
 
-    async fn compare(client: &impl GenericClient, rows: &[Self]) -> Result<Vec<Standing>, DbError> {
-        imports::compare_users(client, rows).await
+    async fn compare(client: &impl GenericClient, rows: &[Self], now: Timestamp) -> Result<Vec<Found>, DbError> {
+        imports::compare_users(client, rows, now).await
     }
 
-    async fn insert(client: &impl GenericClient, rows: &[&Self]) -> Result<u64, DbError> {
-        imports::insert_users(client, rows).await
-    }
-
-    async fn update(client: &impl GenericClient, rows: &[&Self]) -> Result<u64, DbError> {
-        imports::update_users(client, rows).await
+    async fn write(client: &impl GenericClient, write: Write, rows: &[&Self], now: Timestamp) -> Result<u64, DbError> {
+        match write {
+            Write::Insert => imports::insert_users(client, rows).await,
+            Write::Update => imports::update_users(client, rows, now).await,
+            Write::UpdateAccess => imports::update_access(client, rows, now).await,
+        }
     }
 }
 
@@ -467,16 +502,16 @@ impl Importable for ImportedAccount {
     const KIND: Kind = Kind::Accounts;
     const TAKEN: Reason = Reason::AccountTaken;
 
-    async fn compare(client: &impl GenericClient, rows: &[Self]) -> Result<Vec<Standing>, DbError> {
+    async fn compare(client: &impl GenericClient, rows: &[Self], _: Timestamp) -> Result<Vec<Found>, DbError> {
         imports::compare_accounts(client, rows).await
     }
 
-    async fn insert(client: &impl GenericClient, rows: &[&Self]) -> Result<u64, DbError> {
-        imports::insert_accounts(client, rows).await
-    }
-
-    async fn update(client: &impl GenericClient, rows: &[&Self]) -> Result<u64, DbError> {
-        imports::update_accounts(client, rows).await
+    async fn write(client: &impl GenericClient, write: Write, rows: &[&Self], _: Timestamp) -> Result<u64, DbError> {
+        match write {
+            Write::Insert => imports::insert_accounts(client, rows).await,
+            Write::Update => imports::update_accounts(client, rows).await,
+            Write::UpdateAccess => Ok(0),
+        }
     }
 }
 
@@ -484,15 +519,15 @@ impl Importable for StoredSession {
     const KIND: Kind = Kind::Sessions;
     const TAKEN: Reason = Reason::SessionTaken;
 
-    async fn compare(client: &impl GenericClient, rows: &[Self]) -> Result<Vec<Standing>, DbError> {
+    async fn compare(client: &impl GenericClient, rows: &[Self], _: Timestamp) -> Result<Vec<Found>, DbError> {
         imports::compare_sessions(client, rows).await
     }
 
-    async fn insert(client: &impl GenericClient, rows: &[&Self]) -> Result<u64, DbError> {
-        imports::insert_sessions(client, rows).await
-    }
-
-    async fn update(client: &impl GenericClient, rows: &[&Self]) -> Result<u64, DbError> {
-        imports::update_sessions(client, rows).await
+    async fn write(client: &impl GenericClient, write: Write, rows: &[&Self], _: Timestamp) -> Result<u64, DbError> {
+        match write {
+            Write::Insert => imports::insert_sessions(client, rows).await,
+            Write::Update => imports::update_sessions(client, rows).await,
+            Write::UpdateAccess => Ok(0),
+        }
     }
 }

@@ -1,10 +1,12 @@
-//! What an import did, for people and for scripts. Names rows by their old ids; nothing secret is in it.
+//! What an import did, for people and for scripts. Names rows by their old ids, which may hold what strangers wrote; nothing
+//! secret is in it.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::rows::Reason;
+use crate::cli::output::plain;
 
 /// Rows that are named one by one, for each reason.
 const NAMED: usize = 100;
@@ -60,9 +62,9 @@ pub(super) struct Report {
     counts: BTreeMap<Kind, Counts>,
     notes: BTreeMap<(Outcome, Kind, Reason), Notes>,
     /// Accounts whose tokens of the provider were not taken along.
-    pub(super) provider_tokens: u64,
-    /// Users who came over without the second factor that they have there.
-    pub(super) second_factors: u64,
+    provider_tokens: u64,
+    /// Users who came over, or had before, without the second factor that they have there.
+    second_factors: u64,
     pub(super) passkeys: u64,
     pub(super) took: Duration,
 }
@@ -93,6 +95,15 @@ impl Report {
     pub(super) fn left_out(&mut self, kind: Kind, id: &str, reason: Reason) {
         self.counts(kind).left_out += 1;
         self.note(Outcome::LeftOut, kind, id, reason);
+    }
+
+    /// A row came over, and something of it did not.
+    pub(super) fn came_in_part(&mut self, kind: Kind) {
+        match kind {
+            Kind::Users => self.second_factors += 1,
+            Kind::Accounts => self.provider_tokens += 1,
+            Kind::Sessions => {}
+        }
     }
 
     pub(super) fn note(&mut self, outcome: Outcome, kind: Kind, id: &str, reason: Reason) {
@@ -170,7 +181,7 @@ impl fmt::Display for Report {
                 writeln!(f, "\n{heading}")?;
             }
             for ((_, kind, reason), notes) in notes {
-                let shown: Vec<&str> = notes.ids.iter().take(SHOWN).map(String::as_str).collect();
+                let shown: Vec<_> = notes.ids.iter().take(SHOWN).map(|id| plain(id)).collect();
                 let more = if notes.count > shown.len() as u64 { ", …" } else { "" };
                 let (count, kind, text) = (notes.count, kind.name(), reason.text());
                 writeln!(f, "  {count} {kind}: {text} ({}{more})", shown.join(", "))?;

@@ -15,7 +15,7 @@ use crate::{
     clock::Timestamp,
     config,
     db::{
-        imports::{ImportedAccount, ImportedUser},
+        imports::{ImportedAccount, ImportedUser, Kept},
         sessions::StoredSession,
         users::User,
     },
@@ -38,8 +38,11 @@ pub(super) enum Reason {
     AddressShared,
     AddressTaken,
     SecondFactor,
+    SecondFactorSince,
     IdTaken,
     NewAddressTaken,
+    RolesKept,
+    BanKept,
     RoleNotAccepted,
     NameTooLong,
     ImageTooLarge,
@@ -67,6 +70,14 @@ impl Reason {
         self.both().1
     }
 
+    pub(super) const fn of(kept: Kept) -> Self {
+        match kept {
+            Kept::Address => Self::NewAddressTaken,
+            Kept::Roles => Self::RolesKept,
+            Kept::Ban => Self::BanKept,
+        }
+    }
+
     const fn both(self) -> (&'static str, &'static str) {
         match self {
             Self::AddressNotAccepted => (
@@ -82,10 +93,22 @@ impl Reason {
                 "second-factor",
                 "has a second factor, which can't be taken along: --drop-second-factors takes the user without it",
             ),
+            Self::SecondFactorSince => (
+                "second-factor-since",
+                "is here already, without the second factor that they have there now",
+            ),
             Self::IdTaken => ("id-taken", "the id is that of another user here"),
             Self::NewAddressTaken => (
                 "new-address-taken",
-                "changed there to an address that another user has here; left as it was",
+                "changed there to an address that another user has here; but for roles and a ban left as it was",
+            ),
+            Self::RolesKept => (
+                "roles-kept",
+                "has other roles there, but changed here later: `vestibule user set-role` if they are to be the same",
+            ),
+            Self::BanKept => (
+                "ban-kept",
+                "is banned here for longer than there: no import lifts a ban, `vestibule user unban` does",
             ),
             Self::RoleNotAccepted => (
                 "role-not-accepted",
@@ -146,7 +169,12 @@ pub(super) fn user(row: SourceUser) -> Judged<ImportedUser> {
         updated_at: row.updated_at,
     };
     let imported_id = row.id;
-    Ok((ImportedUser { user, imported_id }, changed))
+    let imported = ImportedUser {
+        user,
+        imported_id,
+        may_be_new: true,
+    };
+    Ok((imported, changed))
 }
 
 /// Joined by commas there; without one a user has the default role. Whether all were good.

@@ -14,7 +14,10 @@ use deadpool_postgres::{Client, Transaction};
 use tokio::time::timeout;
 use tokio_postgres::{IsolationLevel, Row, types::ToSql};
 
-use super::tables::{ACCOUNT, Catalogue, Column, Names, PASSKEY, SESSION, Table, USER, find};
+use super::{
+    failure,
+    tables::{ACCOUNT, Catalogue, Column, Names, PASSKEY, SESSION, Table, USER, find},
+};
 use crate::clock::Timestamp;
 
 /// How long one statement may take: ranking the addresses of millions sorts them all.
@@ -484,5 +487,7 @@ async fn answered<T>(
     let limit = STATEMENT_TIMEOUT + Duration::from_secs(5);
     let answer = timeout(limit, answer).await;
     let answer = answer.with_context(|| format!("the source did not answer within {limit:?}"))?;
-    answer.with_context(|| format!("could not {doing} in the source"))
+    answer
+        .map_err(failure::of_postgres)
+        .with_context(|| format!("could not {doing} in the source"))
 }

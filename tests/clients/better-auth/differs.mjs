@@ -79,11 +79,6 @@ const table = {
     gateway: true,
     reference: false,
   },
-  "requests to /ok are limited": {
-    why: "they come from load balancers, many from one address, and cost nothing",
-    gateway: false,
-    reference: true,
-  },
   "endpoints beyond the contract are served": {
     why: "for applications without the client: signup, signin, me, verify-token; and what clients may do that 1.7.7 has for servers alone, or had before",
     gateway: true,

@@ -76,14 +76,17 @@ impl Database {
 
     /// Connections as the gateway makes them.
     pub(crate) fn connector(&self) -> Connector {
-        let settings = Settings {
+        Connector::new(&self.settings(), tokio::runtime::Handle::current()).unwrap()
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
             url: Secret::new(self.url.to_string()),
             pool_size: 4,
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_mins(1),
             schema: SCHEMA.to_owned(),
-        };
-        Connector::new(&settings, tokio::runtime::Handle::current()).unwrap()
+        }
     }
 
     /// Runs statements by hand.
