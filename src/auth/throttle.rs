@@ -4,9 +4,12 @@
 //!   mail sent, each request is counted in Postgres. All others are counted here, and in Postgres only while a source
 //!   has used a quarter of what it may: an ordinary visitor causes no write.
 //! - **Per account** ([`attempt`]): each test of a secret takes one beforehand, so that many at once are counted too, and
-//!   gives it back if the secret was right. An account is an e-mail address, whether it has a user or not: nothing can be
-//!   told by it. From where its user has signed in lately wrong secrets are counted apart, so that a stranger who
-//!   guesses elsewhere can't lock the user out there.
+//!   gives it back if the secret was right. An account is an e-mail address, whether it has a user or not. From where its
+//!   user has signed in lately wrong secrets are counted apart, so that a stranger who guesses elsewhere can't lock the
+//!   user out there. That tells something to whoever shares such a network, and to nobody else: once the account is
+//!   refused elsewhere, who is still let try from here learns that its user has signed in from here.
+//! - **Per user who is signed in** ([`attempt_in_session`]): each test of their password, right ones too. It keeps this
+//!   process's hashing threads free, so it is counted here alone.
 //! - **Per recipient** ([`mod@super::post`]): mails that anybody can have sent by asking. Those that are asked for from where
 //!   the recipient has signed in lately are counted apart here, too: strangers can't keep them from being sent.
 //!
@@ -27,7 +30,11 @@ use http::{Method, request};
 use tracing::debug;
 
 use self::tally::{Refused, Tally};
-use super::{Auth, AuthError, http::Call, password::Verdict};
+use super::{
+    Auth, AuthError,
+    http::{Call, Current},
+    password::Verdict,
+};
 use crate::{
     chain::Chain,
     clock::Timestamp,
@@ -49,8 +56,16 @@ pub(super) const KNOWN_FOR: Duration = Duration::from_hours(24 * 30);
 /// A refused account is looked at again so soon: right secrets that were being tested at that moment give back.
 const ACCOUNT_REFUSED_FOR: Duration = Duration::from_secs(5);
 
+/// Tests of one signed-in user's password: more than a person needs, less than keeps a hashing thread busy.
+const IN_SESSION: Budget = Budget {
+    limit: 30,
+    window: Duration::from_mins(1),
+    window_from: WindowFrom::First,
+};
+
 /// Names in metrics, beside those of the rules.
 const ACCOUNT: &str = "account";
+const SESSION: &str = "session";
 const MAILBOX: &str = "mailbox";
 
 /// What is counted, of whom. Made with a key of ours: from what is stored no address can be guessed.
@@ -83,8 +98,9 @@ impl Throttle {
     pub(super) fn new(config: &config::Auth) -> Self {
         let rules = config.rate_limit.clone();
         let of_rules = RULES.iter().map(|rule| rule.budget.window).max().unwrap_or_default();
-        let of_people = rules.account_failures.window.max(rules.mails.window);
-        let names = RULES.iter().map(|rule| rule.name).chain([ACCOUNT, MAILBOX]);
+        let windows = [rules.account_failures.window, rules.mails.window, IN_SESSION.window];
+        let of_people = windows.into_iter().max().unwrap_or_default();
+        let names = RULES.iter().map(|rule| rule.name).chain([ACCOUNT, SESSION, MAILBOX]);
         Self {
             keys: SigningKeys::new(config.secret.iter().map(|secret| secret.expose().as_bytes())),
             addresses: Tally::new(of_rules),
@@ -277,6 +293,28 @@ pub(super) async fn attempt(call: &Call<'_>, email: &str, action: audit::Action)
         call.audit(&client, &entry).await?;
     }
     Err(AuthError::TooManyRequests(wait))
+}
+
+/// As [`attempt`], for a user who is signed in. Their right passwords are counted as well, for a minute: the addresses'
+/// rule allows so many of these requests that whoever knows one password could keep everybody's sign-in waiting.
+///
+/// What the account's own count refuses is not among them: whoever has got hold of a session alone can't use it up.
+pub(super) async fn attempt_in_session(
+    call: &Call<'_>,
+    current: &Current,
+    action: audit::Action,
+) -> Result<Attempt, AuthError> {
+    let throttle = &call.auth.throttle;
+    if !throttle.rules.enabled {
+        return Ok(Attempt(None));
+    }
+    let key = throttle.key(&[SESSION, &current.user.id.to_string()]);
+    throttle.people.take(key, IN_SESSION, call.now).map_err(|wait| {
+        throttle.count_refusal(SESSION);
+        AuthError::TooManyRequests(wait)
+    })?;
+    let attempt = attempt(call, &current.user.email, action).await;
+    attempt.inspect_err(|_| throttle.people.give_back(key))
 }
 
 impl Attempt {

@@ -310,6 +310,26 @@ async fn a_victim_signs_in_from_a_known_address_whatever_is_guessed_elsewhere() 
     }
 }
 
+/// What ARCHITECTURE.md admits under "Known limits", and no more than that.
+#[tokio::test]
+async fn only_from_a_network_of_the_user_can_it_be_told_that_there_is_one() {
+    let gateway = limited().start().await;
+    gateway.verified("ada@example.com").await;
+    let (shared, other) = ("203.0.113.7", "203.0.113.8");
+    let right = guess(&gateway, "ada@example.com", PASSWORD).from(shared);
+    assert_eq!(right.await.status(), 200);
+    for number in 0..10 {
+        for email in ["ada@example.com", "nobody@example.com"] {
+            assert_eq!(wrong(&gateway, email).from(&address(number)).await.status(), 401);
+        }
+    }
+    let tried = async |email: &str, from: &str| wrong(&gateway, email).from(from).await.status();
+    assert_eq!(tried("ada@example.com", other).await, 429);
+    assert_eq!(tried("nobody@example.com", other).await, 429);
+    assert_eq!(tried("nobody@example.com", shared).await, 429);
+    assert_eq!(tried("ada@example.com", shared).await, 401);
+}
+
 #[tokio::test]
 async fn an_address_is_known_for_thirty_days() {
     let gateway = limited().start().await;
@@ -639,6 +659,46 @@ async fn wrong_passwords_with_a_session_count_like_those_without() {
     assert_eq!(verify(PASSWORD, home).await.status(), 200);
     let known = "SELECT count(*) FROM audit_log WHERE action = 'verify-password' AND reason = 'TOO_MANY_REQUESTS'";
     assert_eq!(gateway.db().count(known).await, 1);
+}
+
+/// Whoever knows one password keeps nobody else waiting for a hash.
+#[tokio::test]
+async fn right_passwords_of_one_user_are_tested_so_often_in_a_minute() {
+    let gateway = limited().start().await;
+    gateway.verified("ada@example.com").await;
+    gateway.verified("bob@example.com").await;
+    let home = "203.0.113.7";
+    let ada = User::of(&gateway, &guess(&gateway, "ada@example.com", PASSWORD).from(home).await);
+    let bob = User::of(&gateway, &guess(&gateway, "bob@example.com", PASSWORD).from(home).await);
+    let ask = |user: &User, path: &str, password: &str, from: &str| {
+        let body = json!({ "password": password });
+        gateway.post(path).with(user).json(&body).from(from)
+    };
+    let verify = |user: &User, from: &str| ask(user, "/api/auth/verify-password", PASSWORD, from);
+
+    // Whoever has only a session can't use it up.
+    for number in 0..60 {
+        let answer = ask(&ada, "/api/auth/verify-password", "not the password", &address(number)).await;
+        assert_eq!(answer.status(), if number < 10 { 400 } else { 429 }, "{number}");
+    }
+    assert_eq!(verify(&ada, home).await.status(), 200);
+    gateway.clock().advance(Duration::from_mins(1));
+    for number in 0..30 {
+        assert_eq!(verify(&ada, home).await.status(), 200, "{number}");
+    }
+    let before = refused_by(&gateway, "session").await;
+    assert_eq!(too_many(&verify(&ada, home).await), 60);
+    assert_eq!(too_many(&verify(&ada, "203.0.113.8").await), 60, "from anywhere");
+    let delete = ask(&ada, "/api/auth/delete-user", PASSWORD, home);
+    assert_eq!(too_many(&delete.await), 60);
+    assert_eq!(refused_by(&gateway, "session").await, before + 3);
+    assert_eq!(verify(&bob, home).await.status(), 200, "others go on");
+    assert_eq!(
+        guess(&gateway, "ada@example.com", PASSWORD).from(home).await.status(),
+        200
+    );
+    gateway.clock().advance(Duration::from_mins(1));
+    assert_eq!(verify(&ada, home).await.status(), 200);
 }
 
 #[tokio::test]

@@ -175,6 +175,11 @@ async fn without_a_configuration_the_upstream_shows_what_it_received() {
     assert!(out.contains("kept") && !out.contains("forged"), "{out}");
     let out = place.sh("curl -s -i http://localhost:8080/x").await;
     assert!(out.starts_with("HTTP/1.1 401"), "{out}");
+    // Nothing is limited, however often somebody tries things out.
+    let guess = "curl -s -o /dev/null -w '%{http_code} ' http://localhost:8080/api/auth/sign-in/email \
+        -H 'content-type: application/json' -d '{\"email\":\"ada@example.com\",\"password\":\"not the password\"}'";
+    let out = place.sh(&[guess; 12].join("\n")).await;
+    assert_eq!(out, "401 ".repeat(12));
     let data = place.folder.path().join("data");
     assert_eq!(fs::read_to_string(data.join(".gitignore")).unwrap(), "*\n");
     assert_eq!(mode(&data.join("secret")), 0o600);

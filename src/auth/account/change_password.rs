@@ -14,7 +14,7 @@ use crate::{
         openapi::{Description, Field, Group, Who, Work, Yes, always, named, nullable_text, object},
         password::{Unacceptable, Verdict},
         sessions,
-        throttle::attempt,
+        throttle::attempt_in_session,
     },
     clock::Timestamp,
     db::{self, DbError, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
@@ -125,7 +125,7 @@ pub(super) async fn prove(
     acceptable.map_err(AuthError::Password)?;
     let stored = accounts::password(&auth.db.client().await?, user).await?;
     let stored = stored.ok_or(AuthError::NoPassword)?;
-    let attempt = attempt(call, &current.user.email, action).await?;
+    let attempt = attempt_in_session(call, current, action).await?;
     if attempt.verify(call, password, Some(stored.hash.clone())).await? == Verdict::Wrong {
         let error = AuthError::InvalidPassword;
         let entry = current.tried(action, error.code().as_str());
