@@ -91,7 +91,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(args) => Ok(check::run(&args)),
         Command::Explain(args) => explain::run(&args),
         Command::Migrate(args) => migrate::run(&args),
-        Command::Openapi(args) => Ok(openapi::run(&args)),
+        Command::Openapi(args) => openapi::run(&args),
         Command::User(args) => user::run(&args),
         Command::Session(args) => session::run(&args),
         Command::Audit(args) => audit::run(&args),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::ConfigArg;
+use super::{ConfigArg, output};
 use crate::auth::openapi;
 
 #[derive(Args, Debug)]
@@ -13,12 +13,12 @@ pub struct OpenapiArgs {
     config: ConfigArg,
 }
 
-pub fn run(args: &OpenapiArgs) -> ExitCode {
+pub fn run(args: &OpenapiArgs) -> anyhow::Result<ExitCode> {
     match args.config.load() {
         Ok(config) => {
-            println!("{}", openapi::json(&config));
-            ExitCode::SUCCESS
+            output::print(&format!("{}\n", openapi::json(&config)))?;
+            Ok(ExitCode::SUCCESS)
         }
-        Err(code) => code,
+        Err(code) => Ok(code),
     }
 }

@@ -92,6 +92,26 @@ async fn the_command_prints_what_is_served() {
     assert_eq!(&printed, document().json());
 }
 
+/// `vestibule openapi | head`
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("gateway.toml");
+    fs::write(&config, gateway::whole_text()).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = tokio::process::Command::new(env!("CARGO_BIN_EXE_vestibule"))
+        .args(["openapi", "--config"])
+        .arg(&config)
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ended = ended.wait_with_output().await.unwrap();
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!((ended.status.code(), stderr.as_ref()), (Some(0), ""));
+}
+
 #[tokio::test]
 async fn it_is_served_and_so_is_its_page() {
     let gateway = Gateway::start().await;
