@@ -16,6 +16,7 @@ mod error_page;
 mod http;
 mod input;
 mod multi_session;
+mod oauth;
 mod objects;
 pub mod openapi;
 pub mod password;
@@ -37,10 +38,11 @@ use bytes::Bytes;
 use http_body::Body;
 use tracing::{error, warn};
 
-pub use self::{error::AuthError, sign_up::FIRST_ROLE};
+pub use self::{error::AuthError, oauth::StartError as ProviderStartError, sign_up::FIRST_ROLE};
 use self::{
     http::{Answer, Call, empty},
     input::Accepts,
+    oauth::Providers,
     openapi::Documents,
     password::Passwords,
     throttle::Throttle,
@@ -53,6 +55,7 @@ use crate::{
     mail::OutboxBell,
     policy::{self, client::ClientFacts, origin::TrustedOrigins},
     problem::{Code, Form, Problem},
+    secret::sealed::SealingKeys,
     session::Sessions,
 };
 
@@ -227,6 +230,15 @@ pub struct AuthParts {
     pub outbox: OutboxBell,
 }
 
+/// Why the API can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Passwords(#[from] password::StartError),
+    #[error(transparent)]
+    Provider(#[from] ProviderStartError),
+}
+
 /// What the behaviours share.
 #[derive(Debug)]
 pub struct Auth {
@@ -237,6 +249,9 @@ pub struct Auth {
     outbox: OutboxBell,
     passwords: Passwords,
     throttle: Throttle,
+    providers: Providers,
+    /// For what has to be read again: providers' tokens, flows under way.
+    sealing: SealingKeys,
     origins: TrustedOrigins,
     /// What links in mails begin with: `public_url` and the base path, whatever `Host` a request named.
     base_url: String,
@@ -245,7 +260,7 @@ pub struct Auth {
 
 impl Auth {
     /// Starts the threads that hash passwords.
-    pub fn new(parts: AuthParts) -> Result<Self, password::StartError> {
+    pub fn new(parts: AuthParts) -> Result<Self, StartError> {
         let AuthParts {
             db,
             sessions,
@@ -257,6 +272,8 @@ impl Auth {
         Ok(Self {
             passwords: Passwords::start(&config.auth.password)?,
             throttle: Throttle::new(&config.auth),
+            providers: Providers::new(&config.auth.oauth, public_url.is_loopback())?,
+            sealing: SealingKeys::new(config.auth.secret.iter().map(|secret| secret.expose().as_bytes())),
             origins: TrustedOrigins::new(public_url, &config.auth.trusted_origins),
             base_url: format!("{public_url}{}", config.auth.base_path),
             documents: Documents::default(),

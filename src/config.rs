@@ -32,8 +32,9 @@ mod units;
 mod upstreams;
 
 pub use auth::{
-    Account, Argon2, Auth, Budget, Cache, ChangeEmail, Cookie, DeleteUser, EmailVerification, MultiSession, Password,
-    RateLimit, RateStorage, SameSite, SessionRules, SignInAfter, WindowFrom,
+    Account, AppleKey, Argon2, Auth, Budget, Cache, ChangeEmail, Cookie, DeleteUser, EmailVerification, MultiSession,
+    OAuthProvider, Password, ProviderEndpoints, ProviderKind, ProviderSignUp, RateLimit, RateStorage, SameSite,
+    SessionRules, SignInAfter, TokenEndpointAuth, WindowFrom,
 };
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};

@@ -10,6 +10,7 @@ pub mod imports;
 pub mod known_addresses;
 pub mod listen;
 pub mod migrate;
+pub mod oauth_flows;
 pub mod one_time_tokens;
 pub mod outbox;
 pub mod rate_limits;

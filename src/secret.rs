@@ -3,6 +3,8 @@
 //! Randomness is drawn here and nowhere else. Nothing in this file prints what it protects; comparisons of secret
 //! bytes take the same time wherever they differ; memory is wiped on drop.
 
+pub mod sealed;
+
 use std::{fmt, marker::PhantomData};
 
 use base64ct::{Base64UrlUnpadded, Encoding};

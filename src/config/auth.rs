@@ -14,11 +14,13 @@ use super::{
 use crate::secret::Secret;
 
 mod account;
+mod oauth;
 mod password;
 mod rate_limit;
 mod session;
 
 pub use account::{Account, ChangeEmail, DeleteUser};
+pub use oauth::{AppleKey, OAuthProvider, ProviderEndpoints, ProviderKind, ProviderSignUp, TokenEndpointAuth};
 pub use password::{Argon2, Password};
 pub use rate_limit::{Budget, RateLimit, RateStorage, WindowFrom};
 pub use session::{Cache, Cookie, MultiSession, SameSite, SessionRules};
@@ -41,6 +43,7 @@ pub struct Auth {
     pub password: Password,
     pub session: SessionRules,
     pub rate_limit: RateLimit,
+    pub oauth: Vec<OAuthProvider>,
 }
 
 #[derive(Clone, Debug)]
@@ -127,6 +130,7 @@ impl Auth {
             password: password?,
             session: session?,
             rate_limit: rate_limit?,
+            oauth: Vec::new(),
         })
     }
 }

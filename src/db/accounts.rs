@@ -1,5 +1,8 @@
 //! `accounts`: the ways in which a user may sign in: a password, of which there is at most one, and providers.
 
+pub mod linked;
+pub mod tokens;
+
 use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 

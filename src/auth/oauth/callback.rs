@@ -1,0 +1,1 @@
+//! The way back: GET and POST /callback/:provider.

@@ -1,0 +1,1 @@
+//! The way there: sign-in/social and link-social.

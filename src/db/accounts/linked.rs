@@ -1,0 +1,1 @@
+//! `accounts`: those at providers, by issuer and subject.
