@@ -40,6 +40,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             max_concurrent: 1,
             queue: 1,
         },
+        oauth: Vec::new(),
         session: SessionRules {
             expires_in: Duration::from_hours(168),
             refresh_after: Duration::from_hours(24),
