@@ -355,6 +355,7 @@ mod tests {
             provider_id: provider.to_owned(),
             account_id: name.to_owned(),
             issuer: String::new(),
+            scopes: Vec::new(),
             password_set_at: None,
             created_at: Timestamp::from_secs(0),
             updated_at: Timestamp::from_secs(0),
