@@ -144,6 +144,7 @@ fn an_issuer_stays_as_it_is_written() {
 
 /// One wrong value each: which key is blamed, and what is told.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_would_let_strangers_in_or_never_work_is_refused() {
     for (text, key, says) in [
         // Names.
@@ -475,6 +476,7 @@ fn a_private_key_that_could_not_sign_is_refused_unseen() {
         provider("apple", &format!("{keys}\nprivate_key = '''{key}'''"))
     };
     let body: String = good.lines().filter(|line| !line.starts_with('-')).collect();
+    let start: String = body.chars().take(20).collect();
     for (key, says) in [
         (apple_key(&PKCS_ECDSA_P384_SHA384), "not a key for ES256"),
         (
@@ -497,7 +499,7 @@ fn a_private_key_that_could_not_sign_is_refused_unseen() {
         let (key, told) = blamed(&with(&key));
         assert_eq!(key, "apple.private_key", "{told}");
         assert!(told.contains(says), "no {says:?} in:\n{told}");
-        assert!(!told.contains(&body[..20]), "{told}");
+        assert!(!told.contains(&start), "{told}");
     }
 }
 
