@@ -7,12 +7,17 @@
 //   issuer                  https://appleid.apple.com
 //   email_verified_as_text  true   `email_verified` is "true" rather than true, as it long was
 
+import { randomBytes } from "node:crypto";
+
 import { Dialect, Refusal } from "./dialects.mjs";
 import { ecKey, rsaKey, sign, verifyEs256 } from "./keys.mjs";
-import { nowSeconds, random } from "./provider.mjs";
+import { nowSeconds } from "./provider.mjs";
 
 const HALF_A_YEAR_S = 15_777_000;
 const DAY_S = 24 * 60 * 60;
+
+/** As Apple makes them: ten digits and capitals. */
+const id = () => randomBytes(5).toString("hex").toUpperCase();
 
 export class Apple extends Dialect {
   #publicKeys = new Map();
@@ -42,7 +47,7 @@ export class Apple extends Dialect {
 
   async register(client) {
     const { privatePem, publicKey } = await ecKey();
-    const ids = { team_id: random(7), key_id: random(7), private_key: privatePem };
+    const ids = { team_id: id(), key_id: id(), private_key: privatePem };
     const registered = super.register({ ...ids, ...client, token_endpoint_auth_method: "none" });
     this.#publicKeys.set(registered.client_id, publicKey);
     return registered;
