@@ -54,6 +54,7 @@ mod sessions;
 mod shutdown;
 mod sign_in;
 mod sign_up;
+mod social;
 mod sql;
 mod streaming;
 mod timeouts;
