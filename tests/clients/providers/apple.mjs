@@ -66,7 +66,8 @@ export class Apple extends Dialect {
   }
 
   problemWith(query, client) {
-    if (query.scope && query.response_mode !== "form_post") return "response_mode must be form_post when scopes are asked for";
+    if (query.scope && query.response_mode !== "form_post")
+      return "response_mode must be form_post when scopes are asked for";
     return super.problemWith(query, client);
   }
 
@@ -94,7 +95,8 @@ export class Apple extends Dialect {
         if (claims[name] !== value) throw new Error(`${name} is ${claims[name]}`);
       }
       if (!(claims.iat <= now + 60)) throw new Error(`iat is ${claims.iat}, now is ${now}`);
-      if (!(claims.exp > now && claims.exp <= now + HALF_A_YEAR_S)) throw new Error(`exp is ${claims.exp}, now is ${now}`);
+      if (!(claims.exp > now && claims.exp <= now + HALF_A_YEAR_S))
+        throw new Error(`exp is ${claims.exp}, now is ${now}`);
     } catch (error) {
       throw new Refusal("invalid_client", error.message);
     }

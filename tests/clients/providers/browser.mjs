@@ -37,7 +37,9 @@ export class ProviderBrowser {
     const { origin, pathname } = new URL(url);
     const jar = this.#jar.get(origin) ?? [];
     this.#jar.set(origin, jar);
-    const sent = jar.filter(({ path }) => pathname === path || pathname.startsWith(path.endsWith("/") ? path : `${path}/`));
+    const sent = jar.filter(
+      ({ path }) => pathname === path || pathname.startsWith(path.endsWith("/") ? path : `${path}/`),
+    );
     const response = await fetch(url, {
       method,
       redirect: "manual",
@@ -57,7 +59,8 @@ function leadsTo(url, redirectUri) {
 function keep(jar, line, pathname) {
   const [pair, ...attributes] = line.split("; ");
   const [name, ...rest] = pair.split("=");
-  const attribute = (wanted) => attributes.find((one) => one.toLowerCase().startsWith(`${wanted}=`))?.slice(wanted.length + 1);
+  const attribute = (wanted) =>
+    attributes.find((one) => one.toLowerCase().startsWith(`${wanted}=`))?.slice(wanted.length + 1);
   const path = attribute("path") ?? pathname;
   const at = jar.findIndex((cookie) => cookie.name === name && cookie.path === path);
   if (at >= 0) jar.splice(at, 1);
@@ -71,12 +74,17 @@ function formIn(html) {
   const tag = html.match(/<form [^>]*>/)?.[0];
   if (!tag) return undefined;
   const fields = {};
-  for (const [input] of html.matchAll(/<input [^>]*>/g)) fields[attributeOf(input, "name")] = attributeOf(input, "value") ?? "";
+  for (const [input] of html.matchAll(/<input [^>]*>/g))
+    fields[attributeOf(input, "name")] = attributeOf(input, "value") ?? "";
   const buttons = [...html.matchAll(/<button [^>]*>/g)].map(([button]) => attributeOf(button, "name"));
   return { action: attributeOf(tag, "action"), fields, buttons };
 }
 
 function attributeOf(tag, name) {
   const value = tag.match(new RegExp(` ${name}="([^"]*)"`))?.[1];
-  return value?.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&quot;/g, '"').replace(/&amp;/g, "&");
+  return value
+    ?.replace(/&lt;/g, "<")
+    .replace(/&gt;/g, ">")
+    .replace(/&quot;/g, '"')
+    .replace(/&amp;/g, "&");
 }

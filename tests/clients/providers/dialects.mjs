@@ -103,14 +103,21 @@ export class Dialect extends Provider {
     this.#waiting.get(form.waiting).sub = account.sub;
     const session = random();
     this.#sessions.set(session, account.sub);
-    return this.#askOrFinish(form.waiting, response, { "set-cookie": `${SESSION_COOKIE}=${session}; path=/; httponly` });
+    return this.#askOrFinish(form.waiting, response, {
+      "set-cookie": `${SESSION_COOKIE}=${session}; path=/; httponly`,
+    });
   }
 
   #askOrFinish(id, response, headers = {}) {
     const { client, query, sub } = this.#waiting.get(id);
     const scopes = query.scope ?? "";
     if (this.#agreed.get(`${client.client_id} ${sub}`) === scopes) return this.#finish(id, response, { headers });
-    const html = consentPage({ action: "/provider/consent", fields: { waiting: id }, client: client.client_id, scopes });
+    const html = consentPage({
+      action: "/provider/consent",
+      fields: { waiting: id },
+      client: client.client_id,
+      scopes,
+    });
     return sendPage(response, 200, html, headers);
   }
 
@@ -237,5 +244,9 @@ export class Dialect extends Provider {
 
 function isMet(challenge, verifier) {
   if (!challenge) return !verifier;
-  return createHash("sha256").update(verifier ?? "").digest("base64url") === challenge;
+  return (
+    createHash("sha256")
+      .update(verifier ?? "")
+      .digest("base64url") === challenge
+  );
 }

@@ -21,7 +21,10 @@ export class GitHub extends Dialect {
   words = {
     client: ["incorrect_client_credentials", "The client_id and/or client_secret passed are incorrect."],
     code: ["bad_verification_code", "The code passed is incorrect or expired."],
-    redirectUri: ["redirect_uri_mismatch", "The redirect_uri MUST match the registered callback URL for this application."],
+    redirectUri: [
+      "redirect_uri_mismatch",
+      "The redirect_uri MUST match the registered callback URL for this application.",
+    ],
     refreshToken: ["bad_refresh_token", "The refresh token passed is incorrect or expired."],
   };
 
@@ -56,7 +59,8 @@ export class GitHub extends Dialect {
   }
 
   sendRefusal(request, response, { code, message }) {
-    const error_uri = "https://docs.github.com/apps/managing-oauth-apps/troubleshooting-oauth-app-access-token-request-errors/";
+    const error_uri =
+      "https://docs.github.com/apps/managing-oauth-apps/troubleshooting-oauth-app-access-token-request-errors/";
     return this.sendTokens(request, response, { error: code, error_description: message, error_uri });
   }
 

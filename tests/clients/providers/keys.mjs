@@ -52,4 +52,3 @@ export function verifyEs256(token, publicKey, kid) {
   if (!isRight) throw new Error("the signature is wrong");
   return unverified(token);
 }
-

@@ -66,7 +66,10 @@ export class Oidc extends Provider {
       adapter: (model) => new Adapter(model, this.#stored, this.clients),
       jwks: { keys: this.keys.map(({ privateJwk }) => privateJwk) },
       cookies: { keys: [this.#cookieKey] },
-      claims: { email: ["email", "email_verified"], profile: ["name", "picture", "given_name", "family_name", "locale"] },
+      claims: {
+        email: ["email", "email_verified"],
+        profile: ["name", "picture", "given_name", "family_name", "locale"],
+      },
       conformIdTokenClaims: !options.claims_in_id_token,
       findAccount: (_, sub) =>
         this.accounts.has(sub) ? { accountId: sub, claims: () => this.claimsOf(sub) } : undefined,

@@ -59,7 +59,8 @@ export class Provider {
   /** Who this is, or `undefined`. People sign in by subject or by address. */
   signedIn(login, password) {
     const account =
-      this.accounts.get(login) ?? [...this.accounts.values()].find(({ email }) => email === login && email !== undefined);
+      this.accounts.get(login) ??
+      [...this.accounts.values()].find(({ email }) => email === login && email !== undefined);
     return account && password === (account.password ?? PASSWORD) ? account : undefined;
   }
 

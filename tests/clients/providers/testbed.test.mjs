@@ -60,7 +60,13 @@ class App {
   }
 
   redeem(code, { headers, ...more } = {}) {
-    const form = { grant_type: "authorization_code", code, redirect_uri: CALLBACK, code_verifier: this.verifier, ...more };
+    const form = {
+      grant_type: "authorization_code",
+      code,
+      redirect_uri: CALLBACK,
+      code_verifier: this.verifier,
+      ...more,
+    };
     return this.token(form, headers);
   }
 
@@ -77,13 +83,21 @@ async function isSignedBy(token, jwksUri) {
   const jwk = keys.find(({ kid }) => kid === headerOf(token).kid);
   const [header, payload, signature] = token.split(".");
   const key = jwk && createPublicKey({ key: jwk, format: "jwk" });
-  return Boolean(key) && verify("sha256", Buffer.from(`${header}.${payload}`), key, Buffer.from(signature, "base64url"));
+  return (
+    Boolean(key) && verify("sha256", Buffer.from(`${header}.${payload}`), key, Buffer.from(signature, "base64url"))
+  );
 }
 
 describe("oidc", { concurrency: 4 }, () => {
   async function app(options, client) {
     const provider = await providers.provider({ kind: "oidc", ...options });
-    await provider.admit({ sub: "ada", email: "ada@example.test", email_verified: true, name: "Ada", picture: "https://x.test/a.png" });
+    await provider.admit({
+      sub: "ada",
+      email: "ada@example.test",
+      email_verified: true,
+      name: "Ada",
+      picture: "https://x.test/a.png",
+    });
     const registered = await provider.register({ redirect_uris: [CALLBACK], ...client });
     const endpoints = await (await fetch(`${provider.issuer}/.well-known/openid-configuration`)).json();
     return new App(provider, registered, endpoints);
@@ -110,7 +124,9 @@ describe("oidc", { concurrency: 4 }, () => {
       },
     );
     assert.ok(await isSignedBy(tokens.id_token, one.endpoints.jwks_uri));
-    const info = await fetch(one.endpoints.userinfo_endpoint, { headers: { authorization: `Bearer ${tokens.access_token}` } });
+    const info = await fetch(one.endpoints.userinfo_endpoint, {
+      headers: { authorization: `Bearer ${tokens.access_token}` },
+    });
     assert.equal((await info.json()).email, "ada@example.test");
   });
 
@@ -228,7 +244,11 @@ describe("oidc", { concurrency: 4 }, () => {
     for (const place of ["discovery", "jwks", "userinfo"]) {
       await one.provider.fault({ [place]: { answer: { status: 500 } } });
     }
-    for (const url of [`${one.provider.issuer}/.well-known/openid-configuration`, one.endpoints.jwks_uri, one.endpoints.userinfo_endpoint]) {
+    for (const url of [
+      `${one.provider.issuer}/.well-known/openid-configuration`,
+      one.endpoints.jwks_uri,
+      one.endpoints.userinfo_endpoint,
+    ]) {
       assert.equal((await fetch(url)).status, 500);
     }
   });
@@ -271,7 +291,10 @@ describe("oidc", { concurrency: 4 }, () => {
     const is = (token) => isSignedBy(token, one.endpoints.jwks_uri);
 
     const changed = await altered({ set: { nonce: "another", aud: "x" }, remove: ["email"] });
-    assert.deepEqual([claimsOf(changed).nonce, claimsOf(changed).email, await is(changed)], ["another", undefined, true]);
+    assert.deepEqual(
+      [claimsOf(changed).nonce, claimsOf(changed).email, await is(changed)],
+      ["another", undefined, true],
+    );
 
     const late = claimsOf(await altered({ shift: -600 }));
     assert.ok(Math.abs(late.iat - now + 600) < 30);
@@ -281,7 +304,8 @@ describe("oidc", { concurrency: 4 }, () => {
     const none = await altered({ sign: "none" });
     assert.deepEqual([headerOf(none).alg, none.split(".")[2]], ["none", ""]);
 
-    const mac = (token, secret) => createHmac("sha256", secret).update(token.split(".").slice(0, 2).join(".")).digest("base64url");
+    const mac = (token, secret) =>
+      createHmac("sha256", secret).update(token.split(".").slice(0, 2).join(".")).digest("base64url");
     const bySecret = await altered({ sign: "hs256-secret" });
     assert.equal(bySecret.split(".")[2], mac(bySecret, one.client.client_secret));
 
@@ -329,7 +353,10 @@ describe("github", { concurrency: 4 }, () => {
   test("somebody signs in, and the API says who it is", async () => {
     const one = await app();
     const tokens = await one.tokens(json);
-    assert.deepEqual([tokens.scope, tokens.token_type, tokens.expires_in], ["read:user,user:email", "bearer", undefined]);
+    assert.deepEqual(
+      [tokens.scope, tokens.token_type, tokens.expires_in],
+      ["read:user,user:email", "bearer", undefined],
+    );
     const headers = { authorization: `Bearer ${tokens.access_token}`, "user-agent": "test" };
     for (const base of [one.provider.url, `${one.provider.url}/api/v3`]) {
       const { id, login, email } = await (await fetch(`${base}/user`, { headers })).json();
@@ -378,7 +405,13 @@ describe("github", { concurrency: 4 }, () => {
 describe("apple", { concurrency: 4 }, () => {
   async function app(options) {
     const provider = await providers.provider({ kind: "apple", ...options });
-    await provider.admit({ sub: "ada", email: "ada@example.test", email_verified: true, given_name: "Ada", family_name: "Lovelace" });
+    await provider.admit({
+      sub: "ada",
+      email: "ada@example.test",
+      email_verified: true,
+      given_name: "Ada",
+      family_name: "Lovelace",
+    });
     const client = await provider.register({ redirect_uris: [CALLBACK] });
     const endpoints = {
       authorization_endpoint: `${provider.url}/auth/authorize`,
@@ -402,7 +435,10 @@ describe("apple", { concurrency: 4 }, () => {
   test("the answer is a posted form, with the name the first time alone", async () => {
     const [one, browser] = [await app(), new ProviderBrowser()];
     const back = await one.back({ browser });
-    assert.deepEqual(JSON.parse(back.user), { name: { firstName: "Ada", lastName: "Lovelace" }, email: "ada@example.test" });
+    assert.deepEqual(JSON.parse(back.user), {
+      name: { firstName: "Ada", lastName: "Lovelace" },
+      email: "ada@example.test",
+    });
     assert.ok(await isSignedBy(back.id_token, one.endpoints.jwks_uri));
     const { id_token } = await (await one.redeem(back.code)).json();
     const { email, email_verified, nonce, iss, name } = claimsOf(id_token);
@@ -416,12 +452,23 @@ describe("apple", { concurrency: 4 }, () => {
   test("the client secret must be signed by the client, for Apple, and for not too long", async () => {
     const one = await app();
     const { client, provider } = one;
-    for (const more of [{ aud: "x" }, { iss: "x" }, { sub: "x" }, { exp: 1 }, { exp: Date.now() }, { iat: undefined }]) {
+    for (const more of [
+      { aud: "x" },
+      { iss: "x" },
+      { sub: "x" },
+      { exp: 1 },
+      { exp: Date.now() },
+      { iat: undefined },
+    ]) {
       client.client_secret = secret(provider, client, more);
       const answer = await one.redeem("code");
       assert.deepEqual([answer.status, (await answer.json()).error], [401, "invalid_client"], JSON.stringify(more));
     }
-    client.client_secret = secret(provider, { ...client, ...(await provider.register({ redirect_uris: [] })), client_id: client.client_id });
+    client.client_secret = secret(provider, {
+      ...client,
+      ...(await provider.register({ redirect_uris: [] })),
+      client_id: client.client_id,
+    });
     assert.equal((await one.redeem("code")).status, 401);
     client.client_secret = secret(provider, client);
     assert.equal((await (await one.redeem("code")).json()).error, "invalid_grant");

@@ -4,7 +4,18 @@ import { describe, test } from "node:test";
 import { differs } from "../differs.mjs";
 import { Browser, bare } from "../harness/browser.mjs";
 import { DAY, ageSession, ban } from "../harness/database.mjs";
-import { SESSION_COOKIE, address, assertSignedOut, ok, person, refused, refusedRaw, signIn, signUp, whoIs } from "../harness/people.mjs";
+import {
+  SESSION_COOKIE,
+  address,
+  assertSignedOut,
+  ok,
+  person,
+  refused,
+  refusedRaw,
+  signIn,
+  signUp,
+  whoIs,
+} from "../harness/people.mjs";
 import { site } from "../harness/site.mjs";
 import { ask, googleIdToken, known, land, led, linkAt, signInAt, visit } from "../harness/social.mjs";
 
@@ -53,7 +64,10 @@ describe("sign-in/social", { concurrency: 8 }, () => {
       assert.equal(searchParams.get("redirect_uri"), `${(await here()).url}/api/auth/callback/${provider}`);
       const [cookie] = [...browser.last.cookies.values()];
       assert.match(cookie.name, /^better-auth\.state/);
-      assert.deepEqual([cookie.attributes.httponly, cookie.attributes.samesite, cookie.attributes.path], [true, "Lax", "/"]);
+      assert.deepEqual(
+        [cookie.attributes.httponly, cookie.attributes.samesite, cookie.attributes.path],
+        [true, "Lax", "/"],
+      );
     }
   });
 
@@ -303,7 +317,10 @@ describe("callback", { concurrency: 8 }, () => {
     for (const [fault, error] of [
       [{ token: { times: 2, answer: { status: 500 } } }, "invalid_code"],
       [{ token: { times: 2, answer: { status: 429, headers: { "retry-after": "60" } } } }, "invalid_code"],
-      [{ token: { times: 2, answer: { status: 200, body: "<html>" } } }, differs("error for a token endpoint that gives no JSON")],
+      [
+        { token: { times: 2, answer: { status: 200, body: "<html>" } } },
+        differs("error for a token endpoint that gives no JSON"),
+      ],
       [{ token: { id_token: { set: { nonce: "another" } } } }, "unable_to_get_user_info"],
       [{ token: { id_token: { remove: ["nonce"] } } }, "unable_to_get_user_info"],
       [{ token: { id_token: { set: { aud: "another" } } } }, "unable_to_get_user_info"],
@@ -450,12 +467,20 @@ describe("sign-in/social with an id_token", { concurrency: 8 }, () => {
     const where = await here();
     const who = await known(where, "google", { email: null });
     const idToken = { token: await googleIdToken(where, who) };
-    refused(await new Browser(where).client.signIn.social({ provider: "google", idToken }), 401, "USER_EMAIL_NOT_FOUND");
+    refused(
+      await new Browser(where).client.signIn.social({ provider: "google", idToken }),
+      401,
+      "USER_EMAIL_NOT_FOUND",
+    );
   });
 
   test("GitHub has none", async () => {
     const { client } = new Browser(await here());
-    refused(await client.signIn.social({ provider: "github", idToken: { token: "a.b.c" } }), 404, "ID_TOKEN_NOT_SUPPORTED");
+    refused(
+      await client.signIn.social({ provider: "github", idToken: { token: "a.b.c" } }),
+      404,
+      "ID_TOKEN_NOT_SUPPORTED",
+    );
   });
 });
 
@@ -464,7 +489,11 @@ describe("link-social", { concurrency: 8 }, () => {
     for (const provider of KINDS) {
       const ada = await person(await here());
       const who = await known(ada.site, provider, { email: ada.email });
-      assert.deepEqual(led(await linkAt(ada.browser, ada.site, provider, who)), { to: "/linked", error: null, description: null });
+      assert.deepEqual(led(await linkAt(ada.browser, ada.site, provider, who)), {
+        to: "/linked",
+        error: null,
+        description: null,
+      });
       assert.equal((await whoIs(ada.browser)).session.id, ada.session.id);
       assert.equal((await accountAt(ada.browser, provider)).accountId, who.sub);
       const elsewhere = new Browser(ada.site);
@@ -530,7 +559,9 @@ describe("link-social", { concurrency: 8 }, () => {
       401,
       "LINKING_DIFFERENT_EMAILS_NOT_ALLOWED",
     );
-    const unproven = { token: await googleIdToken(ada.site, await known(ada.site, "google", { email: eve.email, verified: false })) };
+    const unproven = {
+      token: await googleIdToken(ada.site, await known(ada.site, "google", { email: eve.email, verified: false })),
+    };
     refused(await eve.browser.client.linkSocial({ provider: "google", idToken: unproven }), 401, "LINKING_NOT_ALLOWED");
   });
 
@@ -567,10 +598,10 @@ describe("the provider's tokens", { concurrency: 8 }, () => {
       const ada = await from(provider);
       const tokens = ok(await ada.browser.client.getAccessToken({ accountId: ada.account.id }));
       assert.ok(tokens.accessToken, provider);
-      assert.deepEqual([typeof tokens.idToken, tokens.accessTokenExpiresAt instanceof Date], [
-        provider === "github" ? "undefined" : "string",
-        provider !== "github",
-      ]);
+      assert.deepEqual(
+        [typeof tokens.idToken, tokens.accessTokenExpiresAt instanceof Date],
+        [provider === "github" ? "undefined" : "string", provider !== "github"],
+      );
       assert.ok(Array.isArray(tokens.scopes));
     }
   });

@@ -16,7 +16,9 @@ const PARAMETERS = { "reset-password": "{token}", callback: "{provider}" };
 export function note(method, url, status, body) {
   const { pathname } = new URL(url);
   if (!FILE || !pathname.startsWith(`${BASE_PATH}/`)) return;
-  const path = pathname.slice(BASE_PATH.length).replace(/^\/(reset-password|callback)\/[^/]+$/, (_, what) => `/${what}/${PARAMETERS[what]}`);
+  const path = pathname
+    .slice(BASE_PATH.length)
+    .replace(/^\/(reset-password|callback)\/[^/]+$/, (_, what) => `/${what}/${PARAMETERS[what]}`);
   seen.add(JSON.stringify({ method, path, status, code: codeIn(body) }));
 }
 

@@ -54,8 +54,9 @@ export async function land(browser, site, { url, form }) {
 
 /** The URL at which the client is told to sign in. */
 export async function ask(browser, provider, fields = {}) {
-  return ok(await browser.client.signIn.social({ provider, callbackURL: "/home", errorCallbackURL: "/sorry", ...fields }))
-    .url;
+  return ok(
+    await browser.client.signIn.social({ provider, callbackURL: "/home", errorCallbackURL: "/sorry", ...fields }),
+  ).url;
 }
 
 /** The whole way; the site's last answer. */
