@@ -41,6 +41,7 @@ mod operator_changes;
 mod operator_cli;
 mod origin;
 mod paths;
+mod provider_tokens;
 mod rate_limits;
 mod readme;
 mod reset_password;
