@@ -98,6 +98,12 @@ codes! {
     LastAccount = "FAILED_TO_UNLINK_LAST_ACCOUNT", BAD_REQUEST, "You can't unlink your last account";
     AccountNotFound = "ACCOUNT_NOT_FOUND", BAD_REQUEST, "Account not found";
     InvalidSessionToken = "INVALID_SESSION_TOKEN", UNAUTHORIZED, "Invalid session token";
+    ProviderNotSupported = "PROVIDER_NOT_SUPPORTED", BAD_REQUEST, "Provider is not supported.";
+    ProviderNotConfigured = "PROVIDER_NOT_CONFIGURED", BAD_REQUEST, "Account is not associated with a configured social provider.";
+    RefreshTokenNotFound = "REFRESH_TOKEN_NOT_FOUND", BAD_REQUEST, "Refresh token not found";
+    RefreshFailed = "FAILED_TO_REFRESH_ACCESS_TOKEN", BAD_REQUEST, "Failed to refresh access token";
+    NoValidAccessToken = "FAILED_TO_GET_ACCESS_TOKEN", BAD_REQUEST, "Failed to get a valid access token";
+    AccessTokenNotFound = "ACCESS_TOKEN_NOT_FOUND", BAD_REQUEST, "Access token not found";
     SessionExpired = "SESSION_EXPIRED", BAD_REQUEST, "Session expired. Re-authenticate to perform this action.";
     SessionNotFresh = "SESSION_NOT_FRESH", FORBIDDEN, "Session is not fresh";
     DeferredRefreshOff = "METHOD_NOT_ALLOWED_DEFER_SESSION_REQUIRED", METHOD_NOT_ALLOWED, "POST method requires deferSessionRefresh to be enabled in session config";

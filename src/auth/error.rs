@@ -151,6 +151,24 @@ pub enum AuthError {
     #[error("a session that is not of this device")]
     InvalidSessionToken,
 
+    // Providers' tokens.
+    #[error("there is no session, and nothing to be said of it")]
+    NoSession,
+    #[error("no provider of the account's name is configured")]
+    ProviderNotSupported(String),
+    #[error("no provider of the account's name is configured to be asked")]
+    ProviderNotConfigured,
+    #[error("the provider gave no refresh token")]
+    RefreshTokenNotFound,
+    #[error("the provider's tokens could not be refreshed")]
+    RefreshFailed,
+    #[error("no access token that is good could be had")]
+    NoValidAccessToken,
+    #[error("the provider gave no access token")]
+    AccessTokenNotFound,
+    #[error("the provider does not say who it is")]
+    NoUserInfo,
+
     // Us.
     #[error("passwords can't be hashed at the moment")]
     Hashing(#[from] PasswordError),
@@ -184,7 +202,7 @@ impl AuthError {
             Self::InvalidEmail => Code::InvalidEmail,
             Self::Password(Unacceptable::TooShort) => Code::PasswordTooShort,
             Self::Password(Unacceptable::TooLong) => Code::PasswordTooLong,
-            Self::Unauthorized => Code::Unauthorized,
+            Self::Unauthorized | Self::NoSession => Code::Unauthorized,
             Self::NotFresh => Code::SessionNotFresh,
             Self::SessionExpired => Code::SessionExpired,
             Self::InvalidCredentials => Code::InvalidEmailOrPassword,
@@ -198,7 +216,7 @@ impl AuthError {
             Self::TokenExpired => Code::TokenExpired,
             Self::UserNotFound | Self::ResetUserNotFound => Code::UserNotFound,
             Self::SwitchedOff | Self::DeletionOff => Code::NotFound,
-            Self::NoUserToDelete => Code::FailedToGetUserInfo,
+            Self::NoUserToDelete | Self::NoUserInfo => Code::FailedToGetUserInfo,
             Self::InvalidUser => Code::InvalidUser,
             Self::InvalidPassword => Code::InvalidPassword,
             Self::PasswordAlreadySet => Code::PasswordAlreadySet,
@@ -208,6 +226,12 @@ impl AuthError {
             Self::LastAccount => Code::LastAccount,
             Self::AccountNotFound => Code::AccountNotFound,
             Self::InvalidSessionToken => Code::InvalidSessionToken,
+            Self::ProviderNotSupported(_) => Code::ProviderNotSupported,
+            Self::ProviderNotConfigured => Code::ProviderNotConfigured,
+            Self::RefreshTokenNotFound => Code::RefreshTokenNotFound,
+            Self::RefreshFailed => Code::RefreshFailed,
+            Self::NoValidAccessToken => Code::NoValidAccessToken,
+            Self::AccessTokenNotFound => Code::AccessTokenNotFound,
             Self::DeferredRefreshOff => Code::DeferredRefreshOff,
             Self::Hashing(PasswordError::Busy) => Code::Busy,
             Self::Db(DbError::Unavailable(_)) | Self::Lookup(_) => Code::Unavailable,
@@ -240,7 +264,11 @@ impl From<AuthError> for Problem {
             )),
             AuthError::SameEmail => problem.saying("Email is the same").without_code(),
             AuthError::NothingToUpdate => problem.saying("No fields to update").without_code(),
-            AuthError::SwitchedOff => problem.without_body(),
+            AuthError::SwitchedOff | AuthError::NoSession => problem.without_body(),
+            AuthError::ProviderNotSupported(provider) => {
+                problem.saying(format!("Provider {provider} is not supported."))
+            }
+            AuthError::NoUserInfo => problem.with_status(StatusCode::UNAUTHORIZED),
             AuthError::DeletionOff => problem.saying("Not found"),
             AuthError::ResetLinkVoid | AuthError::ResetUserNotFound => problem.with_status(StatusCode::BAD_REQUEST),
             AuthError::DeletionLinkVoid => problem.with_status(StatusCode::NOT_FOUND),
@@ -279,6 +307,11 @@ impl From<AuthError> for Problem {
             | AuthError::LastAccount
             | AuthError::AccountNotFound
             | AuthError::InvalidSessionToken
+            | AuthError::ProviderNotConfigured
+            | AuthError::RefreshTokenNotFound
+            | AuthError::RefreshFailed
+            | AuthError::NoValidAccessToken
+            | AuthError::AccessTokenNotFound
             | AuthError::Hashing(PasswordError::Failed)
             | AuthError::Db(DbError::Conflict { .. } | DbError::Failed { .. } | DbError::Row { .. }) => problem,
         }

@@ -151,6 +151,8 @@ pub struct Account {
     pub provider_id: String,
     /// The provider's name for the user; for a password our own.
     pub account_id: String,
+    /// Whose name that is; empty for a password, and for what was brought from elsewhere until it is used.
+    pub issuer: String,
     /// `None`: no password.
     pub password_set_at: Option<Timestamp>,
     pub created_at: Timestamp,
@@ -161,7 +163,7 @@ pub struct Account {
 pub const OF: Query = Query {
     name: "accounts.of",
     sql: "
-        SELECT id, user_id, provider_id, account_id, password_set_at, created_at, updated_at
+        SELECT id, user_id, provider_id, account_id, issuer, password_set_at, created_at, updated_at
         FROM accounts
         WHERE user_id = $1
         ORDER BY created_at, id
@@ -176,6 +178,7 @@ pub async fn of(client: &impl GenericClient, user: UserId) -> Result<Vec<Account
             user_id: UserId(column(&OF, row, "user_id")?),
             provider_id: column(&OF, row, "provider_id")?,
             account_id: column(&OF, row, "account_id")?,
+            issuer: column(&OF, row, "issuer")?,
             password_set_at: column(&OF, row, "password_set_at")?,
             created_at: column(&OF, row, "created_at")?,
             updated_at: column(&OF, row, "updated_at")?,

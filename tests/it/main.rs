@@ -42,6 +42,7 @@ mod operator_cli;
 mod origin;
 mod paths;
 mod providers;
+mod provider_tokens;
 mod rate_limits;
 mod readme;
 mod reset_password;
