@@ -15,6 +15,7 @@ mod kept;
 mod keys;
 mod microsoft;
 mod oidc;
+mod said;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -22,14 +23,14 @@ mod tests;
 mod token_endpoint;
 mod wire;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use oauth2::AuthType;
-use openidconnect::core::CoreClientAuthMethod;
-use serde_json::Value;
+use openidconnect::{TokenUrl, UserInfoUrl, core::CoreClientAuthMethod};
 use tracing::warn;
 use url::Url;
 
+pub(in crate::auth) use self::said::{Ask, Presented, Profile, ProviderError, Return, Tokens};
 use self::{
     claims::Claims,
     dialect::Dialect,
@@ -40,92 +41,12 @@ use self::{
     wire::Wire,
 };
 use crate::{
-    auth::email::EmailAddress,
     chain::Chain,
     clock::Timestamp,
     config::{OAuthProvider, ProviderEndpoints, TokenEndpointAuth},
     outbound::{Outbound, Rules},
     secret::Secret,
 };
-
-/// What an authorisation request says.
-#[derive(Debug)]
-pub(in crate::auth) struct Ask<'a> {
-    pub(in crate::auth) state: &'a str,
-    pub(in crate::auth) nonce: &'a str,
-    pub(in crate::auth) pkce_verifier: &'a Secret<String>,
-    pub(in crate::auth) redirect_uri: &'a str,
-    /// Beyond the configured ones.
-    pub(in crate::auth) scopes: &'a [String],
-    pub(in crate::auth) login_hint: Option<&'a str>,
-    /// `additionalParams`: never one that the flow itself sets.
-    pub(in crate::auth) params: &'a [(String, String)],
-}
-
-/// What came back to the redirect URI, and what the flow knows of it.
-#[derive(Debug)]
-pub(in crate::auth) struct Return<'a> {
-    pub(in crate::auth) code: &'a Secret<String>,
-    pub(in crate::auth) nonce: &'a str,
-    pub(in crate::auth) pkce_verifier: &'a Secret<String>,
-    pub(in crate::auth) redirect_uri: &'a str,
-    /// Apple's `user` field, JSON, at somebody's first sign-in: whatever the browser says, so good for a name alone.
-    pub(in crate::auth) user: Option<&'a str>,
-    pub(in crate::auth) now: Timestamp,
-}
-
-/// An id_token that an app got by itself (`idToken` of `sign-in/social`).
-#[derive(Debug)]
-pub(in crate::auth) struct Presented<'a> {
-    pub(in crate::auth) id_token: &'a Secret<String>,
-    pub(in crate::auth) nonce: Option<&'a str>,
-    pub(in crate::auth) access_token: Option<&'a Secret<String>>,
-    /// What the app says of the name, for providers whose tokens have none.
-    pub(in crate::auth) name: Option<&'a str>,
-    pub(in crate::auth) now: Timestamp,
-}
-
-/// What a provider's token endpoint gave.
-#[derive(Debug)]
-pub(in crate::auth) struct Tokens {
-    pub(in crate::auth) access: Option<Secret<String>>,
-    pub(in crate::auth) refresh: Option<Secret<String>>,
-    pub(in crate::auth) id: Option<Secret<String>>,
-    pub(in crate::auth) access_expires_at: Option<Timestamp>,
-    pub(in crate::auth) refresh_expires_at: Option<Timestamp>,
-    /// As granted; where the provider does not say, as asked for (RFC 6749, section 5.1). After a refresh that says
-    /// nothing of it: none, since it is what it was (section 6).
-    pub(in crate::auth) scopes: Vec<String>,
-}
-
-/// Who somebody is at a provider.
-#[derive(Clone, Debug)]
-pub(in crate::auth) struct Profile {
-    /// With the subject: what an account is known by. Never empty.
-    pub(in crate::auth) issuer: String,
-    pub(in crate::auth) subject: String,
-    pub(in crate::auth) email: Option<EmailAddress>,
-    /// The provider proves that the address is theirs.
-    pub(in crate::auth) email_verified: bool,
-    pub(in crate::auth) name: String,
-    pub(in crate::auth) image: Option<String>,
-    /// The claims or the profile as they came: for `account-info` alone.
-    pub(in crate::auth) raw: Value,
-}
-
-/// Why a provider's answer is of no use. Holds nothing secret: its text goes to the log.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(in crate::auth) enum ProviderError {
-    /// The provider can't be asked, did not answer in time, or answered that it can't.
-    #[error("{provider} can't be reached: {why}")]
-    Unreachable { provider: String, why: String },
-    /// The provider said no (RFC 6749, section 5.2).
-    #[error("{provider} refused: {code}")]
-    Refused { provider: String, code: String },
-    /// It said something that is no answer, or not one to this question.
-    #[error("{provider} answered with what can't be used: {why}")]
-    Unusable { provider: String, why: String },
-}
 
 /// A provider as configured. Cheap to share; keeps connections and key sets.
 #[derive(Debug)]
@@ -206,14 +127,12 @@ impl Provider {
 
     /// Whether the answer came from this provider, as far as it says (RFC 9207): `iss` as the answer had it.
     pub(in crate::auth) async fn check_iss(&self, iss: Option<&str>) -> Result<bool, ProviderError> {
-        match iss {
-            Some(iss) => Ok(self.dialect.is_issuer(iss)),
-            None => {
-                let metadata = self.metadata().await?;
-                let always = metadata.map(|it| it.additional_metadata().authorization_response_iss_parameter_supported);
-                Ok(always != Some(true))
-            }
+        if let Some(iss) = iss {
+            return Ok(self.dialect.is_issuer(iss));
         }
+        let metadata = self.metadata().await?;
+        let promised = metadata.map(|it| it.additional_metadata().authorization_response_iss_parameter_supported);
+        Ok(promised != Some(true))
     }
 
     /// What the code is worth.
@@ -359,7 +278,7 @@ impl Provider {
     /// `None`: there is no such endpoint, or no token to ask it with.
     async fn userinfo(&self, tokens: &Tokens) -> Result<Option<Claims>, ProviderError> {
         let endpoint = self.endpoint(self.endpoints.userinfo.as_ref(), |metadata| {
-            metadata.userinfo_endpoint().map(|endpoint| endpoint.url())
+            metadata.userinfo_endpoint().map(UserInfoUrl::url)
         });
         match (endpoint.await?, &tokens.access) {
             (Some(endpoint), Some(token)) => Ok(Some(self.wire.get(&endpoint, Some(token)).await?.0)),
@@ -392,7 +311,7 @@ impl Provider {
 
     async fn token_endpoint(&self, now: Timestamp) -> Result<TokenEndpoint<'_>, ProviderError> {
         let url = self.endpoint(self.endpoints.token.as_ref(), |metadata| {
-            metadata.token_endpoint().map(|endpoint| endpoint.url())
+            metadata.token_endpoint().map(TokenUrl::url)
         });
         let client_secret = match self.dialect.made_secret(now) {
             Some(made) => Some(made.map_err(|why| self.wire.unusable(why))?),
@@ -490,7 +409,7 @@ pub struct StartError {
 }
 
 impl StartError {
-    fn new(settings: &OAuthProvider, why: impl ToString) -> Self {
+    fn new(settings: &OAuthProvider, why: impl fmt::Display) -> Self {
         Self {
             provider: settings.name.clone(),
             why: why.to_string(),

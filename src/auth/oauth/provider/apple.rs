@@ -23,8 +23,8 @@ use crate::{
 const ISSUER: &str = "https://appleid.apple.com";
 /// Apple takes six months at most. A short life leaves little to whoever sees one.
 const SECRET_LIVES: Duration = Duration::from_hours(1);
-/// A secret with less than this left is not sent any more.
-const SECRET_MARGIN: Duration = Duration::from_mins(10);
+/// How old a secret may get: the rest of its life is for clocks that differ.
+const SECRET_SERVES: Duration = Duration::from_mins(50);
 /// Of the `user` parameter: names and an address.
 const MAX_USER: usize = 4096;
 
@@ -135,7 +135,7 @@ impl Secrets {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, secret)) = &*made
             && *at <= now
-            && now.since(*at) < SECRET_LIVES - SECRET_MARGIN
+            && now.since(*at) < SECRET_SERVES
         {
             return Ok(secret.clone());
         }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, header};
 use openidconnect::{
-    AdditionalProviderMetadata, ProviderMetadata,
+    AdditionalProviderMetadata, ProviderMetadata, TokenUrl, UserInfoUrl,
     core::{
         CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType, CoreJsonWebKey,
         CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType,
@@ -76,8 +76,8 @@ impl Discovery {
         }
         let endpoints = [
             Some(metadata.authorization_endpoint().url()),
-            metadata.token_endpoint().map(|endpoint| endpoint.url()),
-            metadata.userinfo_endpoint().map(|endpoint| endpoint.url()),
+            metadata.token_endpoint().map(TokenUrl::url),
+            metadata.userinfo_endpoint().map(UserInfoUrl::url),
             Some(metadata.jwks_uri().url()),
         ];
         for endpoint in endpoints.into_iter().flatten() {

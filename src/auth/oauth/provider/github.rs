@@ -114,9 +114,9 @@ mod tests {
     use super::*;
     use crate::{auth::oauth::provider::testing, config::ProviderKind};
 
-    fn profile(user: Value, emails: Option<Value>) -> Result<Profile, &'static str> {
+    fn profile(user: Value, emails: Option<&Value>) -> Result<Profile, &'static str> {
         let github = GitHub::new(&testing::settings(ProviderKind::GitHub));
-        github.profile_from_api(serde_json::from_value(user).unwrap(), emails.as_ref())
+        github.profile_from_api(serde_json::from_value(user).unwrap(), emails)
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             (json!(null), Some(json!({"message": "Not Found"})), None, false),
             (json!(null), None, None, false),
         ] {
-            let got = profile(json!({"id": 7, "login": "ada", "email": public}), emails).unwrap();
+            let got = profile(json!({"id": 7, "login": "ada", "email": public}), emails.as_ref()).unwrap();
             assert_eq!(
                 (got.email.as_ref().map(EmailAddress::as_str), got.email_verified),
                 (email, verified)

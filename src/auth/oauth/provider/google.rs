@@ -57,8 +57,7 @@ impl Dialect for Google {
         let allowed = match (self.hosted_domain.as_deref(), claims.text("hd")) {
             (None, _) => true,
             (Some(_), None | Some("")) => false,
-            (Some("*"), Some(_)) => true,
-            (Some(wanted), Some(domain)) => domain.eq_ignore_ascii_case(wanted),
+            (Some(wanted), Some(domain)) => wanted == "*" || domain.eq_ignore_ascii_case(wanted),
         };
         allowed.then_some(()).ok_or("the account is not of the hosted domain")
     }
