@@ -95,6 +95,13 @@ codes! {
     EmailCanNotBeUpdated = "EMAIL_CAN_NOT_BE_UPDATED", BAD_REQUEST, "Email can not be updated";
     ChangeEmailDisabled = "CHANGE_EMAIL_DISABLED", BAD_REQUEST, "Change email is disabled";
     FailedToGetUserInfo = "FAILED_TO_GET_USER_INFO", NOT_FOUND, "Failed to get user info";
+    IdTokenNotSupported = "ID_TOKEN_NOT_SUPPORTED", NOT_FOUND, "id_token not supported";
+    UserEmailNotFound = "USER_EMAIL_NOT_FOUND", UNAUTHORIZED, "User email not found";
+    OAuthLink = "OAUTH_LINK_ERROR", UNAUTHORIZED, "unable to link account";
+    AlreadyLinked = "SOCIAL_ACCOUNT_ALREADY_LINKED", CONFLICT, "Social account already linked";
+    LinkingNotAllowed = "LINKING_NOT_ALLOWED", UNAUTHORIZED, "Account not linked - linking not allowed";
+    LinkingDifferentEmails = "LINKING_DIFFERENT_EMAILS_NOT_ALLOWED", UNAUTHORIZED, "Account not linked - different emails not allowed";
+    ProviderUnavailable = "PROVIDER_UNAVAILABLE", SERVICE_UNAVAILABLE, "The provider can't be reached at the moment";
     LastAccount = "FAILED_TO_UNLINK_LAST_ACCOUNT", BAD_REQUEST, "You can't unlink your last account";
     AccountNotFound = "ACCOUNT_NOT_FOUND", BAD_REQUEST, "Account not found";
     InvalidSessionToken = "INVALID_SESSION_TOKEN", UNAUTHORIZED, "Invalid session token";

@@ -148,6 +148,20 @@ pub enum AuthError {
     LastAccount,
     #[error("the user has no such way to sign in")]
     AccountNotFound,
+    #[error("a provider whose id_tokens are not read")]
+    IdTokenNotSupported,
+    #[error("the provider tells no address")]
+    UserEmailNotFound,
+    #[error("the provider's account does not get in: {0}")]
+    OAuthLink(&'static str),
+    #[error("the provider's account is another user's")]
+    AlreadyLinked,
+    #[error("the provider's account may not be linked")]
+    LinkingNotAllowed,
+    #[error("the provider's account has another address")]
+    LinkingDifferentEmails,
+    #[error("the provider can't be reached")]
+    ProviderUnavailable,
     #[error("a session that is not of this device")]
     InvalidSessionToken,
 
@@ -225,6 +239,13 @@ impl AuthError {
             Self::ChangeEmailDisabled => Code::ChangeEmailDisabled,
             Self::LastAccount => Code::LastAccount,
             Self::AccountNotFound => Code::AccountNotFound,
+            Self::IdTokenNotSupported => Code::IdTokenNotSupported,
+            Self::UserEmailNotFound => Code::UserEmailNotFound,
+            Self::OAuthLink(_) => Code::OAuthLink,
+            Self::AlreadyLinked => Code::AlreadyLinked,
+            Self::LinkingNotAllowed => Code::LinkingNotAllowed,
+            Self::LinkingDifferentEmails => Code::LinkingDifferentEmails,
+            Self::ProviderUnavailable => Code::ProviderUnavailable,
             Self::InvalidSessionToken => Code::InvalidSessionToken,
             Self::ProviderNotSupported(_) => Code::ProviderNotSupported,
             Self::ProviderNotConfigured => Code::ProviderNotConfigured,
@@ -262,6 +283,8 @@ impl From<AuthError> for Problem {
             AuthError::UnsupportedMediaType { found, allowed } => problem.saying(format!(
                 "Content-Type \"{found}\" is not allowed. Allowed types: {allowed}"
             )),
+            AuthError::OAuthLink(why) => problem.saying(why),
+            AuthError::ProviderUnavailable => problem.retry_after(retry_after),
             AuthError::SameEmail => problem.saying("Email is the same").without_code(),
             AuthError::NothingToUpdate => problem.saying("No fields to update").without_code(),
             AuthError::SwitchedOff | AuthError::NoSession => problem.without_body(),
@@ -306,6 +329,11 @@ impl From<AuthError> for Problem {
             | AuthError::ChangeEmailDisabled
             | AuthError::LastAccount
             | AuthError::AccountNotFound
+            | AuthError::IdTokenNotSupported
+            | AuthError::UserEmailNotFound
+            | AuthError::AlreadyLinked
+            | AuthError::LinkingNotAllowed
+            | AuthError::LinkingDifferentEmails
             | AuthError::InvalidSessionToken
             | AuthError::ProviderNotConfigured
             | AuthError::RefreshTokenNotFound
