@@ -28,6 +28,7 @@ pub mod identity;
 pub mod lifecycle;
 pub mod live;
 pub mod mail;
+pub mod outbound;
 pub mod policy;
 pub mod problem;
 pub mod proxy;

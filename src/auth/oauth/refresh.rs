@@ -38,7 +38,7 @@ use super::{
 use crate::{
     auth::{Auth, AuthError},
     chain::Chain,
-    clock::monotonic,
+    clock::{Timestamp, monotonic},
     db::{
         DbError,
         accounts::tokens::{self, Held, Lease, SealedTokens},
@@ -99,9 +99,9 @@ pub(super) async fn refresh(auth: &Auth, provider: &Provider, seen: Seen<'_>, re
     let refresh = Refresh {
         auth,
         provider,
+        seen,
         spends,
         token,
-        seen,
         request_id,
     };
     match auth.providers.refreshes().join(refresh.seen.account) {
@@ -156,7 +156,7 @@ impl Refresh<'_> {
         }
     }
 
-    async fn take(&self, lease: Lease<'_>, at_most: crate::clock::Timestamp) -> Result<bool, DbError> {
+    async fn take(&self, lease: Lease<'_>, at_most: Timestamp) -> Result<bool, DbError> {
         let client = self.auth.db.client().await?;
         tokens::take_lease(&client, lease, self.auth.clock.now(), at_most).await
     }

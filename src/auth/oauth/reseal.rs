@@ -28,7 +28,7 @@ use crate::{
 const AT_ONCE: i64 = 500;
 
 /// Until it is tried again: when Postgres was away, and for rows that somebody was refreshing.
-const AGAIN_AFTER: Duration = Duration::from_secs(60);
+const AGAIN_AFTER: Duration = Duration::from_mins(1);
 
 /// What one round found.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -91,8 +91,8 @@ pub async fn round(db: &Db, keys: &SealingKeys, clock: &Clock) -> Result<Round, 
         after = *last;
         let mut batch = Vec::new();
         for (account, old) in page {
-            let (new, lost) = anew(keys, account, &old);
-            found.lost += u64::from(lost);
+            let (new, is_lost) = anew(keys, account, &old);
+            found.lost += u64::from(is_lost);
             if new != Columns::default() {
                 batch.push(Resealed { account, old, new });
             }

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     auth::{
         AuthError,
+        email::EmailAddress,
         http::{Answer, Call, Refresh},
         input::Fields,
         openapi::{
@@ -123,7 +124,7 @@ pub(in crate::auth) async fn account_info(call: &mut Call<'_>) -> Result<Answer,
     Ok(Answer::json(json!({
         "user": {
             "name": name,
-            "email": email.as_ref().map(|email| email.as_str()),
+            "email": email.as_ref().map(EmailAddress::as_str),
             "image": image,
             "emailVerified": email_verified,
         },
