@@ -86,7 +86,12 @@ impl Auth {
             )
             .or("[]");
         let sign_up = s
-            .key("sign_up", "Whether people may make accounts.", boolean())
+            .key(
+                "sign_up",
+                "Whether people may make accounts: with a password, and by signing in at a provider for the first time, \
+                 whatever `sign_up` says there.",
+                boolean(),
+            )
             .or("true");
         let sign_in_page = s.section("pages", "Where browsers are sent.", |s| {
             let page = s
@@ -117,6 +122,15 @@ impl Auth {
             "How often the auth API may be asked: per address and path as in the contract, per account, per mailbox.",
             RateLimit::read,
         );
+        let oauth = s.named(
+            "oauth",
+            "A provider at which people may sign in; as many as you like. NAME, here google, is yours: it is in the redirect \
+             URI to register there, which `vestibule check` prints, and what apps ask for. For google, github, apple and \
+             microsoft of that name a client and its secret are enough; any other that speaks OpenID Connect needs its \
+             issuer as well.",
+            "google",
+            |s, name| OAuthProvider::read(s, name, facts),
+        );
         facts.base_path.clone_from(&base_path);
         facts.sign_in_page.clone_from(&sign_in_page);
         Some(Self {
@@ -130,7 +144,7 @@ impl Auth {
             password: password?,
             session: session?,
             rate_limit: rate_limit?,
-            oauth: Vec::new(),
+            oauth: oauth.into_iter().collect::<Option<_>>()?,
         })
     }
 }

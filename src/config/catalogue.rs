@@ -8,6 +8,8 @@ pub(super) struct SectionDoc {
     pub path: Vec<Step>,
     pub doc: &'static str,
     pub keys: Vec<KeyDoc>,
+    /// A file that has it says something that the absence of it does not.
+    pub is_comment: bool,
 }
 
 /// How a section is reached from the one above.

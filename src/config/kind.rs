@@ -238,6 +238,36 @@ pub(super) fn list<T: 'static>(kind: Kind<T>) -> Kind<Vec<T>> {
     })
 }
 
+/// A table whose names the user chose, as far as `judge` has them; in the order of the file.
+pub(super) fn table_of<T: 'static>(
+    judge: impl Fn(&str) -> Result<(), Wrong> + 'static,
+    kind: Kind<T>,
+) -> Kind<Vec<(String, T)>> {
+    let allowed = format!("a table; each value: {}", kind.allowed);
+    let words = allowed.clone();
+    let schema = json!({ "type": "object", "additionalProperties": kind.schema });
+    let read = kind.read;
+    Kind::new(allowed, schema, move |found| {
+        let Value::Table(table) = &found.node.value else {
+            found.report("wrong type".into(), Some(found.node.value.kind().to_owned()), &words);
+            return None;
+        };
+        let entries: Vec<Option<(String, T)>> = table
+            .entries
+            .iter()
+            .map(|entry| {
+                let value = Found::new(found.reader, format!("{}.{}", found.key, entry.name), &entry.node);
+                if let Err(wrong) = judge(&entry.name) {
+                    value.report(wrong, None, &words);
+                    return None;
+                }
+                read(&value).map(|value| (entry.name.clone(), value))
+            })
+            .collect();
+        entries.into_iter().collect()
+    })
+}
+
 /// One value, or an array of at least one.
 pub(super) fn one_or_more<T: 'static>(one: impl Fn() -> Kind<T>) -> Kind<Vec<T>> {
     let (single, many) = (one(), list(one()));

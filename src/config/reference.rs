@@ -17,7 +17,7 @@ const WIDTH: usize = 110;
 
 const PREFACE: [&str; 3] = [
     "Every key of gateway.toml, with its default; where there is none, with an example. Keys that may be absent and have \
-     no default are commented out.",
+     no default are commented out, and so are tables that nobody has to have.",
     "Any string may be { env = \"NAME\" }, an environment variable, or { file = \"path\" }, a file's content without its \
      final newline; the path is relative to this file. Single keys are overridden by environment variables: \
      VESTIBULE__SERVER__LISTEN is server.listen.",
@@ -38,10 +38,11 @@ pub fn reference() -> String {
         text.push('\n');
         let _ = writeln!(text, "# {}", "-".repeat(WIDTH - 2));
         comment(&mut text, section.doc);
-        let _ = writeln!(text, "{}", header(&section.path));
+        let mark = if section.is_comment { "# " } else { "" };
+        let _ = writeln!(text, "{mark}{}", header(&section.path));
         for key in &section.keys {
             text.push('\n');
-            write_key(&mut text, key);
+            write_key(&mut text, key, mark);
         }
     }
     text
@@ -116,17 +117,18 @@ fn header(path: &[Step]) -> String {
     }
 }
 
-fn write_key(text: &mut String, key: &KeyDoc) {
+/// `mark` stands before whatever is not a comment by itself.
+fn write_key(text: &mut String, key: &KeyDoc, mark: &str) {
     comment(text, key.doc);
     let KeyDoc { name, allowed, .. } = key;
     let _ = match key.presence {
         Presence::Default(value) => {
             comment(text, &format!("Allowed: {allowed}."));
-            writeln!(text, "{name} = {}", as_toml(value))
+            writeln!(text, "{mark}{name} = {}", as_toml(value))
         }
         Presence::Required(example) => {
             comment(text, &format!("Required: {allowed}."));
-            writeln!(text, "{name} = {}", as_toml(example))
+            writeln!(text, "{mark}{name} = {}", as_toml(example))
         }
         Presence::Optional(example) => {
             comment(text, &format!("Allowed: {allowed}."));

@@ -136,6 +136,7 @@ impl<'a> Section<'a> {
                 path: steps.clone(),
                 doc,
                 keys: Vec::new(),
+                is_comment: false,
             });
             catalogue.len() - 1
         });
@@ -265,6 +266,13 @@ impl<'a> Section<'a> {
     /// Whether the key was written, rather than left to its default.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entry(name).is_some()
+    }
+
+    /// Documents show the section commented out: it makes something that nobody has by default.
+    pub(super) fn shown_as_comment(&self) {
+        if let Some(section) = self.reader.catalogue.borrow_mut().get_mut(self.index) {
+            section.is_comment = true;
+        }
     }
 
     /// Where the section begins.

@@ -5,12 +5,15 @@ use std::{fs, path::Path, time::Duration};
 use super::*;
 
 mod documents;
+mod oauth;
 mod routes;
 mod values;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef-the-secret";
 const DATABASE: &str = "postgres://ada:hunter2@db.example.com/app";
 const SMTP: &str = "smtp+starttls://ada:p%40ss@mail.example.com";
+
+const CLIENT_SECRET: &str = "GOCSPX-hunter2";
 
 const MINIMAL: &str = r#"
 [server]
@@ -31,6 +34,7 @@ fn environment(name: &str) -> Option<String> {
         "DATABASE_URL" => Some(DATABASE.to_owned()),
         "VESTIBULE_SECRET" => Some(SECRET.to_owned()),
         "SMTP_URL" => Some(SMTP.to_owned()),
+        "GOOGLE_CLIENT_SECRET" => Some(CLIENT_SECRET.to_owned()),
         _ => None,
     }
 }
@@ -110,6 +114,9 @@ fn the_least_is_enough_and_the_rest_has_safe_defaults() {
     assert!(config.auth.email_verification.required);
     assert_eq!(config.auth.session.expires_in, Duration::from_hours(7 * 24));
     assert_eq!(config.auth.session.cookie.same_site, SameSite::Lax);
+    assert!(config.auth.oauth.is_empty());
+    assert!(config.auth.account.link_by_email);
+    assert!(!config.auth.account.link_different_emails);
     let argon2 = Argon2 {
         memory_kib: 19 * 1024,
         iterations: 2,

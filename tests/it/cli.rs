@@ -213,6 +213,63 @@ async fn check_finds_nothing_wrong_with_the_configurations_that_come_along() {
 }
 
 #[tokio::test]
+async fn check_prints_the_redirect_uris_to_register_at_providers() {
+    let config = format!(
+        r#"{CONFIG}
+[auth.oauth.google]
+client_id = "google's"
+client_secret = "hunter2"
+
+[auth.oauth.acme]
+client_id = "acme's"
+issuer = "https://id.acme.example"
+"#
+    )
+    .replace("[auth]", "[auth]\nbase_path = \"/auth\"");
+    let ended = vestibule(&["check"], folder(&config).path()).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<_> = ended.stdout.lines().skip(1).collect();
+    assert_eq!(
+        lines,
+        [
+            "redirect URI of google: https://app.example.com/auth/callback/google",
+            "redirect URI of acme: https://app.example.com/auth/callback/acme",
+            "redirect URI of acme, for apps that call signIn.oauth2: https://app.example.com/auth/oauth2/callback/acme",
+        ]
+    );
+
+    let without = vestibule(&["check"], folder(CONFIG).path()).await;
+    assert_eq!(without.stdout, "gateway.toml: fine (3 routes, 1 upstream)\n");
+}
+
+#[tokio::test]
+async fn check_says_of_a_provider_what_is_wrong_and_shows_none_of_its_secrets() {
+    let config = format!(
+        r#"{CONFIG}
+[auth.oauth.google]
+client_id = "id"
+base_url = "https://github.example.com"
+
+[auth.oauth.apple]
+client_id = "id"
+team_id = "ABCDE12345"
+key_id = "FGHIJ67890"
+private_key = "hunter2"
+"#
+    );
+    let ended = vestibule(&["check"], folder(&config).path()).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(78), ""));
+    for expected in [
+        "gateway.toml:34:12: auth.oauth.google.base_url: means nothing to a provider of kind \"google\"",
+        "allowed: only with kind github",
+        "gateway.toml:32:1: auth.oauth.google.client_secret: missing",
+        "gateway.toml:40:15: auth.oauth.apple.private_key: not a private key in PEM",
+    ] {
+        assert!(ended.stderr.contains(expected), "no {expected:?} in:\n{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn explain_shows_the_route_its_demands_and_what_the_upstream_receives() {
     let forged = [
         "GET",

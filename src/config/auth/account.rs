@@ -1,11 +1,18 @@
 //! `[auth.account]`: what users may change about their account, and how they prove that it is theirs.
 
-use crate::config::{kind::choice, section::Section};
+use crate::config::{
+    kind::{boolean, choice},
+    section::Section,
+};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Account {
     pub change_email: ChangeEmail,
     pub delete_user: DeleteUser,
+    /// At sign-in, an address that a provider proves is a way into the account that has it verified.
+    pub link_by_email: bool,
+    /// Users may link an account at a provider that has another address than they have here.
+    pub link_different_emails: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,9 +59,27 @@ impl Account {
                 ]),
             )
             .or("session");
+        let link_by_email = s
+            .key(
+                "link_by_email",
+                "Whether somebody who signs in at a provider with an address that it proves comes into the account here \
+                 that has this address, verified. false: only after they linked the two while signed in here.",
+                boolean(),
+            )
+            .or("true");
+        let link_different_emails = s
+            .key(
+                "link_different_emails",
+                "Whether users who are signed in may link an account at a provider that has another address than they \
+                 have here.",
+                boolean(),
+            )
+            .or("false");
         Some(Self {
             change_email: change_email?,
             delete_user: delete_user?,
+            link_by_email: link_by_email?,
+            link_different_emails: link_different_emails?,
         })
     }
 }

@@ -32,19 +32,32 @@ fn the_reference_says_the_defaults() {
 #[test]
 fn the_examples_in_the_reference_are_fine() {
     let mut text = String::new();
-    // `host_prefix` doesn't go with a domain, and the file of places isn't ours to ship.
-    let fine = |line: &&str| !line.starts_with("host_prefix") && !line.starts_with("# geo_database");
+    // `host_prefix` doesn't go with a domain, some files aren't ours to ship, and no provider is of every kind.
+    let unfit = [
+        "host_prefix",
+        "# geo_database",
+        "# ca",
+        "# team_id",
+        "# key_id",
+        "# private_key",
+        "# tenant",
+        "# base_url",
+        "# emails_endpoint",
+    ];
+    let fine = |line: &&str| !unfit.iter().any(|key| line.starts_with(&format!("{key} =")));
     for line in reference().lines().filter(fine) {
         let bare = line.strip_prefix("# ").unwrap_or(line);
         let is_example = bare
             .split_once(" = ")
             .is_some_and(|(key, _)| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
-        text.push_str(if is_example { bare } else { line });
+        let is_header = bare.starts_with('[') && bare.ends_with(']');
+        text.push_str(if is_example || is_header { bare } else { line });
         text.push('\n');
     }
     let config = loaded(&text);
     assert_eq!(config.auth.session.cookie.domain.as_deref(), Some("example.com"));
     assert_eq!(config.routes[0].host.as_deref(), Some("api.example.com"));
+    assert_eq!(config.auth.oauth[0].hosted_domain.as_deref(), Some("example.com"));
 }
 
 #[test]
@@ -71,6 +84,18 @@ fn the_schema_knows_every_key_and_nothing_else() {
     let schema = json_schema();
     let table: toml::Table = reference().parse().unwrap();
     walk(&table.into(), &schema, "");
+    let provider = &schema["properties"]["auth"]["properties"]["oauth"]["additionalProperties"];
+    assert_eq!(provider["properties"]["kind"]["anyOf"][0]["enum"][4], "oidc");
+    assert_eq!(provider["properties"]["authorization_params"]["type"], "object");
+}
+
+/// Whoever copies the reference whole gets no provider that they did not ask for.
+#[test]
+fn the_reference_shows_providers_as_comments() {
+    let text = reference();
+    assert!(text.contains("\n# [auth.oauth.google]\n"), "{text}");
+    assert!(text.contains("\n# sign_up = \"allowed\"\n"), "{text}");
+    assert!(loaded(&text).auth.oauth.is_empty());
 }
 
 fn walk(value: &toml::Value, schema: &serde_json::Value, path: &str) {

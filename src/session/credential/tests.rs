@@ -24,6 +24,8 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
         account: config::Account {
             change_email: config::ChangeEmail::Both,
             delete_user: config::DeleteUser::Session,
+            link_by_email: true,
+            link_different_emails: false,
         },
         password: config::Password {
             reset_expires_in: Duration::from_hours(1),
@@ -71,6 +73,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
                 window_from: config::WindowFrom::First,
             },
         },
+        oauth: Vec::new(),
     }
 }
 
