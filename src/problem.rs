@@ -108,6 +108,8 @@ codes! {
     InvalidRedirectUrl = "INVALID_REDIRECT_URL", FORBIDDEN, "Invalid redirectURL";
     InvalidErrorCallbackUrl = "INVALID_ERROR_CALLBACK_URL", FORBIDDEN, "Invalid errorCallbackURL";
     InvalidNewUserCallbackUrl = "INVALID_NEW_USER_CALLBACK_URL", FORBIDDEN, "Invalid newUserCallbackURL";
+    ProviderNotFound = "PROVIDER_NOT_FOUND", NOT_FOUND, "Provider not found";
+    ProviderUnavailable = "PROVIDER_UNAVAILABLE", SERVICE_UNAVAILABLE, "The provider can't be reached at the moment";
 }
 
 /// How a problem is written.

@@ -151,6 +151,12 @@ pub enum AuthError {
     #[error("a session that is not of this device")]
     InvalidSessionToken,
 
+    // Providers.
+    #[error("no provider has this name")]
+    ProviderNotFound,
+    #[error("a provider could not be asked")]
+    ProviderUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+
     // Us.
     #[error("passwords can't be hashed at the moment")]
     Hashing(#[from] PasswordError),
@@ -209,6 +215,8 @@ impl AuthError {
             Self::AccountNotFound => Code::AccountNotFound,
             Self::InvalidSessionToken => Code::InvalidSessionToken,
             Self::DeferredRefreshOff => Code::DeferredRefreshOff,
+            Self::ProviderNotFound => Code::ProviderNotFound,
+            Self::ProviderUnavailable(_) => Code::ProviderUnavailable,
             Self::Hashing(PasswordError::Busy) => Code::Busy,
             Self::Db(DbError::Unavailable(_)) | Self::Lookup(_) => Code::Unavailable,
             Self::Hashing(PasswordError::Failed)
@@ -245,9 +253,10 @@ impl From<AuthError> for Problem {
             AuthError::ResetLinkVoid | AuthError::ResetUserNotFound => problem.with_status(StatusCode::BAD_REQUEST),
             AuthError::DeletionLinkVoid => problem.with_status(StatusCode::NOT_FOUND),
             AuthError::DeferredRefreshOff => problem.with_header(header::ALLOW, HeaderValue::from_static("GET")),
-            AuthError::Hashing(PasswordError::Busy) | AuthError::Db(DbError::Unavailable(_)) | AuthError::Lookup(_) => {
-                problem.retry_after(retry_after)
-            }
+            AuthError::Hashing(PasswordError::Busy)
+            | AuthError::Db(DbError::Unavailable(_))
+            | AuthError::Lookup(_)
+            | AuthError::ProviderUnavailable(_) => problem.retry_after(retry_after),
             AuthError::BodyTooLarge
             | AuthError::BodyTimeout
             | AuthError::BadBody
@@ -279,6 +288,7 @@ impl From<AuthError> for Problem {
             | AuthError::LastAccount
             | AuthError::AccountNotFound
             | AuthError::InvalidSessionToken
+            | AuthError::ProviderNotFound
             | AuthError::Hashing(PasswordError::Failed)
             | AuthError::Db(DbError::Conflict { .. } | DbError::Failed { .. } | DbError::Row { .. }) => problem,
         }

@@ -4,16 +4,17 @@
 //! `arrival.rs` decides whose account the answer is. `tokens.rs` hands provider tokens to their user.
 
 mod arrival;
-mod callback;
+pub(in crate::auth) mod callback;
 mod flow;
 mod id_token_form;
 mod provider;
-mod start;
+pub(in crate::auth) mod start;
 pub(in crate::auth) mod tokens;
 mod vault;
 
 use std::collections::BTreeMap;
 
+pub(in crate::auth) use self::flow::Dialect;
 use self::provider::Provider;
 pub use self::provider::StartError;
 use crate::config::OAuthProvider;

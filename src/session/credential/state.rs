@@ -121,7 +121,12 @@ mod tests {
         let cookies = cookies();
         let set = cookies.set_oauth_browser(Slot(0), &OneTimeToken::generate(), Duration::from_mins(10));
         let forged = crumb(&set).replacen("state=", "state=x", 1);
-        for crumbs in [forged.as_str(), "__Host-vestibule.state=", "__Host-vestibule.state_8=x.y", ""] {
+        for crumbs in [
+            forged.as_str(),
+            "__Host-vestibule.state=",
+            "__Host-vestibule.state_8=x.y",
+            "",
+        ] {
             assert!(cookies.oauth_browsers(&sent(crumbs)).is_empty(), "{crumbs}");
         }
     }
