@@ -35,6 +35,8 @@ mod legacy_passwords;
 mod limits;
 mod mail_outbox;
 mod multi_session;
+mod oauth_callback;
+mod oauth_flows;
 mod openapi;
 mod operator_audit;
 mod operator_changes;
