@@ -1,102 +1,101 @@
 //! One provider, ready to be asked: where people are sent, what their code is worth, and who they are.
 //!
-//! `provider/` has a file for each language that providers speak. Whatever comes back is judged here: an id_token's
-//! signature, issuer, audience, time and nonce (OpenID Connect Core 1.0, section 3.1.3.7), an answer's size and shape.
+//! What every provider must keep to is judged by what is common: `id_token.rs`, `claims.rs`, `token_endpoint.rs`. Where
+//! providers differ, `dialect.rs` says how they may; each has a file of its own, and this one knows of none.
 
-use serde_json::Value;
+mod apple;
+mod authorization;
+mod claims;
+mod dialect;
+mod discovery;
+mod github;
+mod google;
+mod id_token;
+mod kept;
+mod keys;
+mod microsoft;
+mod oidc;
+mod said;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod token_endpoint;
+mod wire;
+
+use std::{fmt, sync::Arc};
+
+use oauth2::AuthType;
+use openidconnect::{TokenUrl, UserInfoUrl, core::CoreClientAuthMethod};
+use tracing::warn;
 use url::Url;
 
-use crate::{auth::email::EmailAddress, clock::Timestamp, config::OAuthProvider, secret::Secret};
-
-/// What an authorisation request says.
-#[derive(Debug)]
-pub(in crate::auth) struct Ask<'a> {
-    pub(in crate::auth) state: &'a str,
-    pub(in crate::auth) nonce: &'a str,
-    pub(in crate::auth) pkce_verifier: &'a Secret<String>,
-    pub(in crate::auth) redirect_uri: &'a str,
-    /// Beyond the configured ones.
-    pub(in crate::auth) scopes: &'a [String],
-    pub(in crate::auth) login_hint: Option<&'a str>,
-    /// `additionalParams`: never one that the flow itself sets.
-    pub(in crate::auth) params: &'a [(String, String)],
-}
-
-/// What came back to the redirect URI, and what the flow knows of it.
-#[derive(Debug)]
-pub(in crate::auth) struct Return<'a> {
-    pub(in crate::auth) code: &'a Secret<String>,
-    pub(in crate::auth) nonce: &'a str,
-    pub(in crate::auth) pkce_verifier: &'a Secret<String>,
-    pub(in crate::auth) redirect_uri: &'a str,
-    /// Apple's `user` field, JSON, at somebody's first sign-in: whatever the browser says, so good for a name alone.
-    pub(in crate::auth) user: Option<&'a str>,
-    pub(in crate::auth) now: Timestamp,
-}
-
-/// An id_token that an app got by itself (`idToken` of `sign-in/social`).
-#[derive(Debug)]
-pub(in crate::auth) struct Presented<'a> {
-    pub(in crate::auth) id_token: &'a Secret<String>,
-    pub(in crate::auth) nonce: Option<&'a str>,
-    pub(in crate::auth) access_token: Option<&'a Secret<String>>,
-    /// What the app says of the name, for providers whose tokens have none.
-    pub(in crate::auth) name: Option<&'a str>,
-    pub(in crate::auth) now: Timestamp,
-}
-
-/// What a provider's token endpoint gave.
-#[derive(Debug)]
-pub(in crate::auth) struct Tokens {
-    pub(in crate::auth) access: Option<Secret<String>>,
-    pub(in crate::auth) refresh: Option<Secret<String>>,
-    pub(in crate::auth) id: Option<Secret<String>>,
-    pub(in crate::auth) access_expires_at: Option<Timestamp>,
-    pub(in crate::auth) refresh_expires_at: Option<Timestamp>,
-    /// As granted; where the provider does not say, as asked for (RFC 6749, section 5.1).
-    pub(in crate::auth) scopes: Vec<String>,
-}
-
-/// Who somebody is at a provider.
-#[derive(Clone, Debug)]
-pub(in crate::auth) struct Profile {
-    /// With the subject: what an account is known by. Never empty.
-    pub(in crate::auth) issuer: String,
-    pub(in crate::auth) subject: String,
-    pub(in crate::auth) email: Option<EmailAddress>,
-    /// The provider proves that the address is theirs.
-    pub(in crate::auth) email_verified: bool,
-    pub(in crate::auth) name: String,
-    pub(in crate::auth) image: Option<String>,
-    /// The claims or the profile as they came: for `account-info` alone.
-    pub(in crate::auth) raw: Value,
-}
-
-/// Why a provider's answer is of no use. Holds nothing secret: its text goes to the log.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::auth) enum ProviderError {
-    /// The provider can't be asked, did not answer in time, or answered that it can't.
-    #[error("{provider} can't be reached: {why}")]
-    Unreachable { provider: String, why: String },
-    /// The provider said no (RFC 6749, section 5.2).
-    #[error("{provider} refused: {code}")]
-    Refused { provider: String, code: String },
-    /// It said something that is no answer, or not one to this question.
-    #[error("{provider} answered with what can't be used: {why}")]
-    Unusable { provider: String, why: String },
-}
+pub(in crate::auth) use self::said::{Ask, Presented, Profile, ProviderError, Return, Tokens};
+use self::{
+    claims::Claims,
+    dialect::Dialect,
+    discovery::{Discovery, Metadata},
+    id_token::{AGE_IN_FLOW, AGE_PRESENTED, Audience, Bad, Expected, Nonce},
+    keys::Keys,
+    token_endpoint::TokenEndpoint,
+    wire::Wire,
+};
+use crate::{
+    chain::Chain,
+    clock::Timestamp,
+    config::{OAuthProvider, ProviderEndpoints, TokenEndpointAuth},
+    outbound::{Outbound, Rules},
+    secret::Secret,
+};
 
 /// A provider as configured. Cheap to share; keeps connections and key sets.
 #[derive(Debug)]
 pub(in crate::auth) struct Provider {
     settings: OAuthProvider,
+    dialect: Box<dyn Dialect>,
+    /// As configured, else as the dialect knows them.
+    endpoints: ProviderEndpoints,
+    /// For the endpoints that are not known.
+    discovery: Option<Discovery>,
+    keys: Keys,
+    wire: Wire,
 }
 
 impl Provider {
     /// `is_local`: `server.public_url` is a loopback name, so http and private addresses do.
-    pub(in crate::auth) fn new(settings: &OAuthProvider, _is_local: bool) -> Result<Self, StartError> {
+    pub(in crate::auth) fn new(settings: &OAuthProvider, is_local: bool) -> Result<Self, StartError> {
+        let rules = Rules {
+            allow_insecure: settings.allow_insecure || is_local,
+            allow_private: settings.allow_private || is_local,
+            timeout: settings.timeout,
+            ca: settings.ca.clone(),
+        };
+        let outbound = Outbound::new(rules).map_err(|error| StartError::new(settings, Chain(&error)))?;
+        let dialect = dialect::of(settings)?;
+        let endpoints = known_endpoints(settings, &*dialect)?;
+        let ProviderEndpoints {
+            authorization,
+            token,
+            userinfo,
+            jwks,
+            emails,
+        } = &endpoints;
+        for url in [authorization, token, userinfo, jwks, emails].into_iter().flatten() {
+            outbound
+                .check(url)
+                .map_err(|error| StartError::new(settings, Chain(&error)))?;
+        }
+        let all_known = authorization.is_some() && token.is_some() && jwks.is_some();
+        let discovery = (dialect.discovers() && !all_known)
+            .then(|| Discovery::new(dialect.issuer()).map_err(|_| StartError::new(settings, "issuer is no URL")))
+            .transpose()?;
         Ok(Self {
             settings: settings.clone(),
+            dialect,
+            endpoints,
+            discovery,
+            keys: Keys::new(),
+            wire: Wire::new(&settings.name, outbound),
         })
     }
 
@@ -109,51 +108,296 @@ impl Provider {
     }
 
     /// Where to send the browser.
-    pub(in crate::auth) async fn authorization_url(&self, _ask: &Ask<'_>) -> Result<Url, ProviderError> {
-        unimplemented!()
+    pub(in crate::auth) async fn authorization_url(&self, ask: &Ask<'_>) -> Result<Url, ProviderError> {
+        let endpoint = self.endpoint(self.endpoints.authorization.as_ref(), |metadata| {
+            Some(metadata.authorization_endpoint().url())
+        });
+        let endpoint = endpoint
+            .await?
+            .ok_or_else(|| self.wire.unusable("it has no authorization endpoint"))?;
+        let mut scopes = self.scopes();
+        for scope in ask.scopes {
+            if !scopes.contains(scope) {
+                scopes.push(scope.clone());
+            }
+        }
+        let url = authorization::url(endpoint, &self.settings, &*self.dialect, scopes, ask);
+        url.map_err(|why| self.wire.unusable(why))
     }
 
     /// Whether the answer came from this provider, as far as it says (RFC 9207): `iss` as the answer had it.
-    pub(in crate::auth) async fn check_iss(&self, _iss: Option<&str>) -> Result<bool, ProviderError> {
-        unimplemented!()
+    pub(in crate::auth) async fn check_iss(&self, iss: Option<&str>) -> Result<bool, ProviderError> {
+        if let Some(iss) = iss {
+            return Ok(self.dialect.is_issuer(iss));
+        }
+        let metadata = self.metadata().await?;
+        let promised = metadata.map(|it| it.additional_metadata().authorization_response_iss_parameter_supported);
+        Ok(promised != Some(true))
     }
 
     /// What the code is worth.
-    pub(in crate::auth) async fn exchange(&self, _back: &Return<'_>) -> Result<Tokens, ProviderError> {
-        unimplemented!()
+    pub(in crate::auth) async fn exchange(&self, back: &Return<'_>) -> Result<Tokens, ProviderError> {
+        let mut tokens = self.token_endpoint(back.now).await?.exchange(back).await?;
+        if tokens.scopes.is_empty() {
+            tokens.scopes = self.scopes();
+        }
+        Ok(tokens)
     }
 
     /// Who came back: from an id_token that passes every check, or from the provider's API.
-    pub(in crate::auth) async fn profile(
-        &self,
-        _back: &Return<'_>,
-        _tokens: &Tokens,
-    ) -> Result<Profile, ProviderError> {
-        unimplemented!()
+    pub(in crate::auth) async fn profile(&self, back: &Return<'_>, tokens: &Tokens) -> Result<Profile, ProviderError> {
+        if !self.dialect.has_id_tokens() {
+            return self.profile_from_api(tokens).await;
+        }
+        let id_token = tokens
+            .id
+            .as_ref()
+            .ok_or_else(|| self.wire.unusable("it gave no id_token"))?;
+        let expected = Expected {
+            audience: Audience::Us(&self.settings.client_id),
+            nonce: Some(Nonce::Exact(back.nonce)),
+            access_token: tokens.access.as_ref(),
+            max_age: AGE_IN_FLOW,
+            clock_skew: self.settings.clock_skew,
+            now: back.now,
+        };
+        let mut claims = self.verified(id_token, &expected).await?;
+        if claims.lack_something() {
+            self.complete(&mut claims, tokens).await?;
+        }
+        let mut profile = self.profile_of(claims)?;
+        if let Some(name) = back.user.and_then(|user| self.dialect.name_from_browser(user)) {
+            profile.name = name;
+        }
+        Ok(profile)
     }
 
     /// Whether [`Self::presented`] can be asked.
     pub(in crate::auth) fn takes_id_tokens(&self) -> bool {
-        unimplemented!()
+        self.dialect.has_id_tokens()
     }
 
     /// Whose id_token an app presents.
-    pub(in crate::auth) async fn presented(&self, _presented: &Presented<'_>) -> Result<Profile, ProviderError> {
-        unimplemented!()
+    pub(in crate::auth) async fn presented(&self, presented: &Presented<'_>) -> Result<Profile, ProviderError> {
+        if !self.takes_id_tokens() {
+            return Err(self.wire.unusable("it has no id_tokens"));
+        }
+        let nonce = if self.dialect.may_hash_nonce() {
+            Nonce::ExactOrHashed
+        } else {
+            Nonce::Exact
+        };
+        let expected = Expected {
+            audience: Audience::AnyOf(&self.settings.client_id, &self.settings.audiences),
+            nonce: presented.nonce.map(nonce),
+            access_token: presented.access_token,
+            max_age: AGE_PRESENTED,
+            clock_skew: self.settings.clock_skew,
+            now: presented.now,
+        };
+        let claims = self.verified(presented.id_token, &expected).await?;
+        let mut profile = self.profile_of(claims)?;
+        if profile.name.is_empty() {
+            profile.name = presented.name.map(claims::name).unwrap_or_default();
+        }
+        Ok(profile)
     }
 
     pub(in crate::auth) async fn refresh(
         &self,
-        _refresh: &Secret<String>,
-        _now: Timestamp,
+        refresh: &Secret<String>,
+        now: Timestamp,
     ) -> Result<Tokens, ProviderError> {
-        unimplemented!()
+        let scopes = if self.dialect.sends_scope_to_refresh() {
+            self.scopes()
+        } else {
+            Vec::new()
+        };
+        self.token_endpoint(now).await?.refresh(refresh, scopes, now).await
     }
 
     /// What the provider says of somebody who signed in before, now.
-    pub(in crate::auth) async fn account_info(&self, _tokens: &Tokens) -> Result<Profile, ProviderError> {
-        unimplemented!()
+    pub(in crate::auth) async fn account_info(&self, tokens: &Tokens) -> Result<Profile, ProviderError> {
+        if !self.dialect.has_id_tokens() {
+            return self.profile_from_api(tokens).await;
+        }
+        let told = tokens
+            .id
+            .as_ref()
+            .and_then(|token| id_token::claims_of_verified(token.expose()));
+        let claims = match (told, self.userinfo(tokens).await?) {
+            (Some(told), Some(mut now)) => {
+                self.same_subject(&told, &now)?;
+                now.complete(told);
+                now
+            }
+            (Some(claims), None) | (None, Some(claims)) => claims,
+            (None, None) => return Err(self.wire.unusable("nothing is left to know the account by")),
+        };
+        self.profile_of(claims)
     }
+
+    /// The claims of an id_token that passes every check. A key that is not known may be a new one.
+    async fn verified(&self, token: &Secret<String>, expected: &Expected<'_>) -> Result<Claims, ProviderError> {
+        let endpoint = self.endpoint(self.endpoints.jwks.as_ref(), |metadata| Some(metadata.jwks_uri().url()));
+        let endpoint = endpoint.await?.ok_or_else(|| self.wire.unusable("it has no keys"))?;
+        let keys = self.keys.get(&self.wire, &endpoint).await?;
+        let mut checked = id_token::verify(token.expose(), &keys, &*self.dialect, expected);
+        if let Err(Bad::Key(_)) = checked
+            && let Some(newer) = self.keys.newer(&keys, &self.wire, &endpoint).await
+        {
+            checked = id_token::verify(token.expose(), &newer, &*self.dialect, expected);
+        }
+        let refused = |why| self.wire.unusable(format!("its id_token is refused: {why}"));
+        checked.map_err(|(Bad::Key(why) | Bad::Token(why))| refused(why))
+    }
+
+    /// Adds what the userinfo endpoint knows. Without an address somebody can't get in; without a picture they can.
+    async fn complete(&self, claims: &mut Claims, tokens: &Tokens) -> Result<(), ProviderError> {
+        match self.userinfo(tokens).await {
+            Ok(None) => {}
+            Ok(Some(more)) => {
+                self.same_subject(claims, &more)?;
+                claims.complete(more);
+            }
+            Err(error) if claims.text("email").is_some() => {
+                warn!(%error, "could not complete a profile, going on with the id_token");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// OpenID Connect Core 1.0, section 5.3.2: a userinfo answer about another is nothing to go by.
+    fn same_subject(&self, id_token: &Claims, userinfo: &Claims) -> Result<(), ProviderError> {
+        let same = userinfo.text("sub").is_some() && userinfo.text("sub") == id_token.text("sub");
+        same.then_some(())
+            .ok_or_else(|| self.wire.unusable("userinfo is about somebody else"))
+    }
+
+    /// `None`: there is no such endpoint, or no token to ask it with.
+    async fn userinfo(&self, tokens: &Tokens) -> Result<Option<Claims>, ProviderError> {
+        let endpoint = self.endpoint(self.endpoints.userinfo.as_ref(), |metadata| {
+            metadata.userinfo_endpoint().map(UserInfoUrl::url)
+        });
+        match (endpoint.await?, &tokens.access) {
+            (Some(endpoint), Some(token)) => Ok(Some(self.wire.get(&endpoint, Some(token)).await?.0)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn profile_from_api(&self, tokens: &Tokens) -> Result<Profile, ProviderError> {
+        let user = self
+            .userinfo(tokens)
+            .await?
+            .ok_or_else(|| self.wire.unusable("there is no access token"))?;
+        let emails = match &self.endpoints.emails {
+            None => None,
+            Some(endpoint) => match self.wire.get(endpoint, tokens.access.as_ref()).await {
+                Ok((emails, _)) => Some(emails),
+                // The token's scope does not reach so far.
+                Err(ProviderError::Refused { .. }) => None,
+                Err(error) => return Err(error),
+            },
+        };
+        let profile = self.dialect.profile_from_api(user, emails.as_ref());
+        profile.map_err(|why| self.wire.unusable(why))
+    }
+
+    fn profile_of(&self, claims: Claims) -> Result<Profile, ProviderError> {
+        let profile = claims::profile(&*self.dialect, claims, self.settings.trust_email);
+        profile.map_err(|why| self.wire.unusable(why))
+    }
+
+    async fn token_endpoint(&self, now: Timestamp) -> Result<TokenEndpoint<'_>, ProviderError> {
+        let url = self.endpoint(self.endpoints.token.as_ref(), |metadata| {
+            metadata.token_endpoint().map(TokenUrl::url)
+        });
+        let client_secret = match self.dialect.made_secret(now) {
+            Some(made) => Some(made.map_err(|why| self.wire.unusable(why))?),
+            None => self.settings.client_secret.clone(),
+        };
+        let (client_secret, auth) = match self.settings.token_endpoint_auth_method {
+            Some(TokenEndpointAuth::None) => (None, AuthType::RequestBody),
+            Some(TokenEndpointAuth::ClientSecretPost) => (client_secret, AuthType::RequestBody),
+            Some(TokenEndpointAuth::ClientSecretBasic) => (client_secret, AuthType::BasicAuth),
+            None => (client_secret, self.supported_auth().await?),
+        };
+        Ok(TokenEndpoint {
+            wire: &self.wire,
+            url: url
+                .await?
+                .ok_or_else(|| self.wire.unusable("it has no token endpoint"))?,
+            client_id: &self.settings.client_id,
+            client_secret,
+            auth,
+            scope_separator: self.dialect.scope_separator(),
+        })
+    }
+
+    /// The body before the header, unless only the header is supported, which is also what a document that does not
+    /// say means (OpenID Connect Discovery 1.0, section 3).
+    async fn supported_auth(&self) -> Result<AuthType, ProviderError> {
+        let Some(metadata) = self.metadata().await? else {
+            return Ok(AuthType::RequestBody);
+        };
+        let supported = metadata
+            .token_endpoint_auth_methods_supported()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        Ok(if supported.contains(&CoreClientAuthMethod::ClientSecretPost) {
+            AuthType::RequestBody
+        } else {
+            AuthType::BasicAuth
+        })
+    }
+
+    fn scopes(&self) -> Vec<String> {
+        let own = || self.dialect.scopes().iter().map(ToString::to_string).collect();
+        self.settings.scopes.clone().unwrap_or_else(own)
+    }
+
+    async fn endpoint(
+        &self,
+        known: Option<&Url>,
+        discovered: impl FnOnce(&Metadata) -> Option<&Url>,
+    ) -> Result<Option<Url>, ProviderError> {
+        match known {
+            Some(known) => Ok(Some(known.clone())),
+            None => Ok(self
+                .metadata()
+                .await?
+                .and_then(|metadata| discovered(&metadata).cloned())),
+        }
+    }
+
+    /// `None`: all that is needed is known without.
+    async fn metadata(&self) -> Result<Option<Arc<Metadata>>, ProviderError> {
+        match &self.discovery {
+            Some(discovery) => discovery.get(&self.wire).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn known_endpoints(settings: &OAuthProvider, dialect: &dyn Dialect) -> Result<ProviderEndpoints, StartError> {
+    let own = dialect
+        .endpoints()
+        .map_err(|_| StartError::new(settings, "base_url or tenant makes no URL"))?;
+    let configured = settings.endpoints.clone();
+    // Whoever moves the profile moves the addresses that belong to it.
+    let beside_userinfo = configured
+        .userinfo
+        .as_ref()
+        .filter(|_| own.emails.is_some())
+        .and_then(|userinfo| Url::parse(&format!("{}/emails", userinfo.as_str().trim_end_matches('/'))).ok());
+    Ok(ProviderEndpoints {
+        authorization: configured.authorization.or(own.authorization),
+        token: configured.token.or(own.token),
+        userinfo: configured.userinfo.or(own.userinfo),
+        jwks: configured.jwks.or(own.jwks),
+        emails: configured.emails.or(beside_userinfo).or(own.emails),
+    })
 }
 
 /// A provider's settings that can't be used: an unreadable `ca`, a private key that is none.
@@ -162,4 +406,13 @@ impl Provider {
 pub struct StartError {
     provider: String,
     why: String,
+}
+
+impl StartError {
+    fn new(settings: &OAuthProvider, why: impl fmt::Display) -> Self {
+        Self {
+            provider: settings.name.clone(),
+            why: why.to_string(),
+        }
+    }
 }

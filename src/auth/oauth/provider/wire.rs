@@ -1,0 +1,97 @@
+//! One question to a provider and its answer, whatever it is about.
+//!
+//! A server that is away, overloaded or limits us (5xx, 429) is [`ProviderError::Unreachable`] here, so that nobody else
+//! needs to know of statuses. Errors name what went wrong, never what an answer said: it may hold tokens.
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::ProviderError;
+use crate::{chain::Chain, outbound::Outbound, secret::Secret};
+
+/// Of a provider's error code in our log (RFC 6749 has `unsupported_grant_type` as the longest).
+const MAX_CODE: usize = 100;
+
+#[derive(Debug)]
+pub(super) struct Wire {
+    provider: String,
+    outbound: Outbound,
+}
+
+impl Wire {
+    pub(super) fn new(provider: &str, outbound: Outbound) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            outbound,
+        }
+    }
+
+    /// Whether the provider may be spoken to there.
+    pub(super) fn check(&self, url: &Url) -> Result<(), ProviderError> {
+        let refused = |error| self.unusable(format!("an endpoint is out of bounds: {}", Chain(&error)));
+        self.outbound.check(url).map_err(refused)
+    }
+
+    pub(super) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ProviderError> {
+        let answer = self.outbound.send(request).await;
+        let answer = answer.map_err(|error| self.unreachable(Chain(&error).to_string()))?;
+        match answer.status() {
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(self.unreachable(format!("HTTP {}", status.as_u16())))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// A document in JSON, and the answer's header.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        url: &Url,
+        bearer: Option<&Secret<String>>,
+    ) -> Result<(T, http::HeaderMap), ProviderError> {
+        let mut request = Request::builder()
+            .method(Method::GET)
+            .uri(url.as_str())
+            .header(header::ACCEPT, "application/json")
+            .body(Vec::new())
+            .map_err(|_| self.unusable("an endpoint's URL can't be asked for"))?;
+        if let Some(token) = bearer {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .map_err(|_| self.unusable("the access token does not fit into a header"))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        let (head, body) = self.send(request).await?.into_parts();
+        if head.status != StatusCode::OK {
+            return Err(self.refused(&format!("HTTP {}", head.status.as_u16())));
+        }
+        let read = serde_json::from_slice(&body);
+        let read =
+            read.map_err(|error| self.unusable(format!("{} is no such JSON: {:?}", url.path(), error.classify())));
+        read.map(|document| (document, head.headers))
+    }
+
+    pub(super) fn unreachable(&self, why: impl Into<String>) -> ProviderError {
+        ProviderError::Unreachable {
+            provider: self.provider.clone(),
+            why: why.into(),
+        }
+    }
+
+    /// `code`: as the provider gave it; what does not print is left out.
+    pub(super) fn refused(&self, code: &str) -> ProviderError {
+        let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
+        ProviderError::Refused {
+            provider: self.provider.clone(),
+            code: code.chars().filter(printable).take(MAX_CODE).collect(),
+        }
+    }
+
+    pub(super) fn unusable(&self, why: impl Into<String>) -> ProviderError {
+        ProviderError::Unusable {
+            provider: self.provider.clone(),
+            why: why.into(),
+        }
+    }
+}
