@@ -37,6 +37,7 @@ mod mail_outbox;
 mod multi_session;
 mod oauth_callback;
 mod oauth_flows;
+mod oauth_start;
 mod openapi;
 mod operator_audit;
 mod operator_changes;
