@@ -3,7 +3,10 @@
 //! A server that is away, overloaded or limits us (5xx, 429) is [`ProviderError::Unreachable`] here, so that nobody else
 //! needs to know of statuses. Errors name what went wrong, never what an answer said: it may hold tokens.
 
+use std::pin::Pin;
+
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use oauth2::AsyncHttpClient;
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -93,5 +96,16 @@ impl Wire {
             provider: self.provider.clone(),
             why: why.into(),
         }
+    }
+}
+
+/// A closure would do as well, but for what the compiler can prove of one: that whoever awaits it may move to another
+/// thread.
+impl<'c> AsyncHttpClient<'c> for Wire {
+    type Error = ProviderError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, ProviderError>> + Send + 'c>>;
+
+    fn call(&'c self, request: Request<Vec<u8>>) -> Self::Future {
+        Box::pin(self.send(request))
     }
 }
