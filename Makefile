@@ -5,6 +5,7 @@
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
+PROVIDERS := tests/clients/providers
 SCHEMATHESIS := .vestibule/schemathesis
 
 help: ## This list
@@ -24,6 +25,7 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
 	@scripts/ensure-venv $(SCHEMATHESIS) tests/clients/schemathesis/requirements.txt
 	@scripts/ensure-node-modules $(CLIENTS)
+	@scripts/ensure-node-modules $(PROVIDERS)
 	@scripts/check
 
 bench: ## Requests per second and CPU per request, compared with no gateway

@@ -14,6 +14,10 @@ ALTER TABLE accounts ADD COLUMN scopes text[] NOT NULL DEFAULT '{}';
 -- While one gateway refreshes the tokens the others wait: a refresh token may be good only once.
 ALTER TABLE accounts ADD COLUMN refreshing_until timestamptz;
 
+-- A sign-up at a provider asks for a name as well, and for no password.
+ALTER TABLE one_time_tokens DROP CONSTRAINT one_time_tokens_sign_up_check;
+ALTER TABLE one_time_tokens ADD CONSTRAINT one_time_tokens_sign_up_check CHECK (password_hash IS NULL OR name IS NOT NULL);
+
 -- What is remembered between sending a browser to a provider and its coming back.
 CREATE TABLE oauth_flows (
     -- SHA-256 of `state`.

@@ -32,6 +32,7 @@ use crate::{
     live::{Live, Snapshot},
     mail::{Outbox, OutboxBell},
     proxy::{Proxy, record::Recorder},
+    secret::sealed::SealingKeys,
     server::{
         self, Bound,
         admin::{Admin, Subjects},
@@ -294,6 +295,11 @@ fn start_cold_work(
     let last_seen = sessions.last_seen().clone();
     tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
+    if config.auth.secret.len() > 1 {
+        let secrets = config.auth.secret.iter().map(|secret| secret.expose().as_bytes());
+        let keys = SealingKeys::new(secrets);
+        tasks.spawn("resealing", auth::reseal::run(db.clone(), keys, clock.clone(), soft()));
+    }
     Ok(())
 }
 

@@ -38,7 +38,11 @@ use bytes::Bytes;
 use http_body::Body;
 use tracing::{error, warn};
 
-pub use self::{error::AuthError, oauth::StartError as ProviderStartError, sign_up::FIRST_ROLE};
+pub use self::{
+    error::AuthError,
+    oauth::{StartError as ProviderStartError, reseal, vault},
+    sign_up::FIRST_ROLE,
+};
 use self::{
     http::{Answer, Call, empty},
     input::Accepts,

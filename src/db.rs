@@ -46,6 +46,8 @@ pub fn all_queries() -> impl Iterator<Item = &'static Query> {
     [
         users::ALL,
         accounts::ALL,
+        accounts::linked::ALL,
+        accounts::tokens::ALL,
         sessions::ALL,
         one_time_tokens::ALL,
         outbox::ALL,

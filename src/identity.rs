@@ -66,6 +66,8 @@ pub enum AuthMethod {
     Password,
     /// Opened a link that was mailed to them.
     Email,
+    /// Was vouched for by a provider at which they signed in; RFC 8176 has no word for that.
+    Provider,
 }
 
 impl AuthMethod {
@@ -73,6 +75,7 @@ impl AuthMethod {
         match self {
             Self::Password => "pwd",
             Self::Email => "email",
+            Self::Provider => "oauth",
         }
     }
 }

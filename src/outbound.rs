@@ -192,13 +192,9 @@ impl Outbound {
 
         let asked = without_secrets(&url);
         let exchange = self.exchange(Request::from_parts(parts, Full::from(body)), &asked);
-        match timeout(self.rules.timeout, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let after = self.rules.timeout;
-                Err(OutboundError::Timeout { asked, after })
-            }
-        }
+        let after = self.rules.timeout;
+        let answer = timeout(after, exchange).await;
+        answer.unwrap_or_else(|_| Err(OutboundError::Timeout { asked, after }))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, asked: &str) -> Result<Response<Vec<u8>>, OutboundError> {

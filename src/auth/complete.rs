@@ -33,24 +33,36 @@ const NOT_REMEMBERED: Duration = Duration::from_hours(24);
 
 /// "This user showed this, now": what every way to sign in comes to.
 #[derive(Debug)]
-pub(super) struct Proof {
+pub(super) struct Proof<'a> {
     pub(super) user: UserId,
-    pub(super) shown: Shown,
+    pub(super) shown: Shown<'a>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Shown {
+pub(super) enum Shown<'a> {
     /// The password that was chosen then. Should another have been chosen since, it proves nothing.
     Password { set_at: Timestamp },
     /// A link that was mailed to the user's address.
     MailedLink,
+    /// An account at the provider of this name. It is the user's: who proves it has looked under the lock, in the
+    /// transaction in which the session begins.
+    Provider(&'a str),
 }
 
-impl Shown {
+impl Shown<'_> {
     const fn method(self) -> AuthMethod {
         match self {
             Self::Password { .. } => AuthMethod::Password,
             Self::MailedLink => AuthMethod::Email,
+            Self::Provider(_) => AuthMethod::Provider,
+        }
+    }
+
+    /// What the audit log says of the sign-in: the method, or at which provider it was.
+    const fn reason(&self) -> &str {
+        match self {
+            Self::Password { .. } | Self::MailedLink => self.method().as_str(),
+            Self::Provider(name) => name,
         }
     }
 }
@@ -111,7 +123,7 @@ impl Completed {
 }
 
 /// Makes a session in a transaction of its own.
-pub(super) async fn complete(call: &mut Call<'_>, proof: Proof, remember: Remember) -> Result<SignedIn, AuthError> {
+pub(super) async fn complete(call: &mut Call<'_>, proof: Proof<'_>, remember: Remember) -> Result<SignedIn, AuthError> {
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     let completed = complete_in(call, &tx, proof, remember).await?;
@@ -124,7 +136,7 @@ pub(super) async fn complete(call: &mut Call<'_>, proof: Proof, remember: Rememb
 pub(super) async fn complete_in(
     call: &Call<'_>,
     tx: &Transaction<'_>,
-    proof: Proof,
+    proof: Proof<'_>,
     remember: Remember,
 ) -> Result<Completed, AuthError> {
     let auth = call.auth;
@@ -191,7 +203,7 @@ pub(super) async fn complete_in(
     db::sessions::insert(tx, &session).await?;
     throttle::know_address(call, tx, user.id).await?;
     let signed_in = audit::Entry {
-        reason: Some(method),
+        reason: Some(proof.shown.reason()),
         session: Some(session.id),
         ..audit::Entry::done(audit::Action::SignIn, user.id)
     };

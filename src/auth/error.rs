@@ -148,9 +148,38 @@ pub enum AuthError {
     LastAccount,
     #[error("the user has no such way to sign in")]
     AccountNotFound,
+    #[error("a provider whose id_tokens are not read")]
+    IdTokenNotSupported,
+    #[error("the provider tells no address")]
+    UserEmailNotFound,
+    #[error("the provider's account does not get in: {0}")]
+    OAuthLink(&'static str),
+    #[error("the provider's account is another user's")]
+    AlreadyLinked,
+    #[error("the provider's account may not be linked")]
+    LinkingNotAllowed,
+    #[error("the provider's account has another address")]
+    LinkingDifferentEmails,
     #[error("a session that is not of this device")]
     InvalidSessionToken,
 
+    // Providers' tokens.
+    #[error("there is no session, and nothing to be said of it")]
+    NoSession,
+    #[error("no provider of the account's name is configured")]
+    ProviderNotSupported(String),
+    #[error("no provider of the account's name is configured to be asked")]
+    ProviderNotConfigured,
+    #[error("the provider gave no refresh token")]
+    RefreshTokenNotFound,
+    #[error("the provider's tokens could not be refreshed")]
+    RefreshFailed,
+    #[error("no access token that is good could be had")]
+    NoValidAccessToken,
+    #[error("the provider gave no access token")]
+    AccessTokenNotFound,
+    #[error("the provider does not say who it is")]
+    NoUserInfo,
     // Providers.
     #[error("no provider has this name")]
     ProviderNotFound,
@@ -190,7 +219,7 @@ impl AuthError {
             Self::InvalidEmail => Code::InvalidEmail,
             Self::Password(Unacceptable::TooShort) => Code::PasswordTooShort,
             Self::Password(Unacceptable::TooLong) => Code::PasswordTooLong,
-            Self::Unauthorized => Code::Unauthorized,
+            Self::Unauthorized | Self::NoSession => Code::Unauthorized,
             Self::NotFresh => Code::SessionNotFresh,
             Self::SessionExpired => Code::SessionExpired,
             Self::InvalidCredentials => Code::InvalidEmailOrPassword,
@@ -204,7 +233,7 @@ impl AuthError {
             Self::TokenExpired => Code::TokenExpired,
             Self::UserNotFound | Self::ResetUserNotFound => Code::UserNotFound,
             Self::SwitchedOff | Self::DeletionOff => Code::NotFound,
-            Self::NoUserToDelete => Code::FailedToGetUserInfo,
+            Self::NoUserToDelete | Self::NoUserInfo => Code::FailedToGetUserInfo,
             Self::InvalidUser => Code::InvalidUser,
             Self::InvalidPassword => Code::InvalidPassword,
             Self::PasswordAlreadySet => Code::PasswordAlreadySet,
@@ -213,7 +242,19 @@ impl AuthError {
             Self::ChangeEmailDisabled => Code::ChangeEmailDisabled,
             Self::LastAccount => Code::LastAccount,
             Self::AccountNotFound => Code::AccountNotFound,
+            Self::IdTokenNotSupported => Code::IdTokenNotSupported,
+            Self::UserEmailNotFound => Code::UserEmailNotFound,
+            Self::OAuthLink(_) => Code::OAuthLink,
+            Self::AlreadyLinked => Code::AlreadyLinked,
+            Self::LinkingNotAllowed => Code::LinkingNotAllowed,
+            Self::LinkingDifferentEmails => Code::LinkingDifferentEmails,
             Self::InvalidSessionToken => Code::InvalidSessionToken,
+            Self::ProviderNotSupported(_) => Code::ProviderNotSupported,
+            Self::ProviderNotConfigured => Code::ProviderNotConfigured,
+            Self::RefreshTokenNotFound => Code::RefreshTokenNotFound,
+            Self::RefreshFailed => Code::RefreshFailed,
+            Self::NoValidAccessToken => Code::NoValidAccessToken,
+            Self::AccessTokenNotFound => Code::AccessTokenNotFound,
             Self::DeferredRefreshOff => Code::DeferredRefreshOff,
             Self::ProviderNotFound => Code::ProviderNotFound,
             Self::ProviderUnavailable(_) => Code::ProviderUnavailable,
@@ -246,9 +287,14 @@ impl From<AuthError> for Problem {
             AuthError::UnsupportedMediaType { found, allowed } => problem.saying(format!(
                 "Content-Type \"{found}\" is not allowed. Allowed types: {allowed}"
             )),
+            AuthError::OAuthLink(why) => problem.saying(why),
             AuthError::SameEmail => problem.saying("Email is the same").without_code(),
             AuthError::NothingToUpdate => problem.saying("No fields to update").without_code(),
-            AuthError::SwitchedOff => problem.without_body(),
+            AuthError::SwitchedOff | AuthError::NoSession => problem.without_body(),
+            AuthError::ProviderNotSupported(provider) => {
+                problem.saying(format!("Provider {provider} is not supported."))
+            }
+            AuthError::NoUserInfo => problem.with_status(StatusCode::UNAUTHORIZED),
             AuthError::DeletionOff => problem.saying("Not found"),
             AuthError::ResetLinkVoid | AuthError::ResetUserNotFound => problem.with_status(StatusCode::BAD_REQUEST),
             AuthError::DeletionLinkVoid => problem.with_status(StatusCode::NOT_FOUND),
@@ -287,7 +333,17 @@ impl From<AuthError> for Problem {
             | AuthError::ChangeEmailDisabled
             | AuthError::LastAccount
             | AuthError::AccountNotFound
+            | AuthError::IdTokenNotSupported
+            | AuthError::UserEmailNotFound
+            | AuthError::AlreadyLinked
+            | AuthError::LinkingNotAllowed
+            | AuthError::LinkingDifferentEmails
             | AuthError::InvalidSessionToken
+            | AuthError::ProviderNotConfigured
+            | AuthError::RefreshTokenNotFound
+            | AuthError::RefreshFailed
+            | AuthError::NoValidAccessToken
+            | AuthError::AccessTokenNotFound
             | AuthError::ProviderNotFound
             | AuthError::Hashing(PasswordError::Failed)
             | AuthError::Db(DbError::Conflict { .. } | DbError::Failed { .. } | DbError::Row { .. }) => problem,

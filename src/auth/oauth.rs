@@ -1,35 +1,48 @@
 //! Signing in at OAuth providers: from the request that sends a browser there to the session that it comes back to.
 //!
 //! `start.rs` begins a flow, `flow.rs` remembers it, `callback.rs` ends it; `provider.rs` asks the provider, and
-//! `arrival.rs` decides whose account the answer is. `tokens.rs` hands provider tokens to their user.
+//! `arrival.rs` decides whose account the answer is. `tokens.rs` hands provider tokens to their user, and `refresh.rs`
+//! gets new ones; `vault.rs` keeps them sealed, and `reseal.rs` by the key of today.
 
 mod arrival;
 pub(in crate::auth) mod callback;
 mod flow;
 mod id_token_form;
 mod provider;
+mod refresh;
+pub mod reseal;
 pub(in crate::auth) mod start;
 pub(in crate::auth) mod tokens;
-mod vault;
+pub mod vault;
 
 use std::collections::BTreeMap;
 
 pub(in crate::auth) use self::flow::Dialect;
-use self::provider::Provider;
 pub use self::provider::StartError;
+use self::{provider::Provider, refresh::Flights};
 use crate::config::OAuthProvider;
 
 /// The configured providers, by name.
 #[derive(Debug, Default)]
-pub(in crate::auth) struct Providers(BTreeMap<String, Provider>);
+pub(in crate::auth) struct Providers {
+    by_name: BTreeMap<String, Provider>,
+    refreshes: Flights,
+}
 
 impl Providers {
     pub(in crate::auth) fn new(settings: &[OAuthProvider], is_local: bool) -> Result<Self, StartError> {
         let provider = |settings: &OAuthProvider| Ok((settings.name.clone(), Provider::new(settings, is_local)?));
-        settings.iter().map(provider).collect::<Result<_, _>>().map(Self)
+        Ok(Self {
+            by_name: settings.iter().map(provider).collect::<Result<_, _>>()?,
+            refreshes: Flights::default(),
+        })
     }
 
     pub(in crate::auth) fn get(&self, name: &str) -> Option<&Provider> {
-        self.0.get(name)
+        self.by_name.get(name)
+    }
+
+    const fn refreshes(&self) -> &Flights {
+        &self.refreshes
     }
 }

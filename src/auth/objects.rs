@@ -54,7 +54,7 @@ pub(super) fn account(account: &Account) -> Value {
         "userId": account.user_id.to_string(),
         "createdAt": account.created_at.rfc3339(),
         "updatedAt": account.updated_at.rfc3339(),
-        "scopes": [],
+        "scopes": account.scopes,
     })
 }
 

@@ -326,7 +326,7 @@ fn security(who: Who) -> Vec<SecurityRequirement> {
     match who {
         Who::Anybody => vec![SecurityRequirement::default()],
         Who::WithOrWithoutSession => [SecurityRequirement::default()].into_iter().chain(schemes).collect(),
-        Who::WithSession | Who::WithFreshSession => schemes.into(),
+        Who::WithSession | Who::WithSessionOrSilence | Who::WithFreshSession => schemes.into(),
     }
 }
 

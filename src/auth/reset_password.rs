@@ -2,14 +2,15 @@
 //!
 //! Whether an address has a user can't be told from the answer or its time; only who reads its mail learns it. Following
 //! the link uses nothing up, since mail scanners follow links too: only choosing a password does, once. It ends every
-//! session of the user, for whoever knew the old password may have one.
+//! session of the user, for whoever knew the old password may have one; and where the address was never verified, takes
+//! the user's accounts at providers away, for whoever linked them need not be its owner.
 
 use serde_json::json;
 use url::Url;
 
 use super::{
     AuthError,
-    account::change_password,
+    account::{change_password, ways_in},
     http::{Answer, Call, even_out},
     openapi::{Description, Field, Group, TOKEN, Work, Yes, always, object, text},
     password::Unacceptable,
@@ -138,19 +139,24 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     let owner = users::lock(&tx, user).await?;
-    let is_first = owner.as_ref().is_some_and(|owner| owner.email == issued.email)
-        && one_time_tokens::consume(&tx, &token, call.now).await?;
-    if !is_first {
-        let error = if owner.is_some() {
-            AuthError::ResetLinkVoid
-        } else {
+    let is_gone = owner.is_none();
+    let owner = owner.filter(|owner| owner.email == issued.email);
+    let is_first = owner.is_some() && one_time_tokens::consume(&tx, &token, call.now).await?;
+    let Some(owner) = owner.filter(|_| is_first) else {
+        let error = if is_gone {
             AuthError::ResetUserNotFound
+        } else {
+            AuthError::ResetLinkVoid
         };
         call.audit(&tx, &refusal(&error, Some(user))).await?;
         db::commit(tx).await?;
         return Err(error);
-    }
+    };
     change_password::put(call, &tx, user, &hash).await?;
+    if !owner.email_verified {
+        // Whoever came by a provider has not shown that they read this mail.
+        ways_in::drop_linked(call, &tx, user).await?;
+    }
     call.audit(&tx, &audit::Entry::done(audit::Action::ResetPassword, user))
         .await?;
     let revoked = db::sessions::revoke_all(&tx, user, None, call.now).await?;

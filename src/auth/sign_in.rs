@@ -103,7 +103,7 @@ async fn not_verified(
         // Who shows the password of a sign-up is who made it.
         let sign_up = SignUp {
             name: user.name.clone(),
-            password_hash,
+            password_hash: Some(password_hash),
         };
         let link = Link {
             user: user.id,

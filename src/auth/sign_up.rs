@@ -129,7 +129,7 @@ async fn register(
     let tx = db::begin(&mut client).await?;
     let sign_up = SignUp {
         name: user.name.clone(),
-        password_hash,
+        password_hash: Some(password_hash.clone()),
     };
     let mut link = Link {
         user: user.id,
@@ -141,7 +141,7 @@ async fn register(
     };
     if users::insert(&tx, user).await? {
         users::leave_unclaimed(&tx, user.id).await?;
-        accounts::set_password(&tx, call.new_id(), user.id, &sign_up.password_hash, call.now).await?;
+        accounts::set_password(&tx, call.new_id(), user.id, &password_hash, call.now).await?;
         mail_link(call, &tx, &link).await?;
         call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
             .await?;

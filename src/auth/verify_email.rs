@@ -6,14 +6,16 @@
 //!
 //! Strangers may sign up with somebody's address, and their mails look like the owner's own. So as long as several
 //! sign-ups compete for an address, a link is good only in the browser that made the sign-up it belongs to: whoever
-//! reads the mail must not put a stranger's password in force by a click.
+//! reads the mail must not put a stranger's password in force by a click. Nor may they hand their address to a stranger's
+//! account at a provider: while an unverified user has such an account, a link is good only in the browser that asked
+//! for it (`oauth/arrival.rs` has the whole table).
 
 use deadpool_postgres::Transaction;
 use serde_json::json;
 
 use super::{
     Auth, AuthError,
-    account::change_email,
+    account::{change_email, ways_in},
     complete::{Proof, Remember, Shown, complete_in},
     http::{Answer, Call, Refresh, component, even_out},
     objects,
@@ -25,7 +27,9 @@ use crate::{
     clock::{Timestamp, monotonic},
     config::SignInAfter,
     db::{
-        self, DbError, accounts, audit,
+        self, DbError,
+        accounts::{self, linked},
+        audit,
         one_time_tokens::{self, Issue, Issued, SignUp},
         users::{self, User},
     },
@@ -290,10 +294,11 @@ async fn visit(
 
 /// Whether somebody else's sign-up could be the one that the reader of this mail means.
 async fn is_contested(call: &Call<'_>, tx: &Transaction<'_>, user: &User, issued: &Issued) -> Result<bool, DbError> {
-    let mark = mark_hash(call);
     let (hash, rivals_since) = match &issued.sign_up {
-        Some(_) if issued.browser.is_some() && issued.browser == mark => return Ok(false),
-        Some(sign_up) => (Some(sign_up.password_hash.clone()), call.now),
+        Some(_) if is_asking_browser(call, issued) => return Ok(false),
+        // Somebody came by a provider, whatever has become of their own link.
+        _ if linked::exists(tx, user.id).await? => return Ok(true),
+        Some(sign_up) => (sign_up.password_hash.clone(), call.now),
         // Asked for in a browser that made no sign-up, the link stands for the account as it is: also a sign-up whose
         // own link is over may be the one that was meant.
         None => (
@@ -303,6 +308,11 @@ async fn is_contested(call: &Call<'_>, tx: &Transaction<'_>, user: &User, issued
     };
     let own = issued.sign_up.as_ref().and(issued.browser.as_ref());
     one_time_tokens::has_rivals::<VerifyEmail>(tx, user.id, hash.as_ref(), own, rivals_since).await
+}
+
+/// Whether the link is opened where it was asked for.
+fn is_asking_browser(call: &Call<'_>, issued: &Issued) -> bool {
+    issued.browser.is_some() && issued.browser == mark_hash(call)
 }
 
 /// The address is the user's. If sign-ups made the user, name and password are those of the one whose link was opened.
@@ -315,13 +325,22 @@ async fn put_in_force(
 ) -> Result<(), AuthError> {
     // Asked under the lock: whoever chose a password meanwhile has claimed the account.
     let is_unclaimed = users::is_unclaimed(tx, user.id).await?;
-    if is_unclaimed && is_contested(call, tx, user, issued).await? {
+    let is_refused = if is_unclaimed {
+        is_contested(call, tx, user, issued).await?
+    } else {
+        // Of a user who is in use no sign-up decides; but who reads the mail need not be who came by the provider.
+        !is_asking_browser(call, issued) && linked::exists(tx, user.id).await?
+    };
+    if is_refused {
         return Err(AuthError::InvalidToken);
     }
     users::set_verified(tx, user.id, call.now).await?;
     if let Some(sign_up) = issued.sign_up.as_ref().filter(|_| is_unclaimed) {
         users::set_name(tx, user.id, &sign_up.name, call.now).await?;
-        accounts::set_password(tx, call.new_id(), user.id, &sign_up.password_hash, call.now).await?;
+        if let Some(hash) = &sign_up.password_hash {
+            accounts::set_password(tx, call.new_id(), user.id, hash, call.now).await?;
+            ways_in::drop_linked(call, tx, user.id).await?;
+        }
         // Whoever used the account so far, unverified, may have been somebody else.
         let ended = db::sessions::revoke_all(tx, user.id, None, call.now).await?;
         sessions::note(call, tx, &ended, "verified").await?;

@@ -3,6 +3,7 @@
 mod better_auth;
 mod failure;
 mod ids;
+mod provider_tokens;
 mod report;
 mod rows;
 mod source;

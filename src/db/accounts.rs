@@ -151,6 +151,10 @@ pub struct Account {
     pub provider_id: String,
     /// The provider's name for the user; for a password our own.
     pub account_id: String,
+    /// Whose name that is; empty for a password, and for what was brought from elsewhere until it is used.
+    pub issuer: String,
+    /// What the provider granted.
+    pub scopes: Vec<String>,
     /// `None`: no password.
     pub password_set_at: Option<Timestamp>,
     pub created_at: Timestamp,
@@ -161,7 +165,7 @@ pub struct Account {
 pub const OF: Query = Query {
     name: "accounts.of",
     sql: "
-        SELECT id, user_id, provider_id, account_id, password_set_at, created_at, updated_at
+        SELECT id, user_id, provider_id, account_id, issuer, scopes, password_set_at, created_at, updated_at
         FROM accounts
         WHERE user_id = $1
         ORDER BY created_at, id
@@ -176,6 +180,8 @@ pub async fn of(client: &impl GenericClient, user: UserId) -> Result<Vec<Account
             user_id: UserId(column(&OF, row, "user_id")?),
             provider_id: column(&OF, row, "provider_id")?,
             account_id: column(&OF, row, "account_id")?,
+            issuer: column(&OF, row, "issuer")?,
+            scopes: column(&OF, row, "scopes")?,
             password_set_at: column(&OF, row, "password_set_at")?,
             created_at: column(&OF, row, "created_at")?,
             updated_at: column(&OF, row, "updated_at")?,

@@ -50,6 +50,7 @@ actions! {
     ChangeEmail = "change-email";
     RequestDeletion = "request-deletion";
     DeleteUser = "delete-user";
+    LinkAccount = "link-account";
     UnlinkAccount = "unlink-account";
     SwitchUser = "switch-user";
     CreateUser = "create-user";

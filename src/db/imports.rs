@@ -15,7 +15,7 @@ use deadpool_postgres::GenericClient;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{DbError, Query, column, sessions::StoredSession, users::User};
+use super::{DbError, Query, accounts::tokens::SealedTokens, column, sessions::StoredSession, users::User};
 use crate::{clock::Timestamp, identity::UserId, secret::Secret};
 
 /// A user from elsewhere.
@@ -35,7 +35,11 @@ pub struct ImportedAccount {
     pub user_id: UserId,
     pub provider_id: String,
     pub account_id: String,
+    /// Whose name that is; empty if it is not known.
+    pub issuer: String,
     pub password_hash: Option<Secret<String>>,
+    /// The provider's, sealed for this id.
+    pub tokens: SealedTokens,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -358,22 +362,27 @@ async fn write_users(
     query.run(client, &params).await
 }
 
-/// Of a provider's account nothing but its existence is kept, so only a password can be newer: than the one here was set,
-/// not than it was hashed anew, which whoever knows the old one brings about by signing in with it. Answered by
-/// `accounts_provider_id_account_id_key`, row by row.
+/// A password is newer than the one here if that was set before, not if it was hashed anew before, which whoever knows the
+/// old one brings about by signing in with it. Tokens of a provider are newer if the row here has not changed since: signing
+/// in here changes it, and so does a refresh. They belong to a row that came from there, since they are sealed for its id;
+/// one that came before tokens did gets them. Answered by `accounts_provider_id_account_id_key`, row by row.
 pub const COMPARE_ACCOUNTS: Query = Query {
     name: "imports.compare_accounts",
     sql: "
         SELECT a.id IS NOT NULL AS is_here,
             coalesce(a.user_id = n.user_id, false) AS is_same,
             coalesce(
-                coalesce(a.password_set_at, a.updated_at) < n.updated_at
-                    AND n.password_hash IS NOT NULL
-                    AND a.password_hash IS DISTINCT FROM n.password_hash,
+                CASE
+                    WHEN n.password_hash IS NOT NULL THEN coalesce(a.password_set_at, a.updated_at) < n.updated_at
+                        AND a.password_hash IS DISTINCT FROM n.password_hash
+                    WHEN n.has_tokens AND a.id = n.id THEN a.updated_at < n.updated_at
+                        OR (a.updated_at = n.updated_at AND a.access_token IS NULL AND a.refresh_token IS NULL
+                            AND a.id_token IS NULL)
+                END,
                 false
             ) AS is_older
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-            WITH ORDINALITY AS n (user_id, provider_id, account_id, password_hash, updated_at, place)
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::boolean[], $7::timestamptz[])
+            WITH ORDINALITY AS n (id, user_id, provider_id, account_id, password_hash, has_tokens, updated_at, place)
         LEFT JOIN accounts AS a ON a.provider_id = n.provider_id AND a.account_id = n.account_id
         ORDER BY n.place
     ",
@@ -384,13 +393,26 @@ pub async fn compare_accounts(
     client: &impl GenericClient,
     accounts: &[ImportedAccount],
 ) -> Result<Vec<Found>, DbError> {
+    let ids: Vec<Uuid> = accounts.iter().map(|account| account.id).collect();
     let user_ids: Vec<Uuid> = accounts.iter().map(|account| account.user_id.0).collect();
     let provider_ids: Vec<&str> = accounts.iter().map(|account| account.provider_id.as_str()).collect();
     let account_ids: Vec<&str> = accounts.iter().map(|account| account.account_id.as_str()).collect();
     let hashes: Vec<Option<&str>> = accounts.iter().map(ImportedAccount::exposed_hash).collect();
+    let has_tokens: Vec<bool> = accounts.iter().map(ImportedAccount::has_tokens).collect();
     let updated_at: Vec<Timestamp> = accounts.iter().map(|account| account.updated_at).collect();
     let rows = COMPARE_ACCOUNTS
-        .rows(client, &[&user_ids, &provider_ids, &account_ids, &hashes, &updated_at])
+        .rows(
+            client,
+            &[
+                &ids,
+                &user_ids,
+                &provider_ids,
+                &account_ids,
+                &hashes,
+                &has_tokens,
+                &updated_at,
+            ],
+        )
         .await?;
     rows.iter()
         .map(|row| Compared::from_row(&COMPARE_ACCOUNTS, row).map(|compared| compared.standing().into()))
@@ -401,31 +423,58 @@ impl ImportedAccount {
     fn exposed_hash(&self) -> Option<&str> {
         self.password_hash.as_ref().map(|hash| hash.expose().as_str())
     }
+
+    const fn has_tokens(&self) -> bool {
+        let SealedTokens {
+            access, refresh, id, ..
+        } = &self.tokens;
+        access.is_some() || refresh.is_some() || id.is_some()
+    }
 }
 
-/// A password counts as set when its row last changed there.
+/// A password counts as set when its row last changed there. Scopes travel joined, as roles do.
 pub const INSERT_ACCOUNTS: Query = Query {
     name: "imports.insert_accounts",
     sql: "
-        INSERT INTO accounts (id, user_id, provider_id, account_id, password_hash, password_set_at, created_at, updated_at)
-        SELECT n.id, n.user_id, n.provider_id, n.account_id, n.password_hash,
-            CASE WHEN n.password_hash IS NOT NULL THEN n.updated_at END, n.created_at, n.updated_at
-        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[])
-            AS n (id, user_id, provider_id, account_id, password_hash, created_at, updated_at)
+        INSERT INTO accounts (id, user_id, provider_id, account_id, issuer, password_hash, password_set_at, access_token,
+            refresh_token, id_token, access_token_expires_at, refresh_token_expires_at, scopes, created_at, updated_at)
+        SELECT n.id, n.user_id, n.provider_id, n.account_id, n.issuer, n.password_hash,
+            CASE WHEN n.password_hash IS NOT NULL THEN n.updated_at END, n.access_token, n.refresh_token, n.id_token,
+            n.access_token_expires_at, n.refresh_token_expires_at, string_to_array(n.scopes, ','), n.created_at,
+            n.updated_at
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[],
+            $9::bytea[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[], $14::timestamptz[])
+            AS n (id, user_id, provider_id, account_id, issuer, password_hash, access_token, refresh_token, id_token,
+                access_token_expires_at, refresh_token_expires_at, scopes, created_at, updated_at)
         ON CONFLICT DO NOTHING
     ",
 };
 
-/// Answered by `accounts_provider_id_account_id_key`.
+/// Of a password's row the password, of a provider's what the provider gave: [`COMPARE_ACCOUNTS`] says when. An issuer that
+/// is known here stays. Answered by `accounts_provider_id_account_id_key`.
 pub const UPDATE_ACCOUNTS: Query = Query {
     name: "imports.update_accounts",
     sql: "
         UPDATE accounts AS a
-        SET password_hash = n.password_hash, password_set_at = n.updated_at, updated_at = n.updated_at
-        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[])
-            AS n (id, user_id, provider_id, account_id, password_hash, created_at, updated_at)
+        SET password_hash = n.password_hash,
+            password_set_at = CASE WHEN n.password_hash IS NOT NULL THEN n.updated_at END,
+            issuer = CASE WHEN a.issuer = '' THEN n.issuer ELSE a.issuer END,
+            access_token = n.access_token,
+            refresh_token = n.refresh_token,
+            id_token = n.id_token,
+            access_token_expires_at = n.access_token_expires_at,
+            refresh_token_expires_at = n.refresh_token_expires_at,
+            scopes = string_to_array(n.scopes, ','),
+            updated_at = n.updated_at
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[],
+            $9::bytea[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[], $14::timestamptz[])
+            AS n (id, user_id, provider_id, account_id, issuer, password_hash, access_token, refresh_token, id_token,
+                access_token_expires_at, refresh_token_expires_at, scopes, created_at, updated_at)
         WHERE a.provider_id = n.provider_id AND a.account_id = n.account_id AND a.user_id = n.user_id
-            AND coalesce(a.password_set_at, a.updated_at) < n.updated_at
+            AND CASE
+                WHEN n.password_hash IS NOT NULL THEN coalesce(a.password_set_at, a.updated_at) < n.updated_at
+                ELSE a.id = n.id AND a.updated_at <= n.updated_at
+            END
     ",
 };
 
@@ -444,22 +493,34 @@ async fn write_accounts(
     client: &impl GenericClient,
     accounts: &[&ImportedAccount],
 ) -> Result<u64, DbError> {
-    let ids: Vec<Uuid> = accounts.iter().map(|account| account.id).collect();
-    let user_ids: Vec<Uuid> = accounts.iter().map(|account| account.user_id.0).collect();
-    let provider_ids: Vec<&str> = accounts.iter().map(|account| account.provider_id.as_str()).collect();
-    let account_ids: Vec<&str> = accounts.iter().map(|account| account.account_id.as_str()).collect();
-    let hashes: Vec<Option<&str>> = accounts.iter().map(|account| account.exposed_hash()).collect();
-    let created_at: Vec<Timestamp> = accounts.iter().map(|account| account.created_at).collect();
-    let updated_at: Vec<Timestamp> = accounts.iter().map(|account| account.updated_at).collect();
+    type Token = fn(&SealedTokens) -> &Option<Vec<u8>>;
+    let each = || accounts.iter();
+    let texts = |get: fn(&ImportedAccount) -> &String| -> Vec<&str> { each().map(|it| get(it).as_str()).collect() };
+    let tokens = |get: Token| -> Vec<Option<&[u8]>> { each().map(|it| get(&it.tokens).as_deref()).collect() };
+    let ids: Vec<Uuid> = each().map(|account| account.id).collect();
+    let user_ids: Vec<Uuid> = each().map(|account| account.user_id.0).collect();
+    let hashes: Vec<Option<&str>> = each().map(|account| account.exposed_hash()).collect();
+    let access_ends: Vec<Option<Timestamp>> = each().map(|account| account.tokens.access_expires_at).collect();
+    let refresh_ends: Vec<Option<Timestamp>> = each().map(|account| account.tokens.refresh_expires_at).collect();
+    let scopes: Vec<String> = each().map(|account| account.tokens.scopes.join(",")).collect();
+    let created_at: Vec<Timestamp> = each().map(|account| account.created_at).collect();
+    let updated_at: Vec<Timestamp> = each().map(|account| account.updated_at).collect();
     query
         .run(
             client,
             &[
                 &ids,
                 &user_ids,
-                &provider_ids,
-                &account_ids,
+                &texts(|account| &account.provider_id),
+                &texts(|account| &account.account_id),
+                &texts(|account| &account.issuer),
                 &hashes,
+                &tokens(|tokens| &tokens.access),
+                &tokens(|tokens| &tokens.refresh),
+                &tokens(|tokens| &tokens.id),
+                &access_ends,
+                &refresh_ends,
+                &scopes,
                 &created_at,
                 &updated_at,
             ],

@@ -30,16 +30,17 @@ pub struct Issue<'a> {
 #[derive(Clone, Debug)]
 pub struct SignUp {
     pub name: String,
-    pub password_hash: Secret<String>,
+    /// `None`: they signed up at a provider, and their account there is the user's already.
+    pub password_hash: Option<Secret<String>>,
 }
 
 impl SignUp {
     fn from_row(query: &Query, row: &Row) -> Result<Option<Self>, DbError> {
         let name: Option<String> = column(query, row, "name")?;
         let password_hash: Option<String> = column(query, row, "password_hash")?;
-        Ok(name.zip(password_hash).map(|(name, hash)| Self {
+        Ok(name.map(|name| Self {
             name,
-            password_hash: Secret::new(hash),
+            password_hash: password_hash.map(Secret::new),
         }))
     }
 }
@@ -63,7 +64,8 @@ pub async fn insert<P: Purpose>(
     let hash = token.hash();
     let browser = issue.browser.as_ref().map(|hash| hash.as_bytes().as_slice());
     let name = issue.sign_up.map(|sign_up| sign_up.name.as_str());
-    let password_hash = issue.sign_up.map(|sign_up| sign_up.password_hash.expose().as_str());
+    let password_hash = issue.sign_up.and_then(|sign_up| sign_up.password_hash.as_ref());
+    let password_hash = password_hash.map(|hash| hash.expose().as_str());
     INSERT
         .run(
             client,
@@ -152,7 +154,7 @@ pub const SIGN_UP_OF: Query = Query {
     sql: "
         SELECT name, password_hash
         FROM one_time_tokens
-        WHERE user_id = $1 AND purpose = $2 AND browser_hash = $3 AND password_hash IS NOT NULL
+        WHERE user_id = $1 AND purpose = $2 AND browser_hash = $3 AND name IS NOT NULL
         ORDER BY created_at DESC
         LIMIT 1
     ",
@@ -179,7 +181,7 @@ pub const HAS_RIVALS: Query = Query {
         SELECT 1
         FROM one_time_tokens
         WHERE user_id = $1 AND purpose = $2 AND consumed_at IS NULL AND expires_at > $5
-            AND password_hash IS NOT NULL AND password_hash IS DISTINCT FROM $3
+            AND name IS NOT NULL AND password_hash IS DISTINCT FROM $3
             AND browser_hash IS DISTINCT FROM $4
         LIMIT 1
     ",
@@ -268,7 +270,7 @@ pub const DROP_SIGN_UPS: Query = Query {
     sql: "
         UPDATE one_time_tokens
         SET name = NULL, password_hash = NULL
-        WHERE user_id = $1 AND password_hash IS NOT NULL
+        WHERE user_id = $1 AND name IS NOT NULL
     ",
 };
 

@@ -173,6 +173,26 @@ pub async fn find_with_user(
     )))
 }
 
+/// Whether a session is live, and this user's. Answered by the primary key.
+pub const IS_LIVE: Query = Query {
+    name: "sessions.is_live",
+    sql: "
+        SELECT 1
+        FROM user_sessions
+        WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL AND expires_at > $3
+    ",
+};
+
+/// For what began in a session and ends elsewhere. A banned user's counts, too: whoever asks has locked the user.
+pub async fn is_live(
+    client: &impl GenericClient,
+    id: SessionId,
+    user: UserId,
+    now: Timestamp,
+) -> Result<bool, DbError> {
+    Ok(IS_LIVE.row(client, &[&id.0, &user.0, &now]).await?.is_some())
+}
+
 /// A user's live sessions, the newest first: as many as anybody would look through. Answered by `user_sessions_user_id_created_at_idx`.
 pub const LIVE_OF: Query = Query {
     name: "sessions.live_of",
@@ -478,6 +498,7 @@ pub async fn delete_ended(client: &impl GenericClient, before: Timestamp, at_mos
 pub const ALL: &[Query] = &[
     FIND,
     FIND_WITH_USER,
+    IS_LIVE,
     LIVE_OF,
     INSERT,
     EXTEND,

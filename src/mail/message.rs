@@ -39,6 +39,10 @@ pub enum Message<'m> {
     },
     /// Tells the address that an account had that it has another one.
     EmailChanged { name: &'m str, new_email: &'m str },
+    /// Tells that an account at a provider is a way to sign in from now on.
+    AccountLinked { name: &'m str, provider: &'m str },
+    /// Tells that one no longer is.
+    AccountUnlinked { name: &'m str, provider: &'m str },
     /// Asks whether an account is really to be deleted.
     DeleteAccount {
         name: &'m str,
@@ -65,6 +69,8 @@ impl Message<'_> {
             Self::ApproveEmailChange { .. } => "approve_email_change",
             Self::ConfirmEmailChange { .. } => "confirm_email_change",
             Self::EmailChanged { .. } => "email_changed",
+            Self::AccountLinked { .. } => "account_linked",
+            Self::AccountUnlinked { .. } => "account_unlinked",
             Self::DeleteAccount { .. } => "delete_account",
         }
     }
@@ -77,7 +83,10 @@ impl Message<'_> {
             | Self::ApproveEmailChange { expires_in, .. }
             | Self::ConfirmEmailChange { expires_in, .. }
             | Self::DeleteAccount { expires_in, .. } => Some(expires_in),
-            Self::AlreadyRegistered { .. } | Self::EmailChanged { .. } => None,
+            Self::AlreadyRegistered { .. }
+            | Self::EmailChanged { .. }
+            | Self::AccountLinked { .. }
+            | Self::AccountUnlinked { .. } => None,
         }
     }
 
@@ -115,6 +124,10 @@ impl Message<'_> {
                 name => greeting(name),
                 new_email => new_email,
             },
+            Self::AccountLinked { name, provider } | Self::AccountUnlinked { name, provider } => context! {
+                name => greeting(name),
+                provider => provider,
+            },
             Self::AlreadyRegistered { name, sign_in_link } => context! {
                 name => greeting(name),
                 sign_in_link => sign_in_link,
@@ -147,7 +160,7 @@ macro_rules! templates {
 }
 
 /// Every file of the templates' folder.
-const SOURCES: [(&str, &str); 21] = templates![
+const SOURCES: [(&str, &str); 27] = templates![
     "verify_email.subject.txt",
     "verify_email.txt",
     "verify_email.html",
@@ -166,6 +179,12 @@ const SOURCES: [(&str, &str); 21] = templates![
     "email_changed.subject.txt",
     "email_changed.txt",
     "email_changed.html",
+    "account_linked.subject.txt",
+    "account_linked.txt",
+    "account_linked.html",
+    "account_unlinked.subject.txt",
+    "account_unlinked.txt",
+    "account_unlinked.html",
     "delete_account.subject.txt",
     "delete_account.txt",
     "delete_account.html",
@@ -232,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    const SAMPLES: [Message<'_>; 7] = [
+    const SAMPLES: [Message<'_>; 9] = [
         Message::VerifyEmail {
             name: "Ada & Söhne",
             link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
@@ -261,6 +280,14 @@ mod tests {
         Message::EmailChanged {
             name: "Ada",
             new_email: "ada+new@example.com",
+        },
+        Message::AccountLinked {
+            name: "Ada",
+            provider: "google",
+        },
+        Message::AccountUnlinked {
+            name: "Ada",
+            provider: "google",
         },
         Message::DeleteAccount {
             name: "Ada",

@@ -34,7 +34,7 @@ use tower_service::Service;
 use super::{Rules, StartError, address::is_public};
 
 /// How long a connection may take to come about, its name looked up and TLS agreed on included: more than the slowest
-/// of networks needs, and less than somebody waits.
+/// of networks needs. Where an exchange may take less, that ends it earlier.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -45,24 +45,21 @@ type BoxFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     https: HttpsConnector<HttpConnector<Resolver>>,
-    limit: Duration,
 }
 
 impl Connector {
     pub(super) fn new(rules: &Rules) -> Result<Self, StartError> {
-        let limit = rules.timeout.min(CONNECT_WITHIN);
         let mut http = HttpConnector::new_with_resolver(Resolver {
             allow_private: rules.allow_private,
         });
         http.enforce_http(false);
         http.set_nodelay(true);
         // Divided among the addresses of a name, so that a dead one leaves time for the others.
-        http.set_connect_timeout(Some(limit));
+        http.set_connect_timeout(Some(CONNECT_WITHIN));
         let tls = tls_config(rules.ca.as_deref())?;
         let names = Arc::new(DefaultServerNameResolver::default());
         Ok(Self {
             https: HttpsConnector::new(http, tls, !rules.allow_insecure, names),
-            limit,
         })
     }
 }
@@ -77,11 +74,11 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, limit) = (self.https.call(uri), self.limit);
+        let connecting = self.https.call(uri);
         Box::pin(async move {
-            match timeout(limit, connecting).await {
+            match timeout(CONNECT_WITHIN, connecting).await {
                 Ok(connected) => connected,
-                Err(_) => Err(format!("no connection within {limit:?}").into()),
+                Err(_) => Err(format!("no connection within {CONNECT_WITHIN:?}").into()),
             }
         })
     }

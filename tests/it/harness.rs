@@ -1,6 +1,7 @@
 //! What the tests stand on: the real gateway on real sockets, a database of its own for each test, an upstream that
-//! keeps what it is sent, a mail server, a polite client and one that writes bytes.
+//! keeps what it is sent, a mail server, providers to sign in at, a polite client, one that writes bytes, and a browser.
 
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod desk;
@@ -12,6 +13,7 @@ pub(crate) mod mailbox;
 pub(crate) mod people;
 pub(crate) mod places_file;
 pub(crate) mod program;
+pub(crate) mod provider;
 pub(crate) mod raw_client;
 pub(crate) mod schemathesis;
 pub(crate) mod upstream;
@@ -22,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use browser::Browser;
 pub(crate) use database::Database;
 pub(crate) use gateway::{Gateway, Setup};
 pub(crate) use raw_client::RawClient;

@@ -2,6 +2,7 @@
 
 mod again;
 mod original;
+mod provider_tokens;
 mod shown;
 mod source;
 
@@ -304,7 +305,7 @@ async fn what_cannot_come_over_is_named_with_its_reason() {
     }
     assert_eq!(
         report["notImported"],
-        json!({ "accountsWithProviderTokens": 1, "usersWithSecondFactor": 1, "passkeys": 0 })
+        json!({ "accountsWithProviderTokens": 0, "usersWithSecondFactor": 1, "passkeys": 0 })
     );
 
     let of = async |id: &str, columns: &str| {

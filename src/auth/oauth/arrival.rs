@@ -1,9 +1,68 @@
 //! Somebody comes back from a provider: whose account that is, whether it becomes one, and whether they are signed in.
+//!
+//! An account here is known by provider, issuer and subject; addresses change hands. An address decides but once, when
+//! the subject is new here: it leads into a local account only if both sides have proven it.
+//!
+//! Strangers may be first with somebody's address, by a password sign-up or at a provider that does not prove it. Once
+//! the owner has shown that the address is theirs, nothing of the stranger's gives access:
+//!
+//! | first, by a stranger | then, by the owner | outcome |
+//! |---|---|---|
+//! | password sign-up, unverified | signs in at a provider | refused (`account_not_linked`): nothing is captured |
+//! | password sign-up, unverified | own sign-up's link, or a reset | the stranger's password and links are void, as before |
+//! | unproven sign-in at a provider | opens the mail that this caused | refused: that link is good in the stranger's browser alone |
+//! | unproven sign-in at a provider | asks for a link, opens it | refused, since it would prove the address for the stranger |
+//! | unproven sign-in at a provider | password sign-up, its link in the same browser | the owner's name and password; the account at the provider is dropped |
+//! | unproven sign-in at a provider | resets the password | the same, by `reset_password.rs` |
+//! | unproven sign-in at a provider | signs in at a provider that proves it | refused while unverified; after one of the two above, linked |
+//! | link flow begun in a session | any of the above | the session has ended, and with it the flow |
+//! | change of address begun | reset | void (`change_password::put`) |
+//! | callback under way | any of the above | decided under the user's lock, on the rows as they are then |
+//! | any | deletion by whoever is in | accounts, sessions and flows go along |
+//!
+//! The owner's own unproven sign-in is safe the other way round: while it stands, a stranger's password sign-up counts
+//! only in the stranger's browser (`verify_email.rs`), who does not read the mail.
+//!
+//! A linked account whose provider comes to prove the user's unverified address is the owner's, then. What else leads
+//! into the account may be somebody's who never proved it. Where verification is required that goes: other accounts, the
+//! password, sessions, links. Where it is not, people live with unverified addresses and a password they need; there,
+//! the address only becomes verified if nothing else leads in.
+//!
+//! Left: who confirms a change of address by a stranger, which a mail asks them for, gives the address away, as before.
 
-use super::provider::{Profile, Provider, Tokens};
+use deadpool_postgres::Transaction;
+
+use super::{
+    provider::{Profile, Provider, Tokens},
+    vault,
+};
 use crate::{
-    auth::{AuthError, complete::SignedIn, http::Call},
-    identity::{SessionId, UserId},
+    auth::{
+        Auth, AuthError, FIRST_ROLE,
+        account::ways_in::ADDRESS_PROVEN,
+        complete::{Proof, Remember, Shown, SignedIn, complete_in},
+        email::EmailAddress,
+        http::Call,
+        sessions,
+        verify_email::{Link, browser_mark, mail_link},
+    },
+    config::ProviderSignUp,
+    db::{
+        self, DbError,
+        accounts::{
+            self,
+            linked::{self, Linked, Subject},
+        },
+        audit,
+        one_time_tokens::{self, SignUp},
+        users::{self, User},
+    },
+    identity::{AccountId, SessionId, UserId},
+    mail::{self, Message},
+    secret::{
+        ApproveEmailChange, ConfirmEmailChange, DeleteAccount, OneTimeToken, Purpose, ResetPassword, SameBrowser,
+        VerifyEmail,
+    },
 };
 
 /// What a provider has shown.
@@ -45,22 +104,641 @@ pub(super) enum Refusal {
     Failed(AuthError),
 }
 
+impl Refusal {
+    /// As clients and the audit log know it; `None` for a failure of ours.
+    pub(super) const fn code(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotLinked => "account_not_linked",
+            Self::SignUpDisabled => "signup_disabled",
+            Self::EmailNotFound => "email_not_found",
+            Self::EmailNotVerified => "email_not_verified",
+            Self::Banned => "BANNED_USER",
+            Self::EmailDoesNotMatch => "email_does_not_match",
+            Self::LinkedToAnother => "account_already_linked_to_different_user",
+            Self::UnableToLink => "unable_to_link_account",
+            Self::Failed(_) => return None,
+        })
+    }
+}
+
+impl<E: Into<AuthError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// So often somebody else may come first, with the same account or the same address, before we give up.
+const TRIES: usize = 3;
+
+/// Whether somebody who is not known here may become a user. `is_requested`: the app asked with `requestSignUp`.
+pub(super) fn may_sign_up(auth: &Auth, provider: &Provider, is_requested: bool) -> bool {
+    auth.config.auth.sign_up
+        && match provider.settings().sign_up {
+            ProviderSignUp::Allowed => true,
+            ProviderSignUp::OnRequest => is_requested,
+            ProviderSignUp::Off => false,
+        }
+}
+
+/// Whom the account belongs to, by provider, issuer and subject.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Holder {
+    /// A user of ours.
+    User(UserId),
+    /// Another issuer's subject of the same name holds the place.
+    OtherIssuer,
+    Nobody,
+}
+
+impl Holder {
+    fn of(known: Option<&Linked>, issuer: &str) -> Self {
+        match known {
+            None => Self::Nobody,
+            // What was brought from elsewhere had no issuer: it is adopted.
+            Some(known) if known.issuer.is_empty() || known.issuer == issuer => Self::User(known.user),
+            Some(_) => Self::OtherIssuer,
+        }
+    }
+}
+
+/// All that decides what becomes of somebody who comes to sign in.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    holder: Holder,
+    /// The provider's word on the address; `None`: it tells none.
+    is_address_proven: Option<bool>,
+    /// Whether the local user of that address has it verified; `None`: there is none.
+    is_local_verified: Option<bool>,
+    links_by_email: bool,
+    may_sign_up: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    Enter,
+    /// Into the account of the address's user.
+    LinkByAddress,
+    MakeUser,
+    NotLinked,
+    SignUpDisabled,
+    EmailNotFound,
+    UnableToLink,
+}
+
+const fn decide(facts: Facts) -> Step {
+    let is_proven = match (facts.holder, facts.is_address_proven) {
+        (Holder::User(_), _) => return Step::Enter,
+        (Holder::OtherIssuer, _) => return Step::UnableToLink,
+        (Holder::Nobody, None) => return Step::EmailNotFound,
+        (Holder::Nobody, Some(is_proven)) => is_proven,
+    };
+    match facts.is_local_verified {
+        Some(is_verified) if is_proven && is_verified && facts.links_by_email => Step::LinkByAddress,
+        Some(_) => Step::NotLinked,
+        None if facts.may_sign_up => Step::MakeUser,
+        None => Step::SignUpDisabled,
+    }
+}
+
+/// What a transaction came to.
+enum Tried<T> {
+    Done(T),
+    /// Somebody else was first: look again.
+    Overtaken,
+}
+
 /// Signs in whoever the provider says it is. `callback_url`: where a verification mail's link leads.
 pub(super) async fn sign_in(
-    _call: &mut Call<'_>,
-    _arrival: Arrival<'_>,
-    _may_sign_up: bool,
-    _callback_url: Option<&str>,
+    call: &mut Call<'_>,
+    arrival: Arrival<'_>,
+    may_sign_up: bool,
+    callback_url: Option<&str>,
 ) -> Result<Entered, Refusal> {
-    unimplemented!()
+    for _ in 0..TRIES {
+        match try_sign_in(call, &arrival, may_sign_up, callback_url).await? {
+            Tried::Done(entered) => return Ok(entered),
+            Tried::Overtaken => {}
+        }
+    }
+    Err(Refusal::UnableToLink)
+}
+
+async fn try_sign_in(
+    call: &mut Call<'_>,
+    arrival: &Arrival<'_>,
+    may_sign_up: bool,
+    callback_url: Option<&str>,
+) -> Result<Tried<Entered>, Refusal> {
+    let auth = call.auth;
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let subject = arrival.subject();
+    let found = linked::find(&tx, subject.provider, subject.subject).await?;
+    let holder = Holder::of(found.as_ref(), subject.issuer);
+    let email = arrival.profile.email.as_ref();
+    let local = match (holder, email) {
+        (Holder::User(user), _) => users::lock(&tx, user).await?,
+        (Holder::Nobody, Some(email)) => users::lock_by_email(&tx, email.as_str()).await?,
+        (Holder::Nobody, None) | (Holder::OtherIssuer, _) => None,
+    };
+    // Now that the user is locked: an unlinking, a deletion or another callback may have come first.
+    if linked::find(&tx, subject.provider, subject.subject).await? != found {
+        return Ok(Tried::Overtaken);
+    }
+    let step = decide(Facts {
+        holder,
+        is_address_proven: email.map(|_| arrival.profile.email_verified),
+        is_local_verified: local.as_ref().map(|user| user.email_verified),
+        links_by_email: auth.config.auth.account.link_by_email,
+        may_sign_up,
+    });
+    let subject_of = local.as_ref().map(|user| user.id);
+    let refusal = match (step, local) {
+        (Step::Enter, Some(user)) if user.is_banned(call.now) => Refusal::Banned,
+        (Step::LinkByAddress, Some(user)) if user.is_banned(call.now) => Refusal::Banned,
+        (Step::Enter, Some(user)) => {
+            let Some(known) = found else {
+                return Ok(Tried::Overtaken);
+            };
+            return enter(call, tx, arrival, user, known.id, callback_url)
+                .await
+                .map(Tried::Done);
+        }
+        (Step::LinkByAddress, Some(user)) => {
+            if !arrival.insert(call, &tx, user.id).await? {
+                return Ok(Tried::Overtaken);
+            }
+            tell_linked(call, &tx, arrival, &user, None).await?;
+            return finish(call, tx, arrival, user, IsNew::No, callback_url)
+                .await
+                .map(Tried::Done);
+        }
+        (Step::MakeUser, _) => {
+            let Some(user) = email.map(|email| arrival.new_user(call, email)) else {
+                return Err(Refusal::EmailNotFound);
+            };
+            if !users::insert(&tx, &user).await? {
+                return Ok(Tried::Overtaken);
+            }
+            if !arrival.insert(call, &tx, user.id).await? {
+                return Ok(Tried::Overtaken);
+            }
+            let entry = audit::Entry {
+                reason: Some(subject.provider),
+                ..audit::Entry::done(audit::Action::SignUp, user.id)
+            };
+            call.audit(&tx, &entry).await?;
+            return finish(call, tx, arrival, user, IsNew::Yes, callback_url)
+                .await
+                .map(Tried::Done);
+        }
+        // The account's user is gone, and the account with them.
+        (Step::Enter | Step::LinkByAddress, None) => return Ok(Tried::Overtaken),
+        (Step::NotLinked, _) => Refusal::NotLinked,
+        (Step::SignUpDisabled, _) => Refusal::SignUpDisabled,
+        (Step::EmailNotFound, _) => Refusal::EmailNotFound,
+        (Step::UnableToLink, _) => Refusal::UnableToLink,
+    };
+    note_refusal(call, &tx, &refusal, subject_of, email).await?;
+    db::commit(tx).await?;
+    Err(refusal)
+}
+
+/// Somebody whose account is known.
+async fn enter(
+    call: &mut Call<'_>,
+    tx: Transaction<'_>,
+    arrival: &Arrival<'_>,
+    mut user: User,
+    account: AccountId,
+    callback_url: Option<&str>,
+) -> Result<Entered, Refusal> {
+    let sealed = vault::seal(&call.auth.sealing, account, &arrival.tokens);
+    linked::renew(&tx, account, &arrival.profile.issuer, &sealed, call.now).await?;
+    if !user.email_verified && arrival.proves(&user.email) {
+        take_over(call, &tx, &mut user, account).await?;
+    }
+    finish(call, tx, arrival, user, IsNew::No, callback_url).await
+}
+
+/// The provider proves what nobody had proven: see the module's text.
+async fn take_over(call: &Call<'_>, tx: &Transaction<'_>, user: &mut User, account: AccountId) -> Result<(), DbError> {
+    let is_required = call.auth.config.auth.email_verification.required;
+    let is_only_way = accounts::of(tx, user.id).await?.iter().all(|way| way.id == account);
+    if !is_required && !is_only_way {
+        return Ok(());
+    }
+    if linked::drop_others(tx, user.id, account).await? > 0 {
+        let entry = audit::Entry {
+            reason: Some(ADDRESS_PROVEN),
+            ..audit::Entry::done(audit::Action::UnlinkAccount, user.id)
+        };
+        call.audit(tx, &entry).await?;
+    }
+    users::set_verified(tx, user.id, call.now).await?;
+    let purposes = [
+        VerifyEmail::NAME,
+        ResetPassword::NAME,
+        ApproveEmailChange::NAME,
+        ConfirmEmailChange::NAME,
+        DeleteAccount::NAME,
+    ];
+    one_time_tokens::void(tx, user.id, &purposes, call.now).await?;
+    one_time_tokens::drop_sign_ups(tx, user.id).await?;
+    let ended = db::sessions::revoke_all(tx, user.id, None, call.now).await?;
+    // Heard by every gateway, this one included, through the triggers.
+    sessions::note(call, tx, &ended, "verified").await?;
+    let entry = audit::Entry::done(audit::Action::VerifyEmail, user.id);
+    call.audit(tx, &entry).await?;
+    user.email_verified = true;
+    user.updated_at = call.now;
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum IsNew {
+    Yes,
+    No,
+}
+
+/// A session for the user; or, where the address is still to be verified, a mail.
+async fn finish(
+    call: &mut Call<'_>,
+    tx: Transaction<'_>,
+    arrival: &Arrival<'_>,
+    user: User,
+    is_new: IsNew,
+    callback_url: Option<&str>,
+) -> Result<Entered, Refusal> {
+    let auth = call.auth;
+    let rules = &auth.config.auth.email_verification;
+    if rules.required && !user.email_verified {
+        let mark = if is_new == IsNew::Yes || rules.send_on_sign_in {
+            Some(ask_owner(call, &tx, &user, is_new, callback_url).await?)
+        } else {
+            None
+        };
+        let refusal = Refusal::EmailNotVerified;
+        note_refusal(call, &tx, &refusal, Some(user.id), None).await?;
+        db::commit(tx).await?;
+        auth.outbox.ring();
+        if let Some(mark) = mark {
+            call.set_cookie(auth.sessions.cookies().set_sign_up_mark(&mark, rules.expires_in));
+        }
+        return Err(refusal);
+    }
+    let proof = Proof {
+        user: user.id,
+        shown: Shown::Provider(arrival.provider.name()),
+    };
+    let completed = complete_in(call, &tx, proof, Remember::Yes).await?;
+    db::commit(tx).await?;
+    auth.outbox.ring();
+    // What is cached may know an address that is verified now, or a session that has ended.
+    auth.sessions.forget_user(user.id);
+    Ok(Entered {
+        signed_in: completed.tell(call),
+        is_new: is_new == IsNew::Yes,
+    })
+}
+
+/// Mails a link to the address. It counts in this browser alone: whoever reads the mail elsewhere need not be who came
+/// from the provider.
+async fn ask_owner(
+    call: &Call<'_>,
+    tx: &Transaction<'_>,
+    user: &User,
+    is_new: IsNew,
+    callback_url: Option<&str>,
+) -> Result<OneTimeToken<SameBrowser>, DbError> {
+    if is_new == IsNew::Yes {
+        users::leave_unclaimed(tx, user.id).await?;
+    }
+    let mark = browser_mark(call);
+    let sign_up = SignUp {
+        name: user.name.clone(),
+        password_hash: None,
+    };
+    let link = Link {
+        user: user.id,
+        email: &user.email,
+        name: &user.name,
+        browser: mark.hash(),
+        sign_up: Some(&sign_up),
+        callback_url,
+    };
+    mail_link(call, tx, &link).await?;
+    Ok(mark)
 }
 
 /// Links the account to the user who asked, if the session in which they asked is still theirs.
 pub(super) async fn link(
-    _call: &mut Call<'_>,
-    _arrival: Arrival<'_>,
-    _to: UserId,
-    _session: SessionId,
+    call: &mut Call<'_>,
+    arrival: Arrival<'_>,
+    to: UserId,
+    session: SessionId,
 ) -> Result<(), Refusal> {
-    unimplemented!()
+    for _ in 0..TRIES {
+        match try_link(call, &arrival, to, session).await? {
+            Tried::Done(()) => return Ok(()),
+            Tried::Overtaken => {}
+        }
+    }
+    Err(Refusal::UnableToLink)
+}
+
+async fn try_link(
+    call: &Call<'_>,
+    arrival: &Arrival<'_>,
+    to: UserId,
+    session: SessionId,
+) -> Result<Tried<()>, Refusal> {
+    let auth = call.auth;
+    let mut client = auth.db.client().await?;
+    let tx = db::begin(&mut client).await?;
+    let user = users::lock(&tx, to).await?;
+    let subject = arrival.subject();
+    let is_live = db::sessions::is_live(&tx, session, to, call.now).await?;
+    let refusal = match user {
+        Some(user) if is_live && !user.is_banned(call.now) => {
+            let found = linked::find(&tx, subject.provider, subject.subject).await?;
+            let wish = Wish {
+                user: to,
+                holder: Holder::of(found.as_ref(), subject.issuer),
+                is_address_proven: arrival.profile.email_verified && arrival.profile.email.is_some(),
+                is_same_address: arrival.has_address(&user.email),
+                links_different_emails: auth.config.auth.account.link_different_emails,
+            };
+            match (decide_link(wish), found) {
+                (LinkStep::Renew, Some(known)) => {
+                    let sealed = vault::seal(&auth.sealing, known.id, &arrival.tokens);
+                    linked::renew(&tx, known.id, subject.issuer, &sealed, call.now).await?;
+                    db::commit(tx).await?;
+                    return Ok(Tried::Done(()));
+                }
+                (LinkStep::Link, _) => {
+                    if !arrival.insert(call, &tx, to).await? {
+                        return Ok(Tried::Overtaken);
+                    }
+                    tell_linked(call, &tx, arrival, &user, Some(session)).await?;
+                    db::commit(tx).await?;
+                    auth.outbox.ring();
+                    return Ok(Tried::Done(()));
+                }
+                (LinkStep::LinkedToAnother, _) => Refusal::LinkedToAnother,
+                (LinkStep::EmailDoesNotMatch, _) => Refusal::EmailDoesNotMatch,
+                (LinkStep::UnableToLink, _) | (LinkStep::Renew, None) => Refusal::UnableToLink,
+            }
+        }
+        Some(_) | None => Refusal::UnableToLink,
+    };
+    if let Some(code) = refusal.code() {
+        let entry = audit::Entry {
+            session: Some(session),
+            ..audit::Entry::refused_to(to, audit::Action::LinkAccount, code)
+        };
+        call.audit(&tx, &entry).await?;
+    }
+    db::commit(tx).await?;
+    Err(refusal)
+}
+
+/// All that decides whether an account is linked to a user who asks for it.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    user: UserId,
+    holder: Holder,
+    is_address_proven: bool,
+    is_same_address: bool,
+    links_different_emails: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum LinkStep {
+    /// It is linked to this user already.
+    Renew,
+    Link,
+    LinkedToAnother,
+    EmailDoesNotMatch,
+    UnableToLink,
+}
+
+fn decide_link(wish: Wish) -> LinkStep {
+    match wish.holder {
+        Holder::User(user) if user == wish.user => LinkStep::Renew,
+        Holder::User(_) => LinkStep::LinkedToAnother,
+        Holder::OtherIssuer => LinkStep::UnableToLink,
+        Holder::Nobody if !wish.is_address_proven => LinkStep::UnableToLink,
+        Holder::Nobody if wish.is_same_address || wish.links_different_emails => LinkStep::Link,
+        Holder::Nobody => LinkStep::EmailDoesNotMatch,
+    }
+}
+
+impl Arrival<'_> {
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            provider: self.provider.name(),
+            issuer: &self.profile.issuer,
+            subject: &self.profile.subject,
+        }
+    }
+
+    fn has_address(&self, address: &str) -> bool {
+        let email = self.profile.email.as_ref();
+        email.is_some_and(|email| email.as_str() == address)
+    }
+
+    fn proves(&self, address: &str) -> bool {
+        self.profile.email_verified && self.has_address(address)
+    }
+
+    /// Another way in for `user`; `false` if the account has come to somebody meanwhile.
+    async fn insert(&self, call: &Call<'_>, tx: &Transaction<'_>, user: UserId) -> Result<bool, DbError> {
+        let id = AccountId(call.new_id());
+        let sealed = vault::seal(&call.auth.sealing, id, &self.tokens);
+        linked::insert(tx, id, user, self.subject(), &sealed, call.now).await
+    }
+
+    fn new_user(&self, call: &Call<'_>, email: &EmailAddress) -> User {
+        User {
+            id: UserId(call.new_id()),
+            email: email.as_str().to_owned(),
+            email_verified: self.profile.email_verified,
+            name: tidy(&self.profile.name),
+            image: self.profile.image.as_deref().and_then(picture),
+            roles: vec![FIRST_ROLE.to_owned()],
+            banned: false,
+            ban_reason: None,
+            ban_expires: None,
+            created_at: call.now,
+            updated_at: call.now,
+        }
+    }
+}
+
+/// Characters of a name that are kept: it travels in headers, mails and tables.
+const LONGEST_NAME: usize = 200;
+
+/// Bytes of a picture's address.
+const LONGEST_PICTURE: usize = 2048;
+
+/// A name as a provider tells it, which its users choose.
+fn tidy(name: &str) -> String {
+    let visible = name.chars().filter(|c| !c.is_control()).take(LONGEST_NAME);
+    visible.collect::<String>().trim().to_owned()
+}
+
+/// Where a picture is, if a page may show it from there: no script, no megabyte of data.
+fn picture(address: &str) -> Option<String> {
+    let is_web = address.starts_with("https://") || address.starts_with("http://");
+    let is_plain = address.bytes().all(|byte| byte.is_ascii_graphic());
+    (is_web && is_plain && address.len() <= LONGEST_PICTURE).then(|| address.to_owned())
+}
+
+/// Writes down that an account was linked, and tells its user. An unverified address may be somebody else's: nobody is
+/// told there.
+async fn tell_linked(
+    call: &Call<'_>,
+    tx: &Transaction<'_>,
+    arrival: &Arrival<'_>,
+    user: &User,
+    session: Option<SessionId>,
+) -> Result<(), DbError> {
+    let provider = arrival.provider.name();
+    let entry = audit::Entry {
+        reason: Some(provider),
+        session,
+        ..audit::Entry::done(audit::Action::LinkAccount, user.id)
+    };
+    call.audit(tx, &entry).await?;
+    if user.email_verified {
+        let message = Message::AccountLinked {
+            name: &user.name,
+            provider,
+        };
+        mail::enqueue(tx, &user.email, &message, call.now).await?;
+    }
+    Ok(())
+}
+
+/// Writes down who did not get in.
+async fn note_refusal(
+    call: &Call<'_>,
+    tx: &Transaction<'_>,
+    refusal: &Refusal,
+    user: Option<UserId>,
+    email: Option<&EmailAddress>,
+) -> Result<(), DbError> {
+    let Some(code) = refusal.code() else {
+        return Ok(());
+    };
+    let entry = audit::Entry {
+        subject: user,
+        email: email.filter(|_| user.is_none()).map(EmailAddress::as_str),
+        ..audit::Entry::refused(audit::Action::SignIn, code)
+    };
+    call.audit(tx, &entry).await
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ADA: UserId = UserId(Uuid::from_u128(1));
+    const EVE: UserId = UserId(Uuid::from_u128(2));
+
+    #[test]
+    fn an_address_leads_in_only_where_both_sides_have_proven_it() {
+        use Step::{EmailNotFound, LinkByAddress, MakeUser, NotLinked, SignUpDisabled};
+        // What the provider says, what is verified here, links by address, new users wanted.
+        for (address, local, links, sign_up, step) in [
+            (Some(true), Some(true), true, false, LinkByAddress),
+            (Some(true), Some(true), false, true, NotLinked),
+            (Some(true), Some(false), true, true, NotLinked),
+            (Some(false), Some(true), true, true, NotLinked),
+            (Some(false), Some(false), true, true, NotLinked),
+            (Some(true), None, true, true, MakeUser),
+            (Some(false), None, true, true, MakeUser),
+            (Some(true), None, true, false, SignUpDisabled),
+            (None, None, true, true, EmailNotFound),
+        ] {
+            let mut facts = Facts {
+                holder: Holder::Nobody,
+                is_address_proven: address,
+                is_local_verified: local,
+                links_by_email: links,
+                may_sign_up: sign_up,
+            };
+            assert_eq!(decide(facts), step, "{facts:?}");
+            // Who is known is known by the subject, whatever the address.
+            facts.holder = Holder::User(ADA);
+            assert_eq!(decide(facts), Step::Enter, "{facts:?}");
+            facts.holder = Holder::OtherIssuer;
+            assert_eq!(decide(facts), Step::UnableToLink, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_subject_is_its_issuers() {
+        let known = |issuer: &str| Linked {
+            id: AccountId(Uuid::nil()),
+            user: ADA,
+            issuer: issuer.to_owned(),
+        };
+        let here = "https://login.example.com";
+        assert_eq!(Holder::of(None, here), Holder::Nobody);
+        assert_eq!(Holder::of(Some(&known(here)), here), Holder::User(ADA));
+        assert_eq!(Holder::of(Some(&known("")), here), Holder::User(ADA));
+        for other in [
+            "https://login.example.com/",
+            "https://LOGIN.example.com",
+            "https://evil.example",
+        ] {
+            assert_eq!(Holder::of(Some(&known(other)), here), Holder::OtherIssuer, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_account_is_linked_with_a_proven_address_of_the_users() {
+        use LinkStep::{EmailDoesNotMatch, Link, LinkedToAnother, Renew, UnableToLink};
+        for (holder, proven, same, different, step) in [
+            (Holder::Nobody, true, true, false, Link),
+            (Holder::Nobody, true, false, true, Link),
+            (Holder::Nobody, true, false, false, EmailDoesNotMatch),
+            (Holder::Nobody, false, true, true, UnableToLink),
+            (Holder::User(ADA), false, false, false, Renew),
+            (Holder::User(EVE), true, true, true, LinkedToAnother),
+            (Holder::OtherIssuer, true, true, true, UnableToLink),
+        ] {
+            let wish = Wish {
+                user: ADA,
+                holder,
+                is_address_proven: proven,
+                is_same_address: same,
+                links_different_emails: different,
+            };
+            assert_eq!(decide_link(wish), step, "{wish:?}");
+        }
+    }
+
+    #[test]
+    fn what_providers_tell_of_people_is_kept_within_bounds() {
+        assert_eq!(tidy(" Ada\r\nX-User-Roles: admin\0 "), "AdaX-User-Roles: admin");
+        assert_eq!(tidy(&"x".repeat(1_000_000)).len(), LONGEST_NAME);
+        let long = format!("https://a.example/{}", "x".repeat(LONGEST_PICTURE));
+        for address in [
+            "javascript:alert(1)",
+            "data:image/png;base64,AA",
+            "https://a.example/a b",
+            &long,
+        ] {
+            assert_eq!(picture(address), None, "{address}");
+        }
+        assert_eq!(
+            picture("https://a.example/a.png").as_deref(),
+            Some("https://a.example/a.png")
+        );
+    }
 }

@@ -94,6 +94,7 @@ fn refusals(route: &Route, description: Description) -> Vec<Problem> {
     match description.who {
         Who::Anybody | Who::WithOrWithoutSession => {}
         Who::WithSession => errors.push(AuthError::Unauthorized),
+        Who::WithSessionOrSilence => errors.push(AuthError::NoSession),
         Who::WithFreshSession => errors.extend([AuthError::Unauthorized, AuthError::NotFresh]),
     }
     errors.extend(description.refusals);
@@ -252,6 +253,9 @@ fn refused<'r>(
             (Some(code), _) => {
                 codes.push(code);
                 format!("- `{code}`: {}", refusal.message())
+            }
+            (None, Value::Null) if refusal.status == StatusCode::UNAUTHORIZED => {
+                "- with an empty body: there is no session".to_owned()
             }
             (None, Value::Null) => "- with an empty body: this is switched off".to_owned(),
             (None, _) => {

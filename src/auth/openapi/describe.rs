@@ -85,6 +85,8 @@ pub(in crate::auth) enum Who {
     /// A session changes the answer, but none is needed.
     WithOrWithoutSession,
     WithSession,
+    /// As before, and whoever has none is told so without a word (section 11).
+    WithSessionOrSilence,
     /// Whose user signed in lately.
     WithFreshSession,
 }

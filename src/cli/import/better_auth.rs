@@ -17,6 +17,7 @@ use indicatif::ProgressBar;
 
 use super::{
     failure, ids,
+    provider_tokens::Sealer,
     report::{Counts, Kind, Outcome, Report},
     rows::{self, Judged, Left, Reason},
     source::{self, STATEMENT_TIMEOUT, Source},
@@ -130,6 +131,7 @@ pub(super) fn run(args: &BetterAuthArgs) -> anyhow::Result<ExitCode> {
                 SecondFactors::LeaveUsers
             },
             cost: config.auth.password.argon2,
+            sealer: Sealer::new(&config),
             now: Clock::System.now(),
             bar: ProgressBar::new(total(&source).await?),
             left: Left::new(),
@@ -207,11 +209,13 @@ enum SecondFactors {
 }
 
 /// A run.
-struct Import {
+struct Import<'c> {
     target: Client,
     at_most: i64,
     second_factors: SecondFactors,
     cost: config::Argon2,
+    /// For tokens of providers.
+    sealer: Sealer<'c>,
     now: Timestamp,
     /// Shown on a terminal alone.
     bar: ProgressBar,
@@ -219,7 +223,7 @@ struct Import {
     report: Report,
 }
 
-impl Import {
+impl Import<'_> {
     async fn run(mut self, source: &Source<'_>) -> anyhow::Result<Report> {
         self.users(source).await?;
         self.accounts(source).await?;
@@ -269,13 +273,14 @@ impl Import {
             after = Some(last.id.clone());
             let mut batch = Batch::default();
             for row in page {
-                let (id, has_tokens) = (row.id.clone(), row.has_tokens);
+                let id = row.id.clone();
                 let judged = if replaced.binary_search(&id).is_ok() {
                     Err(Reason::AccountReplaced)
                 } else {
-                    rows::account(row, &self.left, self.cost)
+                    rows::account(row, &self.left, self.cost, &self.sealer)
                 };
-                self.sort_in(&mut batch, id, has_tokens, judged)?;
+                let has_left_token = matches!(&judged, Ok((_, changes)) if changes.contains(&Reason::TokenLeft));
+                self.sort_in(&mut batch, id, has_left_token, judged)?;
             }
             self.store(batch).await?;
         }

@@ -61,7 +61,7 @@ pub(super) struct Report {
     pub(super) dry_run: bool,
     counts: BTreeMap<Kind, Counts>,
     notes: BTreeMap<(Outcome, Kind, Reason), Notes>,
-    /// Accounts whose tokens of the provider were not taken along.
+    /// Accounts that came without a token of the provider's which they have there.
     provider_tokens: u64,
     /// Users who came over, or had before, without the second factor that they have there.
     second_factors: u64,
@@ -195,7 +195,7 @@ impl fmt::Display for Report {
             (self.passkeys, "passkeys"),
             (
                 self.provider_tokens,
-                "accounts came without the tokens that the provider gave for them",
+                "accounts came without a token that the provider gave for them",
             ),
         ];
         if not_imported.iter().any(|(count, _)| *count > 0) {

@@ -8,6 +8,7 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use super::{
     ids,
+    provider_tokens::Sealer,
     source::{SourceAccount, SourceSession, SourceUser},
 };
 use crate::{
@@ -15,11 +16,12 @@ use crate::{
     clock::Timestamp,
     config,
     db::{
+        accounts::tokens::SealedTokens,
         imports::{ImportedAccount, ImportedUser, Kept},
         sessions::StoredSession,
         users::User,
     },
-    identity::{Place, UserId},
+    identity::{AccountId, Place, UserId},
     secret::{Secret, SessionToken},
     session::device,
 };
@@ -53,6 +55,7 @@ pub(super) enum Reason {
     NoProviderId,
     AccountReplaced,
     AccountTaken,
+    TokenLeft,
     Expired,
     TokenNotAccepted,
     Impersonation,
@@ -126,6 +129,10 @@ impl Reason {
             Self::NoProviderId => ("no-provider-id", "the provider, or its name for the user, is empty"),
             Self::AccountReplaced => ("account-replaced", "a newer one of the same name is taken"),
             Self::AccountTaken => ("account-taken", "another user has it here"),
+            Self::TokenLeft => (
+                "provider-token-left",
+                "without a token of the provider: it is encrypted, and no auth.secret opens it, or larger than 32 KiB",
+            ),
             Self::Expired => ("expired", "it has expired, or never would"),
             Self::TokenNotAccepted => ("token-not-accepted", "its token has another form than better-auth's"),
             Self::Impersonation => ("impersonation", "an administrator acts as the user in it"),
@@ -200,27 +207,47 @@ fn is_role(role: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
-pub(super) fn account(row: SourceAccount, left: &Left, cost: config::Argon2) -> Judged<ImportedAccount> {
+/// Tokens of a provider come along as far as they can be read.
+pub(super) fn account(
+    row: SourceAccount,
+    left: &Left,
+    cost: config::Argon2,
+    sealer: &Sealer<'_>,
+) -> Judged<ImportedAccount> {
     let user_id = owner(row.user_id.as_deref(), left)?;
-    let (account_id, password_hash) = if row.provider_id == CREDENTIAL {
-        let hash = row.password.filter(|hash| !hash.is_empty()).ok_or(Reason::NoPassword)?;
-        password::check_stored(&hash, cost).map_err(|_| Reason::HashUnknown)?;
-        (user_id.to_string(), Some(Secret::new(hash)))
-    } else if row.provider_id.is_empty() || row.account_id.is_empty() {
-        return Err(Reason::NoProviderId);
-    } else {
-        (row.account_id, None)
-    };
-    let account = ImportedAccount {
-        id: ids::account(user_id, &row.provider_id, &account_id),
+    let common = |id, provider_id, account_id| ImportedAccount {
+        id,
         user_id,
-        provider_id: row.provider_id,
+        provider_id,
         account_id,
-        password_hash,
+        issuer: String::new(),
+        password_hash: None,
+        tokens: SealedTokens::default(),
         created_at: row.created_at,
         updated_at: row.updated_at,
     };
-    Ok((account, Vec::new()))
+    if row.provider_id == CREDENTIAL {
+        let hash = row.password.filter(|hash| !hash.is_empty()).ok_or(Reason::NoPassword)?;
+        password::check_stored(&hash, cost).map_err(|_| Reason::HashUnknown)?;
+        let account_id = user_id.to_string();
+        let id = ids::account(user_id, CREDENTIAL, &account_id);
+        let account = ImportedAccount {
+            password_hash: Some(Secret::new(hash)),
+            ..common(id, row.provider_id, account_id)
+        };
+        return Ok((account, Vec::new()));
+    }
+    if row.provider_id.is_empty() || row.account_id.is_empty() {
+        return Err(Reason::NoProviderId);
+    }
+    let id = ids::account(user_id, &row.provider_id, &row.account_id);
+    let (tokens, all) = sealer.seal(AccountId(id), &row);
+    let account = ImportedAccount {
+        issuer: sealer.issuer(&row.provider_id, &row.issuer),
+        tokens,
+        ..common(id, row.provider_id, row.account_id)
+    };
+    Ok((account, if all { Vec::new() } else { vec![Reason::TokenLeft] }))
 }
 
 pub(super) fn session(row: SourceSession, left: &Left, now: Timestamp) -> Judged<StoredSession> {

@@ -18,7 +18,7 @@ use super::{
     failure,
     tables::{ACCOUNT, Catalogue, Column, Names, PASSKEY, SESSION, Table, USER, find},
 };
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, secret::Secret};
 
 /// How long one statement may take: ranking the addresses of millions sorts them all.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_mins(10);
@@ -35,8 +35,13 @@ const MAX_IMAGE: usize = 64 * 1024;
 const MAX_TEXT: usize = 1_000;
 /// As the gateway clips them.
 const MAX_USER_AGENT: usize = 512;
-/// No hash that can be verified is longer, nor is a token.
+/// No hash that can be verified is longer, nor is a session's token.
 const MAX_SECRET: usize = 512;
+/// Bytes of a provider's token, encrypted perhaps: what says which groups somebody is in has thousands.
+const MAX_TOKEN: usize = 32 * 1024;
+/// Bytes of a list of scopes, and of an issuer.
+const MAX_SCOPE: usize = 4_096;
+const MAX_ISSUER: usize = 1_024;
 
 /// A snapshot of the source.
 pub(super) struct Source<'c> {
@@ -77,7 +82,16 @@ pub(super) struct SourceAccount {
     pub(super) provider_id: String,
     pub(super) account_id: String,
     pub(super) password: Option<String>,
-    pub(super) has_tokens: bool,
+    /// Encrypted perhaps.
+    pub(super) access_token: Option<Secret<String>>,
+    pub(super) refresh_token: Option<Secret<String>>,
+    pub(super) id_token: Option<Secret<String>>,
+    /// One of them is too large to be taken along.
+    pub(super) token_is_left: bool,
+    pub(super) access_token_expires_at: Option<Timestamp>,
+    pub(super) refresh_token_expires_at: Option<Timestamp>,
+    pub(super) scope: String,
+    pub(super) issuer: String,
     pub(super) created_at: Timestamp,
     pub(super) updated_at: Timestamp,
 }
@@ -243,17 +257,25 @@ impl<'c> Source<'c> {
 
     pub(super) async fn accounts(&self, after: Option<&str>, at_most: i64) -> anyhow::Result<Vec<SourceAccount>> {
         let of = Expressions(&self.account);
-        let has = |field: &str| format!("coalesce({} <> '', false)", of.text(field));
+        let bounded = |field: &str, most| format!("CASE WHEN octet_length({0}) <= {most} THEN {0} END", of.text(field));
+        let is_left = |field: &str| format!("coalesce(octet_length({}) > {MAX_TOKEN}, false)", of.text(field));
         let columns = [
             (of.text("id"), "id"),
             (Expressions(&self.user).text_of("id", "u"), "user_id"),
             (format!("coalesce({}, '')", of.text("providerId")), "provider_id"),
             (format!("coalesce({}, '')", of.text("accountId")), "account_id"),
             (format!("left({}, {MAX_SECRET})", of.text("password")), "password"),
+            (bounded("accessToken", MAX_TOKEN), "access_token"),
+            (bounded("refreshToken", MAX_TOKEN), "refresh_token"),
+            (bounded("idToken", MAX_TOKEN), "id_token"),
             (
-                [has("accessToken"), has("refreshToken"), has("idToken")].join(" OR "),
-                "has_tokens",
+                ["accessToken", "refreshToken", "idToken"].map(is_left).join(" OR "),
+                "token_is_left",
             ),
+            (of.time("accessTokenExpiresAt"), "access_token_expires_at"),
+            (of.time("refreshTokenExpiresAt"), "refresh_token_expires_at"),
+            (format!("coalesce({}, '')", bounded("scope", MAX_SCOPE)), "scope"),
+            (format!("coalesce({}, '')", bounded("issuer", MAX_ISSUER)), "issuer"),
             (of.made_at(), "created_at"),
             (of.changed_at(), "updated_at"),
         ];
@@ -275,7 +297,14 @@ impl<'c> Source<'c> {
                     provider_id: row.try_get("provider_id")?,
                     account_id: row.try_get("account_id")?,
                     password: row.try_get("password")?,
-                    has_tokens: row.try_get("has_tokens")?,
+                    access_token: token(row, "access_token")?,
+                    refresh_token: token(row, "refresh_token")?,
+                    id_token: token(row, "id_token")?,
+                    token_is_left: row.try_get("token_is_left")?,
+                    access_token_expires_at: row.try_get("access_token_expires_at")?,
+                    refresh_token_expires_at: row.try_get("refresh_token_expires_at")?,
+                    scope: row.try_get("scope")?,
+                    issuer: row.try_get("issuer")?,
                     created_at: row.try_get("created_at")?,
                     updated_at: row.try_get("updated_at")?,
                 })
@@ -469,6 +498,12 @@ impl Expressions<'_> {
             self.time("createdAt")
         )
     }
+}
+
+/// An empty one is none.
+fn token(row: &Row, name: &str) -> anyhow::Result<Option<Secret<String>>> {
+    let token: Option<String> = row.try_get(name)?;
+    Ok(token.filter(|token| !token.is_empty()).map(Secret::new))
 }
 
 fn cut(text: &str, at_most: usize) -> String {

@@ -23,7 +23,18 @@ pub(super) const USER: Model = Model {
 pub(super) const ACCOUNT: Model = Model {
     name: "account",
     required: &["id", "accountId", "providerId", "userId", "password"],
-    optional: &["accessToken", "refreshToken", "idToken", "createdAt", "updatedAt"],
+    optional: &[
+        "accessToken",
+        "refreshToken",
+        "idToken",
+        "accessTokenExpiresAt",
+        "refreshTokenExpiresAt",
+        "scope",
+        // Of 1.7.0 to 1.7.2 alone.
+        "issuer",
+        "createdAt",
+        "updatedAt",
+    ],
 };
 
 pub(super) const SESSION: Model = Model {

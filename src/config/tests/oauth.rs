@@ -1,5 +1,6 @@
 //! Providers: what each kind needs, and what would let strangers in.
 
+use base64ct::{Base64, Encoding as _};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
 
 use super::*;
@@ -466,6 +467,44 @@ fn apples_key_is_whole_or_not_there() {
 
     let it = only(&provider("apple", "client_secret = 'hunter2.hunter2.hunter2'"));
     assert!(it.apple_key.is_none() && it.client_secret.is_some());
+}
+
+/// Apple's files repeat the curve within the key (RFC 5915, section 3), which others leave out; and some leave the public
+/// key out.
+#[test]
+fn a_private_key_is_taken_in_each_shape_that_files_have() {
+    const CURVE: [u8; 12] = [0xa0, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    let whole = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_der();
+    // 36 bytes before the scalar, among them the lengths of all, of the key's octets and of the key.
+    let (head, rest) = whole.split_at(36);
+    let (scalar, public) = rest.split_at(32);
+    let resized = |by: i8, parts: &[&[u8]]| {
+        let mut der = [&[head, scalar], parts].concat().concat();
+        for at in [2, 28, 30] {
+            der[at] = der[at].checked_add_signed(by).unwrap();
+        }
+        // DER writes a length below 128 as it is.
+        if der[2] < 0x80 {
+            der.remove(1);
+        }
+        der
+    };
+    for der in [whole.clone(), resized(12, &[&CURVE, public]), resized(-70, &[])] {
+        let body = Base64::encode_string(&der);
+        let lines: Vec<_> = body
+            .as_bytes()
+            .chunks(64)
+            .map(|line| std::str::from_utf8(line).unwrap())
+            .collect();
+        let lines = lines.join("\n");
+        only(&provider(
+            "apple",
+            &format!(
+                "team_id = 'ABCDE12345'\nkey_id = 'FGHIJ67890'\nprivate_key = \"\"\"\n-----BEGIN PRIVATE KEY-----\n{lines}\n\
+                 -----END PRIVATE KEY-----\"\"\""
+            ),
+        ));
+    }
 }
 
 #[test]

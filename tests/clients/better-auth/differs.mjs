@@ -79,6 +79,21 @@ const table = {
     gateway: true,
     reference: false,
   },
+  "an old session is enough to link an account": {
+    why: "whoever finds a browser open must not get a way in that stays",
+    gateway: false,
+    reference: true,
+  },
+  "where two tabs end up that started together": {
+    why: "the second to start must not cost the first its way back",
+    gateway: ["/other", "/home"],
+    reference: ["/other", "/sorry"],
+  },
+  "error for a token endpoint that gives no JSON": {
+    why: "there are no tokens in it to get anything with, as in an answer that says no",
+    gateway: "invalid_code",
+    reference: "unable_to_get_user_info",
+  },
   "endpoints beyond the contract are served": {
     why: "for applications without the client: signup, signin, me, verify-token; and what clients may do that 1.7.7 has for servers alone, or had before",
     gateway: true,

@@ -45,4 +45,23 @@ export const scenarios = {
     gateway: { "auth.rate_limit.enabled": true, "server.trusted_proxies": ["127.0.0.1"] },
     reference: { rateLimit: true },
   },
+
+  // People sign in at providers, of a kind each.
+  social: {
+    gateway: {},
+    reference: {},
+    providers: {
+      google: { kind: "google" },
+      github: { kind: "github" },
+      apple: { kind: "apple" },
+      acme: { kind: "oidc" },
+      // Nobody gets an account who comes from there, or only where the app asks for it.
+      closed: { kind: "oidc", signUp: "off" },
+      asked: { kind: "oidc", signUp: "on-request" },
+      // Its access tokens are as good as expired.
+      brief: { kind: "oidc", options: { access_token_seconds: 3 } },
+      // Tests have things go wrong there.
+      ill: { kind: "oidc" },
+    },
+  },
 };

@@ -10,6 +10,7 @@ import "./behaviour/change-email.mjs";
 import "./behaviour/update-user.mjs";
 import "./behaviour/delete-user.mjs";
 import "./behaviour/accounts.mjs";
+import "./behaviour/social.mjs";
 import "./behaviour/bearer.mjs";
 import "./behaviour/multi-session.mjs";
 import "./behaviour/rate-limit.mjs";

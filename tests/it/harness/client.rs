@@ -28,7 +28,7 @@ pub(crate) struct Response {
 }
 
 impl Call {
-    pub(super) fn new(addr: SocketAddr, site: &str, method: &str, target: &str) -> Self {
+    pub(crate) fn new(addr: SocketAddr, site: &str, method: &str, target: &str) -> Self {
         Self {
             addr,
             site: site.to_owned(),
@@ -41,7 +41,7 @@ impl Call {
     }
 
     /// To a listener that does not serve the auth API, whatever the path.
-    pub(super) const fn undescribed(mut self) -> Self {
+    pub(crate) const fn undescribed(mut self) -> Self {
         self.is_described = false;
         self
     }

@@ -253,6 +253,11 @@ impl Gateway {
         }
     }
 
+    /// What browsers see in their address bar.
+    pub(crate) fn site(&self) -> &str {
+        &self.site
+    }
+
     /// What a `Host` field says.
     pub(crate) fn host(&self) -> &str {
         self.site.split_once("://").unwrap().1

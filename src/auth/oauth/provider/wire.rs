@@ -6,7 +6,7 @@
 use std::pin::Pin;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use oauth2::AsyncHttpClient;
+use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -36,7 +36,7 @@ impl Wire {
         self.outbound.check(url).map_err(refused)
     }
 
-    pub(super) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ProviderError> {
+    async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ProviderError> {
         let answer = self.outbound.send(request).await;
         let answer = answer.map_err(|error| self.unreachable(Chain(&error).to_string()))?;
         match answer.status() {
@@ -99,13 +99,13 @@ impl Wire {
     }
 }
 
-/// A closure would do as well, but for what the compiler can prove of one: that whoever awaits it may move to another
-/// thread.
+/// As `oauth2` asks. The future is boxed because the compiler can't see that one which borrows from a closure's
+/// environment is `Send`.
 impl<'c> AsyncHttpClient<'c> for Wire {
     type Error = ProviderError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, ProviderError>> + Send + 'c>>;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, ProviderError>> + Send + 'c>>;
 
-    fn call(&'c self, request: Request<Vec<u8>>) -> Self::Future {
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.send(request))
     }
 }

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { TRUSTED, scenarios } from "../scenarios.mjs";
+import { gatewayKeys } from "./providers.mjs";
 import { startProgram } from "./program.mjs";
 
 /** Of every scenario; its own keys come over them. */
@@ -46,7 +47,7 @@ export async function startGateway(server) {
 
 /** TOML's dotted keys; its strings, numbers, booleans and arrays of strings are written as JSON's are. */
 function gatewayToml(server) {
-  const keys = { ...common(server), ...scenarios[server.scenario].gateway };
+  const keys = Object.assign(common(server), scenarios[server.scenario].gateway, ...server.providers.map(gatewayKeys));
   const lines = Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   return `${lines.join("\n")}\n`;
 }

@@ -10,11 +10,15 @@ export const BASE_PATH = "/api/auth";
 const FILE = process.env.VESTIBULE_CLIENTS_SEEN;
 const seen = new Set();
 
+const PARAMETERS = { "reset-password": "{token}", callback: "{provider}" };
+
 /** Notes an answer of the auth API. `body` is its text. */
 export function note(method, url, status, body) {
   const { pathname } = new URL(url);
   if (!FILE || !pathname.startsWith(`${BASE_PATH}/`)) return;
-  const path = pathname.slice(BASE_PATH.length).replace(/^\/reset-password\/[^/]+$/, "/reset-password/{token}");
+  const path = pathname
+    .slice(BASE_PATH.length)
+    .replace(/^\/(reset-password|callback)\/[^/]+$/, (_, what) => `/${what}/${PARAMETERS[what]}`);
   seen.add(JSON.stringify({ method, path, status, code: codeIn(body) }));
 }
 

@@ -6,9 +6,11 @@ import { after } from "node:test";
 
 import pg from "pg";
 
+import { scenarios } from "../scenarios.mjs";
 import { startGateway } from "./gateway.mjs";
 import { Mailbox } from "./mailbox.mjs";
 import { freePort } from "./ports.mjs";
+import { providersOf, stopProviders } from "./providers.mjs";
 import { startReference } from "./reference.mjs";
 import { writeSeen } from "./seen.mjs";
 
@@ -50,6 +52,7 @@ after(async () => {
   const started = await Promise.allSettled(sites.values());
   await Promise.all(started.map(({ value }) => value?.stop()));
   await (await mailbox)?.stop();
+  await stopProviders();
   await writeSeen();
 });
 
@@ -57,17 +60,22 @@ async function start(scenario) {
   mailbox ??= Mailbox.start();
   const database = await createDatabase(`clients_${scenario.replace("-", "_")}_${run}`);
   const secret = randomBytes(32).toString("base64");
+  const { byName, register } = await providersOf(scenarios[scenario].providers);
   for (let attempt = 1; ; attempt += 1) {
     const port = await freePort();
-    const server = { scenario, databaseUrl: database.url, secret, port, smtpPort: (await mailbox).port };
+    const url = `http://localhost:${port}`;
+    const providers = await register(url);
+    const server = { scenario, databaseUrl: database.url, secret, port, smtpPort: (await mailbox).port, providers };
     try {
       const program = await (isGateway ? startGateway(server) : startReference(server));
       return {
         scenario,
-        url: `http://localhost:${port}`,
+        url,
         secret,
         mailbox: await mailbox,
         db: database.pool,
+        providers: byName,
+        clients: new Map(providers.map(({ name, client }) => [name, client])),
         async stop() {
           await program.stop();
           await database.drop();

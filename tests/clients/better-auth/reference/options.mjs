@@ -3,6 +3,7 @@
 import { admin, bearer, multiSession, twoFactor } from "better-auth/plugins";
 
 import { TRUSTED, scenarios } from "../scenarios.mjs";
+import { providerOptions } from "./providers.mjs";
 
 const MINUTE = 60;
 
@@ -12,9 +13,10 @@ const MINUTE = 60;
  * @param {string} server.url where browsers find it
  * @param {import("pg").Pool} server.pool its database
  * @param {string} server.secret signs cookies and links
+ * @param {object[]} [server.providers] as `harness/providers.mjs` registers them
  * @param {(mail: {to: string, subject: string, link: string}) => Promise<unknown>} server.send
  */
-export function options({ scenario, url, pool, secret, send }) {
+export function options({ scenario, url, pool, secret, providers = [], send }) {
   const {
     changeEmail = "both",
     deleteUser = "session",
@@ -22,6 +24,7 @@ export function options({ scenario, url, pool, secret, send }) {
     requireEmailVerification = true,
     signUp = true,
   } = scenarios[scenario].reference;
+  const { socialProviders, plugins } = providerOptions(providers);
   return {
     baseURL: url,
     secret,
@@ -61,6 +64,7 @@ export function options({ scenario, url, pool, secret, send }) {
     rateLimit: { enabled: rateLimit },
     // The server in front sets it: see `server.mjs`.
     advanced: { ipAddress: { ipAddressHeaders: ["x-forwarded-for"] } },
-    plugins: [bearer(), admin(), twoFactor(), multiSession()],
+    socialProviders,
+    plugins: [bearer(), admin(), twoFactor(), multiSession(), ...plugins],
   };
 }

@@ -10,6 +10,7 @@ import { createTransport } from "nodemailer";
 import pg from "pg";
 
 import { options } from "./options.mjs";
+import { redirectFetch } from "./providers.mjs";
 
 /**
  * @param {object} server
@@ -18,13 +19,15 @@ import { options } from "./options.mjs";
  * @param {string} server.secret
  * @param {number} server.port on the loopback interface; browsers find it at `http://localhost:PORT`
  * @param {number} [server.smtpPort] without it no mail can be sent
+ * @param {object[]} [server.providers] as `harness/providers.mjs` registers them
  */
-export async function start({ scenario, databaseUrl, secret, port, smtpPort }) {
+export async function start({ scenario, databaseUrl, secret, port, smtpPort, providers = [] }) {
+  redirectFetch(providers);
   const pool = new pg.Pool({ connectionString: databaseUrl, max: 8 });
   const transport = createTransport({ host: "127.0.0.1", port: smtpPort, ignoreTLS: true, pool: true });
   const send = ({ to, subject, link }) =>
     transport.sendMail({ from: "Example <no-reply@example.com>", to, subject, text: `Open this link:\n\n${link}\n` });
-  const chosen = options({ scenario, url: `http://localhost:${port}`, pool, secret, send });
+  const chosen = options({ scenario, url: `http://localhost:${port}`, pool, secret, providers, send });
   const { runMigrations } = await getMigrations(chosen);
   await runMigrations();
   const auth = betterAuth(chosen);
