@@ -73,7 +73,6 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
                 window_from: config::WindowFrom::First,
             },
         },
-        oauth: Vec::new(),
     }
 }
 
