@@ -46,7 +46,7 @@ pub use self::{
 use self::{
     http::{Answer, Call, empty},
     input::Accepts,
-    oauth::Providers,
+    oauth::{Dialect, Providers},
     openapi::Documents,
     password::Passwords,
     throttle::Throttle,
@@ -75,6 +75,8 @@ pub struct Route {
     is_login: bool,
     /// Where a mailed link leads: it may name a redirect target in its query.
     is_link: bool,
+    /// Where other sites send browsers with a form. It does no more than to send them on, so it may come from anywhere.
+    is_relay: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -106,6 +108,16 @@ enum Endpoint {
     ListDeviceSessions,
     SetActiveSession,
     RevokeDeviceSession,
+    SignInSocial,
+    SignInOAuth2,
+    LinkSocial,
+    LinkOAuth2,
+    Callback,
+    CallbackRelay,
+    OAuth2CallbackRelay,
+    GetAccessToken,
+    RefreshToken,
+    AccountInfo,
     Me,
     VerifyToken,
     ErrorPage,
@@ -147,6 +159,18 @@ pub static ROUTES: &[Route] = &[
     get("/multi-session/list-device-sessions", Endpoint::ListDeviceSessions),
     post("/multi-session/set-active", Endpoint::SetActiveSession),
     post("/multi-session/revoke", Endpoint::RevokeDeviceSession),
+    post("/sign-in/social", Endpoint::SignInSocial),
+    post("/link-social", Endpoint::LinkSocial),
+    get("/callback/:provider", Endpoint::Callback),
+    relay("/callback/:provider", Endpoint::CallbackRelay),
+    // As the plugin for providers of all kinds had them in clients up to 1.6.
+    post("/sign-in/oauth2", Endpoint::SignInOAuth2),
+    post("/oauth2/link", Endpoint::LinkOAuth2),
+    get("/oauth2/callback/:provider", Endpoint::Callback),
+    relay("/oauth2/callback/:provider", Endpoint::OAuth2CallbackRelay),
+    post("/get-access-token", Endpoint::GetAccessToken),
+    post("/refresh-token", Endpoint::RefreshToken),
+    get("/account-info", Endpoint::AccountInfo),
     get("/me", Endpoint::Me),
     get("/verify-token", Endpoint::VerifyToken),
     post("/verify-token", Endpoint::VerifyToken),
@@ -177,6 +201,7 @@ const fn get(path: &'static str, endpoint: Endpoint) -> Route {
         accepts: Accepts::Json,
         is_login: false,
         is_link: false,
+        is_relay: false,
     }
 }
 
@@ -189,6 +214,7 @@ const fn link(path: &'static str, endpoint: Endpoint) -> Route {
         accepts: Accepts::Json,
         is_login: false,
         is_link: true,
+        is_relay: false,
     }
 }
 
@@ -200,6 +226,7 @@ const fn post(path: &'static str, endpoint: Endpoint) -> Route {
         accepts: Accepts::Json,
         is_login: false,
         is_link: false,
+        is_relay: false,
     }
 }
 
@@ -212,13 +239,27 @@ const fn login(path: &'static str, endpoint: Endpoint) -> Route {
         accepts: Accepts::JsonAndForm,
         is_login: true,
         is_link: false,
+        is_relay: false,
+    }
+}
+
+/// Where other sites send browsers with a form.
+const fn relay(path: &'static str, endpoint: Endpoint) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        endpoint,
+        accepts: Accepts::JsonAndForm,
+        is_login: false,
+        is_link: false,
+        is_relay: true,
     }
 }
 
 /// What a log may say of a path below the base path: where a secret may stand in it, the pattern of its route.
 pub fn loggable(path: &str) -> &str {
     let secret = ROUTES.iter().find(|route| {
-        let before = route.path.split_once(':').map(|(before, _)| before);
+        let before = route.path.strip_suffix(":token");
         before.is_some_and(|before| path.len() > before.len() && path.starts_with(before))
     });
     secret.map_or(path, |route| route.path)
@@ -326,7 +367,7 @@ impl Auth {
             .admit(self, &head, client, found.map(|(route, _)| route.path));
         if let Err(refusal) = admitted.await {
             if let Some((route, _)) = found {
-                report(&refusal, route, request_id);
+                report(&refusal, route.path, request_id);
             }
             let mut response = Problem::from(refusal).into_response(Form::Json, request_id);
             http::protect(response.headers_mut());
@@ -347,7 +388,7 @@ impl Auth {
         let mut response = match answered {
             Ok(answer) => answer.into_response(),
             Err(refusal) => {
-                report(&refusal, route, request_id);
+                report(&refusal, route.path, request_id);
                 Problem::from(refusal).into_response(Form::Json, request_id)
             }
         };
@@ -386,6 +427,16 @@ impl Auth {
             Endpoint::ListDeviceSessions => multi_session::list(call).await,
             Endpoint::SetActiveSession => multi_session::set_active(call).await,
             Endpoint::RevokeDeviceSession => multi_session::revoke(call).await,
+            Endpoint::SignInSocial => oauth::start::sign_in(call, Dialect::Social).await,
+            Endpoint::SignInOAuth2 => oauth::start::sign_in(call, Dialect::Generic).await,
+            Endpoint::LinkSocial => oauth::start::link(call, Dialect::Social).await,
+            Endpoint::LinkOAuth2 => oauth::start::link(call, Dialect::Generic).await,
+            Endpoint::Callback => Ok(oauth::callback::follow(call).await),
+            Endpoint::CallbackRelay => oauth::callback::relay(call, Dialect::Social),
+            Endpoint::OAuth2CallbackRelay => oauth::callback::relay(call, Dialect::Generic),
+            Endpoint::GetAccessToken => oauth::tokens::get_access_token(call).await,
+            Endpoint::RefreshToken => oauth::tokens::refresh(call).await,
+            Endpoint::AccountInfo => oauth::tokens::account_info(call).await,
             Endpoint::Me => who::me(call).await,
             Endpoint::VerifyToken => who::verify_token(call).await,
             Endpoint::ErrorPage => Ok(error_page::show(call)),
@@ -397,14 +448,13 @@ impl Auth {
 }
 
 /// Causes that lie with us, in full, under the id that the client was given. Other refusals are in the access log.
-fn report(refusal: &AuthError, route: &Route, request_id: &str) {
-    let path = route.path;
+fn report(refusal: &AuthError, path: &str, request_id: &str) {
     match refusal.code() {
         Code::Internal => error!(
             error = %Chain(refusal),
             request_id, path, "a request to the auth API failed"
         ),
-        Code::Unavailable | Code::Busy => warn!(
+        Code::Unavailable | Code::Busy | Code::ProviderUnavailable => warn!(
             error = %Chain(refusal),
             request_id, path, "a request to the auth API was put off"
         ),
@@ -436,6 +486,7 @@ mod tests {
         }
         assert_eq!(loggable("/reset-password"), "/reset-password");
         assert_eq!(loggable("/get-session"), "/get-session");
+        assert_eq!(loggable("/callback/google"), "/callback/google");
     }
 
     #[test]
@@ -446,6 +497,7 @@ mod tests {
             Some((Endpoint::ResetPasswordLink, Some("abc")))
         );
         assert_eq!(find("/delete-user/callback"), Some((Endpoint::DeleteUserLink, None)));
+        assert_eq!(find("/callback/google"), Some((Endpoint::Callback, Some("google"))));
         for other in [
             "/reset-password/",
             "/reset-password",

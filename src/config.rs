@@ -33,8 +33,8 @@ mod upstreams;
 
 pub use auth::{
     Account, AppleKey, Argon2, Auth, Budget, Cache, ChangeEmail, Cookie, DeleteUser, EmailVerification, MultiSession,
-    OAuthProvider, Password, ProviderEndpoints, ProviderKind, ProviderSignUp, RateLimit, RateStorage, SameSite,
-    SessionRules, SignInAfter, TokenEndpointAuth, WindowFrom,
+    OAuthProvider, Password, ProviderEndpoints, ProviderKind, ProviderSignUp, RateLimit, RateStorage, SET_BY_THE_FLOW,
+    SameSite, SessionRules, SignInAfter, TokenEndpointAuth, WindowFrom,
 };
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};

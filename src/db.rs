@@ -54,6 +54,7 @@ pub fn all_queries() -> impl Iterator<Item = &'static Query> {
         audit::ALL,
         rate_limits::ALL,
         known_addresses::ALL,
+        oauth_flows::ALL,
         imports::ALL,
         migrate::ALL,
     ]

@@ -101,7 +101,6 @@ codes! {
     AlreadyLinked = "SOCIAL_ACCOUNT_ALREADY_LINKED", CONFLICT, "Social account already linked";
     LinkingNotAllowed = "LINKING_NOT_ALLOWED", UNAUTHORIZED, "Account not linked - linking not allowed";
     LinkingDifferentEmails = "LINKING_DIFFERENT_EMAILS_NOT_ALLOWED", UNAUTHORIZED, "Account not linked - different emails not allowed";
-    ProviderUnavailable = "PROVIDER_UNAVAILABLE", SERVICE_UNAVAILABLE, "The provider can't be reached at the moment";
     LastAccount = "FAILED_TO_UNLINK_LAST_ACCOUNT", BAD_REQUEST, "You can't unlink your last account";
     AccountNotFound = "ACCOUNT_NOT_FOUND", BAD_REQUEST, "Account not found";
     InvalidSessionToken = "INVALID_SESSION_TOKEN", UNAUTHORIZED, "Invalid session token";
@@ -121,6 +120,8 @@ codes! {
     InvalidRedirectUrl = "INVALID_REDIRECT_URL", FORBIDDEN, "Invalid redirectURL";
     InvalidErrorCallbackUrl = "INVALID_ERROR_CALLBACK_URL", FORBIDDEN, "Invalid errorCallbackURL";
     InvalidNewUserCallbackUrl = "INVALID_NEW_USER_CALLBACK_URL", FORBIDDEN, "Invalid newUserCallbackURL";
+    ProviderNotFound = "PROVIDER_NOT_FOUND", NOT_FOUND, "Provider not found";
+    ProviderUnavailable = "PROVIDER_UNAVAILABLE", SERVICE_UNAVAILABLE, "The provider can't be reached at the moment";
 }
 
 /// How a problem is written.

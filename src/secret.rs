@@ -48,6 +48,11 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// 32 random bytes as text: base64url, 43 characters.
+pub fn random_text() -> Secret<String> {
+    Secret::new(Base64UrlUnpadded::encode_string(&random::<32>()))
+}
+
 /// The secret that a client holds for its session: 32 random bytes, base64url.
 ///
 /// Tokens that came from elsewhere may be 32 to 64 characters of the same alphabet.
@@ -189,6 +194,22 @@ pub enum SameBrowser {}
 
 impl Purpose for SameBrowser {
     const NAME: &'static str = "same-browser";
+}
+
+/// Marks a browser that was sent to a provider, in a cookie: what began there goes on only there.
+#[derive(Debug)]
+pub enum OAuthBrowser {}
+
+impl Purpose for OAuthBrowser {
+    const NAME: &'static str = "oauth-browser";
+}
+
+/// Travels to a provider and back, and names what began when it left (RFC 6749, section 10.12).
+#[derive(Debug)]
+pub enum OAuthState {}
+
+impl Purpose for OAuthState {
+    const NAME: &'static str = "oauth-state";
 }
 
 /// A token that travels in a mail and works once: 32 random bytes, base64url.

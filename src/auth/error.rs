@@ -160,8 +160,6 @@ pub enum AuthError {
     LinkingNotAllowed,
     #[error("the provider's account has another address")]
     LinkingDifferentEmails,
-    #[error("the provider can't be reached")]
-    ProviderUnavailable,
     #[error("a session that is not of this device")]
     InvalidSessionToken,
 
@@ -182,6 +180,11 @@ pub enum AuthError {
     AccessTokenNotFound,
     #[error("the provider does not say who it is")]
     NoUserInfo,
+    // Providers.
+    #[error("no provider has this name")]
+    ProviderNotFound,
+    #[error("a provider could not be asked")]
+    ProviderUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 
     // Us.
     #[error("passwords can't be hashed at the moment")]
@@ -245,7 +248,6 @@ impl AuthError {
             Self::AlreadyLinked => Code::AlreadyLinked,
             Self::LinkingNotAllowed => Code::LinkingNotAllowed,
             Self::LinkingDifferentEmails => Code::LinkingDifferentEmails,
-            Self::ProviderUnavailable => Code::ProviderUnavailable,
             Self::InvalidSessionToken => Code::InvalidSessionToken,
             Self::ProviderNotSupported(_) => Code::ProviderNotSupported,
             Self::ProviderNotConfigured => Code::ProviderNotConfigured,
@@ -254,6 +256,8 @@ impl AuthError {
             Self::NoValidAccessToken => Code::NoValidAccessToken,
             Self::AccessTokenNotFound => Code::AccessTokenNotFound,
             Self::DeferredRefreshOff => Code::DeferredRefreshOff,
+            Self::ProviderNotFound => Code::ProviderNotFound,
+            Self::ProviderUnavailable(_) => Code::ProviderUnavailable,
             Self::Hashing(PasswordError::Busy) => Code::Busy,
             Self::Db(DbError::Unavailable(_)) | Self::Lookup(_) => Code::Unavailable,
             Self::Hashing(PasswordError::Failed)
@@ -284,7 +288,6 @@ impl From<AuthError> for Problem {
                 "Content-Type \"{found}\" is not allowed. Allowed types: {allowed}"
             )),
             AuthError::OAuthLink(why) => problem.saying(why),
-            AuthError::ProviderUnavailable => problem.retry_after(retry_after),
             AuthError::SameEmail => problem.saying("Email is the same").without_code(),
             AuthError::NothingToUpdate => problem.saying("No fields to update").without_code(),
             AuthError::SwitchedOff | AuthError::NoSession => problem.without_body(),
@@ -296,9 +299,10 @@ impl From<AuthError> for Problem {
             AuthError::ResetLinkVoid | AuthError::ResetUserNotFound => problem.with_status(StatusCode::BAD_REQUEST),
             AuthError::DeletionLinkVoid => problem.with_status(StatusCode::NOT_FOUND),
             AuthError::DeferredRefreshOff => problem.with_header(header::ALLOW, HeaderValue::from_static("GET")),
-            AuthError::Hashing(PasswordError::Busy) | AuthError::Db(DbError::Unavailable(_)) | AuthError::Lookup(_) => {
-                problem.retry_after(retry_after)
-            }
+            AuthError::Hashing(PasswordError::Busy)
+            | AuthError::Db(DbError::Unavailable(_))
+            | AuthError::Lookup(_)
+            | AuthError::ProviderUnavailable(_) => problem.retry_after(retry_after),
             AuthError::BodyTooLarge
             | AuthError::BodyTimeout
             | AuthError::BadBody
@@ -340,6 +344,7 @@ impl From<AuthError> for Problem {
             | AuthError::RefreshFailed
             | AuthError::NoValidAccessToken
             | AuthError::AccessTokenNotFound
+            | AuthError::ProviderNotFound
             | AuthError::Hashing(PasswordError::Failed)
             | AuthError::Db(DbError::Conflict { .. } | DbError::Failed { .. } | DbError::Row { .. }) => problem,
         }

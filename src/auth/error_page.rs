@@ -22,7 +22,7 @@ pub(super) fn show(call: &Call<'_>) -> Answer {
     };
     let description: String = text("error_description").chars().take(LONGEST).collect();
     let description = if description.is_empty() {
-        "Something went wrong on the way. Please go back and try again.".to_owned()
+        meant_by(code).to_owned()
     } else {
         description
     };
@@ -34,6 +34,65 @@ fn is_code(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'\'' | b'-'))
+}
+
+/// What happened and what to do next, where whoever sent people here did not say it.
+fn meant_by(code: &str) -> &'static str {
+    match code {
+        "access_denied" => {
+            "The sign-in was cancelled at the provider. If that was not what you wanted, go back to the site and sign \
+             in again."
+        }
+        "state_not_found" | "invalid_callback_request" => {
+            "This page was opened without what a sign-in needs. Go back to the site and sign in from there."
+        }
+        "state_mismatch" => {
+            "This sign-in is over, or it began in another browser. That happens after ten minutes, after going back or \
+             reloading, and where cookies are blocked. Go back to the site and sign in again."
+        }
+        "no_code" | "invalid_code" => {
+            "The provider could not confirm the sign-in. Go back to the site and try again; if it keeps happening, tell \
+             the people who run the site."
+        }
+        "issuer_mismatch" => {
+            "The answer did not come from the provider that was asked, so it was not believed. Go back to the site and \
+             sign in again; if it keeps happening, tell the people who run the site."
+        }
+        "unable_to_get_user_info" => {
+            "The provider did not say who you are in a way that can be trusted. Go back to the site and try again; if \
+             it keeps happening, tell the people who run the site."
+        }
+        "email_not_found" => {
+            "The provider did not share an e-mail address. Allow it to, or sign in to the site in another way."
+        }
+        "email_not_verified" => {
+            "Your e-mail address has not been verified yet. Open the link in the mail that was sent to you, then sign in \
+             again."
+        }
+        "account_not_linked" => {
+            "There is an account with this e-mail address already. Sign in as you did before, then link the provider in \
+             your account's settings."
+        }
+        "signup_disabled" => {
+            "You have no account here yet, and new ones can't be made this way. Ask the people who run the site."
+        }
+        "email_does_not_match" => {
+            "The account at the provider has another e-mail address than yours here, so it was not linked. Choose the \
+             one with the same address."
+        }
+        "account_already_linked_to_different_user" => {
+            "This account at the provider belongs to another user here, so it was not linked. Unlink it there first."
+        }
+        "unable_to_link_account" => {
+            "The account could not be linked. Sign in to the site again and try once more from your account's settings."
+        }
+        "BANNED_USER" => "You have been banned. Ask the people who run the site if you believe that is an error.",
+        "oauth_provider_not_found" => {
+            "The site does not know this provider. Go back and sign in in another way, or tell the people who run it."
+        }
+        "internal_server_error" => "Something failed here, not at your side. Please try again in a moment.",
+        _ => "Something went wrong on the way. Please go back and try again.",
+    }
 }
 
 pub(super) fn describe() -> Description {

@@ -3,6 +3,8 @@
 //! JSON with a key that repeats is refused: two parsers would read two different requests. The words of the messages
 //! are those of the original server (contract, section 1); clients match on the code, people read the rest.
 
+mod nested;
+
 use std::{fmt, fmt::Write as _};
 
 use bytes::Bytes;

@@ -5,18 +5,19 @@
 //! gets new ones; `vault.rs` keeps them sealed, and `reseal.rs` by the key of today.
 
 mod arrival;
-mod callback;
+pub(in crate::auth) mod callback;
 mod flow;
 mod id_token_form;
 mod provider;
 mod refresh;
 pub mod reseal;
-mod start;
+pub(in crate::auth) mod start;
 pub(in crate::auth) mod tokens;
 pub mod vault;
 
 use std::collections::BTreeMap;
 
+pub(in crate::auth) use self::flow::Dialect;
 pub use self::provider::StartError;
 use self::{provider::Provider, refresh::Flights};
 use crate::config::OAuthProvider;

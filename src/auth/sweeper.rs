@@ -1,5 +1,5 @@
 //! Removes what is over: sessions and one-time tokens that expired some time ago, counts of rate limits, networks from
-//! where nobody signed in for long.
+//! where nobody signed in for long, visits to providers that nobody came back from.
 //!
 //! Nothing depends on it, since every query judges expiry itself; it keeps the tables small. Several gateways may
 //! sweep at once: each passes over the rows that another holds.
@@ -51,7 +51,9 @@ async fn sweep(db: &Db, clock: &Clock) -> Result<u64, DbError> {
         let tokens = db::one_time_tokens::delete_expired(&client, before, AT_ONCE).await?;
         let counts = db::rate_limits::delete_expired(&client, now, AT_ONCE).await?;
         let networks = db::known_addresses::delete_stale(&client, now.minus(KNOWN_FOR), AT_ONCE).await?;
-        let round = sessions + tokens + counts + networks;
+        // There is nothing to tell of one that has expired: it is answered as one that never was.
+        let flows = db::oauth_flows::delete_expired(&client, now, AT_ONCE).await?;
+        let round = sessions + tokens + counts + networks + flows;
         swept += round;
         if round == 0 {
             return Ok(swept);

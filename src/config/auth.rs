@@ -20,7 +20,9 @@ mod rate_limit;
 mod session;
 
 pub use account::{Account, ChangeEmail, DeleteUser};
-pub use oauth::{AppleKey, OAuthProvider, ProviderEndpoints, ProviderKind, ProviderSignUp, TokenEndpointAuth};
+pub use oauth::{
+    AppleKey, OAuthProvider, ProviderEndpoints, ProviderKind, ProviderSignUp, SET_BY_THE_FLOW, TokenEndpointAuth,
+};
 pub use password::{Argon2, Password};
 pub use rate_limit::{Budget, RateLimit, RateStorage, WindowFrom};
 pub use session::{Cache, Cookie, MultiSession, SameSite, SessionRules};

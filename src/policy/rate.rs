@@ -126,10 +126,12 @@ const OTHERS: Rule = Rule {
 const EXEMPT: &str = "/verify-token";
 
 /// Endpoints under two names: the one may not have what the other has used up.
-const SAME: [(&str, &str); 3] = [
+const SAME: [(&str, &str); 5] = [
     ("/signin", "/sign-in/email"),
     ("/signup", "/sign-up/email"),
     ("/forget-password", "/request-password-reset"),
+    ("/sign-in/oauth2", "/sign-in/social"),
+    ("/oauth2/link", "/link-social"),
 ];
 
 /// What stands for every path that nothing is at: they share what they may be asked.

@@ -12,6 +12,7 @@
 //! Every cookie whose name begins with our prefix is ours: it is cut out of what upstreams see, and they can't set it.
 
 mod signature;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,11 @@ use base64ct::{Base64, Encoding};
 use http::{HeaderMap, HeaderValue, header};
 use memchr::{memchr, memmem};
 
-use self::signature::{Spelling, decode_signature};
+pub use self::state::Slot;
+use self::{
+    signature::{Spelling, decode_signature},
+    state::StateCookies,
+};
 use crate::{
     config::{self, Origin, SameSite},
     secret::{OneTimeToken, SameBrowser, SessionToken, SigningKeys, TokenHash, token_shaped},
@@ -43,6 +48,7 @@ pub struct SessionCookies {
     dont_remember: Cookie,
     session_data: Cookie,
     sign_up: Cookie,
+    state: StateCookies,
     /// How the names of the cookies begin that keep several people's sessions in one browser.
     device: String,
     /// As they stand behind a value.
@@ -139,11 +145,8 @@ impl SessionCookies {
         if secure {
             attributes.push_str("; Secure");
         }
-        attributes.push_str(match rules.same_site {
-            SameSite::Lax => "; SameSite=Lax",
-            SameSite::Strict => "; SameSite=Strict",
-            SameSite::None => "; SameSite=None",
-        });
+        let state = StateCookies::new(cookie, &attributes, rules.same_site);
+        attributes.push_str(same_site(rules.same_site));
         let family = format!("{}.", rules.prefix);
         Self {
             keys: SigningKeys::new(auth.secret.iter().map(|secret| secret.expose().as_bytes())),
@@ -151,6 +154,7 @@ impl SessionCookies {
             dont_remember: cookie("dont_remember"),
             session_data: cookie("session_data"),
             sign_up: cookie("sign_up"),
+            state,
             device: cookie("session_token_multi-").name,
             attributes,
             find_family: memmem::Finder::new(family.as_bytes()).into_owned(),
@@ -406,6 +410,10 @@ impl SessionCookies {
     }
 
     fn set_cookie(&self, name: &str, plain: &str, max_age: Option<Duration>) -> HeaderValue {
+        self.set_cookie_with(name, plain, max_age, &self.attributes)
+    }
+
+    fn set_cookie_with(&self, name: &str, plain: &str, max_age: Option<Duration>, attributes: &str) -> HeaderValue {
         let mut text = format!("{name}={plain}.");
         for byte in self.signature(plain).bytes() {
             match byte {
@@ -418,7 +426,7 @@ impl SessionCookies {
         if let Some(max_age) = max_age {
             let _ = write!(text, "; Max-Age={}", max_age.as_secs());
         }
-        text.push_str(&self.attributes);
+        text.push_str(attributes);
         sensitive(text)
     }
 
@@ -450,6 +458,14 @@ impl Cookie {
                 Some(value.get(..end)?.trim_ascii())
             })
         })
+    }
+}
+
+const fn same_site(rule: SameSite) -> &'static str {
+    match rule {
+        SameSite::Lax => "; SameSite=Lax",
+        SameSite::Strict => "; SameSite=Strict",
+        SameSite::None => "; SameSite=None",
     }
 }
 

@@ -53,6 +53,11 @@ const FILL: &str = "
     SELECT sha256(email::bytea), 1, created_at, created_at
     FROM users
     LIMIT 100000;
+    INSERT INTO oauth_flows (state_hash, browser_hash, provider_id, payload, created_at, expires_at)
+    SELECT sha256(email::bytea), sha256(name::bytea || (random() * 50000)::int::text::bytea), 'google', '', created_at,
+        created_at
+    FROM users
+    LIMIT 100000;
     ANALYZE;
 ";
 

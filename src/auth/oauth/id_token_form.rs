@@ -93,7 +93,7 @@ async fn present<'p>(call: &mut Call<'_>, provider: &'p Provider) -> Result<Arri
             "an id_token was not accepted"
         );
         match error {
-            ProviderError::Unreachable { .. } => AuthError::ProviderUnavailable,
+            ProviderError::Unreachable { .. } => AuthError::ProviderUnavailable(error.into()),
             ProviderError::Refused { .. } => AuthError::NoUserInfo,
             ProviderError::Unusable { .. } => AuthError::InvalidToken,
         }

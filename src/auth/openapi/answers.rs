@@ -110,6 +110,11 @@ fn refusals(route: &Route, description: Description) -> Vec<Problem> {
             },
             AuthError::BodyTooLarge,
             AuthError::BodyTimeout,
+        ]);
+    }
+    let is_judged = route.method == Method::POST && !route.is_relay;
+    if is_judged {
+        errors.extend([
             AuthError::Origin(AuthOriginError::Missing),
             AuthError::Origin(AuthOriginError::Invalid),
         ]);
@@ -118,7 +123,7 @@ fn refusals(route: &Route, description: Description) -> Vec<Problem> {
         errors.push(AuthError::Origin(AuthOriginError::CrossSiteLogin));
     }
     // In what is posted, targets are judged wherever they appear, also where nothing is done with them.
-    if route.method == Method::POST {
+    if is_judged {
         errors.push(AuthError::TargetNotText(Target::Callback));
         errors.extend(Target::ALL.map(AuthError::ForeignTarget));
     } else if route.is_link {

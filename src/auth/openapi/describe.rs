@@ -44,18 +44,20 @@ pub(in crate::auth) enum Group {
     Verification,
     Password,
     Account,
+    Providers,
     People,
     Applications,
     Gateway,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::SigningIn,
         Self::Sessions,
         Self::Verification,
         Self::Password,
         Self::Account,
+        Self::Providers,
         Self::People,
         Self::Applications,
         Self::Gateway,
@@ -68,6 +70,7 @@ impl Group {
             Self::Verification => "Verifying an address",
             Self::Password => "Passwords",
             Self::Account => "Account",
+            Self::Providers => "Signing in at providers",
             Self::People => "Several people in one browser",
             Self::Applications => "For applications",
             Self::Gateway => "The gateway itself",
@@ -186,6 +189,8 @@ enum Kind {
     Flag { default: bool },
     Anything,
     Target,
+    Texts { example: &'static [&'static str] },
+    Object,
 }
 
 impl Field {
@@ -236,6 +241,15 @@ impl Field {
         Self::new(name, Kind::Target)
     }
 
+    /// A list of texts.
+    pub(in crate::auth) const fn texts(name: &'static str, example: &'static [&'static str]) -> Self {
+        Self::new(name, Kind::Texts { example })
+    }
+
+    pub(in crate::auth) const fn object(name: &'static str) -> Self {
+        Self::new(name, Kind::Object)
+    }
+
     pub(in crate::auth) const fn required(mut self) -> Self {
         self.is_required = true;
         self.is_shown = true;
@@ -265,7 +279,13 @@ impl Field {
             Kind::Address => "An e-mail address; upper case is taken for lower case.",
             Kind::NewPassword => "The password to be set. Its length is counted in UTF-16 units, as JavaScript does.",
             Kind::Target => "A path of the site, or a URL of a trusted origin.",
-            Kind::Text { .. } | Kind::NullableText { .. } | Kind::Password | Kind::Flag { .. } | Kind::Anything => "",
+            Kind::Text { .. }
+            | Kind::NullableText { .. }
+            | Kind::Password
+            | Kind::Flag { .. }
+            | Kind::Anything
+            | Kind::Texts { .. }
+            | Kind::Object => "",
         };
         let sentences: Vec<_> = [self.says, usual].into_iter().filter(|says| !says.is_empty()).collect();
         (!sentences.is_empty()).then(|| sentences.join(" "))
@@ -296,6 +316,8 @@ impl Field {
             Kind::Anything => ObjectBuilder::new()
                 .schema_type(SchemaType::AnyValue)
                 .examples(["true"]),
+            Kind::Texts { example } => ObjectBuilder::new().schema_type(Type::Array).examples([example]),
+            Kind::Object => ObjectBuilder::new().schema_type(Type::Object),
             Kind::Target => text("/welcome").format(Some(SchemaFormat::Custom("uri-reference".to_owned()))),
         }
     }

@@ -19,6 +19,8 @@ use crate::{
 mod rules;
 mod values;
 
+pub use values::SET_BY_THE_FLOW;
+
 /// A provider, and this gateway's registration there.
 #[derive(Clone, Debug)]
 pub struct OAuthProvider {

@@ -76,7 +76,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
     }
 }
 
-fn cookies() -> SessionCookies {
+pub(super) fn cookies() -> SessionCookies {
     let origin = Origin::parse("https://app.example.com").unwrap();
     SessionCookies::new(&auth(&["a secret of at least 32 bytes, or so"], None, true), &origin)
 }

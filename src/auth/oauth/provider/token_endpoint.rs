@@ -38,7 +38,7 @@ impl TokenEndpoint<'_> {
             .exchange_code(AuthorizationCode::new(back.code.expose().clone()))
             .set_pkce_verifier(PkceCodeVerifier::new(back.pkce_verifier.expose().clone()))
             .set_redirect_uri(Cow::Owned(redirect))
-            .request_async(&|request| self.wire.send(request))
+            .request_async(self.wire)
             .await;
         self.tokens(answer, back.now)
     }
@@ -54,7 +54,7 @@ impl TokenEndpoint<'_> {
         let answer = client
             .exchange_refresh_token(&refresh)
             .add_scopes(scopes.into_iter().map(Scope::new))
-            .request_async(&|request| self.wire.send(request))
+            .request_async(self.wire)
             .await;
         self.tokens(answer, now)
     }

@@ -3,7 +3,10 @@
 //! A server that is away, overloaded or limits us (5xx, 429) is [`ProviderError::Unreachable`] here, so that nobody else
 //! needs to know of statuses. Errors name what went wrong, never what an answer said: it may hold tokens.
 
+use std::pin::Pin;
+
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -33,7 +36,7 @@ impl Wire {
         self.outbound.check(url).map_err(refused)
     }
 
-    pub(super) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ProviderError> {
+    async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ProviderError> {
         let answer = self.outbound.send(request).await;
         let answer = answer.map_err(|error| self.unreachable(Chain(&error).to_string()))?;
         match answer.status() {
@@ -93,5 +96,16 @@ impl Wire {
             provider: self.provider.clone(),
             why: why.into(),
         }
+    }
+}
+
+/// As `oauth2` asks. The future is boxed because the compiler can't see that one which borrows from a closure's
+/// environment is `Send`.
+impl<'c> AsyncHttpClient<'c> for Wire {
+    type Error = ProviderError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, ProviderError>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
     }
 }

@@ -30,7 +30,7 @@ const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 const MAX_CERTIFICATES: u64 = 1024 * 1024;
 
 /// What the flow itself says to the authorisation endpoint, or what would speak in its place (RFC 9101, section 5).
-const SET_BY_THE_FLOW: [&str; 11] = [
+pub const SET_BY_THE_FLOW: [&str; 11] = [
     "client_id",
     "code_challenge",
     "code_challenge_method",
