@@ -35,6 +35,7 @@ mod legacy_passwords;
 mod limits;
 mod mail_outbox;
 mod multi_session;
+mod oauth_attacks;
 mod oauth_callback;
 mod oauth_flows;
 mod oauth_start;

@@ -127,8 +127,11 @@ impl Dialect for Microsoft {
             .flatten()
             .filter_map(Value::as_str)
             .any(|listed| EmailAddress::parse(listed) == email);
+        // Microsoft writes this one as a number, too.
+        let is_owned = claims.says("xms_edov") == Some(true)
+            || claims.0.get("xms_edov").is_some_and(|said| said == 1 || said == "1");
         let one_tenant = matches!(self.admits, Admits::Tenant(_));
-        Some(claims.says("xms_edov") == Some(true) || is_listed || (self.trust_email && one_tenant))
+        Some(is_owned || is_listed || (self.trust_email && one_tenant))
     }
 }
 
@@ -190,6 +193,8 @@ mod tests {
             ("common", json!({"email": "a@x.test", "email_verified": true}), false),
             ("common", json!({"email": "a@x.test", "xms_edov": true}), true),
             ("common", json!({"email": "a@x.test", "xms_edov": "1"}), true),
+            ("common", json!({"email": "a@x.test", "xms_edov": 1}), true),
+            ("common", json!({"email": "a@x.test", "xms_edov": 0}), false),
             ("common", json!({"email": "a@x.test", "xms_edov": false}), false),
             (
                 "common",
