@@ -59,6 +59,7 @@ mod shutdown;
 mod sign_in;
 mod sign_up;
 mod social;
+mod social_linking;
 mod sql;
 mod streaming;
 mod timeouts;

@@ -26,7 +26,6 @@ use crate::{
         report,
     },
     chain::Chain,
-    config::ProviderSignUp,
     policy::origin::append_query,
     problem::Code,
     secret::Secret,
@@ -121,12 +120,7 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
         linked.map_err(|refusal| refused(call, &refusal))?;
         return Ok(&targets.callback);
     }
-    let may_sign_up = auth.config.auth.sign_up
-        && match provider.settings().sign_up {
-            ProviderSignUp::Allowed => true,
-            ProviderSignUp::OnRequest => flow.request_sign_up,
-            ProviderSignUp::Off => false,
-        };
+    let may_sign_up = arrival::may_sign_up(auth, provider, flow.request_sign_up);
     let entered = arrival::sign_in(call, arrival, may_sign_up, Some(&targets.callback)).await;
     let entered = entered.map_err(|refusal| refused(call, &refusal))?;
     let new_user = targets.new_user.as_ref().filter(|_| entered.is_new);

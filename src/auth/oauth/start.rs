@@ -116,11 +116,12 @@ async fn start(
 ) -> Result<Answer, AuthError> {
     let state = OneTimeToken::generate();
     let flow = Flow::new(dialect, asked.targets, asked.request_sign_up, link);
+    let redirect_uri = dialect.redirect_uri(call.auth, provider.name());
     let ask = Ask {
         state: state.as_str(),
         nonce: &flow.nonce,
         pkce_verifier: &flow.pkce_verifier,
-        redirect_uri: &dialect.redirect_uri(call.auth, provider.name()),
+        redirect_uri: &redirect_uri,
         scopes: &asked.scopes,
         login_hint: asked.login_hint.as_deref(),
         params: &asked.params,
