@@ -38,6 +38,7 @@ mod multi_session;
 mod oauth_callback;
 mod oauth_flows;
 mod oauth_start;
+mod oauth_tokens;
 mod openapi;
 mod operator_audit;
 mod operator_changes;
