@@ -37,6 +37,8 @@ mod mail_outbox;
 mod multi_session;
 mod oauth_callback;
 mod oauth_flows;
+mod oauth_gateways;
+mod oauth_secrets;
 mod oauth_start;
 mod oauth_tokens;
 mod openapi;

@@ -175,6 +175,13 @@ impl Browser {
         answer.json()
     }
 
+    /// One with the same cookies: what a thief has who copied them.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            cookies: Mutex::new(self.cookies.lock().unwrap().clone()),
+        }
+    }
+
     /// The names of the cookies that it holds for the gateway.
     pub(crate) fn cookie_names(&self, gateway: &impl Place) -> Vec<String> {
         let cookies = self.cookies.lock().unwrap();
