@@ -214,31 +214,6 @@ impl Check<'_> {
         self.password(name)
     }
 
-    /// Fields within a field; `part` is its path, as issues name it. Absent is fine, `null` is not.
-    pub(super) fn nested(&mut self, name: &str, part: &'static str) -> Option<Fields> {
-        match self.take(name)? {
-            Value::Object(map) => Some(Fields {
-                part,
-                values: Ok(map),
-                all_text: false,
-            }),
-            other => {
-                self.expected(name, "object", type_of(&other));
-                None
-            }
-        }
-    }
-
-    /// Absent is fine, `null` is not.
-    pub(super) fn optional_number(&mut self, name: &str) -> Option<f64> {
-        let found = self.take(name)?;
-        if let Some(number) = found.as_f64() {
-            return Some(number);
-        }
-        self.expected(name, "number", type_of(&found));
-        None
-    }
-
     pub(super) fn optional_bool(&mut self, name: &str) -> Option<bool> {
         let all_text = self.fields.all_text;
         match self.take(name)? {

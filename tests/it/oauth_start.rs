@@ -17,7 +17,8 @@ rate_limit = { enabled = false }
 [auth.oauth.github]
 client_id = "github-client"
 client_secret = "github-secret"
-endpoints = { token = "https://127.0.0.1:1/token" }
+token_endpoint = "https://127.0.0.1:1/token"
+allow_private = true
 [auth.oauth.other]
 kind = "github"
 client_id = "other-client"
@@ -150,7 +151,7 @@ async fn what_the_provider_says_no_with_reaches_the_app() {
 }
 
 #[tokio::test]
-async fn without_a_code_or_with_one_that_is_none_the_provider_is_not_asked() {
+async fn without_a_code_or_with_one_that_is_none_there_is_nothing_to_redeem() {
     let gateway = setup().start().await;
     for (rest, error) in [
         ("", "no_code"),
@@ -161,17 +162,15 @@ async fn without_a_code_or_with_one_that_is_none_the_provider_is_not_asked() {
         let answer = come_back(&gateway, &begun.callback(rest), &begun.cookie).await;
         assert_eq!(location(&answer), format!("/oops?a=1&error={error}"));
     }
-    assert!(!gateway.log().contains("could not go on"), "{}", gateway.log());
 }
 
 #[tokio::test]
-async fn a_code_that_can_not_be_redeemed_is_invalid_and_no_log_has_it() {
+async fn a_code_that_can_not_be_redeemed_is_invalid_and_the_access_log_has_none_of_it() {
     let gateway = setup().start().await;
     let begun = github(&gateway, "").await;
     let answer = come_back(&gateway, &begun.callback("&code=S3CRETCODE"), &begun.cookie).await;
     assert_eq!(location(&answer), "/oops?a=1&error=invalid_code");
     let log = gateway.log();
-    assert!(log.contains("could not go on"), "{log}");
     for secret in ["S3CRETCODE", "github-secret", &begun.said("state")] {
         assert!(!log.contains(secret), "{log}");
     }
@@ -281,5 +280,4 @@ async fn without_a_database_the_person_still_gets_a_page() {
     gateway.db().run("ALTER TABLE auth.oauth_flows RENAME TO gone").await;
     let answer = come_back(&gateway, &begun.callback("&code=x"), &begun.cookie).await;
     assert_eq!(location(&answer), format!("{ERROR_PAGE}?error=internal_server_error"));
-    assert!(gateway.log().contains("a request to the auth API failed"));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Check, type_of};
+use super::{Check, Fields, type_of};
 
 impl Check<'_> {
     /// A list of texts; absent is the empty one.
@@ -35,6 +35,31 @@ impl Check<'_> {
             texts.push((key, text));
         }
         texts
+    }
+
+    /// An object whose own fields are to be checked; `part` is its path, as issues name it. Absent is fine, `null` is not.
+    pub(in crate::auth) fn nested(&mut self, name: &str, part: &'static str) -> Option<Fields> {
+        match self.take(name)? {
+            Value::Object(map) => Some(Fields {
+                part,
+                values: Ok(map),
+                all_text: false,
+            }),
+            other => {
+                self.expected(name, "object", type_of(&other));
+                None
+            }
+        }
+    }
+
+    /// Absent is fine, `null` is not.
+    pub(in crate::auth) fn optional_number(&mut self, name: &str) -> Option<f64> {
+        let found = self.take(name)?;
+        if let Some(number) = found.as_f64() {
+            return Some(number);
+        }
+        self.expected(name, "number", type_of(&found));
+        None
     }
 
     /// An object; absent is the empty one.

@@ -1,7 +1,8 @@
 //! Somebody comes back from a provider: whose account that is, whether it becomes one, and whether they are signed in.
 //!
 //! An account here is known by provider, issuer and subject; addresses change hands. An address decides but once, when
-//! the subject is new here: it leads into a local account only if both sides have proven it.
+//! the subject is new here: it leads into a local account only if both sides have proven it, and not into that of
+//! somebody who is another subject at the same provider: companies give the address of who left to who came.
 //!
 //! Strangers may be first with somebody's address, by a password sign-up or at a provider that does not prove it. Once
 //! the owner has shown that the address is theirs, nothing of the stranger's gives access:
@@ -169,6 +170,9 @@ struct Facts {
     is_address_proven: Option<bool>,
     /// Whether the local user of that address has it verified; `None`: there is none.
     is_local_verified: Option<bool>,
+    /// That user is somebody at this provider already: another subject, then, to whom the provider gave the address
+    /// since.
+    is_local_known_there: bool,
     links_by_email: bool,
     may_sign_up: bool,
 }
@@ -193,6 +197,7 @@ const fn decide(facts: Facts) -> Step {
         (Holder::Nobody, Some(is_proven)) => is_proven,
     };
     match facts.is_local_verified {
+        Some(_) if facts.is_local_known_there => Step::NotLinked,
         Some(is_verified) if is_proven && is_verified && facts.links_by_email => Step::LinkByAddress,
         Some(_) => Step::NotLinked,
         None if facts.may_sign_up => Step::MakeUser,
@@ -245,10 +250,18 @@ async fn try_sign_in(
     if linked::find(&tx, subject.provider, subject.subject).await? != found {
         return Ok(Tried::Overtaken);
     }
+    let is_local_known_there = match &local {
+        Some(user) if holder == Holder::Nobody => {
+            let ways = accounts::of(&tx, user.id).await?;
+            ways.iter().any(|way| way.provider_id == subject.provider)
+        }
+        _ => false,
+    };
     let step = decide(Facts {
         holder,
         is_address_proven: email.map(|_| arrival.profile.email_verified),
         is_local_verified: local.as_ref().map(|user| user.email_verified),
+        is_local_known_there,
         links_by_email: auth.config.auth.account.link_by_email,
         may_sign_up,
     });
@@ -668,6 +681,7 @@ mod tests {
                 holder: Holder::Nobody,
                 is_address_proven: address,
                 is_local_verified: local,
+                is_local_known_there: false,
                 links_by_email: links,
                 may_sign_up: sign_up,
             };
@@ -677,6 +691,12 @@ mod tests {
             assert_eq!(decide(facts), Step::Enter, "{facts:?}");
             facts.holder = Holder::OtherIssuer;
             assert_eq!(decide(facts), Step::UnableToLink, "{facts:?}");
+            // Where the provider gave an address to somebody else, they do not get its first owner's account.
+            if step == LinkByAddress {
+                facts.holder = Holder::Nobody;
+                facts.is_local_known_there = true;
+                assert_eq!(decide(facts), NotLinked, "{facts:?}");
+            }
         }
     }
 

@@ -26,7 +26,6 @@ use crate::{
         report,
     },
     chain::Chain,
-    config::ProviderSignUp,
     policy::origin::append_query,
     problem::Code,
     secret::Secret,
@@ -71,15 +70,8 @@ pub(in crate::auth) async fn follow(call: &mut Call<'_>) -> Answer {
 /// From a good state to where the browser goes.
 async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<&'f str, Stop> {
     let auth = call.auth;
-    if let Some(error) = &back.error {
-        return Err(Stop::of_provider(error, back.error_description.as_deref()));
-    }
-    let code = back.code.as_ref().ok_or(Stop::with("no_code"))?;
     let provider = auth.providers.get(call.segment);
     let provider = provider.ok_or(Stop::with("oauth_provider_not_found"))?;
-    if code.expose().len() > MAX_CODE {
-        return Err(Stop::with("invalid_code"));
-    }
     let request_id = call.request_id;
     let said = |code| {
         move |error: ProviderError| {
@@ -90,6 +82,7 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
             Stop::with(code)
         }
     };
+    // Before anything that the answer says is acted on, an error included (RFC 9207, section 2.4).
     let is_theirs = provider.check_iss(back.iss.as_deref()).await;
     if !is_theirs.map_err(said("invalid_code"))? {
         warn!(
@@ -98,6 +91,13 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
             provider.name()
         );
         return Err(Stop::with("issuer_mismatch"));
+    }
+    if let Some(error) = &back.error {
+        return Err(Stop::of_provider(error, back.error_description.as_deref()));
+    }
+    let code = back.code.as_ref().ok_or(Stop::with("no_code"))?;
+    if code.expose().len() > MAX_CODE {
+        return Err(Stop::with("invalid_code"));
     }
     let back = Return {
         code,
@@ -121,12 +121,7 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
         linked.map_err(|refusal| refused(call, &refusal))?;
         return Ok(&targets.callback);
     }
-    let may_sign_up = auth.config.auth.sign_up
-        && match provider.settings().sign_up {
-            ProviderSignUp::Allowed => true,
-            ProviderSignUp::OnRequest => flow.request_sign_up,
-            ProviderSignUp::Off => false,
-        };
+    let may_sign_up = arrival::may_sign_up(auth, provider, flow.request_sign_up);
     let entered = arrival::sign_in(call, arrival, may_sign_up, Some(&targets.callback)).await;
     let entered = entered.map_err(|refusal| refused(call, &refusal))?;
     let new_user = targets.new_user.as_ref().filter(|_| entered.is_new);

@@ -163,6 +163,30 @@ fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
     })
 }
 
+pub(super) fn sign_in_refusals() -> Vec<AuthError> {
+    vec![
+        AuthError::IdTokenNotSupported,
+        AuthError::InvalidToken,
+        AuthError::NoUserInfo,
+        AuthError::UserEmailNotFound,
+        AuthError::OAuthLink("account not linked"),
+        AuthError::NotVerified,
+        AuthError::Banned,
+    ]
+}
+
+pub(super) fn link_refusals() -> Vec<AuthError> {
+    vec![
+        AuthError::IdTokenNotSupported,
+        AuthError::InvalidToken,
+        AuthError::NoUserInfo,
+        AuthError::UserEmailNotFound,
+        AuthError::AlreadyLinked,
+        AuthError::LinkingNotAllowed,
+        AuthError::LinkingDifferentEmails,
+    ]
+}
+
 fn joined(parts: [Option<String>; 2]) -> Option<String> {
     let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
     (!parts.is_empty()).then(|| parts.join(" "))

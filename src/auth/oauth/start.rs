@@ -4,6 +4,7 @@
 //! the browser that gets the cookie, and a foreign page can't have a browser send them, since they read JSON alone and no
 //! preflight lets it through.
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
@@ -116,11 +117,12 @@ async fn start(
 ) -> Result<Answer, AuthError> {
     let state = OneTimeToken::generate();
     let flow = Flow::new(dialect, asked.targets, asked.request_sign_up, link);
+    let redirect_uri = dialect.redirect_uri(call.auth, provider.name());
     let ask = Ask {
         state: state.as_str(),
         nonce: &flow.nonce,
         pkce_verifier: &flow.pkce_verifier,
-        redirect_uri: &dialect.redirect_uri(call.auth, provider.name()),
+        redirect_uri: &redirect_uri,
         scopes: &asked.scopes,
         login_hint: asked.login_hint.as_deref(),
         params: &asked.params,
@@ -184,7 +186,11 @@ pub(in crate::auth) fn describe_sign_in(dialect: Dialect) -> Description {
         "Location",
         "As `url`, unless `disableRedirect`. The status is 200 all the same.",
     )])
-    .refuses(refusals())
+    .refuses(refusals(id_token_form::sign_in_refusals()))
+    .refusal_sets_cookie(
+        StatusCode::FORBIDDEN,
+        "With `EMAIL_NOT_VERIFIED`, where a mail is sent: marks the browser, in which alone its link is good.",
+    )
 }
 
 pub(in crate::auth) fn describe_link(dialect: Dialect) -> Description {
@@ -209,12 +215,13 @@ pub(in crate::auth) fn describe_link(dialect: Dialect) -> Description {
         "Location",
         "As `url`, unless `disableRedirect`. The status is 200 all the same.",
     )])
-    .refuses(refusals())
+    .refuses(refusals(id_token_form::link_refusals()))
 }
 
-fn refusals() -> [AuthError; 2] {
-    [
+fn refusals(of_id_tokens: Vec<AuthError>) -> Vec<AuthError> {
+    let both = [
         AuthError::ProviderNotFound,
         AuthError::ProviderUnavailable("away".into()),
-    ]
+    ];
+    both.into_iter().chain(of_id_tokens).collect()
 }

@@ -34,7 +34,7 @@ pub struct OAuthProvider {
     /// As the provider spells it: compared byte by byte (OpenID Connect Discovery 1.0, section 4.3). Only with
     /// [`ProviderKind::Oidc`] it must be there.
     pub issuer: Option<String>,
-    /// Microsoft's: `common`, `organizations`, `consumers`, or a tenant's id or domain.
+    /// Microsoft's: `common`, `organizations`, `consumers`, or a tenant's id, in lower case.
     pub tenant: String,
     /// GitHub Enterprise's, such as `https://github.example.com`.
     pub base_url: Option<Url>,
@@ -200,7 +200,7 @@ impl OAuthProvider {
             .key(
                 "tenant",
                 "microsoft: who may sign in. \"common\": everybody; \"organizations\": every work or school account; \
-                 \"consumers\": every personal account; the id or a domain of a directory: the people in it.",
+                 \"consumers\": every personal account; the id of a directory: the people in it.",
                 values::tenant(),
             )
             .or("common");

@@ -177,7 +177,7 @@ fn what_would_let_strangers_in_or_never_work_is_refused() {
             "only with kind github",
         ),
         (
-            google("tenant = 'contoso.example'"),
+            google("tenant = 'common'"),
             "google.tenant",
             "only with kind microsoft",
         ),
@@ -388,7 +388,12 @@ fn what_would_let_strangers_in_or_never_work_is_refused() {
             "did you mean `common`?",
         ),
         (
-            provider("microsoft", "client_secret = 'hunter2'\ntenant = '../x.y'"),
+            provider("microsoft", "client_secret = 'hunter2'\ntenant = 'contoso.example'"),
+            "microsoft.tenant",
+            "by its id",
+        ),
+        (
+            provider("microsoft", "client_secret = 'hunter2'\ntenant = 'x'"),
             "microsoft.tenant",
             "neither",
         ),
@@ -581,10 +586,6 @@ fn what_is_fine_is_taken() {
         provider(
             "github",
             "client_secret = 'hunter2'\nbase_url = 'https://github.example'\nscopes = []",
-        ),
-        provider(
-            "microsoft",
-            "client_secret = 'hunter2'\ntenant = 'contoso.example'\ntrust_email = true",
         ),
         provider(
             "microsoft",

@@ -18,6 +18,10 @@ use crate::{
     secret::{OAuthBrowser, OneTimeToken, random},
 };
 
+/// Before the name, within what is signed: so no other cookie of ours can stand in for this one, nor this one for another,
+/// since no token has a colon in it.
+const MARK: &str = "oauth:";
+
 /// Where, of several places, a browser keeps such a cookie.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Slot(usize);
@@ -69,14 +73,16 @@ impl SessionCookies {
             .take(2 * Slot::ALL)
             .filter_map(|(slot, value)| {
                 let plain = self.signed(value, Spelling::Cookie)?;
-                Some((slot, OneTimeToken::parse(std::str::from_utf8(plain).ok()?)?))
+                let name = std::str::from_utf8(plain).ok()?.strip_prefix(MARK)?;
+                Some((slot, OneTimeToken::parse(name)?))
             })
             .collect()
     }
 
     pub fn set_oauth_browser(&self, slot: Slot, name: &OneTimeToken<OAuthBrowser>, max_age: Duration) -> HeaderValue {
         let StateCookies { attributes, .. } = &self.state;
-        self.set_cookie_with(self.state.name(slot), name.as_str(), Some(max_age), attributes)
+        let marked = format!("{MARK}{}", name.as_str());
+        self.set_cookie_with(self.state.name(slot), &marked, Some(max_age), attributes)
     }
 
     pub fn clear_oauth_browser(&self, slot: Slot) -> HeaderValue {
@@ -129,6 +135,18 @@ mod tests {
         ] {
             assert!(cookies.oauth_browsers(&sent(crumbs)).is_empty(), "{crumbs}");
         }
+    }
+
+    #[test]
+    fn no_other_cookie_stands_in_for_it_nor_it_for_another() {
+        let cookies = cookies();
+        let set = cookies.set_oauth_browser(Slot(0), &OneTimeToken::generate(), Duration::from_mins(10));
+        let elsewhere = crumb(&set).replacen("state=", "sign_up=", 1);
+        assert!(cookies.sign_up_mark(&sent(&elsewhere)).is_none());
+        let mark = cookies.set_sign_up_mark(&OneTimeToken::generate(), Duration::from_mins(10));
+        assert!(cookies.sign_up_mark(&sent(crumb(&mark))).is_some());
+        let here = crumb(&mark).replacen("sign_up=", "state=", 1);
+        assert!(here.contains("state=") && cookies.oauth_browsers(&sent(&here)).is_empty());
     }
 
     #[test]

@@ -3,7 +3,15 @@
 import { createServer } from "node:http";
 
 export async function listen(answer) {
-  const server = createServer(answer);
+  const server = createServer(async (request, response) => {
+    try {
+      await answer(request, response);
+    } catch (error) {
+      // Whoever asks may go away meanwhile, and most of all from what hangs.
+      if (request.errored || response.destroyed || response.headersSent) return response.destroy();
+      send(response, 500, {}, error.stack);
+    }
+  });
   await new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen(0, "127.0.0.1", resolve);

@@ -189,6 +189,27 @@ impl Browser {
         ours.map(|cookie| cookie.name.clone()).collect()
     }
 
+    /// What it holds for the gateway under a name.
+    pub(crate) fn cookie(&self, gateway: &Gateway, name: &str) -> Option<String> {
+        let cookies = self.cookies.lock().unwrap();
+        let ours = cookies.iter().filter(|cookie| cookie.origin == gateway.site());
+        ours.filter(|cookie| cookie.name == name)
+            .map(|cookie| cookie.value.clone())
+            .next()
+    }
+
+    /// Has it send a cookie to the gateway that it did not get there.
+    pub(crate) fn plant(&self, gateway: &Gateway, name: &str, value: &str) {
+        let mut cookies = self.cookies.lock().unwrap();
+        cookies.retain(|cookie| cookie.origin != gateway.site() || cookie.name != name);
+        cookies.push(Cookie {
+            origin: gateway.site().to_owned(),
+            path: "/".to_owned(),
+            name: name.to_owned(),
+            value: value.to_owned(),
+        });
+    }
+
     fn with_cookies(&self, call: Call, origin: &str, target: &str) -> Call {
         let path = target.split('?').next().unwrap();
         let cookies = self.cookies.lock().unwrap();

@@ -229,7 +229,12 @@ impl Provider {
 
     /// New keys; the old ones are gone.
     pub(crate) async fn rotate(&self) {
-        self.order("rotate", &json!({})).await;
+        self.rotate_keeping(false).await;
+    }
+
+    /// New keys, which sign from now on; the old ones stay among those that are published, or not.
+    pub(crate) async fn rotate_keeping(&self, keep: bool) {
+        self.order("rotate", &json!({ "keep": keep })).await;
     }
 
     /// An id_token for a client, as its native app would have got it. `more`: a nonce, and what else is to be wrong.

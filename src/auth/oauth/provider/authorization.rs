@@ -36,6 +36,7 @@ pub(super) fn url(
     if !(43..=128).contains(&ask.pkce_verifier.expose().len()) {
         return Err("the PKCE verifier has a wrong length");
     }
+    let endpoint = without_reserved(endpoint);
     let verifier = PkceCodeVerifier::new(ask.pkce_verifier.expose().clone());
     let redirect = RedirectUrl::new(ask.redirect_uri.to_owned()).map_err(|_| "the redirect URI is no URL")?;
     let client = BasicClient::new(ClientId::new(settings.client_id.clone()))
@@ -53,6 +54,21 @@ pub(super) fn url(
         request = request.add_extra_param(name, value);
     }
     Ok(request.url().0)
+}
+
+/// An endpoint may have a query of its own (RFC 6749, section 3.1), which does not decide what is the flow's either: of a
+/// parameter that is there twice, a provider might take the first.
+fn without_reserved(mut endpoint: Url) -> Url {
+    let is_reserved = |name: &str| RESERVED_PARAMS.contains(&name);
+    if endpoint.query_pairs().any(|(name, _)| is_reserved(&name)) {
+        let kept: Vec<_> = endpoint
+            .query_pairs()
+            .into_owned()
+            .filter(|(name, _)| !is_reserved(name))
+            .collect();
+        endpoint.query_pairs_mut().clear().extend_pairs(kept);
+    }
+    endpoint
 }
 
 /// The provider's own, the configured ones, and the caller's: of one name the last counts.
@@ -98,7 +114,7 @@ mod tests {
             login_hint: Some("ada@example.com"),
             params,
         };
-        let endpoint = Url::parse("https://idp.test/authorize?keep=1").unwrap();
+        let endpoint = Url::parse("https://idp.test/authorize?code_challenge_method=plain&keep=1&state=evil").unwrap();
         let scopes = dialect.scopes().iter().map(ToString::to_string).collect();
         let url = url(endpoint, settings, &*dialect, scopes, &ask).unwrap();
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();

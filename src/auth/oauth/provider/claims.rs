@@ -25,14 +25,14 @@ impl Claims {
         self.0.get(name)?.as_str()
     }
 
-    /// A boolean, which some providers write as a text or a number.
+    /// A boolean, which some providers write as a text. Anything else is a no: whoever lets people enter their own claims
+    /// may let them enter a 1.
     pub(super) fn says(&self, name: &str) -> Option<bool> {
         match self.0.get(name)? {
             Value::Null => None,
             Value::Bool(said) => Some(*said),
-            Value::String(said) => Some(said == "true" || said == "1"),
-            Value::Number(said) => Some(said.as_u64() == Some(1)),
-            Value::Array(_) | Value::Object(_) => Some(false),
+            Value::String(said) => Some(said == "true"),
+            Value::Number(_) | Value::Array(_) | Value::Object(_) => Some(false),
         }
     }
 

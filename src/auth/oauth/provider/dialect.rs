@@ -19,7 +19,7 @@ pub(super) fn of(settings: &OAuthProvider) -> Result<Box<dyn Dialect>, StartErro
         ProviderKind::Google => Box::new(Google::new(settings)),
         ProviderKind::GitHub => Box::new(GitHub::new(settings)),
         ProviderKind::Apple => Box::new(Apple::new(settings)?),
-        ProviderKind::Microsoft => Box::new(Microsoft::new(settings)?),
+        ProviderKind::Microsoft => Box::new(Microsoft::new(settings)),
         ProviderKind::Oidc => Box::new(Oidc::new(settings)?),
     })
 }

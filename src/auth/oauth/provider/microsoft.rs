@@ -7,7 +7,7 @@
 use serde_json::Value;
 use url::Url;
 
-use super::{StartError, claims::Claims, dialect::Dialect};
+use super::{claims::Claims, dialect::Dialect};
 use crate::{
     auth::email::EmailAddress,
     config::{OAuthProvider, ProviderEndpoints},
@@ -35,39 +35,26 @@ enum Admits {
     Consumers,
     /// By its id.
     Tenant(String),
-    /// Whichever the configured issuer is of.
-    TenantOfIssuer,
 }
 
 impl Microsoft {
-    pub(super) fn new(settings: &OAuthProvider) -> Result<Self, StartError> {
+    pub(super) fn new(settings: &OAuthProvider) -> Self {
         let issuer = settings
             .issuer
             .clone()
             .unwrap_or_else(|| format!("{AUTHORITY}/{TENANT}/v2.0"));
         let admits = match settings.tenant.as_str() {
-            "" | "common" => Admits::Any,
+            "common" => Admits::Any,
             "organizations" => Admits::Organizations,
             "consumers" => Admits::Consumers,
-            id if uuid::Uuid::try_parse(id).is_ok() => Admits::Tenant(id.to_ascii_lowercase()),
-            // Tokens name tenants by id alone: by a domain nobody could be told from another tenant's.
-            _ if issuer.contains(TENANT) => {
-                let why = "tenant must be the tenant's id (a UUID), or issuer must be set beside its domain";
-                return Err(StartError::new(settings, why));
-            }
-            _ => Admits::TenantOfIssuer,
+            id => Admits::Tenant(id.to_owned()),
         };
-        let tenant = if settings.tenant.is_empty() {
-            "common"
-        } else {
-            &settings.tenant
-        };
-        Ok(Self {
+        Self {
             issuer,
-            tenant: tenant.to_owned(),
+            tenant: settings.tenant.clone(),
             admits,
             trust_email: settings.trust_email,
-        })
+        }
     }
 
     fn issuer_of_tenant(&self, tenant: &str) -> String {
@@ -114,7 +101,7 @@ impl Dialect for Microsoft {
             return Err("its issuer is another tenant's");
         }
         let admitted = match &self.admits {
-            Admits::Any | Admits::TenantOfIssuer => true,
+            Admits::Any => true,
             Admits::Organizations => !tenant.is_empty() && !tenant.eq_ignore_ascii_case(CONSUMERS),
             Admits::Consumers => tenant.eq_ignore_ascii_case(CONSUMERS),
             Admits::Tenant(id) => tenant.eq_ignore_ascii_case(id),
@@ -140,8 +127,11 @@ impl Dialect for Microsoft {
             .flatten()
             .filter_map(Value::as_str)
             .any(|listed| EmailAddress::parse(listed) == email);
-        let one_tenant = matches!(self.admits, Admits::Tenant(_) | Admits::TenantOfIssuer);
-        Some(claims.says("xms_edov") == Some(true) || is_listed || (self.trust_email && one_tenant))
+        // Microsoft writes this one as a number, too.
+        let is_owned = claims.says("xms_edov") == Some(true)
+            || claims.0.get("xms_edov").is_some_and(|said| said == 1 || said == "1");
+        let one_tenant = matches!(self.admits, Admits::Tenant(_));
+        Some(is_owned || is_listed || (self.trust_email && one_tenant))
     }
 }
 
@@ -159,7 +149,7 @@ mod tests {
         let mut settings = testing::settings(ProviderKind::Microsoft);
         tenant.clone_into(&mut settings.tenant);
         settings.trust_email = true;
-        Microsoft::new(&settings).unwrap()
+        Microsoft::new(&settings)
     }
 
     fn claims(value: Value) -> Claims {
@@ -203,6 +193,8 @@ mod tests {
             ("common", json!({"email": "a@x.test", "email_verified": true}), false),
             ("common", json!({"email": "a@x.test", "xms_edov": true}), true),
             ("common", json!({"email": "a@x.test", "xms_edov": "1"}), true),
+            ("common", json!({"email": "a@x.test", "xms_edov": 1}), true),
+            ("common", json!({"email": "a@x.test", "xms_edov": 0}), false),
             ("common", json!({"email": "a@x.test", "xms_edov": false}), false),
             (
                 "common",
@@ -222,14 +214,5 @@ mod tests {
                 "{tenant} {said}"
             );
         }
-    }
-
-    #[test]
-    fn a_tenant_by_its_domain_needs_an_issuer() {
-        let mut settings = testing::settings(ProviderKind::Microsoft);
-        "acme.onmicrosoft.com".clone_into(&mut settings.tenant);
-        assert!(Microsoft::new(&settings).is_err());
-        settings.issuer = Some(format!("{AUTHORITY}/{ACME}/v2.0"));
-        assert!(Microsoft::new(&settings).is_ok());
     }
 }

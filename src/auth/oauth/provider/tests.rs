@@ -291,6 +291,16 @@ async fn an_address_of_which_nothing_is_said_is_trusted_only_if_configured() {
             false,
         ),
         (
+            json!({"email": "a@example.com", "email_verified": 1, "name": "A", "picture": "p"}),
+            true,
+            false,
+        ),
+        (
+            json!({"email": "a@example.com", "email_verified": [true], "name": "A", "picture": "p"}),
+            true,
+            false,
+        ),
+        (
             json!({"email": "no address", "email_verified": true, "name": "A", "picture": "p"}),
             true,
             false,

@@ -155,7 +155,7 @@ pub(super) fn report_trust(s: &Section<'_>, kind: ProviderKind, trust: Option<bo
                 "anybody can make a directory at Microsoft, and claim any address in it",
             )
             .found(format!("true, with tenant = {tenant:?}"))
-            .allowed("false; or the id or a domain of your own directory as `tenant`"),
+            .allowed("false; or the id of your own directory as `tenant`"),
         );
     }
 }

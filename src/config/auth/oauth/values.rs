@@ -163,25 +163,26 @@ fn web_url(text: &str) -> Result<Url, Wrong> {
     Ok(url)
 }
 
+/// Tokens name directories by id alone: by its domain, nobody could be told from another directory's.
 pub(super) fn tenant() -> Kind<String> {
     parsed(
-        "\"common\", \"organizations\", \"consumers\", or the id or a domain of a directory",
+        "\"common\", \"organizations\", \"consumers\", or the id of a directory (Directory ID, in its overview)",
         |text| {
-            let plain = text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
-            if text.is_empty() || !plain || text.starts_with('.') {
-                return Err("neither one of these words, nor an id, nor a domain".into());
-            }
             let words = ["common", "organizations", "consumers"];
-            let is_id_or_domain = text.contains('.') || text.contains('-');
-            if !is_id_or_domain && !words.contains(&text) {
-                return Err(Wrong {
-                    problem: "neither one of these words, nor an id, nor a domain".to_owned(),
-                    nearest: nearest(text, words),
-                });
+            let is_id = text.len() == uuid::fmt::Hyphenated::LENGTH && uuid::Uuid::try_parse(text).is_ok();
+            if is_id {
+                return Ok(text.to_ascii_lowercase());
             }
-            Ok(text.to_owned())
+            if words.contains(&text) {
+                return Ok(text.to_owned());
+            }
+            if text.contains('.') {
+                return Err("a domain, and tokens name a directory by its id".into());
+            }
+            Err(Wrong {
+                problem: "neither one of these words, nor an id".to_owned(),
+                nearest: nearest(text, words),
+            })
         },
     )
 }

@@ -7,9 +7,9 @@ import { DAY, ageSession, linkProvider } from "../harness/database.mjs";
 import { address, ok, person, refused, refusedRaw, signIn } from "../harness/people.mjs";
 import { site } from "../harness/site.mjs";
 
-/** Somebody with a password and an account at a provider. */
+/** Somebody with a password and an account at a provider that is configured: else it would be no way in. */
 async function linked() {
-  const ada = await person(await site());
+  const ada = await person(await site("social"));
   const subject = address("subject");
   const google = await linkProvider(ada.site, ada.user.id, "google", subject);
   return { ...ada, google, subject };

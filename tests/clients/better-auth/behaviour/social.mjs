@@ -282,9 +282,10 @@ describe("callback", { concurrency: 8 }, () => {
 
   test("a code that the provider does not know is refused", async () => {
     for (const provider of ["github", "acme"]) {
-      const browser = new Browser(await here());
+      const [where, browser] = [await here(), new Browser(await here())];
       const state = new URL(await ask(browser, provider)).searchParams.get("state");
-      const { to, error } = led(await browser.raw(`/callback/${provider}?state=${state}&code=unknown`));
+      const answer = new URLSearchParams({ state, code: "unknown", iss: where.providers.get(provider).issuer });
+      const { to, error } = led(await browser.raw(`/callback/${provider}?${answer}`));
       assert.deepEqual([to, error], ["/sorry", "invalid_code"], provider);
     }
   });
