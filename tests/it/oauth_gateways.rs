@@ -153,7 +153,7 @@ async fn a_gateway_that_has_the_new_secret_understands_one_that_has_not_and_not_
 async fn are_sealed_with(db: &Database, secret: &str) -> bool {
     let mark = SealingKeys::new([secret.as_bytes()]).current_prefix();
     let sql = "SELECT count(*) FROM accounts, unnest(ARRAY[access_token, refresh_token, id_token]) AS token
-        WHERE substr(token, 1, octet_length($1)) <> $1";
+        WHERE substr(token, 1, octet_length($1::bytea)) <> $1";
     let row = db.client().await.query_one(sql, &[&mark]).await.unwrap();
     row.get::<_, i64>(0) == 0
 }
