@@ -312,8 +312,8 @@ async fn a_session_of_a_provider_ends_as_any_other() {
         match end {
             "ban" => ada.db().run("UPDATE users SET banned = true").await,
             "revoke-session" => {
-                let token = taken.who(&there).await["session"]["token"].clone();
-                let body = json!({ "token": token });
+                let theirs = taken.who(&there).await["session"]["token"].clone();
+                let body = json!({ "token": theirs });
                 let answer = ada.browser.post(&ada.gateway, "/api/auth/revoke-session", &body).await;
                 assert_eq!(answer.status(), 200, "{}", answer.text());
                 assert_eq!(taken.get(&ada.gateway, "/api/me").await.status(), 401, "at once");

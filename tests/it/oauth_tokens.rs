@@ -154,6 +154,29 @@ async fn twenty_at_once_are_one_refresh() {
     }
 }
 
+/// The provider gives its answer once.
+#[tokio::test]
+async fn whoever_goes_away_while_their_token_is_refreshed_loses_nothing() {
+    let ada = Visitor::from(Kind::Oidc, json!({ "rotation": true })).await;
+    let session = ada.browser.who(&ada.gateway).await["session"]["token"].clone();
+    let first = token(&ada.access_token().await);
+    ada.let_it_end().await;
+    ada.provider.fault("token", json!({ "hang": true })).await;
+    let call = ada.gateway.post("/api/auth/get-access-token");
+    let call = call
+        .bearer(session.as_str().unwrap())
+        .json(&json!({ "accountId": ada.account }));
+    let asking = tokio::spawn(call.into_future());
+    eventually(SOON, async || ada.provider.requests("token").await.len() == 2).await;
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    ada.provider.lift("token").await;
+    let second = token(&ada.access_token().await);
+    assert_ne!(second, first);
+    assert_eq!(refreshes(&ada.provider).await, 1);
+    assert_ne!(token(&ada.refresh().await), second);
+}
+
 /// Spends a refresh token beside the gateway, as a thief would.
 async fn spend(provider: &Provider, client: &Client, refresh_token: &str) -> Response {
     let form = form_urlencoded::Serializer::new(String::new())
