@@ -39,6 +39,7 @@ mod oauth_attacks;
 mod oauth_callback;
 mod oauth_flows;
 mod oauth_start;
+mod oauth_strangers;
 mod openapi;
 mod operator_audit;
 mod operator_changes;
