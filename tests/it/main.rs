@@ -43,6 +43,7 @@ mod oauth_id_token_form;
 mod oauth_linking;
 mod oauth_start;
 mod oauth_takeover;
+mod oauth_strangers;
 mod openapi;
 mod operator_audit;
 mod operator_changes;

@@ -26,7 +26,6 @@ use crate::{
     },
     chain::Chain,
     clock::Timestamp,
-    config::{OAuthProvider, ProviderKind},
     db::{
         accounts::{self, Account, tokens::SealedTokens},
         users::User,
@@ -196,20 +195,9 @@ fn supported<'a>(call: &Call<'a>, account: &Account) -> Result<&'a Provider, Aut
     configured(call, account).ok_or_else(|| AuthError::ProviderNotSupported(account.provider_id.clone()))
 }
 
-/// The provider that gave the tokens, if it still goes by that name.
+/// The provider that gave the tokens. A name that means another issuer today is not handed the tokens of the one before.
 fn configured<'a>(call: &Call<'a>, account: &Account) -> Option<&'a Provider> {
-    let provider = call.auth.providers.get(&account.provider_id)?;
-    may_be_of(provider.settings(), &account.issuer).then_some(provider)
-}
-
-/// A name that means another issuer today is not handed the tokens of the one before.
-fn may_be_of(provider: &OAuthProvider, issuer: &str) -> bool {
-    match (provider.kind, &provider.issuer) {
-        // Adopted at the next sign-in: it was brought from elsewhere.
-        (ProviderKind::Oidc, Some(today)) => issuer.is_empty() || issuer == today,
-        (ProviderKind::Oidc, None)
-        | (ProviderKind::Google | ProviderKind::GitHub | ProviderKind::Apple | ProviderKind::Microsoft, _) => true,
-    }
+    call.auth.providers.of(account)
 }
 
 async fn held(call: &Call<'_>, account: &Account) -> Result<(SealedTokens, Tokens), AuthError> {
@@ -224,7 +212,13 @@ async fn held(call: &Call<'_>, account: &Account) -> Result<(SealedTokens, Token
 async fn good_tokens(call: &Call<'_>, provider: &Provider, account: &Account) -> Result<Arc<Tokens>, AuthError> {
     let (sealed, held) = held(call, account).await?;
     if held.refresh.is_none() || is_good(&held, call.now) {
-        return Ok(Arc::new(held));
+        // No secret of today opens it: nothing that an app could go on with as if the provider had given none.
+        let is_lost = held.access.is_none() && sealed.access.is_some();
+        return if is_lost {
+            Err(AuthError::NoValidAccessToken)
+        } else {
+            Ok(Arc::new(held))
+        };
     }
     let seen = Seen {
         account: account.id,

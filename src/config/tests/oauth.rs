@@ -176,11 +176,7 @@ fn what_would_let_strangers_in_or_never_work_is_refused() {
             "google.base_url",
             "only with kind github",
         ),
-        (
-            google("tenant = 'common'"),
-            "google.tenant",
-            "only with kind microsoft",
-        ),
+        (google("tenant = 'common'"), "google.tenant", "only with kind microsoft"),
         (google("key_id = 'FGHIJ67890'"), "google.key_id", "only with kind apple"),
         (
             apple("userinfo_endpoint = 'https://a.example/me'"),
