@@ -14,7 +14,9 @@ use url::form_urlencoded;
 
 use super::{
     arrival::{self, Arrival, Refusal},
+    failures,
     flow::{self, Dialect, Flow, Taken},
+    linking,
     provider::{ProviderError, Return},
 };
 use crate::{
@@ -57,6 +59,7 @@ pub(in crate::auth) async fn follow(call: &mut Call<'_>) -> Answer {
         Ok(Taken::Flow(flow)) => flow,
         Ok(Taken::Unknown) => return Stop::with("state_mismatch").at(auth, None),
         Ok(Taken::Elsewhere { error_target }) => {
+            failures::note(call, None, "state_mismatch").await;
             return Stop::with("state_mismatch").at(auth, error_target.as_deref());
         }
         Err(error) => return failed(call, &error).at(auth, None),
@@ -67,8 +70,8 @@ pub(in crate::auth) async fn follow(call: &mut Call<'_>) -> Answer {
     }
 }
 
-/// From a good state to where the browser goes.
-async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<&'f str, Stop> {
+/// From a good state to who came.
+async fn ask<'a>(call: &Call<'a>, flow: &Flow, back: &Back) -> Result<Arrival<'a>, Stop> {
     let auth = call.auth;
     let provider = auth.providers.get(call.segment);
     let provider = provider.ok_or(Stop::with("oauth_provider_not_found"))?;
@@ -110,18 +113,29 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
     let tokens = provider.exchange(&back).await.map_err(said("invalid_code"))?;
     let profile = provider.profile(&back, &tokens).await;
     let profile = profile.map_err(said("unable_to_get_user_info"))?;
-    let arrival = Arrival {
+    Ok(Arrival {
         provider,
         profile,
         tokens,
+    })
+}
+
+/// From a good state to where the browser goes.
+async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<&'f str, Stop> {
+    let (auth, targets) = (call.auth, &flow.targets);
+    let arrival = match ask(call, flow, back).await {
+        Ok(arrival) => arrival,
+        Err(stop) => {
+            failures::note(call, flow.link, &stop.code).await;
+            return Err(stop);
+        }
     };
-    let targets = &flow.targets;
     if let Some(link) = flow.link {
-        let linked = arrival::link(call, arrival, link.user, link.session).await;
+        let linked = linking::link(call, arrival, link.user, link.session).await;
         linked.map_err(|refusal| refused(call, &refusal))?;
         return Ok(&targets.callback);
     }
-    let may_sign_up = arrival::may_sign_up(auth, provider, flow.request_sign_up);
+    let may_sign_up = arrival::may_sign_up(auth, arrival.provider, flow.request_sign_up);
     let entered = arrival::sign_in(call, arrival, may_sign_up, Some(&targets.callback)).await;
     let entered = entered.map_err(|refusal| refused(call, &refusal))?;
     let new_user = targets.new_user.as_ref().filter(|_| entered.is_new);

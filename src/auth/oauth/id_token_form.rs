@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use super::{
     arrival::{self, Arrival, Refusal, may_sign_up},
+    failures,
+    flow::Link,
+    linking,
     provider::{Presented, Profile, Provider, ProviderError, Tokens},
 };
 use crate::{
@@ -37,7 +40,8 @@ pub(super) async fn sign_in(call: &mut Call<'_>, provider: &Provider) -> Result<
     let is_requested = call.body.get("requestSignUp") == Some(&Value::Bool(true));
     let callback_url = call.body.get("callbackURL").and_then(Value::as_str);
     let callback_url = callback_url.filter(|url| !url.is_empty()).map(str::to_owned);
-    let arrival = present(call, provider).await?;
+    let arrival = present(call, provider).await;
+    let arrival = noted(call, None, arrival).await?;
     let may_sign_up = may_sign_up(call.auth, provider, is_requested);
     match arrival::sign_in(call, arrival, may_sign_up, callback_url.as_deref()).await {
         Ok(entered) => Ok(answer(&entered.signed_in, None)),
@@ -57,8 +61,13 @@ pub(super) async fn sign_in(call: &mut Call<'_>, provider: &Provider) -> Result<
 
 /// POST /link-social with `idToken`, in a session that is fresh.
 pub(super) async fn link(call: &mut Call<'_>, provider: &Provider, current: &Current) -> Result<Answer, AuthError> {
-    let arrival = present(call, provider).await?;
-    match arrival::link(call, arrival, current.user.id, current.session.id).await {
+    let arrival = present(call, provider).await;
+    let link = Link {
+        user: current.user.id,
+        session: current.session.id,
+    };
+    let arrival = noted(call, Some(link), arrival).await?;
+    match linking::link(call, arrival, current.user.id, current.session.id).await {
         Ok(()) => Ok(Answer::json(json!({ "url": "", "status": true, "redirect": false }))),
         Err(refusal) => Err(match refusal {
             Refusal::LinkedToAnother => AuthError::AlreadyLinked,
@@ -113,6 +122,18 @@ async fn present<'p>(call: &mut Call<'_>, provider: &'p Provider) -> Result<Arri
             scopes: Vec::new(),
         },
     })
+}
+
+/// Writes down why a token was not accepted.
+async fn noted<'p>(
+    call: &Call<'_>,
+    link: Option<Link>,
+    presented: Result<Arrival<'p>, AuthError>,
+) -> Result<Arrival<'p>, AuthError> {
+    if let Err(error @ (AuthError::InvalidToken | AuthError::NoUserInfo | AuthError::UserEmailNotFound)) = &presented {
+        failures::note(call, link, error.code().as_str()).await;
+    }
+    presented
 }
 
 /// Here the contract wants an address of everybody, also of those whose account is known.

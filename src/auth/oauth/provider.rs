@@ -107,6 +107,11 @@ impl Provider {
         &self.settings
     }
 
+    /// Whether accounts of that issuer are accounts here.
+    pub(in crate::auth) fn is_issuer(&self, issuer: &str) -> bool {
+        self.dialect.is_issuer(issuer)
+    }
+
     /// Where to send the browser.
     pub(in crate::auth) async fn authorization_url(&self, ask: &Ask<'_>) -> Result<Url, ProviderError> {
         let endpoint = self.endpoint(self.endpoints.authorization.as_ref(), |metadata| {
