@@ -14,7 +14,7 @@ use url::form_urlencoded;
 
 use super::{
     arrival::{self, Arrival, Refusal},
-    flow::{self, Dialect, Flow, Taken},
+    flow::{self, Family, Flow, Taken},
     provider::{ProviderError, Return},
 };
 use crate::{
@@ -53,18 +53,23 @@ pub(in crate::auth) async fn follow(call: &mut Call<'_>) -> Answer {
     let Some(state) = back.state.take() else {
         return Stop::with("state_not_found").at(auth, None);
     };
-    let flow = match flow::take(call, &state, call.segment).await {
-        Ok(Taken::Flow(flow)) => flow,
+    let (flow, browser) = match flow::take(call, &state, call.segment).await {
+        Ok(Taken::Flow(flow, browser)) => (flow, browser),
         Ok(Taken::Unknown) => return Stop::with("state_mismatch").at(auth, None),
         Ok(Taken::Elsewhere { error_target }) => {
             return Stop::with("state_mismatch").at(auth, error_target.as_deref());
         }
         Err(error) => return failed(call, &error).at(auth, None),
     };
-    match finish(call, &flow, &back).await {
+    let answer = match finish(call, &flow, &back).await {
         Ok(target) => Answer::redirect(target.to_owned()),
         Err(stop) => stop.at(auth, flow.targets.error.as_deref()),
+    };
+    if let Err(error) = browser.forget(call).await {
+        // A mark too many harms nobody, and ends soon.
+        failed(call, &error);
     }
+    answer
 }
 
 /// From a good state to where the browser goes.
@@ -103,11 +108,17 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
         code,
         nonce: &flow.nonce,
         pkce_verifier: &flow.pkce_verifier,
-        redirect_uri: &flow.dialect.redirect_uri(auth, provider.name()),
+        redirect_uri: &flow.family.redirect_uri(auth, provider.name()),
+        asked_scopes: &flow.scopes,
         user: back.user.as_deref(),
         now: call.now,
     };
     let tokens = provider.exchange(&back).await.map_err(said("invalid_code"))?;
+    // The exchange may have taken its time, and an id_token is judged by the clock.
+    let back = Return {
+        now: auth.clock.now(),
+        ..back
+    };
     let profile = provider.profile(&back, &tokens).await;
     let profile = profile.map_err(said("unable_to_get_user_info"))?;
     let arrival = Arrival {
@@ -129,7 +140,7 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
 }
 
 /// POST /callback/:provider, POST /oauth2/callback/:provider
-pub(in crate::auth) fn relay(call: &Call<'_>, dialect: Dialect) -> Result<Answer, AuthError> {
+pub(in crate::auth) fn relay(call: &Call<'_>, family: Family) -> Result<Answer, AuthError> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     for name in PARAMETERS {
         let mut parts = [&call.query, &call.body].into_iter();
@@ -137,7 +148,7 @@ pub(in crate::auth) fn relay(call: &Call<'_>, dialect: Dialect) -> Result<Answer
             query.append_pair(name, value);
         }
     }
-    let target = format!("{}?{}", dialect.redirect_uri(call.auth, call.segment), query.finish());
+    let target = format!("{}?{}", family.redirect_uri(call.auth, call.segment), query.finish());
     if target.len() > MAX_RELAYED {
         return Err(too_long());
     }
@@ -239,7 +250,7 @@ fn refused(call: &Call<'_>, refusal: &Refusal) -> Stop {
 
 /// A failure of ours: the log has its cause, under the request's id.
 fn failed(call: &Call<'_>, error: &AuthError) -> Stop {
-    report(error, "/callback/:provider", call.request_id);
+    report(error, call.path, call.request_id);
     Stop::with("internal_server_error")
 }
 
