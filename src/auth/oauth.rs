@@ -20,7 +20,7 @@ pub mod vault;
 
 use std::collections::BTreeMap;
 
-pub(in crate::auth) use self::flow::Dialect;
+pub(in crate::auth) use self::flow::Family;
 pub use self::provider::StartError;
 use self::{provider::Provider, refresh::Flights};
 use crate::{config::OAuthProvider, db::accounts::Account};

@@ -209,8 +209,9 @@ impl Refresh<'_> {
     /// Asks the provider, and stores what it gives.
     async fn spend(&self, lease: Lease<'_>) -> Outcome {
         let provider = self.provider.name();
-        let asked = timeout(self.limit(), self.provider.refresh(self.token, self.auth.clock.now()));
-        let answer = asked.await.unwrap_or_else(|_| {
+        let granted = &self.seen.tokens.scopes;
+        let asked = self.provider.refresh(self.token, granted, self.auth.clock.now());
+        let answer = timeout(self.limit(), asked).await.unwrap_or_else(|_| {
             Err(ProviderError::Unreachable {
                 provider: provider.to_owned(),
                 why: format!("no answer within {:?}", self.limit()),

@@ -7,29 +7,12 @@ use oauth2::{
 use url::Url;
 
 use super::{Ask, dialect::Dialect};
-use crate::config::OAuthProvider;
-
-/// What the flow itself says: neither the configuration nor a caller may say otherwise. `request` and `request_uri`
-/// would stand for all of them (OpenID Connect Core 1.0, section 6).
-const RESERVED_PARAMS: [&str; 11] = [
-    "state",
-    "client_id",
-    "redirect_uri",
-    "response_type",
-    "response_mode",
-    "code_challenge",
-    "code_challenge_method",
-    "nonce",
-    "scope",
-    "request",
-    "request_uri",
-];
+use crate::config::{OAuthProvider, SET_BY_THE_FLOW};
 
 pub(super) fn url(
     endpoint: Url,
     settings: &OAuthProvider,
     dialect: &dyn Dialect,
-    scopes: Vec<String>,
     ask: &Ask<'_>,
 ) -> Result<Url, &'static str> {
     // RFC 7636, section 4.1; `oauth2` panics at others.
@@ -46,7 +29,7 @@ pub(super) fn url(
         .authorize_url(|| CsrfToken::new(ask.state.to_owned()))
         .set_response_type(&ResponseType::new(dialect.response_type().to_owned()))
         .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
-        .add_scopes(scopes.into_iter().map(Scope::new));
+        .add_scopes(ask.scopes.iter().cloned().map(Scope::new));
     if dialect.has_id_tokens() {
         request = request.add_extra_param("nonce", ask.nonce.to_owned());
     }
@@ -59,7 +42,7 @@ pub(super) fn url(
 /// An endpoint may have a query of its own (RFC 6749, section 3.1), which does not decide what is the flow's either: of a
 /// parameter that is there twice, a provider might take the first.
 fn without_reserved(mut endpoint: Url) -> Url {
-    let is_reserved = |name: &str| RESERVED_PARAMS.contains(&name);
+    let is_reserved = |name: &str| SET_BY_THE_FLOW.contains(&name);
     if endpoint.query_pairs().any(|(name, _)| is_reserved(&name)) {
         let kept: Vec<_> = endpoint
             .query_pairs()
@@ -79,7 +62,7 @@ fn params(settings: &OAuthProvider, dialect: &dyn Dialect, ask: &Ask<'_>) -> Vec
         .map(|(name, value)| (name.to_owned(), value));
     let hint = ask.login_hint.map(|hint| ("login_hint".to_owned(), hint.to_owned()));
     let others = settings.authorization_params.iter().chain(ask.params).cloned();
-    let others = others.filter(|(name, _)| !RESERVED_PARAMS.contains(&name.as_str()));
+    let others = others.filter(|(name, _)| !SET_BY_THE_FLOW.contains(&name.as_str()));
     let mut params: Vec<(String, String)> = Vec::new();
     for (name, value) in own.chain(hint).chain(others) {
         match params.iter_mut().find(|(known, _)| *known == name) {
@@ -105,18 +88,18 @@ mod tests {
 
     fn pairs(settings: &OAuthProvider, params: &[(String, String)]) -> BTreeMap<String, String> {
         let dialect = dialect::of(settings).unwrap();
+        let scopes: Vec<String> = dialect.scopes().iter().map(ToString::to_string).collect();
         let ask = Ask {
             state: "the-state",
             nonce: "the-nonce",
             pkce_verifier: &Secret::new(VERIFIER.to_owned()),
             redirect_uri: "https://app.test/api/auth/callback/x",
-            scopes: &[],
+            scopes: &scopes,
             login_hint: Some("ada@example.com"),
             params,
         };
         let endpoint = Url::parse("https://idp.test/authorize?code_challenge_method=plain&keep=1&state=evil").unwrap();
-        let scopes = dialect.scopes().iter().map(ToString::to_string).collect();
-        let url = url(endpoint, settings, &*dialect, scopes, &ask).unwrap();
+        let url = url(endpoint, settings, &*dialect, &ask).unwrap();
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         let map: BTreeMap<_, _> = pairs.iter().cloned().collect();
         assert_eq!(map.len(), pairs.len(), "a parameter twice: {url}");
@@ -170,7 +153,7 @@ mod tests {
             pair("prompt", "consent"),
             pair("state", "evil"),
         ];
-        let mut params: Vec<_> = RESERVED_PARAMS.iter().map(|name| pair(name, "evil")).collect();
+        let mut params: Vec<_> = SET_BY_THE_FLOW.iter().map(|name| pair(name, "evil")).collect();
         params.push(pair("prompt", "none"));
         let said = pairs(&settings, &params);
         assert!(!said.values().any(|value| value == "evil"), "{said:?}");
