@@ -39,12 +39,15 @@ pub(super) const NOT_TICKED: [&str; 3] = ["false", "", "0"];
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
+/// What is there when nothing is.
+const UNDEFINED: &str = "undefined";
+
 impl Fields {
     /// A request without a body: endpoints that need none don't mind.
     pub(super) const fn no_body() -> Self {
         Self {
             part: "body",
-            values: Err("undefined"),
+            values: Err(UNDEFINED),
             all_text: false,
         }
     }
@@ -136,6 +139,14 @@ impl Fields {
             },
             fields: self,
         }
+    }
+
+    /// The same for a body that may be left out: there is nothing in it, then.
+    pub(super) fn check_if_any(&mut self) -> Check<'_> {
+        if self.values == Err(UNDEFINED) {
+            self.values = Ok(Map::new());
+        }
+        self.check()
     }
 }
 
@@ -236,7 +247,7 @@ impl Check<'_> {
             }
             Some(Value::String(text)) => text,
             other => {
-                self.expected(name, "string", other.as_ref().map_or("undefined", type_of));
+                self.expected(name, "string", other.as_ref().map_or(UNDEFINED, type_of));
                 String::new()
             }
         }

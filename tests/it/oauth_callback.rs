@@ -104,7 +104,7 @@ async fn a_form_from_a_providers_site_is_sent_on_with_what_belongs_to_it_alone()
         .post("/api/auth/oauth2/callback/x?state=a")
         .header("Cookie", "a=b")
         .header("Origin", "https://evil.example")
-        .json(&json!({ "code": "c", "state": "b", "error": 7 }))
+        .json(&json!({ "code": "c", "state": "b", "other": 7 }))
         .await;
     assert_eq!(
         location(&with_cookie),
@@ -113,6 +113,11 @@ async fn a_form_from_a_providers_site_is_sent_on_with_what_belongs_to_it_alone()
 
     let twice = post(&gateway, "apple", "state=a&state=b").await;
     assert_eq!((twice.status(), twice.code().as_str()), (400, "BAD_REQUEST"));
+    let nested = gateway
+        .post("/api/auth/callback/apple")
+        .json(&json!({ "iss": {} }))
+        .await;
+    assert_eq!((nested.status(), nested.code().as_str()), (400, "VALIDATION_ERROR"));
     let nothing = post(&gateway, "apple", "").await;
     assert_eq!(location(&nothing), format!("{base}/callback/apple?"));
 }

@@ -6,12 +6,14 @@
 
 use std::{path::Path, process::Stdio};
 
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::harness::{
     Database, Setup,
     mailbox::Mailbox,
     program::{Program, free_port},
+    provider::Provider,
     schemathesis::python,
     upstream::Upstream,
 };
@@ -44,7 +46,9 @@ async fn run(variables: &[(&str, &str)]) {
     let config = folder.path().join("gateway.toml");
     let port = free_port();
     let site = format!("http://127.0.0.1:{port}");
-    let setup = Setup::default().with(&format!(
+    // As the examples call it.
+    let google = Provider::oidc().await.client_with("google", &site, json!({})).await;
+    let setup = Setup::default().with(&google.toml()).with(&format!(
         "[server]\nlisten = '127.0.0.1:{port}'\npublic_url = '{site}'\n\
          [auth.email_verification]\nrequired = false"
     ));
@@ -52,9 +56,11 @@ async fn run(variables: &[(&str, &str)]) {
     let (gateway, ..) = Program::serve(&config).await;
 
     let api = format!("{site}/api/auth");
-    let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/schemathesis");
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/schemathesis");
     let tried = Command::new(python())
-        .args(["-m", "schemathesis.cli", "run", "--no-color"])
+        .args(["-m", "schemathesis.cli", "--config-file"])
+        .arg(ours.join("schemathesis.toml"))
+        .args(["run", "--no-color"])
         .args(["--phases", "examples,coverage,fuzzing", "--mode", "all"])
         .args(["--exclude-checks", EXCLUDED])
         .args(["--seed", SEED, "--generation-database", "none"])
@@ -70,7 +76,7 @@ async fn run(variables: &[(&str, &str)]) {
         .arg(format!("{api}/openapi.json"))
         .envs(variables.iter().copied())
         .env("VESTIBULE_API", &api)
-        .env("PYTHONPATH", hooks)
+        .env("PYTHONPATH", ours)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(folder.path())
         .stdin(Stdio::null())

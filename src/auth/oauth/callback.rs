@@ -129,15 +129,20 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
 }
 
 /// POST /callback/:provider, POST /oauth2/callback/:provider
-pub(in crate::auth) fn relay(call: &Call<'_>, dialect: Dialect) -> Result<Answer, AuthError> {
-    let mut query = form_urlencoded::Serializer::new(String::new());
+pub(in crate::auth) fn relay(call: &mut Call<'_>, dialect: Dialect) -> Result<Answer, AuthError> {
+    let mut query = call.query.check();
+    let mut body = call.body.check_if_any();
+    let mut relayed = form_urlencoded::Serializer::new(String::new());
     for name in PARAMETERS {
-        let mut parts = [&call.query, &call.body].into_iter();
-        if let Some(value) = parts.find_map(|part| part.get(name)?.as_str()) {
-            query.append_pair(name, value);
+        // What the query says goes first, as in the original.
+        let (first, second) = (query.optional_text(name), body.optional_text(name));
+        if let Some(value) = first.or(second) {
+            relayed.append_pair(name, &value);
         }
     }
-    let target = format!("{}?{}", dialect.redirect_uri(call.auth, call.segment), query.finish());
+    query.done()?;
+    body.done()?;
+    let target = format!("{}?{}", dialect.redirect_uri(call.auth, call.segment), relayed.finish());
     if target.len() > MAX_RELAYED {
         return Err(too_long());
     }
@@ -266,7 +271,8 @@ pub(in crate::auth) fn describe_relay() -> Description {
     )
     .segment(PROVIDER)
     .work(Work::None)
-    .body(PARAMETERS.map(|name| Field::text(name, "x").unchecked()))
+    .query(PARAMETERS.map(|name| Field::text(name, "x").says("In place of what the body says.")))
+    .body(PARAMETERS.map(|name| Field::text(name, "x")))
     .answers([Yes::redirect("To the same path, with the fields in its query.")])
     .refuses([too_long()])
 }

@@ -64,10 +64,12 @@ pub(super) async fn link(call: &mut Call<'_>, provider: &Provider, current: &Cur
             Refusal::LinkedToAnother => AuthError::AlreadyLinked,
             Refusal::EmailDoesNotMatch => AuthError::LinkingDifferentEmails,
             Refusal::EmailNotFound => AuthError::UserEmailNotFound,
-            Refusal::Banned => AuthError::Banned,
-            Refusal::NotLinked | Refusal::SignUpDisabled | Refusal::EmailNotVerified | Refusal::UnableToLink => {
-                AuthError::LinkingNotAllowed
-            }
+            // Who is banned has no session; somebody may be while this goes on.
+            Refusal::Banned
+            | Refusal::NotLinked
+            | Refusal::SignUpDisabled
+            | Refusal::EmailNotVerified
+            | Refusal::UnableToLink => AuthError::LinkingNotAllowed,
             Refusal::Failed(error) => error,
         }),
     }

@@ -10,6 +10,7 @@ use url::{Url, form_urlencoded};
 use super::{
     Gateway,
     client::{Call, Response},
+    people,
     provider::{Client, addr_of},
 };
 
@@ -98,6 +99,36 @@ impl Browser {
             .start(gateway, client.name(), json!({ "callbackURL": "/home" }))
             .await;
         let back = self.agree(&url, login).await;
+        self.land(gateway, &back).await
+    }
+
+    /// Somebody whose address is verified, signed in with their password.
+    pub(crate) async fn signed_in(gateway: &Gateway, email: &str) -> Self {
+        gateway.verified(email).await;
+        let browser = Self::default();
+        let answer = browser.sign_in(gateway, email).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        browser
+    }
+
+    /// With the password that everybody has here.
+    pub(crate) async fn sign_in(&self, gateway: &Gateway, email: &str) -> Response {
+        let body = json!({ "email": email, "password": people::PASSWORD });
+        self.post(gateway, "/api/auth/sign-in/email", &body).await
+    }
+
+    /// Where the gateway sends this browser for `link-social`.
+    pub(crate) async fn start_linking(&self, gateway: &Gateway, client: &Client) -> String {
+        let body = json!({ "provider": client.name(), "callbackURL": "/linked" });
+        let answer = self.post(gateway, "/api/auth/link-social", &body).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        answer.json()["url"].as_str().expect("a URL").to_owned()
+    }
+
+    /// The whole way, from `link-social` to the gateway's last answer. The provider knows nobody in this browser yet.
+    pub(crate) async fn link_at(&self, gateway: &Gateway, client: &Client, login: &str) -> Response {
+        let url = self.start_linking(gateway, client).await;
+        let back = Self::default().agree(&url, login).await;
         self.land(gateway, &back).await
     }
 
@@ -279,6 +310,15 @@ impl Back {
         let path = path.unwrap_or_else(|| panic!("{} leads elsewhere", self.redirect_uri));
         format!("{path}?{}", encoded(&self.params))
     }
+}
+
+/// The error with which an answer sends somebody away.
+#[track_caller]
+pub(crate) fn error_of(answer: &Response) -> String {
+    assert_eq!(answer.status(), 302, "{}", answer.text());
+    let location = answer.head.one("location").expect("a target");
+    let url = Url::parse("http://app").unwrap().join(location).unwrap();
+    param(url.as_str(), "error").unwrap_or_else(|| panic!("no error: {location}"))
 }
 
 /// A parameter of a URL's query.

@@ -1,164 +1,138 @@
-//! What the endpoints answer that know of providers.
+//! The answers that openapi.json promises of providers: on the way there, to id_tokens, and with tokens in hand.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::DAY;
 use crate::harness::{
-    Browser, Gateway, Setup,
+    Browser, Setup,
     document::{self, Answer},
-    provider::{self, Client, Kind, Provider},
+    people::User,
+    provider::{self, Kind, Provider},
 };
 
 const ADA: &str = "ada@example.com";
 
-/// Endpoints that begin something at a provider, and what each calls the provider.
+/// The endpoints that lead to a provider or take its id_tokens, and the field that names it there.
 const SIGN_IN: [(&str, &str); 2] = [("sign-in/social", "provider"), ("sign-in/oauth2", "providerId")];
 const LINK: [(&str, &str); 2] = [("link-social", "provider"), ("oauth2/link", "providerId")];
 
-/// A provider that is well, one that has no id_tokens, one that does not give its keys, and one that is away.
-struct Providers {
-    well: Provider,
-    there: Client,
-    /// Once more at the one that is well.
-    elsewhere: Client,
-    gateway: Gateway,
+/// To a provider that is there, and to one that is not.
+pub(super) async fn ways_there() -> BTreeSet<Answer> {
+    let (google, away) = (Provider::oidc().await, Provider::oidc().await);
+    away.fault("discovery", json!({ "answer": { "status": 500 } })).await;
+    let (at_google, at_away) = (google.client("google").await, away.client("away").await);
+    let setup = Setup::default().with(&at_google.toml()).with(&at_away.toml());
+    let gateway = setup.start().await;
+    let ada = gateway.signed_in(ADA).await;
+    for (path, field) in SIGN_IN.into_iter().chain(LINK) {
+        for name in ["google", "away"] {
+            let call = gateway.post(&format!("/api/auth/{path}")).with(&ada);
+            call.json(&json!({ field: name })).await;
+        }
+    }
+    document::seen(gateway.addr())
 }
 
-impl Providers {
-    async fn start() -> Self {
-        let (well, refusing, away) = (Provider::oidc().await, Provider::oidc().await, Provider::oidc().await);
-        let plain = Provider::start(Kind::GitHub, json!({})).await;
-        refusing.fault("jwks", json!({ "answer": { "status": 404 } })).await;
-        away.fault("discovery", json!({ "answer": { "status": 500 } })).await;
-        let (there, elsewhere) = (well.client("there").await, well.client("elsewhere").await);
-        let others = [
-            plain.client("plain").await,
-            refusing.client("refusing").await,
-            away.client("away").await,
-        ];
-        let mut setup = Setup::default().with("[auth.email_verification]\nrequired = true");
-        for client in others.iter().chain([&there, &elsewhere]) {
-            setup = setup.with(&client.toml());
-        }
-        for (sub, claims) in [
-            ("ada", json!({ "email": ADA, "email_verified": true })),
-            ("bob", json!({ "email": "bob@example.com", "email_verified": false })),
-            ("eve", json!({ "email": "eve@example.com", "email_verified": true })),
-            ("new", json!({ "email": "new@example.com", "email_verified": false })),
-            ("nobody", json!({})),
-        ] {
-            let mut person = claims;
-            person["sub"] = json!(sub);
-            well.admit(person).await;
-        }
-        let gateway = setup.clock(&provider::clock()).start().await;
-        gateway.verified("bob@example.com").await;
-        Self {
-            well,
-            there,
-            elsewhere,
-            gateway,
-        }
+pub(super) async fn id_tokens() -> BTreeSet<Answer> {
+    let (google, github, keyless) = (
+        Provider::oidc().await,
+        Provider::start(Kind::GitHub, json!({})).await,
+        Provider::oidc().await,
+    );
+    let (at_google, at_github, at_keyless) = (
+        google.client("google").await,
+        github.client("github").await,
+        keyless.client("keyless").await,
+    );
+    google.admit(json!({ "sub": "nowhere" })).await;
+    for (sub, email, is_proven) in [
+        ("ada", ADA, true),
+        ("unproven ada", ADA, false),
+        ("new", "new@example.com", false),
+        ("banned", "banned@example.com", true),
+        ("grace", "grace@example.com", true),
+    ] {
+        google.person(sub, email, is_proven).await;
     }
+    keyless.person("ada", ADA, true).await;
+    keyless.fault("jwks", json!({ "answer": { "status": 404 } })).await;
+    let [at_google_too, at_github, at_keyless_too] = [&at_google, &at_github, &at_keyless].map(provider::Client::toml);
+    let setup = Setup::default()
+        .with(&at_google_too)
+        .with(&at_github)
+        .with(&at_keyless_too);
+    let gateway = setup.clock(&provider::clock()).start().await;
+    let users = [
+        gateway.signed_in(ADA).await,
+        gateway.signed_in("grace@example.com").await,
+    ];
+    gateway.verified("banned@example.com").await;
+    gateway
+        .db()
+        .run("UPDATE users SET banned = true WHERE email LIKE 'banned%'")
+        .await;
 
-    /// What an app would present of somebody.
-    async fn token_of(&self, client: &Client, sub: &str) -> Value {
-        json!({ "token": self.well.id_token(client, sub, json!({})).await })
-    }
-
-    async fn ask(&self, browser: &Browser, (path, field): (&str, &str), provider: &str, id_token: Option<&Value>) {
-        let mut body = json!({ field: provider });
-        if let Some(id_token) = id_token {
-            body["idToken"] = id_token.clone();
-        }
-        browser.post(&self.gateway, &format!("/api/auth/{path}"), &body).await;
-    }
-
-    async fn fail(&self, browser: &Browser, endpoint: (&str, &str)) {
-        let token = self.token_of(&self.there, "nobody").await;
-        for (provider, token) in [
-            ("away", None),
-            ("plain", Some(&token)),
-            ("refusing", Some(&token)),
-            ("there", Some(&json!({ "token": "no JWT" }))),
-            ("there", Some(&token)),
-        ] {
-            self.ask(browser, endpoint, provider, token).await;
-        }
-    }
-
-    async fn sign_in(&self) {
-        for endpoint in SIGN_IN {
-            let nobody = Browser::default();
-            self.ask(&nobody, endpoint, "there", None).await;
-            self.fail(&nobody, endpoint).await;
-            for sub in ["bob", "eve", "new"] {
-                let token = self.token_of(&self.there, sub).await;
-                self.ask(&Browser::default(), endpoint, "there", Some(&token)).await;
-            }
-            let ban = "UPDATE users SET banned = true WHERE email = 'eve@example.com'";
-            self.gateway.db().run(ban).await;
-            let token = self.token_of(&self.there, "eve").await;
-            self.ask(&Browser::default(), endpoint, "there", Some(&token)).await;
-        }
-    }
-
-    async fn link(&self, ada: &Browser) {
-        for endpoint in LINK {
-            self.ask(ada, endpoint, "there", None).await;
-            self.fail(ada, endpoint).await;
-            // Eve's is hers already; at the other provider it is nobody's, and has another address than Ada's.
-            for (client, sub) in [(&self.there, "eve"), (&self.elsewhere, "eve"), (&self.there, "bob")] {
-                let token = self.token_of(client, sub).await;
-                self.ask(ada, endpoint, client.name(), Some(&token)).await;
+    let of = async |sub: &str| google.id_token(&at_google, sub, json!({})).await;
+    let tokens = [
+        ("google", of("nowhere").await),
+        ("google", of("unproven ada").await),
+        ("google", of("new").await),
+        ("google", of("banned").await),
+        ("google", of("grace").await),
+        ("google", of("ada").await),
+        ("google", "a.b.c".to_owned()),
+        ("github", "a.b.c".to_owned()),
+        ("keyless", keyless.id_token(&at_keyless, "ada", json!({})).await),
+    ];
+    // Ada's account becomes hers first, and then is none that Grace could link.
+    for (name, token) in &tokens {
+        for user in &users {
+            for (path, field) in LINK {
+                let call = gateway.post(&format!("/api/auth/{path}")).with(user);
+                call.json(&json!({ field: name, "idToken": { "token": token } })).await;
             }
         }
-        let token = self.token_of(&self.elsewhere, "ada").await;
-        self.ask(ada, LINK[0], "elsewhere", Some(&token)).await;
-    }
-
-    /// Of Ada's accounts: one with tokens, one without, and one at a provider that there is none of.
-    async fn tokens(&self, ada: &Browser) {
-        let insert = "INSERT INTO accounts (id, user_id, provider_id, account_id, created_at, updated_at)
-                      SELECT gen_random_uuid(), id, 'gone', '7', created_at, updated_at FROM users
-                      WHERE email = 'ada@example.com'";
-        self.gateway.db().run(insert).await;
-        for provider in ["there", "elsewhere", "gone", "none"] {
-            self.ask_for_tokens(ada, provider).await;
+        for (path, field) in SIGN_IN {
+            let call = gateway.post(&format!("/api/auth/{path}"));
+            call.json(&json!({ field: name, "idToken": { "token": token } })).await;
         }
-        self.ask_for_tokens(&Browser::default(), "there").await;
-        self.well
-            .fault("userinfo", json!({ "answer": { "status": 500 } }))
-            .await;
-        self.ask_for_tokens(ada, "there").await;
-        self.gateway.clock().advance(Duration::from_hours(2));
-        let no = json!({ "answer": { "status": 400, "body": "{\"error\":\"invalid_grant\"}" } });
-        self.well.fault("token", no).await;
-        self.ask_for_tokens(ada, "there").await;
     }
+    document::seen(gateway.addr())
+}
 
-    async fn ask_for_tokens(&self, browser: &Browser, provider: &str) {
-        let target = format!("/api/auth/account-info?providerId={provider}");
-        browser.get(&self.gateway, &target).await;
+pub(super) async fn tokens() -> BTreeSet<Answer> {
+    let google = Provider::oidc().await;
+    google.person("ada", ADA, true).await;
+    let client = google.client("google").await;
+    let setup = Setup::default().with(&client.toml()).clock(&provider::clock());
+    let gateway = setup.start().await;
+    let ada = gateway.signed_in(ADA).await;
+    Browser::default().sign_in_at(&gateway, &client, "ada").await;
+    let everything = async |user: &User, account: &str| {
         for path in ["get-access-token", "refresh-token"] {
-            let body = json!({ "providerId": provider });
-            browser.post(&self.gateway, &format!("/api/auth/{path}"), &body).await;
+            let call = gateway.post(&format!("/api/auth/{path}")).with(user);
+            call.json(&json!({ "providerId": account })).await;
         }
-    }
-}
+        let target = format!("/api/auth/account-info?providerId={account}");
+        gateway.get(&target).with(user).await;
+    };
+    everything(&ada, "google").await;
+    everything(&ada, "credential").await;
+    let no: Value = json!({ "answer": { "status": 500 } });
+    google.fault("userinfo", no.clone()).await;
+    everything(&ada, "google").await;
 
-pub(super) async fn answers() -> BTreeSet<Answer> {
-    let world = Providers::start().await;
-    world.sign_in().await;
-    let ada = Browser::default();
-    let answer = ada.sign_in_at(&world.gateway, &world.there, "ada").await;
-    assert_eq!(answer.head.one("location"), Some("/home"));
-    world.link(&ada).await;
-    world.tokens(&ada).await;
-    for path in ["callback", "oauth2/callback"] {
-        let call = world.gateway.post(&format!("/api/auth/{path}/there"));
-        call.json(&json!({ "code": "c".repeat(20_000) })).await;
-    }
-    document::seen(world.gateway.addr())
+    // The access token ends, and there is no other.
+    google.fault("token", no).await;
+    gateway.clock().advance(2 * DAY);
+    let ada = User::of(&gateway, &gateway.sign_in(ADA).await);
+    everything(&ada, "google").await;
+    gateway
+        .db()
+        .run("UPDATE accounts SET access_token = NULL, refresh_token = NULL")
+        .await;
+    everything(&ada, "google").await;
+    document::seen(gateway.addr())
 }
