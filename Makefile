@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test bench bench-enumeration
+.PHONY: help dev test test-browser bench bench-enumeration
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -27,6 +27,14 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-node-modules $(CLIENTS)
 	@scripts/ensure-node-modules $(PROVIDERS)
 	@scripts/check
+
+test-browser: ## Signing in at providers with a real browser: needs chromium
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@scripts/ensure-node-modules $(PROVIDERS)
+	@scripts/ensure-node-modules tests/clients/browser
+	@cargo build --locked
+	@VESTIBULE_BIN=$(CURDIR)/target/debug/vestibule npm --prefix tests/clients/browser test
 
 bench: ## Requests per second and CPU per request, compared with no gateway
 	@scripts/ensure-tools cc

@@ -17,6 +17,7 @@ pub(crate) mod provider;
 pub(crate) mod raw_client;
 pub(crate) mod schemathesis;
 pub(crate) mod upstream;
+pub(crate) mod visitor;
 pub(crate) mod wire;
 
 use std::{

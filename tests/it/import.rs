@@ -1,6 +1,7 @@
 //! `vestibule import better-auth`: people move here with their passwords, and stay signed in.
 
 mod again;
+mod at_providers;
 mod original;
 mod provider_tokens;
 mod shown;
@@ -34,21 +35,29 @@ struct Move {
     source: Source,
     target: Database,
     folder: TempDir,
+    /// Laid over the gateway's configuration.
+    over: String,
 }
 
 impl Move {
     async fn new(source: Source) -> Self {
+        Self::to(source, "").await
+    }
+
+    async fn to(source: Source, over: &str) -> Self {
         Self {
             source,
             target: Database::fresh().await,
             folder: tempfile::tempdir().unwrap(),
+            over: over.to_owned(),
         }
     }
 
     fn config(&self) -> PathBuf {
         let file = self.folder.path().join("gateway.toml");
         let nobody = "127.0.0.1:1".parse().unwrap();
-        std::fs::write(&file, Setup::default().text(&self.target, nobody, nobody)).unwrap();
+        let setup = Setup::default().with(&self.over);
+        std::fs::write(&file, setup.text(&self.target, nobody, nobody)).unwrap();
         file
     }
 
@@ -251,11 +260,7 @@ async fn a_run_that_was_killed_goes_on_where_it_stopped() {
     assert_eq!(moving.rows().await, [PEOPLE, PEOPLE, 0]);
 
     // As if it had never been interrupted.
-    let at_once = Move {
-        source: moving.source.clone(),
-        target: Database::fresh().await,
-        folder: tempfile::tempdir().unwrap(),
-    };
+    let at_once = Move::new(moving.source.clone()).await;
     at_once.import(&[]).await;
     assert_eq!(moving.everything().await, at_once.everything().await);
 }

@@ -1,7 +1,8 @@
 //! After a change of `auth.secret`: providers' tokens that an older secret sealed are sealed with the first.
 //!
-//! So an operator can take the old secret out without anybody losing tokens. It runs once after the start, if there is
-//! more than one secret, and says when it is through. Nothing depends on it, since every secret that is configured opens;
+//! So an operator can take the old secret out without anybody losing tokens. It runs after the start, if there is more
+//! than one secret, and says when it is through; then every hour, since a gateway that was started before and goes on
+//! beside this one seals with the old secret still. Nothing depends on it, since every secret that is configured opens;
 //! several gateways may do it at once, as what another has written meanwhile is passed over. What can't be opened, its
 //! secret being gone already, stays as it is.
 
@@ -30,6 +31,9 @@ const AT_ONCE: i64 = 500;
 /// Until it is tried again: when Postgres was away, and for rows that somebody was refreshing.
 const AGAIN_AFTER: Duration = Duration::from_mins(1);
 
+/// Until all are looked at again, for what gateways wrote meanwhile that have another first secret.
+const EVERY: Duration = Duration::from_hours(1);
+
 /// What one round found.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Round {
@@ -41,25 +45,34 @@ pub struct Round {
     pub overtaken: u64,
 }
 
-/// Seals all anew, or until `stop`. Cancel-safe: each page stands for itself.
+/// Seals all anew, until `stop`. Cancel-safe: each page stands for itself.
 pub async fn run(db: Db, keys: SealingKeys, clock: Clock, stop: CancellationToken) {
     let mut resealed = 0;
+    let mut told = None;
     loop {
-        match stop.run_until_cancelled(round(&db, &keys, &clock)).await {
+        let wait = match stop.run_until_cancelled(round(&db, &keys, &clock)).await {
             None => return,
             Some(Ok(found)) => {
                 resealed += found.resealed;
                 if found.overtaken == 0 {
-                    through(resealed, found.lost);
-                    return;
+                    let outcome = (resealed, found.lost);
+                    if told.replace(outcome) != Some(outcome) {
+                        through(resealed, found.lost);
+                    }
+                    EVERY
+                } else {
+                    AGAIN_AFTER
                 }
             }
-            Some(Err(error)) => warn!(
-                error = %Chain(&error),
-                "could not seal all of the providers' tokens with the first auth.secret; trying again in {AGAIN_AFTER:?}"
-            ),
-        }
-        if stop.run_until_cancelled(sleep(AGAIN_AFTER)).await.is_none() {
+            Some(Err(error)) => {
+                warn!(
+                    error = %Chain(&error),
+                    "could not seal all of the providers' tokens with the first auth.secret; trying again in {AGAIN_AFTER:?}"
+                );
+                AGAIN_AFTER
+            }
+        };
+        if stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return;
         }
     }
@@ -74,7 +87,8 @@ fn through(resealed: u64, lost: u64) {
     }
     info!(
         accounts = resealed,
-        "the providers' tokens are sealed with the first auth.secret: they need no other any more"
+        "the providers' tokens are sealed with the first auth.secret: once no gateway has another one first, they need no \
+         other"
     );
 }
 

@@ -223,8 +223,17 @@ async fn held(call: &Call<'_>, account: &Account) -> Result<(SealedTokens, Token
 /// The tokens of an account, refreshed if the access token is about to end and that can be done.
 async fn good_tokens(call: &Call<'_>, provider: &Provider, account: &Account) -> Result<Arc<Tokens>, AuthError> {
     let (sealed, held) = held(call, account).await?;
-    if held.refresh.is_none() || is_good(&held, call.now) {
+    if is_good(&held, call.now) {
         return Ok(Arc::new(held));
+    }
+    if held.refresh.is_none() {
+        // What there is, is all that the provider gave; unless it gave more, which does not open any more.
+        let is_lost = sealed.refresh.is_some() || (sealed.access.is_some() && held.access.is_none());
+        return if is_lost {
+            Err(AuthError::NoValidAccessToken)
+        } else {
+            Ok(Arc::new(held))
+        };
     }
     let seen = Seen {
         account: account.id,

@@ -87,7 +87,8 @@ pub async fn insert(
 
 /// What the provider gave this time, in the place of what it gave before; what it did not give stays, since many give a
 /// refresh token but once. A time belongs to its token, and so do the scopes to the access token. An account without an
-/// issuer has one from now on. Answered by the primary key.
+/// issuer has one from now on. A lease was for the refresh token that was there: nobody waits for it once there is
+/// another. Answered by the primary key.
 pub const RENEW: Query = Query {
     name: "accounts.renew_linked",
     sql: "
@@ -98,6 +99,7 @@ pub const RENEW: Query = Query {
             refresh_token = coalesce($4, refresh_token),
             refresh_token_expires_at = CASE WHEN $4::bytea IS NULL THEN refresh_token_expires_at ELSE $7 END,
             id_token = coalesce($5, id_token),
+            refreshing_until = CASE WHEN $4::bytea IS NULL THEN refreshing_until END,
             scopes = CASE WHEN $3::bytea IS NULL OR $8::text[] = '{}' THEN scopes ELSE $8 END,
             updated_at = $9
         WHERE id = $1

@@ -28,11 +28,9 @@ export class Faults {
   /** What is wrong at a place, this time. Waits while it hangs. */
   async meet(place) {
     const fault = this.#at.get(place);
-    if (!fault) return {};
-    if (fault.times !== undefined) {
-      fault.times -= 1;
-      if (fault.times <= 0) this.#at.delete(place);
-    }
+    // One that has been used up stays: whoever hangs on it goes on when it is lifted.
+    if (!fault || fault.times === 0) return {};
+    if (fault.times !== undefined) fault.times -= 1;
     await fault.lifted;
     return fault;
   }

@@ -2,7 +2,7 @@
 //!
 //! What a provider sends back to the gateway is handed to the test first, who may take it elsewhere, or change it.
 
-use std::sync::Mutex;
+use std::{net::SocketAddr, sync::Mutex};
 
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
@@ -10,6 +10,7 @@ use url::{Url, form_urlencoded};
 use super::{
     Gateway,
     client::{Call, Response},
+    people,
     provider::{Client, addr_of},
 };
 
@@ -18,6 +19,28 @@ const PASSWORD: &str = "password";
 
 /// No way through a provider has more steps.
 const STEPS: usize = 20;
+
+/// What a browser knows as a site: a gateway in this process, or one that is a process of its own.
+pub(crate) trait Place {
+    fn addr(&self) -> SocketAddr;
+
+    /// What stands in the address bar.
+    fn site(&self) -> &str;
+
+    fn call(&self, method: &str, target: &str) -> Call {
+        Call::new(self.addr(), self.site(), method, target)
+    }
+}
+
+impl Place for Gateway {
+    fn addr(&self) -> SocketAddr {
+        Self::addr(self)
+    }
+
+    fn site(&self) -> &str {
+        Self::site(self)
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Browser {
@@ -50,19 +73,19 @@ enum Decision {
 
 impl Browser {
     /// Asks the gateway, as the site's script does.
-    pub(crate) async fn get(&self, gateway: &Gateway, target: &str) -> Response {
-        let call = self.with_cookies(gateway.get(target), gateway.site(), target);
+    pub(crate) async fn get(&self, gateway: &impl Place, target: &str) -> Response {
+        let call = self.with_cookies(gateway.call("GET", target), gateway.site(), target);
         self.keep(gateway.site(), target, call.await)
     }
 
-    pub(crate) async fn post(&self, gateway: &Gateway, target: &str, body: &Value) -> Response {
-        let call = gateway.post(target).json(body).header("Origin", gateway.site());
+    pub(crate) async fn post(&self, gateway: &impl Place, target: &str, body: &Value) -> Response {
+        let call = gateway.call("POST", target).json(body).header("Origin", gateway.site());
         let call = self.with_cookies(call, gateway.site(), target);
         self.keep(gateway.site(), target, call.await)
     }
 
     /// Where the gateway sends this browser for `sign-in/social`; `body` is what the client says beside the provider.
-    pub(crate) async fn start(&self, gateway: &Gateway, provider: &str, body: Value) -> String {
+    pub(crate) async fn start(&self, gateway: &impl Place, provider: &str, body: Value) -> String {
         let mut body = body;
         body["provider"] = json!(provider);
         let answer = self.post(gateway, "/api/auth/sign-in/social", &body).await;
@@ -71,11 +94,41 @@ impl Browser {
     }
 
     /// The whole way, from `sign-in/social` to the gateway's last answer.
-    pub(crate) async fn sign_in_at(&self, gateway: &Gateway, client: &Client, login: &str) -> Response {
+    pub(crate) async fn sign_in_at(&self, gateway: &impl Place, client: &Client, login: &str) -> Response {
         let url = self
             .start(gateway, client.name(), json!({ "callbackURL": "/home" }))
             .await;
         let back = self.agree(&url, login).await;
+        self.land(gateway, &back).await
+    }
+
+    /// Somebody whose address is verified, signed in with their password.
+    pub(crate) async fn signed_in(gateway: &Gateway, email: &str) -> Self {
+        gateway.verified(email).await;
+        let browser = Self::default();
+        let answer = browser.sign_in(gateway, email).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        browser
+    }
+
+    /// With the password that everybody has here.
+    pub(crate) async fn sign_in(&self, gateway: &Gateway, email: &str) -> Response {
+        let body = json!({ "email": email, "password": people::PASSWORD });
+        self.post(gateway, "/api/auth/sign-in/email", &body).await
+    }
+
+    /// Where the gateway sends this browser for `link-social`.
+    pub(crate) async fn start_linking(&self, gateway: &Gateway, client: &Client) -> String {
+        let body = json!({ "provider": client.name(), "callbackURL": "/linked" });
+        let answer = self.post(gateway, "/api/auth/link-social", &body).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        answer.json()["url"].as_str().expect("a URL").to_owned()
+    }
+
+    /// The whole way, from `link-social` to the gateway's last answer. The provider knows nobody in this browser yet.
+    pub(crate) async fn link_at(&self, gateway: &Gateway, client: &Client, login: &str) -> Response {
+        let url = self.start_linking(gateway, client).await;
+        let back = Self::default().agree(&url, login).await;
         self.land(gateway, &back).await
     }
 
@@ -130,13 +183,13 @@ impl Browser {
     }
 
     /// Takes to the gateway what a provider sent back; a posted form as a page of another site posts it, without cookies.
-    pub(crate) async fn land(&self, gateway: &Gateway, back: &Back) -> Response {
+    pub(crate) async fn land(&self, gateway: &impl Place, back: &Back) -> Response {
         if !back.is_posted {
             return self.get(gateway, &back.target(gateway)).await;
         }
         let target = back.redirect_uri.strip_prefix(gateway.site()).unwrap();
         let call = gateway
-            .post(target)
+            .call("POST", target)
             .header("Origin", "null")
             .header("Sec-Fetch-Site", "cross-site");
         let answer = posted(call, &back.params).await;
@@ -147,14 +200,21 @@ impl Browser {
     }
 
     /// Who is signed in, or null.
-    pub(crate) async fn who(&self, gateway: &Gateway) -> Value {
+    pub(crate) async fn who(&self, gateway: &impl Place) -> Value {
         let answer = self.get(gateway, "/api/auth/get-session").await;
         assert_eq!(answer.status(), 200, "{}", answer.text());
         answer.json()
     }
 
+    /// One with the same cookies: what a thief has who copied them.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            cookies: Mutex::new(self.cookies.lock().unwrap().clone()),
+        }
+    }
+
     /// The names of the cookies that it holds for the gateway.
-    pub(crate) fn cookie_names(&self, gateway: &Gateway) -> Vec<String> {
+    pub(crate) fn cookie_names(&self, gateway: &impl Place) -> Vec<String> {
         let cookies = self.cookies.lock().unwrap();
         let ours = cookies.iter().filter(|cookie| cookie.origin == gateway.site());
         ours.map(|cookie| cookie.name.clone()).collect()
@@ -245,11 +305,20 @@ impl Back {
     }
 
     /// What is asked of the gateway.
-    pub(crate) fn target(&self, gateway: &Gateway) -> String {
+    pub(crate) fn target(&self, gateway: &impl Place) -> String {
         let path = self.redirect_uri.strip_prefix(gateway.site());
         let path = path.unwrap_or_else(|| panic!("{} leads elsewhere", self.redirect_uri));
         format!("{path}?{}", encoded(&self.params))
     }
+}
+
+/// The error with which an answer sends somebody away.
+#[track_caller]
+pub(crate) fn error_of(answer: &Response) -> String {
+    assert_eq!(answer.status(), 302, "{}", answer.text());
+    let location = answer.head.one("location").expect("a target");
+    let url = Url::parse("http://app").unwrap().join(location).unwrap();
+    param(url.as_str(), "error").unwrap_or_else(|| panic!("no error: {location}"))
 }
 
 /// A parameter of a URL's query.

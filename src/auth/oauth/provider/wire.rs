@@ -67,7 +67,7 @@ impl Wire {
         }
         let (head, body) = self.send(request).await?.into_parts();
         if head.status != StatusCode::OK {
-            return Err(self.refused(&format!("HTTP {}", head.status.as_u16())));
+            return Err(self.refused_with(format!("HTTP {}", head.status.as_u16())));
         }
         let read = serde_json::from_slice(&body);
         let read =
@@ -82,12 +82,17 @@ impl Wire {
         }
     }
 
-    /// `code`: as the provider gave it; what does not print is left out.
+    /// `code`: as the provider gave it. All that are registered are words of small letters (RFC 6749, section 11.4.1), and
+    /// anything else may be a sentence that repeats what we sent, tokens and all: it must not get into the log.
     pub(super) fn refused(&self, code: &str) -> ProviderError {
-        let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
+        let is_word = code.len() <= MAX_CODE && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        self.refused_with(if is_word { code } else { "its code is none" })
+    }
+
+    fn refused_with(&self, code: impl Into<String>) -> ProviderError {
         ProviderError::Refused {
             provider: self.provider.clone(),
-            code: code.chars().filter(printable).take(MAX_CODE).collect(),
+            code: code.into(),
         }
     }
 
