@@ -48,6 +48,16 @@ async function refusedAt(provider, about, fields) {
   return { ...end, who, browser, site: where };
 }
 
+/** How it ends when a browser comes back from a provider with this, though it was not there. */
+async function answered(provider, fields) {
+  const [where, browser] = [await here(), new Browser(await here())];
+  const state = new URL(await ask(browser, provider)).searchParams.get("state");
+  // Where a provider says that it names itself in its answers, it must.
+  const { issuer } = where.providers.get(provider);
+  const answer = new URLSearchParams({ state, ...(issuer && { iss: issuer }), ...fields });
+  return browser.raw(`/callback/${provider}?${answer}`);
+}
+
 describe("sign-in/social", { concurrency: 8 }, () => {
   test("the client is told where to go, with PKCE and a state that the browser keeps", async () => {
     for (const provider of KINDS) {
@@ -274,18 +284,13 @@ describe("callback", { concurrency: 8 }, () => {
   });
 
   test("a code must come", async () => {
-    const browser = new Browser(await here());
-    const state = new URL(await ask(browser, "acme")).searchParams.get("state");
-    const { to, error } = led(await browser.raw(`/callback/acme?state=${state}`));
+    const { to, error } = led(await answered("acme", {}));
     assert.deepEqual([to, error], ["/sorry", "no_code"]);
   });
 
   test("a code that the provider does not know is refused", async () => {
     for (const provider of ["github", "acme"]) {
-      const [where, browser] = [await here(), new Browser(await here())];
-      const state = new URL(await ask(browser, provider)).searchParams.get("state");
-      const answer = new URLSearchParams({ state, code: "unknown", iss: where.providers.get(provider).issuer });
-      const { to, error } = led(await browser.raw(`/callback/${provider}?${answer}`));
+      const { to, error } = led(await answered(provider, { code: "unknown" }));
       assert.deepEqual([to, error], ["/sorry", "invalid_code"], provider);
     }
   });
