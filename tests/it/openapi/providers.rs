@@ -111,7 +111,7 @@ pub(super) async fn tokens() -> BTreeSet<Answer> {
     let ada = gateway.signed_in(ADA).await;
     Browser::default().sign_in_at(&gateway, &client, "ada").await;
     let everything = async |user: &User, account: &str| {
-        for path in ["get-access-token", "refresh-token"] {
+        for path in ["get-access-token", "refresh-token", "account-info"] {
             let call = gateway.post(&format!("/api/auth/{path}")).with(user);
             call.json(&json!({ "providerId": account })).await;
         }
