@@ -163,16 +163,23 @@ impl Holder {
     }
 }
 
+/// What is known here of whether a user's address is theirs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Standing {
+    Unverified,
+    /// It is verified, but nobody knows by whom: see `account/change_email.rs`.
+    InDoubt,
+    Verified,
+}
+
 /// All that decides what becomes of somebody who comes to sign in.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     holder: Holder,
     /// The provider's word on the address; `None`: it tells none.
     is_address_proven: Option<bool>,
-    /// Whether the local user of that address has it verified; `None`: there is none.
-    is_local_verified: Option<bool>,
-    /// Nobody knows whether who has that user is the address's owner: see `account/change_email.rs`.
-    is_local_in_doubt: bool,
+    /// Of the local user of that address; `None`: there is none.
+    local: Option<Standing>,
     /// That user is somebody at this provider already: another subject, then, to whom the provider gave the address
     /// since.
     is_local_known_there: bool,
@@ -199,10 +206,10 @@ const fn decide(facts: Facts) -> Step {
         (Holder::Nobody, None) => return Step::EmailNotFound,
         (Holder::Nobody, Some(is_proven)) => is_proven,
     };
-    match facts.is_local_verified {
-        Some(_) if facts.is_local_known_there || facts.is_local_in_doubt => Step::NotLinked,
-        Some(is_verified) if is_proven && is_verified && facts.links_by_email => Step::LinkByAddress,
-        Some(_) => Step::NotLinked,
+    match facts.local {
+        Some(_) if facts.is_local_known_there => Step::NotLinked,
+        Some(Standing::Verified) if is_proven && facts.links_by_email => Step::LinkByAddress,
+        Some(Standing::Unverified | Standing::InDoubt | Standing::Verified) => Step::NotLinked,
         None if facts.may_sign_up => Step::MakeUser,
         None => Step::SignUpDisabled,
     }
@@ -261,15 +268,16 @@ async fn try_sign_in(
         }
         _ => false,
     };
-    let is_local_in_doubt = match &local {
-        Some(user) => users::is_in_doubt(&tx, user.id).await?,
-        None => false,
+    let standing = match &local {
+        None => None,
+        Some(user) if !user.email_verified => Some(Standing::Unverified),
+        Some(user) if users::is_in_doubt(&tx, user.id).await? => Some(Standing::InDoubt),
+        Some(_) => Some(Standing::Verified),
     };
     let step = decide(Facts {
         holder,
         is_address_proven: email.map(|_| arrival.profile.email_verified),
-        is_local_verified: local.as_ref().map(|user| user.email_verified),
-        is_local_in_doubt,
+        local: standing,
         is_local_known_there,
         links_by_email: auth.config.auth.account.link_by_email,
         may_sign_up,
@@ -587,14 +595,15 @@ mod tests {
 
     #[test]
     fn an_address_leads_in_only_where_both_sides_have_proven_it() {
+        use Standing::{Unverified, Verified};
         use Step::{EmailNotFound, LinkByAddress, MakeUser, NotLinked, SignUpDisabled};
         // What the provider says, what is verified here, links by address, new users wanted.
         for (address, local, links, sign_up, step) in [
-            (Some(true), Some(true), true, false, LinkByAddress),
-            (Some(true), Some(true), false, true, NotLinked),
-            (Some(true), Some(false), true, true, NotLinked),
-            (Some(false), Some(true), true, true, NotLinked),
-            (Some(false), Some(false), true, true, NotLinked),
+            (Some(true), Some(Verified), true, false, LinkByAddress),
+            (Some(true), Some(Verified), false, true, NotLinked),
+            (Some(true), Some(Unverified), true, true, NotLinked),
+            (Some(false), Some(Verified), true, true, NotLinked),
+            (Some(false), Some(Unverified), true, true, NotLinked),
             (Some(true), None, true, true, MakeUser),
             (Some(false), None, true, true, MakeUser),
             (Some(true), None, true, false, SignUpDisabled),
@@ -603,8 +612,7 @@ mod tests {
             let mut facts = Facts {
                 holder: Holder::Nobody,
                 is_address_proven: address,
-                is_local_verified: local,
-                is_local_in_doubt: false,
+                local,
                 is_local_known_there: false,
                 links_by_email: links,
                 may_sign_up: sign_up,
@@ -622,7 +630,7 @@ mod tests {
                 assert_eq!(decide(facts), NotLinked, "{facts:?}");
                 // Nor does the owner get an account that a stranger gave the address.
                 facts.is_local_known_there = false;
-                facts.is_local_in_doubt = true;
+                facts.local = Some(Standing::InDoubt);
                 assert_eq!(decide(facts), NotLinked, "{facts:?}");
             }
         }
