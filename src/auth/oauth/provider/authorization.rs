@@ -7,23 +7,7 @@ use oauth2::{
 use url::Url;
 
 use super::{Ask, dialect::Dialect};
-use crate::config::OAuthProvider;
-
-/// What the flow itself says: neither the configuration nor a caller may say otherwise. `request` and `request_uri`
-/// would stand for all of them (OpenID Connect Core 1.0, section 6).
-const RESERVED_PARAMS: [&str; 11] = [
-    "state",
-    "client_id",
-    "redirect_uri",
-    "response_type",
-    "response_mode",
-    "code_challenge",
-    "code_challenge_method",
-    "nonce",
-    "scope",
-    "request",
-    "request_uri",
-];
+use crate::config::{OAuthProvider, SET_BY_THE_FLOW};
 
 pub(super) fn url(
     endpoint: Url,
@@ -59,7 +43,7 @@ pub(super) fn url(
 /// An endpoint may have a query of its own (RFC 6749, section 3.1), which does not decide what is the flow's either: of a
 /// parameter that is there twice, a provider might take the first.
 fn without_reserved(mut endpoint: Url) -> Url {
-    let is_reserved = |name: &str| RESERVED_PARAMS.contains(&name);
+    let is_reserved = |name: &str| SET_BY_THE_FLOW.contains(&name);
     if endpoint.query_pairs().any(|(name, _)| is_reserved(&name)) {
         let kept: Vec<_> = endpoint
             .query_pairs()
@@ -79,7 +63,7 @@ fn params(settings: &OAuthProvider, dialect: &dyn Dialect, ask: &Ask<'_>) -> Vec
         .map(|(name, value)| (name.to_owned(), value));
     let hint = ask.login_hint.map(|hint| ("login_hint".to_owned(), hint.to_owned()));
     let others = settings.authorization_params.iter().chain(ask.params).cloned();
-    let others = others.filter(|(name, _)| !RESERVED_PARAMS.contains(&name.as_str()));
+    let others = others.filter(|(name, _)| !SET_BY_THE_FLOW.contains(&name.as_str()));
     let mut params: Vec<(String, String)> = Vec::new();
     for (name, value) in own.chain(hint).chain(others) {
         match params.iter_mut().find(|(known, _)| *known == name) {
@@ -170,7 +154,7 @@ mod tests {
             pair("prompt", "consent"),
             pair("state", "evil"),
         ];
-        let mut params: Vec<_> = RESERVED_PARAMS.iter().map(|name| pair(name, "evil")).collect();
+        let mut params: Vec<_> = SET_BY_THE_FLOW.iter().map(|name| pair(name, "evil")).collect();
         params.push(pair("prompt", "none"));
         let said = pairs(&settings, &params);
         assert!(!said.values().any(|value| value == "evil"), "{said:?}");

@@ -337,7 +337,7 @@ async fn a_no_is_told_from_a_failure_and_says_nothing_secret() {
         ),
         (
             Answer::json(&json!({"error": "a\u{1b}[31m\n"})).status(400),
-            "acme refused: a[31m",
+            "acme refused: its code is none",
         ),
         (Answer::json(&no).status(500), "acme can't be reached: HTTP 500"),
         (Answer::json(&no).status(429), "acme can't be reached: HTTP 429"),
