@@ -46,7 +46,7 @@ pub use self::{
 use self::{
     http::{Answer, Call, empty},
     input::Accepts,
-    oauth::{Dialect, Providers},
+    oauth::{Family, Providers},
     openapi::Documents,
     password::Passwords,
     throttle::Throttle,
@@ -118,6 +118,7 @@ enum Endpoint {
     GetAccessToken,
     RefreshToken,
     AccountInfo,
+    AccountInfoOfBody,
     Me,
     VerifyToken,
     ErrorPage,
@@ -171,6 +172,8 @@ pub static ROUTES: &[Route] = &[
     post("/get-access-token", Endpoint::GetAccessToken),
     post("/refresh-token", Endpoint::RefreshToken),
     get("/account-info", Endpoint::AccountInfo),
+    // As clients up to 1.3 ask.
+    post("/account-info", Endpoint::AccountInfoOfBody),
     get("/me", Endpoint::Me),
     get("/verify-token", Endpoint::VerifyToken),
     post("/verify-token", Endpoint::VerifyToken),
@@ -376,7 +379,7 @@ impl Auth {
         let Some((route, segment)) = found else {
             return empty();
         };
-        let mut call = Call::new(self, &head, segment, client, request_id);
+        let mut call = Call::new(self, &head, (route, segment), client, request_id);
         let answered = match call.read(route, body).await {
             Ok(()) => match call.judge(route) {
                 Ok(()) => self.dispatch(route.endpoint, &mut call).await,
@@ -427,16 +430,17 @@ impl Auth {
             Endpoint::ListDeviceSessions => multi_session::list(call).await,
             Endpoint::SetActiveSession => multi_session::set_active(call).await,
             Endpoint::RevokeDeviceSession => multi_session::revoke(call).await,
-            Endpoint::SignInSocial => oauth::start::sign_in(call, Dialect::Social).await,
-            Endpoint::SignInOAuth2 => oauth::start::sign_in(call, Dialect::Generic).await,
-            Endpoint::LinkSocial => oauth::start::link(call, Dialect::Social).await,
-            Endpoint::LinkOAuth2 => oauth::start::link(call, Dialect::Generic).await,
+            Endpoint::SignInSocial => oauth::start::sign_in(call, Family::Social).await,
+            Endpoint::SignInOAuth2 => oauth::start::sign_in(call, Family::Generic).await,
+            Endpoint::LinkSocial => oauth::start::link(call, Family::Social).await,
+            Endpoint::LinkOAuth2 => oauth::start::link(call, Family::Generic).await,
             Endpoint::Callback => Ok(oauth::callback::follow(call).await),
-            Endpoint::CallbackRelay => oauth::callback::relay(call, Dialect::Social),
-            Endpoint::OAuth2CallbackRelay => oauth::callback::relay(call, Dialect::Generic),
+            Endpoint::CallbackRelay => oauth::callback::relay(call, Family::Social),
+            Endpoint::OAuth2CallbackRelay => oauth::callback::relay(call, Family::Generic),
             Endpoint::GetAccessToken => oauth::tokens::get_access_token(call).await,
             Endpoint::RefreshToken => oauth::tokens::refresh(call).await,
             Endpoint::AccountInfo => oauth::tokens::account_info(call).await,
+            Endpoint::AccountInfoOfBody => oauth::tokens::account_info_of_body(call).await,
             Endpoint::Me => who::me(call).await,
             Endpoint::VerifyToken => who::verify_token(call).await,
             Endpoint::ErrorPage => Ok(error_page::show(call)),

@@ -34,7 +34,9 @@ pub(super) struct Call<'a> {
     pub(super) request_id: &'a str,
     /// Read once: the whole request happens at one time.
     pub(super) now: Timestamp,
-    /// What stands for the `:name` of the route's path.
+    /// The route's, as logs name it.
+    pub(super) path: &'static str,
+    /// What stands for the `:name` in it.
     pub(super) segment: &'a str,
     pub(super) query: Fields,
     pub(super) body: Fields,
@@ -114,13 +116,14 @@ impl<'a> Call<'a> {
     pub(super) fn new(
         auth: &'a Auth,
         head: &'a request::Parts,
-        segment: Option<&'a str>,
+        (route, segment): (&'static Route, Option<&'a str>),
         client: &ClientFacts,
         request_id: &'a str,
     ) -> Self {
         let user_agent = head.headers.get(header::USER_AGENT);
         Self {
             now: auth.clock.now(),
+            path: route.path,
             segment: segment.unwrap_or_default(),
             query: Fields::of_query(head.uri.query()),
             body: Fields::no_body(),

@@ -1,13 +1,16 @@
 //! Signing in at OAuth providers: from the request that sends a browser there to the session that it comes back to.
 //!
 //! `start.rs` begins a flow, `flow.rs` remembers it, `callback.rs` ends it; `provider.rs` asks the provider, and
-//! `arrival.rs` decides whose account the answer is. `tokens.rs` hands provider tokens to their user, and `refresh.rs`
+//! `arrival.rs` decides whose account the answer is, `linking.rs` for somebody who asked to have it linked; `failures.rs`
+//! writes down what ended before. `tokens.rs` hands provider tokens to their user, and `refresh.rs`
 //! gets new ones; `vault.rs` keeps them sealed, and `reseal.rs` by the key of today.
 
 mod arrival;
 pub(in crate::auth) mod callback;
+mod failures;
 mod flow;
 mod id_token_form;
+mod linking;
 mod provider;
 mod refresh;
 pub mod reseal;
@@ -17,10 +20,10 @@ pub mod vault;
 
 use std::collections::BTreeMap;
 
-pub(in crate::auth) use self::flow::Dialect;
+pub(in crate::auth) use self::flow::Family;
 pub use self::provider::StartError;
 use self::{provider::Provider, refresh::Flights};
-use crate::config::OAuthProvider;
+use crate::{config::OAuthProvider, db::accounts::Account};
 
 /// The configured providers, by name.
 #[derive(Debug, Default)]
@@ -40,6 +43,13 @@ impl Providers {
 
     pub(in crate::auth) fn get(&self, name: &str) -> Option<&Provider> {
         self.by_name.get(name)
+    }
+
+    /// The provider that an account is at, if it still goes by that name, and the name means the same issuer as then.
+    /// What was brought from elsewhere had no issuer: it is adopted at the next sign-in.
+    pub(in crate::auth) fn of(&self, account: &Account) -> Option<&Provider> {
+        let provider = self.get(&account.provider_id)?;
+        (account.issuer.is_empty() || provider.is_issuer(&account.issuer)).then_some(provider)
     }
 
     const fn refreshes(&self) -> &Flights {

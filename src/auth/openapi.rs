@@ -31,7 +31,7 @@ pub(in crate::auth) use self::describe::{
     nullable_text, object, or_null, text, word,
 };
 use super::{
-    Endpoint, ROUTES, Route, account, error_page, http::Answer, input::Accepts, multi_session, oauth, oauth::Dialect,
+    Endpoint, ROUTES, Route, account, error_page, http::Answer, input::Accepts, multi_session, oauth, oauth::Family,
     objects, reset_password, sessions, sign_in, sign_up, verify_email, who,
 };
 use crate::{config::Config, session::credential::SessionCookies};
@@ -101,15 +101,16 @@ impl Endpoint {
             Self::ListDeviceSessions => multi_session::describe_list(),
             Self::SetActiveSession => multi_session::describe_set_active(),
             Self::RevokeDeviceSession => multi_session::describe_revoke(),
-            Self::SignInSocial => oauth::start::describe_sign_in(Dialect::Social),
-            Self::SignInOAuth2 => oauth::start::describe_sign_in(Dialect::Generic),
-            Self::LinkSocial => oauth::start::describe_link(Dialect::Social),
-            Self::LinkOAuth2 => oauth::start::describe_link(Dialect::Generic),
+            Self::SignInSocial => oauth::start::describe_sign_in(Family::Social),
+            Self::SignInOAuth2 => oauth::start::describe_sign_in(Family::Generic),
+            Self::LinkSocial => oauth::start::describe_link(Family::Social),
+            Self::LinkOAuth2 => oauth::start::describe_link(Family::Generic),
             Self::Callback => oauth::callback::describe_follow(),
             Self::CallbackRelay | Self::OAuth2CallbackRelay => oauth::callback::describe_relay(),
             Self::GetAccessToken => oauth::tokens::describe_get_access_token(),
             Self::RefreshToken => oauth::tokens::describe_refresh(),
             Self::AccountInfo => oauth::tokens::describe_account_info(),
+            Self::AccountInfoOfBody => oauth::tokens::describe_account_info_of_body(),
             Self::Me => who::describe_me(),
             Self::VerifyToken => who::describe_verify_token(),
             Self::ErrorPage => error_page::describe(),

@@ -2,8 +2,8 @@
 //!
 //! Whether an address has a user can't be told from the answer or its time; only who reads its mail learns it. Following
 //! the link uses nothing up, since mail scanners follow links too: only choosing a password does, once. It ends every
-//! session of the user, for whoever knew the old password may have one; and where the address was never verified, takes
-//! the user's accounts at providers away, for whoever linked them need not be its owner.
+//! session of the user, for whoever knew the old password may have one; and where the address was never verified, or is
+//! in doubt, takes the user's accounts at providers away, for whoever linked them need not be its owner.
 
 use serde_json::json;
 use url::Url;
@@ -153,7 +153,7 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         return Err(error);
     };
     change_password::put(call, &tx, user, &hash).await?;
-    if !owner.email_verified {
+    if users::trust_address(&tx, user).await? || !owner.email_verified {
         // Whoever came by a provider has not shown that they read this mail.
         ways_in::drop_linked(call, &tx, user).await?;
     }

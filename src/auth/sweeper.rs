@@ -19,6 +19,9 @@ use crate::{
 
 const EVERY: Duration = Duration::from_hours(1);
 
+/// Visits to providers are begun by anybody, as fast as they like, and are over after minutes.
+const FLOWS_EVERY: Duration = Duration::from_mins(5);
+
 /// For so long a link can still be told that it has expired, and an operator can look at a session that ended.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
@@ -27,10 +30,20 @@ const AT_ONCE: i64 = 500;
 
 /// Sweeps until `stop`. Cancel-safe: each statement stands for itself.
 pub async fn run(db: Db, clock: Clock, stop: CancellationToken) {
-    let mut tick = interval(EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        match stop.run_until_cancelled(sweep(&db, &clock)).await {
+    let every = |period| {
+        let mut tick = interval(period);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick
+    };
+    let (mut all, mut flows) = (every(EVERY), every(FLOWS_EVERY));
+    loop {
+        let swept = stop.run_until_cancelled(async {
+            tokio::select! {
+                _ = all.tick() => sweep(&db, &clock).await,
+                _ = flows.tick() => sweep_flows(&db, &clock).await,
+            }
+        });
+        match swept.await {
             Some(Ok(swept)) => debug!(swept, "removed what is over"),
             Some(Err(error)) => warn!(
                 error = %Chain(&error),
@@ -51,9 +64,20 @@ async fn sweep(db: &Db, clock: &Clock) -> Result<u64, DbError> {
         let tokens = db::one_time_tokens::delete_expired(&client, before, AT_ONCE).await?;
         let counts = db::rate_limits::delete_expired(&client, now, AT_ONCE).await?;
         let networks = db::known_addresses::delete_stale(&client, now.minus(KNOWN_FOR), AT_ONCE).await?;
-        // There is nothing to tell of one that has expired: it is answered as one that never was.
-        let flows = db::oauth_flows::delete_expired(&client, now, AT_ONCE).await?;
-        let round = sessions + tokens + counts + networks + flows;
+        let round = sessions + tokens + counts + networks;
+        swept += round;
+        if round == 0 {
+            return Ok(swept);
+        }
+    }
+}
+
+/// There is nothing to tell of a visit that has expired: it is answered as one that never was.
+async fn sweep_flows(db: &Db, clock: &Clock) -> Result<u64, DbError> {
+    let client = db.client().await?;
+    let mut swept = 0;
+    loop {
+        let round = db::oauth_flows::delete_expired(&client, clock.now(), AT_ONCE).await?;
         swept += round;
         if round == 0 {
             return Ok(swept);

@@ -7,8 +7,10 @@
 //! Strangers may sign up with somebody's address, and their mails look like the owner's own. So as long as several
 //! sign-ups compete for an address, a link is good only in the browser that made the sign-up it belongs to: whoever
 //! reads the mail must not put a stranger's password in force by a click. Nor may they hand their address to a stranger's
-//! account at a provider: while an unverified user has such an account, a link is good only in the browser that asked
-//! for it (`oauth/arrival.rs` has the whole table).
+//! account at a provider. Reading the mail does not tell them from the stranger: anybody can have a link mailed, and open
+//! it where they asked for it. So while an unverified user has such an account, whoever opens a link shows something of
+//! the user's own with it: a session, or that the link was mailed when they signed in, or signed up, in this very browser
+//! (`oauth/arrival.rs` has the whole table).
 
 use deadpool_postgres::Transaction;
 use serde_json::json;
@@ -239,6 +241,7 @@ async fn visit(
     subject: &mut Option<UserId>,
 ) -> Result<(), AuthError> {
     let auth = call.auth;
+    let visitor = call.session(Refresh::Slide).await?.map(|current| current.user.id);
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     let issued = one_time_tokens::find(&tx, token)
@@ -257,7 +260,13 @@ async fn visit(
     }
     let is_first = !user.email_verified;
     if is_first {
-        put_in_force(call, &tx, &user, &issued, token).await?;
+        let opening = Opening {
+            user: &user,
+            issued: &issued,
+            is_asking_browser: issued.browser.is_some() && issued.browser == mark_hash(call),
+            is_own_session: visitor == Some(user.id),
+        };
+        put_in_force(call, &tx, &opening, token).await?;
     }
     let signs_in = match auth.config.auth.email_verification.sign_in_after {
         SignInAfter::Never => false,
@@ -292,62 +301,103 @@ async fn visit(
     Ok(())
 }
 
-/// Whether somebody else's sign-up could be the one that the reader of this mail means.
-async fn is_contested(call: &Call<'_>, tx: &Transaction<'_>, user: &User, issued: &Issued) -> Result<bool, DbError> {
-    let (hash, rivals_since) = match &issued.sign_up {
-        Some(_) if is_asking_browser(call, issued) => return Ok(false),
-        // Somebody came by a provider, whatever has become of their own link.
-        _ if linked::exists(tx, user.id).await? => return Ok(true),
-        Some(sign_up) => (sign_up.password_hash.clone(), call.now),
-        // Asked for in a browser that made no sign-up, the link stands for the account as it is: also a sign-up whose
-        // own link is over may be the one that was meant.
-        None => (
-            accounts::password(tx, user.id).await?.map(|stored| stored.hash),
-            Timestamp::from_secs(0),
-        ),
-    };
-    let own = issued.sign_up.as_ref().and(issued.browser.as_ref());
-    one_time_tokens::has_rivals::<VerifyEmail>(tx, user.id, hash.as_ref(), own, rivals_since).await
+/// A link that is opened, and what else whoever opens it shows.
+struct Opening<'a> {
+    user: &'a User,
+    issued: &'a Issued,
+    /// It is opened where it was asked for.
+    is_asking_browser: bool,
+    /// It is opened where the user is signed in.
+    is_own_session: bool,
 }
 
-/// Whether the link is opened where it was asked for.
-fn is_asking_browser(call: &Call<'_>, issued: &Issued) -> bool {
-    issued.browser.is_some() && issued.browser == mark_hash(call)
+/// What becomes of a user's accounts at providers when the address is verified.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Linked {
+    Stay,
+    /// Whoever opened the link knows the password, and need not be who came by a provider.
+    Go,
+}
+
+impl Opening<'_> {
+    /// The sign-up that decides about the user, or about a user in use the sign-in at which the link was mailed.
+    const fn sign_up(&self) -> Option<&SignUp> {
+        self.issued.sign_up.as_ref()
+    }
+
+    /// Of a user whom a sign-up is to decide about. `None`: somebody else's could be the one that the reader of this mail
+    /// means.
+    async fn of_unclaimed(&self, tx: &Transaction<'_>, now: Timestamp) -> Result<Option<Linked>, DbError> {
+        let linked = match self.sign_up() {
+            Some(sign_up) if sign_up.password_hash.is_some() => Linked::Go,
+            _ => Linked::Stay,
+        };
+        let user = self.user.id;
+        let (hash, rivals_since) = match self.sign_up() {
+            Some(_) if self.is_asking_browser => return Ok(Some(linked)),
+            // Somebody came by a provider, whatever has become of their own link.
+            _ if !self.is_own_session && linked::exists(tx, user).await? => return Ok(None),
+            Some(sign_up) => (sign_up.password_hash.clone(), now),
+            // Asked for in a browser that made no sign-up, the link stands for the account as it is: also a sign-up whose
+            // own link is over may be the one that was meant.
+            None => (
+                accounts::password(tx, user).await?.map(|stored| stored.hash),
+                Timestamp::from_secs(0),
+            ),
+        };
+        let own = self.sign_up().and(self.issued.browser.as_ref());
+        let has_rivals = one_time_tokens::has_rivals::<VerifyEmail>(tx, user, hash.as_ref(), own, rivals_since).await?;
+        Ok((!has_rivals).then_some(linked))
+    }
+
+    /// Of a user who is in use no sign-up decides; but who reads the mail need not be who came by the provider.
+    async fn of_claimed(&self, tx: &Transaction<'_>) -> Result<Option<Linked>, DbError> {
+        if self.is_own_session || !linked::exists(tx, self.user.id).await? {
+            return Ok(Some(Linked::Stay));
+        }
+        let signed_in_here = self.sign_up().filter(|_| self.is_asking_browser);
+        Ok(signed_in_here.map(|with| match with.password_hash {
+            Some(_) => Linked::Go,
+            None => Linked::Stay,
+        }))
+    }
 }
 
 /// The address is the user's. If sign-ups made the user, name and password are those of the one whose link was opened.
 async fn put_in_force(
     call: &Call<'_>,
     tx: &Transaction<'_>,
-    user: &User,
-    issued: &Issued,
+    opening: &Opening<'_>,
     token: &OneTimeToken<VerifyEmail>,
 ) -> Result<(), AuthError> {
+    let user = opening.user.id;
     // Asked under the lock: whoever chose a password meanwhile has claimed the account.
-    let is_unclaimed = users::is_unclaimed(tx, user.id).await?;
-    let is_refused = if is_unclaimed {
-        is_contested(call, tx, user, issued).await?
+    let is_unclaimed = users::is_unclaimed(tx, user).await?;
+    let linked = if is_unclaimed {
+        opening.of_unclaimed(tx, call.now).await?
     } else {
-        // Of a user who is in use no sign-up decides; but who reads the mail need not be who came by the provider.
-        !is_asking_browser(call, issued) && linked::exists(tx, user.id).await?
+        opening.of_claimed(tx).await?
     };
-    if is_refused {
-        return Err(AuthError::InvalidToken);
-    }
-    users::set_verified(tx, user.id, call.now).await?;
-    if let Some(sign_up) = issued.sign_up.as_ref().filter(|_| is_unclaimed) {
-        users::set_name(tx, user.id, &sign_up.name, call.now).await?;
+    let linked = linked.ok_or(AuthError::InvalidToken)?;
+    users::set_verified(tx, user, call.now).await?;
+    let sign_up = opening.sign_up().filter(|_| is_unclaimed);
+    if let Some(sign_up) = sign_up {
+        users::set_name(tx, user, &sign_up.name, call.now).await?;
         if let Some(hash) = &sign_up.password_hash {
-            accounts::set_password(tx, call.new_id(), user.id, hash, call.now).await?;
-            ways_in::drop_linked(call, tx, user.id).await?;
+            accounts::set_password(tx, call.new_id(), user, hash, call.now).await?;
         }
+    }
+    if linked == Linked::Go {
+        ways_in::drop_linked(call, tx, user).await?;
+    }
+    if sign_up.is_some() || linked == Linked::Go {
         // Whoever used the account so far, unverified, may have been somebody else.
-        let ended = db::sessions::revoke_all(tx, user.id, None, call.now).await?;
+        let ended = db::sessions::revoke_all(tx, user, None, call.now).await?;
         sessions::note(call, tx, &ended, "verified").await?;
     }
     // The links of other sign-ups can no longer sign anybody in.
-    one_time_tokens::consume_others(tx, user.id, token, call.now).await?;
-    call.audit(tx, &audit::Entry::done(audit::Action::VerifyEmail, user.id))
+    one_time_tokens::consume_others(tx, user, token, call.now).await?;
+    call.audit(tx, &audit::Entry::done(audit::Action::VerifyEmail, user))
         .await?;
     Ok(())
 }

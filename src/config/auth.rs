@@ -74,8 +74,8 @@ impl Auth {
         let secret = s
             .key(
                 "secret",
-                "Signs session cookies. An array is for rotation: the first signs, all verify. Make one with \
-                 `openssl rand -base64 32`, and keep it out of this file.",
+                "Signs session cookies and seals providers' tokens. An array is for rotation: the first signs and seals, \
+                 all verify and open. Make one with `openssl rand -base64 32`, and keep it out of this file.",
                 one_or_more(signing_secret),
             )
             .required("{ env = \"VESTIBULE_SECRET\" }");

@@ -161,6 +161,12 @@ pub struct Account {
     pub updated_at: Timestamp,
 }
 
+impl Account {
+    pub fn is_password(&self) -> bool {
+        self.provider_id == "credential"
+    }
+}
+
 /// A user's ways to sign in, the oldest first. Answered by `accounts_user_id_idx`.
 pub const OF: Query = Query {
     name: "accounts.of",

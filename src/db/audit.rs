@@ -44,6 +44,7 @@ actions! {
     ChangePassword = "change-password";
     SetPassword = "set-password";
     VerifyPassword = "verify-password";
+    RemovePassword = "remove-password";
     UpdateUser = "update-user";
     RequestEmailChange = "request-email-change";
     ApproveEmailChange = "approve-email-change";

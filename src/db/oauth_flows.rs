@@ -60,33 +60,20 @@ pub struct Taken {
     pub provider: String,
     pub payload: Vec<u8>,
     pub expires_at: Timestamp,
-    /// Its browser has others under way.
-    pub has_others: bool,
 }
 
-/// Takes a flow, whatever comes of it: of two who ask at once, one gets it. Answered by the primary key, then by
-/// `oauth_flows_browser_hash_created_at_idx`.
+/// Takes a flow, whatever comes of it: of two who ask at once, one gets it. Answered by the primary key.
 pub const TAKE: Query = Query {
     name: "oauth_flows.take",
     sql: "
-        WITH taken AS (
-            DELETE FROM oauth_flows
-            WHERE state_hash = $1
-            RETURNING state_hash, browser_hash, provider_id, payload, expires_at
-        )
-        SELECT browser_hash, provider_id, payload, expires_at,
-            EXISTS (
-                SELECT 1
-                FROM oauth_flows AS other
-                WHERE other.browser_hash = taken.browser_hash AND other.state_hash <> taken.state_hash
-                    AND other.expires_at > $2
-            ) AS has_others
-        FROM taken
+        DELETE FROM oauth_flows
+        WHERE state_hash = $1
+        RETURNING browser_hash, provider_id, payload, expires_at
     ",
 };
 
-pub async fn take(client: &impl GenericClient, state: &TokenHash, now: Timestamp) -> Result<Option<Taken>, DbError> {
-    let Some(row) = TAKE.row(client, &[&state.as_bytes().as_slice(), &now]).await? else {
+pub async fn take(client: &impl GenericClient, state: &TokenHash) -> Result<Option<Taken>, DbError> {
+    let Some(row) = TAKE.row(client, &[&state.as_bytes().as_slice()]).await? else {
         return Ok(None);
     };
     Ok(Some(Taken {
@@ -94,8 +81,23 @@ pub async fn take(client: &impl GenericClient, state: &TokenHash, now: Timestamp
         provider: column(&TAKE, &row, "provider_id")?,
         payload: column(&TAKE, &row, "payload")?,
         expires_at: column(&TAKE, &row, "expires_at")?,
-        has_others: column(&TAKE, &row, "has_others")?,
     }))
+}
+
+/// Whether a browser has flows under way. Answered by `oauth_flows_browser_hash_created_at_idx`.
+pub const HAS_PENDING: Query = Query {
+    name: "oauth_flows.has_pending",
+    sql: "
+        SELECT 1
+        FROM oauth_flows
+        WHERE browser_hash = $1 AND expires_at > $2
+        LIMIT 1
+    ",
+};
+
+pub async fn has_pending(client: &impl GenericClient, browser: &TokenHash, now: Timestamp) -> Result<bool, DbError> {
+    let row = HAS_PENDING.row(client, &[&browser.as_bytes().as_slice(), &now]).await?;
+    Ok(row.is_some())
 }
 
 /// Deletes some flows that nobody came back from. Answered by `oauth_flows_expires_at_idx`, then by the primary key.
@@ -118,4 +120,4 @@ pub async fn delete_expired(client: &impl GenericClient, before: Timestamp, at_m
     DELETE_EXPIRED.run(client, &[&before, &at_most]).await
 }
 
-pub const ALL: &[Query] = &[INSERT, TAKE, DELETE_EXPIRED];
+pub const ALL: &[Query] = &[INSERT, TAKE, HAS_PENDING, DELETE_EXPIRED];

@@ -8,7 +8,10 @@ use super::{DbError, Params, Query, column};
 use crate::{
     clock::Timestamp,
     identity::UserId,
-    secret::{OneTimeToken, Purpose, Secret, TokenHash},
+    secret::{
+        ApproveEmailChange, ConfirmEmailChange, DeleteAccount, OneTimeToken, Purpose, ResetPassword, Secret, TokenHash,
+        VerifyEmail,
+    },
 };
 
 /// A token to be issued.
@@ -258,6 +261,23 @@ pub const VOID: Query = Query {
         WHERE user_id = $1 AND purpose = ANY($2) AND consumed_at IS NULL
     ",
 };
+
+/// By mail somebody could take the account away with these from whoever has it.
+pub const TAKING: &[&str] = &[
+    ResetPassword::NAME,
+    ApproveEmailChange::NAME,
+    ConfirmEmailChange::NAME,
+    DeleteAccount::NAME,
+];
+
+/// All that is mailed: void once the address is another one, or somebody else's than it was taken to be.
+pub const MAILED: &[&str] = &[
+    VerifyEmail::NAME,
+    ResetPassword::NAME,
+    ApproveEmailChange::NAME,
+    ConfirmEmailChange::NAME,
+    DeleteAccount::NAME,
+];
 
 /// Voids every link of these purposes that was mailed to a user so far.
 pub async fn void(client: &impl GenericClient, user: UserId, purposes: &[&str], now: Timestamp) -> Result<(), DbError> {

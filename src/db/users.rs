@@ -261,14 +261,63 @@ pub const CHANGE_EMAIL: Query = Query {
     name: "users.change_email",
     sql: "
         UPDATE users
-        SET email = $2, email_verified = true, unclaimed = false, updated_at = $3
+        SET email = $2, email_verified = true, unclaimed = false, address_in_doubt = $4, updated_at = $3
         WHERE id = $1
     ",
 };
 
+/// Who read the mail that made an address a user's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reader {
+    /// Whoever has the user.
+    Holder,
+    Unknown,
+}
+
 /// Fails with a conflict on [`EMAIL_KEY`] if somebody else has the address.
-pub async fn change_email(client: &impl GenericClient, id: UserId, email: &str, now: Timestamp) -> Result<(), DbError> {
-    CHANGE_EMAIL.run(client, &[&id.0, &email, &now]).await.map(drop)
+pub async fn change_email(
+    client: &impl GenericClient,
+    id: UserId,
+    email: &str,
+    reader: Reader,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let is_in_doubt = reader == Reader::Unknown;
+    CHANGE_EMAIL
+        .run(client, &[&id.0, &email, &now, &is_in_doubt])
+        .await
+        .map(drop)
+}
+
+/// Whether the address, although verified, may be somebody else's. Answered by the primary key.
+pub const IS_IN_DOUBT: Query = Query {
+    name: "users.is_in_doubt",
+    sql: "
+        SELECT address_in_doubt
+        FROM users
+        WHERE id = $1
+    ",
+};
+
+/// Only true as long as the user's row is locked.
+pub async fn is_in_doubt(client: &impl GenericClient, id: UserId) -> Result<bool, DbError> {
+    let row = IS_IN_DOUBT.row(client, &[&id.0]).await?;
+    row.map_or(Ok(false), |row| column(&IS_IN_DOUBT, &row, "address_in_doubt"))
+}
+
+/// Answered by the primary key.
+pub const TRUST_ADDRESS: Query = Query {
+    name: "users.trust_address",
+    sql: "
+        UPDATE users
+        SET address_in_doubt = false
+        WHERE id = $1 AND address_in_doubt
+    ",
+};
+
+/// For when whoever has the user has shown that they read its mail. Whether there was a doubt.
+pub async fn trust_address(client: &impl GenericClient, id: UserId) -> Result<bool, DbError> {
+    Ok(TRUST_ADDRESS.run(client, &[&id.0]).await? == 1)
 }
 
 /// Deletes a user and, by cascade, accounts and sessions. Answered by the primary key; the triggers tell every gateway.
@@ -439,6 +488,8 @@ pub const ALL: &[Query] = &[
     SET_NAME,
     UPDATE_PROFILE,
     CHANGE_EMAIL,
+    IS_IN_DOUBT,
+    TRUST_ADDRESS,
     DELETE,
     LIFT_BAN,
     BY_ID,

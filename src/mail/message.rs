@@ -43,6 +43,8 @@ pub enum Message<'m> {
     AccountLinked { name: &'m str, provider: &'m str },
     /// Tells that one no longer is.
     AccountUnlinked { name: &'m str, provider: &'m str },
+    /// Tells that an account at a provider is the only way to sign in that is left: it alone showed whose the address is.
+    OtherWaysRemoved { name: &'m str, provider: &'m str },
     /// Asks whether an account is really to be deleted.
     DeleteAccount {
         name: &'m str,
@@ -71,6 +73,7 @@ impl Message<'_> {
             Self::EmailChanged { .. } => "email_changed",
             Self::AccountLinked { .. } => "account_linked",
             Self::AccountUnlinked { .. } => "account_unlinked",
+            Self::OtherWaysRemoved { .. } => "other_ways_removed",
             Self::DeleteAccount { .. } => "delete_account",
         }
     }
@@ -86,7 +89,8 @@ impl Message<'_> {
             Self::AlreadyRegistered { .. }
             | Self::EmailChanged { .. }
             | Self::AccountLinked { .. }
-            | Self::AccountUnlinked { .. } => None,
+            | Self::AccountUnlinked { .. }
+            | Self::OtherWaysRemoved { .. } => None,
         }
     }
 
@@ -124,7 +128,9 @@ impl Message<'_> {
                 name => greeting(name),
                 new_email => new_email,
             },
-            Self::AccountLinked { name, provider } | Self::AccountUnlinked { name, provider } => context! {
+            Self::AccountLinked { name, provider }
+            | Self::AccountUnlinked { name, provider }
+            | Self::OtherWaysRemoved { name, provider } => context! {
                 name => greeting(name),
                 provider => provider,
             },
@@ -160,7 +166,7 @@ macro_rules! templates {
 }
 
 /// Every file of the templates' folder.
-const SOURCES: [(&str, &str); 27] = templates![
+const SOURCES: [(&str, &str); 30] = templates![
     "verify_email.subject.txt",
     "verify_email.txt",
     "verify_email.html",
@@ -185,6 +191,9 @@ const SOURCES: [(&str, &str); 27] = templates![
     "account_unlinked.subject.txt",
     "account_unlinked.txt",
     "account_unlinked.html",
+    "other_ways_removed.subject.txt",
+    "other_ways_removed.txt",
+    "other_ways_removed.html",
     "delete_account.subject.txt",
     "delete_account.txt",
     "delete_account.html",
@@ -251,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    const SAMPLES: [Message<'_>; 9] = [
+    const SAMPLES: [Message<'_>; 10] = [
         Message::VerifyEmail {
             name: "Ada & Söhne",
             link: "https://app.example.com/api/auth/verify-email?token=T0K3N&callbackURL=%2F",
@@ -286,6 +295,10 @@ mod tests {
             provider: "google",
         },
         Message::AccountUnlinked {
+            name: "Ada",
+            provider: "google",
+        },
+        Message::OtherWaysRemoved {
             name: "Ada",
             provider: "google",
         },

@@ -44,6 +44,7 @@ mod oauth_id_token_form;
 mod oauth_linking;
 mod oauth_secrets;
 mod oauth_start;
+mod oauth_strangers;
 mod oauth_takeover;
 mod oauth_tokens;
 mod openapi;

@@ -43,7 +43,7 @@ async fn of_many_who_come_back_with_one_state_one_goes_on() {
     begin(&pools, 1, BROWSER, START).await;
     let take = async || {
         let client = pools.client().await.unwrap();
-        oauth_flows::take(&client, &state(1), START).await.unwrap().is_some()
+        oauth_flows::take(&client, &state(1)).await.unwrap().is_some()
     };
     let (a, b, c, d) = tokio::join!(take(), take(), take(), take());
     assert_eq!([a, b, c, d].into_iter().filter(|taken| *taken).count(), 1);
@@ -60,10 +60,10 @@ async fn a_ninth_flow_of_a_browser_ends_its_oldest() {
     }
     let client = pools.client().await.unwrap();
     for n in 0..20 {
-        let taken = oauth_flows::take(&client, &state(n), START).await.unwrap();
+        let taken = oauth_flows::take(&client, &state(n)).await.unwrap();
         assert_eq!(taken.is_some(), n >= 12, "{n}");
     }
-    assert!(oauth_flows::take(&client, &state(100), START).await.unwrap().is_some());
+    assert!(oauth_flows::take(&client, &state(100)).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -76,12 +76,14 @@ async fn it_is_known_whether_the_browser_has_others_that_are_under_way() {
     begin(&pools, 2, BROWSER, soon).await;
     begin(&pools, 3, BROWSER, soon).await;
     let client = pools.client().await.unwrap();
-    // The first has expired by now.
+    // The first has expired by then.
     let now = START.plus(Duration::from_mins(11));
-    let second = oauth_flows::take(&client, &state(2), now).await.unwrap().unwrap();
-    assert!(second.has_others);
-    let third = oauth_flows::take(&client, &state(3), now).await.unwrap().unwrap();
-    assert!(!third.has_others);
+    let browser = TokenHash::of(BROWSER);
+    oauth_flows::take(&client, &state(2)).await.unwrap().unwrap();
+    assert!(oauth_flows::has_pending(&client, &browser, now).await.unwrap());
+    let third = oauth_flows::take(&client, &state(3)).await.unwrap().unwrap();
+    assert!(!oauth_flows::has_pending(&client, &browser, now).await.unwrap());
+    assert!(oauth_flows::has_pending(&client, &browser, soon).await.unwrap());
     assert_eq!(
         (third.provider.as_str(), third.payload.as_slice()),
         ("google", &b"sealed"[..])

@@ -281,3 +281,89 @@ async fn without_a_database_the_person_still_gets_a_page() {
     let answer = come_back(&gateway, &begun.callback("&code=x"), &begun.cookie).await;
     assert_eq!(location(&answer), format!("{ERROR_PAGE}?error=internal_server_error"));
 }
+
+#[tokio::test]
+async fn where_people_are_sent_is_judged_again_when_they_come_back() {
+    let db = Database::fresh().await;
+    let friend = "[auth]\ntrusted_origins = ['https://friend.example']";
+    let (before, after) = (setup().with(friend).start_on(&db).await, setup().start_on(&db).await);
+    for (error, end) in [
+        (
+            "https://friend.example/oops",
+            format!("{ERROR_PAGE}?error=access_denied"),
+        ),
+        ("/oops", "/oops?error=access_denied".to_owned()),
+    ] {
+        let body = json!({ "provider": "github", "callbackURL": "https://friend.example/", "errorCallbackURL": error });
+        let begun = Begun::of(&start(&before, "", &body).await);
+        let answer = come_back(&after, &begun.callback("&error=access_denied"), &begun.cookie).await;
+        assert_eq!(location(&answer), end);
+    }
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_flow_has_bounds() {
+    let gateway = setup().start().await;
+    let params = |count: usize| -> Value { (0..count).map(|n| (format!("p{n}"), json!("x"))).collect() };
+    for (field, good, bad) in [
+        (
+            "callbackURL",
+            json!(format!("/{}", "x".repeat(2047))),
+            json!(format!("/{}", "x".repeat(2048))),
+        ),
+        ("errorCallbackURL", json!("/"), json!(format!("/{}", "x".repeat(2048)))),
+        (
+            "newUserCallbackURL",
+            json!("/"),
+            json!(format!("/{}", "x".repeat(2048))),
+        ),
+        ("scopes", json!(vec!["s"; 50]), json!(vec!["s"; 51])),
+        ("scopes", json!(["s".repeat(256)]), json!(["s".repeat(257)])),
+        ("loginHint", json!("x".repeat(320)), json!("x".repeat(321))),
+        ("additionalParams", params(50), params(51)),
+    ] {
+        let answer = start(&gateway, "", &json!({ "provider": "github", field: good })).await;
+        assert_eq!(answer.status(), 200, "{field}: {}", answer.text());
+        let answer = start(&gateway, "", &json!({ "provider": "github", field: bad })).await;
+        assert_eq!(
+            (answer.status(), answer.code().as_str()),
+            (400, "VALIDATION_ERROR"),
+            "{field}"
+        );
+    }
+}
+
+/// A body that is wrong is so for everybody; and who has no session hears nothing of providers.
+#[tokio::test]
+async fn the_body_is_judged_before_the_session_and_that_before_the_provider() {
+    let gateway = setup().start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let token = json!({ "token": "x" });
+    for body in [
+        json!({ "provider": "nobody", "scopes": "x" }),
+        json!({ "provider": "nobody", "idToken": token, "scopes": "x" }),
+        json!({ "provider": "nobody", "idToken": token, "requestSignUp": 1 }),
+        json!({ "provider": "nobody", "idToken": token, "additionalParams": { "state": "x" } }),
+        json!({ "provider": "nobody", "idToken": {} }),
+        json!({ "provider": "nobody", "idToken": "x" }),
+    ] {
+        for path in ["sign-in/social", "link-social"] {
+            let answer = gateway.post(&format!("/api/auth/{path}")).json(&body).await;
+            assert_eq!(
+                (answer.status(), answer.code().as_str()),
+                (400, "VALIDATION_ERROR"),
+                "{path} {body}"
+            );
+        }
+    }
+    for body in [
+        json!({ "provider": "nobody", "idToken": token }),
+        json!({ "provider": "nobody" }),
+    ] {
+        let link = || gateway.post("/api/auth/link-social");
+        assert_eq!(link().json(&body).await.status(), 401, "{body}");
+        for call in [gateway.post("/api/auth/sign-in/social"), link().with(&ada)] {
+            assert_eq!(call.json(&body).await.code(), "PROVIDER_NOT_FOUND", "{body}");
+        }
+    }
+}

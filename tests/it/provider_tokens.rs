@@ -225,7 +225,7 @@ async fn after_a_change_of_the_secret_the_old_one_is_not_needed_any_more() {
     let opened = |sealed: &Option<Vec<u8>>, column: &str| {
         let context = format!("accounts.{column} {ADA}");
         let opened = today.open(sealed.as_ref().unwrap(), context.as_bytes()).unwrap();
-        String::from_utf8(opened.plain.to_vec()).unwrap()
+        String::from_utf8(opened.to_vec()).unwrap()
     };
     assert_eq!(opened(&held.access, "access_token"), "access");
     assert_eq!(opened(&held.refresh, "refresh_token"), "refresh");

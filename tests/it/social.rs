@@ -102,3 +102,41 @@ async fn a_changed_state_gets_nobody_in_and_asks_the_provider_nothing() {
     }
     assert_eq!(provider.requests("token").await.len(), 0);
 }
+
+/// Its cookie names the browser, and the flow that the other tab began meanwhile needs it.
+#[tokio::test]
+async fn a_tab_that_comes_back_does_not_stop_one_that_left_meanwhile() {
+    let (provider, client, gateway) = at(Kind::Oidc).await;
+    let browser = Browser::default();
+    let start = || browser.start(&gateway, client.name(), json!({ "callbackURL": "/home" }));
+    let first = browser.agree(&start().await, "1001").await;
+    provider.fault("token", json!({ "hang": true })).await;
+    let other_tab = async {
+        while provider.requests("token").await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let url = start().await;
+        provider.lift("token").await;
+        url
+    };
+    let (_, url) = tokio::join!(browser.land(&gateway, &first), other_tab);
+    let second = browser.agree(&url, "1001").await;
+    let answer = browser.land(&gateway, &second).await;
+    assert_eq!(answer.head.one("location"), Some("/home"));
+    let names = browser.cookie_names(&gateway);
+    assert!(!names.iter().any(|name| name.contains("state")), "{names:?}");
+}
+
+/// The token of a flow is bound to it by a nonce, which only the flow knows.
+#[tokio::test]
+async fn a_flows_own_id_token_signs_nobody_in_without_its_nonce() {
+    let (provider, client, gateway) = at(Kind::Oidc).await;
+    let browser = Browser::default();
+    for (nonce, status) in [(Some("n-1"), 401), (None, 200)] {
+        let more = nonce.map_or_else(|| json!({}), |nonce| json!({ "nonce": nonce }));
+        let token = provider.id_token(&client, "1001", more).await;
+        let body = json!({ "provider": "there", "idToken": { "token": token } });
+        let answer = browser.post(&gateway, "/api/auth/sign-in/social", &body).await;
+        assert_eq!(answer.status(), status, "{}", answer.text());
+    }
+}

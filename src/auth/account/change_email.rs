@@ -6,6 +6,10 @@
 //! free, in as much time.
 //!
 //! The links lead to `verify-email`, as those of a sign-up do. A second visit finds everything done and says so.
+//!
+//! The last link counts whoever opens it, and mail scanners open every link. So the new address may be of somebody who
+//! knows nothing of this user: unless the link is opened where it was asked for, or in a session of the user, the address
+//! is in doubt, and no account at a provider is linked by it (`oauth/arrival.rs`). Opening the link there later will do.
 
 use deadpool_postgres::Transaction;
 use serde_json::json;
@@ -24,14 +28,11 @@ use crate::{
     db::{
         self, DbError, audit,
         one_time_tokens::{self, Issue, Issued},
-        users::{self, User},
+        users::{self, Reader, User},
     },
     identity::UserId,
     mail::{self, Message},
-    secret::{
-        ApproveEmailChange, ConfirmEmailChange, DeleteAccount, OneTimeToken, Purpose, ResetPassword, TokenHash,
-        VerifyEmail,
-    },
+    secret::{ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, TokenHash},
 };
 
 /// POST /change-email
@@ -186,7 +187,16 @@ pub(in crate::auth) async fn confirm(
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     let (mut user, issued, new_email) = claim(call, &tx, token, visitor, subject).await?;
+    let is_asking_browser = issued.browser.is_some() && issued.browser == verify_email::mark_hash(call);
+    let reader = if visitor.is_some() || is_asking_browser {
+        Reader::Holder
+    } else {
+        Reader::Unknown
+    };
     if user.email == new_email && user.email_verified {
+        if reader == Reader::Holder && users::trust_address(&tx, user.id).await? {
+            db::commit(tx).await?;
+        }
         return Ok(Opened::Changed(Box::new(user)));
     }
     let is_good = user.email == issued.email && one_time_tokens::consume(&tx, token, call.now).await?;
@@ -194,19 +204,12 @@ pub(in crate::auth) async fn confirm(
     if !is_good || users::by_email(&tx, &new_email).await?.is_some() {
         return Err(AuthError::InvalidToken);
     }
-    match users::change_email(&tx, user.id, &new_email, call.now).await {
+    match users::change_email(&tx, user.id, &new_email, reader, call.now).await {
         Err(DbError::Conflict { constraint }) if constraint == users::EMAIL_KEY => return Err(AuthError::InvalidToken),
         done => done?,
     }
     // What was mailed to the old address is void.
-    let purposes = [
-        VerifyEmail::NAME,
-        ResetPassword::NAME,
-        ApproveEmailChange::NAME,
-        ConfirmEmailChange::NAME,
-        DeleteAccount::NAME,
-    ];
-    one_time_tokens::void(&tx, user.id, &purposes, call.now).await?;
+    one_time_tokens::void(&tx, user.id, one_time_tokens::MAILED, call.now).await?;
     let message = Message::EmailChanged {
         name: &user.name,
         new_email: &new_email,
@@ -221,7 +224,7 @@ pub(in crate::auth) async fn confirm(
         && match auth.config.auth.email_verification.sign_in_after {
             SignInAfter::Never => false,
             SignInAfter::Always => true,
-            SignInAfter::SameBrowser => issued.browser.is_some() && issued.browser == verify_email::mark_hash(call),
+            SignInAfter::SameBrowser => is_asking_browser,
         };
     let completed = if signs_in {
         let proof = Proof {

@@ -19,7 +19,7 @@ use crate::{
     clock::Timestamp,
     db::{self, DbError, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
     identity::UserId,
-    secret::{ApproveEmailChange, ConfirmEmailChange, DeleteAccount, Purpose, ResetPassword, Secret, SessionToken},
+    secret::{Secret, SessionToken},
 };
 
 /// POST /change-password. With `revokeOtherSessions` a new session takes the place of all that there are.
@@ -145,13 +145,7 @@ pub(in crate::auth) async fn put(
     hash: &Secret<String>,
 ) -> Result<Timestamp, DbError> {
     let set_at = accounts::set_password(tx, call.new_id(), user, hash, call.now).await?;
-    let purposes = [
-        ResetPassword::NAME,
-        ApproveEmailChange::NAME,
-        ConfirmEmailChange::NAME,
-        DeleteAccount::NAME,
-    ];
-    one_time_tokens::void(tx, user, &purposes, call.now).await?;
+    one_time_tokens::void(tx, user, one_time_tokens::TAKING, call.now).await?;
     one_time_tokens::drop_sign_ups(tx, user).await?;
     users::claim(tx, user).await?;
     Ok(set_at)

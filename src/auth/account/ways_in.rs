@@ -1,6 +1,6 @@
 //! The ways in which a user may sign in: listing them, and taking one away.
 //!
-//! One that works must stay: a password, or an account at a provider that is configured now.
+//! One that works must stay: a password, or an account at a provider that is configured now, with the issuer of then.
 
 use deadpool_postgres::Transaction;
 use serde_json::json;
@@ -55,8 +55,8 @@ pub(in crate::auth) async fn unlink(call: &mut Call<'_>) -> Result<Answer, AuthE
     }
     let account = accounts.iter().find(|account| is_meant(account));
     let account = account.ok_or(AuthError::AccountNotFound)?;
-    let is_configured = |provider: &str| call.auth.providers.get(provider).is_some();
-    if !leaves_a_way(&accounts, account, is_configured) {
+    let leads_in = |account: &Account| call.auth.providers.of(account).is_some();
+    if !leaves_a_way(&accounts, account, leads_in) {
         return Err(AuthError::LastAccount);
     }
     accounts::delete(&tx, account.id).await?;
@@ -79,11 +79,11 @@ pub(in crate::auth) async fn unlink(call: &mut Call<'_>) -> Result<Answer, AuthE
 }
 
 /// Whether the user can still sign in without this one.
-fn leaves_a_way(accounts: &[Account], without: &Account, is_configured: impl Fn(&str) -> bool) -> bool {
+fn leaves_a_way(accounts: &[Account], without: &Account, leads_in: impl Fn(&Account) -> bool) -> bool {
     accounts
         .iter()
         .filter(|account| account.id != without.id)
-        .any(|account| account.password_set_at.is_some() || is_configured(&account.provider_id))
+        .any(|account| account.password_set_at.is_some() || leads_in(account))
 }
 
 /// Takes a user's accounts at providers away: somebody else has shown that the address is theirs. The user's row must be
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_last_way_that_works_stays() {
-        let is_configured = |provider: &str| provider == "google" || provider == "github";
+        let leads_in = |account: &Account| ["google", "github"].contains(&account.provider_id.as_str());
         for (others, leaves) in [
             (&["credential"][..], true),
             (&["google"], true),
@@ -161,12 +161,12 @@ mod tests {
         ] {
             let mut accounts = vec![account(0, "google")];
             accounts.extend((1..).zip(others).map(|(id, provider)| account(id, provider)));
-            let got = leaves_a_way(&accounts, &accounts[0], is_configured);
+            let got = leaves_a_way(&accounts, &accounts[0], leads_in);
             assert_eq!(got, leaves, "{others:?}");
         }
         let mut without_password = account(1, "credential");
         without_password.password_set_at = None;
         let accounts = [account(0, "google"), without_password];
-        assert!(!leaves_a_way(&accounts, &accounts[0], is_configured));
+        assert!(!leaves_a_way(&accounts, &accounts[0], leads_in));
     }
 }

@@ -62,6 +62,20 @@ impl Check<'_> {
         None
     }
 
+    /// Notes a text that has more bytes.
+    pub(in crate::auth) fn at_most(&mut self, bytes: usize, name: &str, text: Option<&str>) {
+        if text.is_some_and(|text| text.len() > bytes) {
+            self.issue(name, &format!("Too big: expected string to have <={bytes} bytes"));
+        }
+    }
+
+    /// Notes more items.
+    pub(in crate::auth) fn so_many_at_most(&mut self, most: usize, name: &str, items: usize) {
+        if items > most {
+            self.issue(name, &format!("Too big: expected <={most} items"));
+        }
+    }
+
     /// An object; absent is the empty one.
     pub(in crate::auth) fn optional_object(&mut self, name: &str) -> Map<String, Value> {
         match self.take(name) {

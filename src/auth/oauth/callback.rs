@@ -14,7 +14,9 @@ use url::form_urlencoded;
 
 use super::{
     arrival::{self, Arrival, Refusal},
-    flow::{self, Dialect, Flow, Taken},
+    failures,
+    flow::{self, Family, Flow, Taken},
+    linking,
     provider::{ProviderError, Return},
 };
 use crate::{
@@ -53,22 +55,28 @@ pub(in crate::auth) async fn follow(call: &mut Call<'_>) -> Answer {
     let Some(state) = back.state.take() else {
         return Stop::with("state_not_found").at(auth, None);
     };
-    let flow = match flow::take(call, &state, call.segment).await {
-        Ok(Taken::Flow(flow)) => flow,
+    let (flow, browser) = match flow::take(call, &state, call.segment).await {
+        Ok(Taken::Flow(flow, browser)) => (flow, browser),
         Ok(Taken::Unknown) => return Stop::with("state_mismatch").at(auth, None),
         Ok(Taken::Elsewhere { error_target }) => {
+            failures::note(call, None, "state_mismatch").await;
             return Stop::with("state_mismatch").at(auth, error_target.as_deref());
         }
         Err(error) => return failed(call, &error).at(auth, None),
     };
-    match finish(call, &flow, &back).await {
+    let answer = match finish(call, &flow, &back).await {
         Ok(target) => Answer::redirect(target.to_owned()),
         Err(stop) => stop.at(auth, flow.targets.error.as_deref()),
+    };
+    if let Err(error) = browser.forget(call).await {
+        // A mark too many harms nobody, and ends soon.
+        failed(call, &error);
     }
+    answer
 }
 
-/// From a good state to where the browser goes.
-async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<&'f str, Stop> {
+/// From a good state to who came.
+async fn ask<'a>(call: &Call<'a>, flow: &Flow, back: &Back) -> Result<Arrival<'a>, Stop> {
     let auth = call.auth;
     let provider = auth.providers.get(call.segment);
     let provider = provider.ok_or(Stop::with("oauth_provider_not_found"))?;
@@ -103,25 +111,42 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
         code,
         nonce: &flow.nonce,
         pkce_verifier: &flow.pkce_verifier,
-        redirect_uri: &flow.dialect.redirect_uri(auth, provider.name()),
+        redirect_uri: &flow.family.redirect_uri(auth, provider.name()),
+        asked_scopes: &flow.scopes,
         user: back.user.as_deref(),
         now: call.now,
     };
     let tokens = provider.exchange(&back).await.map_err(said("invalid_code"))?;
+    // The exchange may have taken its time, and an id_token is judged by the clock.
+    let back = Return {
+        now: auth.clock.now(),
+        ..back
+    };
     let profile = provider.profile(&back, &tokens).await;
     let profile = profile.map_err(said("unable_to_get_user_info"))?;
-    let arrival = Arrival {
+    Ok(Arrival {
         provider,
         profile,
         tokens,
+    })
+}
+
+/// From a good state to where the browser goes.
+async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<&'f str, Stop> {
+    let (auth, targets) = (call.auth, &flow.targets);
+    let arrival = match ask(call, flow, back).await {
+        Ok(arrival) => arrival,
+        Err(stop) => {
+            failures::note(call, flow.link, &stop.code).await;
+            return Err(stop);
+        }
     };
-    let targets = &flow.targets;
     if let Some(link) = flow.link {
-        let linked = arrival::link(call, arrival, link.user, link.session).await;
+        let linked = linking::link(call, arrival, link.user, link.session).await;
         linked.map_err(|refusal| refused(call, &refusal))?;
         return Ok(&targets.callback);
     }
-    let may_sign_up = arrival::may_sign_up(auth, provider, flow.request_sign_up);
+    let may_sign_up = arrival::may_sign_up(auth, arrival.provider, flow.request_sign_up);
     let entered = arrival::sign_in(call, arrival, may_sign_up, Some(&targets.callback)).await;
     let entered = entered.map_err(|refusal| refused(call, &refusal))?;
     let new_user = targets.new_user.as_ref().filter(|_| entered.is_new);
@@ -129,7 +154,7 @@ async fn finish<'f>(call: &mut Call<'_>, flow: &'f Flow, back: &Back) -> Result<
 }
 
 /// POST /callback/:provider, POST /oauth2/callback/:provider
-pub(in crate::auth) fn relay(call: &mut Call<'_>, dialect: Dialect) -> Result<Answer, AuthError> {
+pub(in crate::auth) fn relay(call: &mut Call<'_>, family: Family) -> Result<Answer, AuthError> {
     let mut query = call.query.check();
     let mut body = call.body.check_if_any();
     let mut relayed = form_urlencoded::Serializer::new(String::new());
@@ -142,7 +167,7 @@ pub(in crate::auth) fn relay(call: &mut Call<'_>, dialect: Dialect) -> Result<An
     }
     query.done()?;
     body.done()?;
-    let target = format!("{}?{}", dialect.redirect_uri(call.auth, call.segment), relayed.finish());
+    let target = format!("{}?{}", family.redirect_uri(call.auth, call.segment), relayed.finish());
     if target.len() > MAX_RELAYED {
         return Err(too_long());
     }
@@ -244,7 +269,7 @@ fn refused(call: &Call<'_>, refusal: &Refusal) -> Stop {
 
 /// A failure of ours: the log has its cause, under the request's id.
 fn failed(call: &Call<'_>, error: &AuthError) -> Stop {
-    report(error, "/callback/:provider", call.request_id);
+    report(error, call.path, call.request_id);
     Stop::with("internal_server_error")
 }
 

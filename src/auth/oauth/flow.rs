@@ -19,6 +19,7 @@ use crate::{
     auth::{Auth, AuthError, http::Call},
     db::oauth_flows::{self, NewFlow},
     identity::{SessionId, UserId},
+    policy::origin::TrustedOrigins,
     secret::{OAuthState, OneTimeToken, Secret, TokenHash, random_text, sealed::SealingKeys},
     session::credential::Slot,
 };
@@ -29,17 +30,17 @@ const LIFE: Duration = Duration::from_mins(10);
 /// Flows of one browser at once; another one ends the oldest. As many tabs as anybody signs in at.
 const AT_ONCE: i64 = 8;
 
-/// Under which names a flow goes.
+/// Which paths a flow goes by, and what its fields are called.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::auth) enum Dialect {
+pub(in crate::auth) enum Family {
     /// The contract's.
     Social,
     /// Those of the client's plugin for providers of all kinds, up to 1.6.
     Generic,
 }
 
-impl Dialect {
+impl Family {
     /// What a provider is called in a body.
     pub(super) const fn provider_field(self) -> &'static str {
         match self {
@@ -63,15 +64,17 @@ impl Dialect {
 pub(super) struct Flow {
     pub(super) pkce_verifier: Secret<String>,
     pub(super) nonce: String,
-    pub(super) dialect: Dialect,
+    pub(super) family: Family,
     pub(super) targets: Targets,
+    /// All that the provider was asked for.
+    pub(super) scopes: Vec<String>,
     /// The app asked for an account to be made where there is none.
     pub(super) request_sign_up: bool,
     /// For whom an account is to be linked. `None`: somebody signs in.
     pub(super) link: Option<Link>,
 }
 
-/// Where the flow may end; all of them have been judged.
+/// Where the flow may end; all of them have been judged, and are once more at its end.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Targets {
     pub(super) callback: String,
@@ -79,6 +82,20 @@ pub(super) struct Targets {
     pub(super) error: Option<String>,
     /// `None`: as everybody.
     pub(super) new_user: Option<String>,
+}
+
+impl Targets {
+    /// Without those that are trusted no longer.
+    fn trusted(self, origins: &TrustedOrigins) -> Self {
+        let is_trusted = |target: &String| origins.allows_redirect(target);
+        Self {
+            callback: Some(self.callback)
+                .filter(is_trusted)
+                .unwrap_or_else(|| origins.public().as_str().to_owned()),
+            error: self.error.filter(is_trusted),
+            new_user: self.new_user.filter(is_trusted),
+        }
+    }
 }
 
 /// Who asked for an account to be linked, and in which session.
@@ -89,12 +106,19 @@ pub(super) struct Link {
 }
 
 impl Flow {
-    pub(super) fn new(dialect: Dialect, targets: Targets, request_sign_up: bool, link: Option<Link>) -> Self {
+    pub(super) fn new(
+        family: Family,
+        targets: Targets,
+        scopes: Vec<String>,
+        request_sign_up: bool,
+        link: Option<Link>,
+    ) -> Self {
         Self {
             pkce_verifier: random_text(),
             nonce: random_text().expose().clone(),
-            dialect,
+            family,
             targets,
+            scopes,
             request_sign_up,
             link,
         }
@@ -104,8 +128,9 @@ impl Flow {
         let payload = Payload {
             pkce_verifier: Cow::Borrowed(self.pkce_verifier.expose()),
             nonce: Cow::Borrowed(&self.nonce),
-            dialect: self.dialect,
+            family: self.family,
             targets: Cow::Borrowed(&self.targets),
+            scopes: Cow::Borrowed(&self.scopes),
             request_sign_up: self.request_sign_up,
             link: self.link.map(|link| (link.user.0, link.session.0)),
         };
@@ -120,12 +145,13 @@ impl Flow {
     /// `None`: sealed with a secret that is gone, or not by us.
     fn opened(keys: &SealingKeys, state: &TokenHash, sealed: &[u8]) -> Option<Self> {
         let opened = keys.open(sealed, &context(state))?;
-        let payload: Payload<'_> = serde_json::from_slice(&opened.plain).ok()?;
+        let payload: Payload<'_> = serde_json::from_slice(&opened).ok()?;
         Some(Self {
             pkce_verifier: Secret::new(payload.pkce_verifier.into_owned()),
             nonce: payload.nonce.into_owned(),
-            dialect: payload.dialect,
+            family: payload.family,
             targets: payload.targets.into_owned(),
+            scopes: payload.scopes.into_owned(),
             request_sign_up: payload.request_sign_up,
             link: payload.link.map(|(user, session)| Link {
                 user: UserId(user),
@@ -140,8 +166,9 @@ impl Flow {
 struct Payload<'p> {
     pkce_verifier: Cow<'p, str>,
     nonce: Cow<'p, str>,
-    dialect: Dialect,
+    family: Family,
     targets: Cow<'p, Targets>,
+    scopes: Cow<'p, [String]>,
     request_sign_up: bool,
     link: Option<(Uuid, Uuid)>,
 }
@@ -175,10 +202,30 @@ pub(super) async fn begin(
     Ok(())
 }
 
+/// The browser that a flow began in, and where it keeps its name.
+#[derive(Debug)]
+pub(super) struct Browser {
+    slot: Slot,
+    name: TokenHash,
+}
+
+impl Browser {
+    /// Takes the mark from a browser that has nothing else under way. To be asked at the very end: while the provider
+    /// was asked, another tab may have left for one.
+    pub(super) async fn forget(&self, call: &mut Call<'_>) -> Result<(), AuthError> {
+        let auth = call.auth;
+        let client = auth.db.client().await?;
+        if !oauth_flows::has_pending(&client, &self.name, auth.clock.now()).await? {
+            call.set_cookie(auth.sessions.cookies().clear_oauth_browser(self.slot));
+        }
+        Ok(())
+    }
+}
+
 /// What `state` was worth.
 #[derive(Debug)]
 pub(super) enum Taken {
-    Flow(Box<Flow>),
+    Flow(Box<Flow>, Browser),
     /// Never given out, used, or too old.
     Unknown,
     /// It belongs to another browser, or another provider; and is now nobody's.
@@ -194,29 +241,27 @@ pub(super) async fn take(call: &mut Call<'_>, state: &str, provider: &str) -> Re
         return Ok(Taken::Unknown);
     };
     let hash = state.hash();
-    let taken = oauth_flows::take(&auth.db.client().await?, &hash, call.now).await?;
+    let taken = oauth_flows::take(&auth.db.client().await?, &hash).await?;
     let Some(taken) = taken.filter(|taken| call.now < taken.expires_at) else {
         return Ok(Taken::Unknown);
     };
-    let Some(flow) = Flow::opened(&auth.sealing, &hash, &taken.payload) else {
+    let Some(mut flow) = Flow::opened(&auth.sealing, &hash, &taken.payload) else {
         warn!(
             request_id = call.request_id,
             "can't open what was remembered of a sign-in at {}: the auth.secret that sealed it is gone", taken.provider
         );
         return Ok(Taken::Unknown);
     };
-    let cookies = auth.sessions.cookies();
-    let browsers = cookies.oauth_browsers(call.headers);
-    let here = browsers
-        .into_iter()
-        .find(|(_, browser)| browser.hash().as_bytes().as_slice() == taken.browser);
+    // What was trusted when it began need not be so any more.
+    flow.targets = flow.targets.trusted(&auth.origins);
+    let browsers = auth.sessions.cookies().oauth_browsers(call.headers);
+    let mut browsers = browsers.into_iter().map(|(slot, name)| Browser {
+        slot,
+        name: name.hash(),
+    });
+    let here = browsers.find(|browser| browser.name.as_bytes().as_slice() == taken.browser);
     match here {
-        Some((slot, _)) if taken.provider == provider => {
-            if !taken.has_others {
-                call.set_cookie(cookies.clear_oauth_browser(slot));
-            }
-            Ok(Taken::Flow(Box::new(flow)))
-        }
+        Some(browser) if taken.provider == provider => Ok(Taken::Flow(Box::new(flow), browser)),
         _ => Ok(Taken::Elsewhere {
             error_target: flow.targets.error,
         }),
@@ -233,7 +278,7 @@ mod tests {
             error: Some("https://app.example/\"oops\"".to_owned()),
             new_user: None,
         };
-        Flow::new(Dialect::Generic, targets, true, link)
+        Flow::new(Family::Generic, targets, vec!["openid".to_owned()], true, link)
     }
 
     #[test]
@@ -248,8 +293,9 @@ mod tests {
             let flow = flow(link);
             let back = Flow::opened(&keys, &state, &flow.sealed(&keys, &state)).unwrap();
             assert_eq!(back.pkce_verifier.expose(), flow.pkce_verifier.expose());
-            assert_eq!((back.nonce, back.dialect), (flow.nonce, Dialect::Generic));
+            assert_eq!((back.nonce, back.family), (flow.nonce, Family::Generic));
             assert_eq!((back.targets, back.request_sign_up), (flow.targets, true));
+            assert_eq!(back.scopes, flow.scopes);
             assert_eq!(back.link, link);
         }
     }

@@ -4,10 +4,13 @@
 //! after it was made at the latest. A `nonce` that the app drew, sent to the provider and gives here narrows that to
 //! whoever knows both. Only tokens whose audience is this gateway's registration, or one of `audiences`, count at all.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     arrival::{self, Arrival, Refusal, may_sign_up},
+    failures,
+    flow::Link,
+    linking,
     provider::{Presented, Profile, Provider, ProviderError, Tokens},
 };
 use crate::{
@@ -15,6 +18,7 @@ use crate::{
         AuthError,
         complete::answer,
         http::{Answer, Call, Current},
+        input::Fields,
     },
     chain::Chain,
     clock::Timestamp,
@@ -23,7 +27,7 @@ use crate::{
 
 /// `idToken` as an app sends it.
 #[derive(Debug)]
-struct Input {
+pub(super) struct Input {
     token: Secret<String>,
     nonce: Option<String>,
     access: Option<Secret<String>>,
@@ -32,14 +36,18 @@ struct Input {
     name: Option<String>,
 }
 
-/// POST /sign-in/social with `idToken`. Reads `callbackURL` and `requestSignUp` of the body, too.
-pub(super) async fn sign_in(call: &mut Call<'_>, provider: &Provider) -> Result<Answer, AuthError> {
-    let is_requested = call.body.get("requestSignUp") == Some(&Value::Bool(true));
-    let callback_url = call.body.get("callbackURL").and_then(Value::as_str);
-    let callback_url = callback_url.filter(|url| !url.is_empty()).map(str::to_owned);
-    let arrival = present(call, provider).await?;
-    let may_sign_up = may_sign_up(call.auth, provider, is_requested);
-    match arrival::sign_in(call, arrival, may_sign_up, callback_url.as_deref()).await {
+/// POST /sign-in/social with `idToken`. `callback_url` is where a mailed link leads in the end.
+pub(super) async fn sign_in(
+    call: &mut Call<'_>,
+    provider: &Provider,
+    input: Input,
+    request_sign_up: bool,
+    callback_url: Option<&str>,
+) -> Result<Answer, AuthError> {
+    let arrival = present(call, provider, input).await;
+    let arrival = noted(call, None, arrival).await?;
+    let may_sign_up = may_sign_up(call.auth, provider, request_sign_up);
+    match arrival::sign_in(call, arrival, may_sign_up, callback_url).await {
         Ok(entered) => Ok(answer(&entered.signed_in, None)),
         Err(refusal) => Err(match refusal {
             Refusal::NotLinked => AuthError::OAuthLink("account not linked"),
@@ -56,9 +64,19 @@ pub(super) async fn sign_in(call: &mut Call<'_>, provider: &Provider) -> Result<
 }
 
 /// POST /link-social with `idToken`, in a session that is fresh.
-pub(super) async fn link(call: &mut Call<'_>, provider: &Provider, current: &Current) -> Result<Answer, AuthError> {
-    let arrival = present(call, provider).await?;
-    match arrival::link(call, arrival, current.user.id, current.session.id).await {
+pub(super) async fn link(
+    call: &mut Call<'_>,
+    provider: &Provider,
+    input: Input,
+    current: &Current,
+) -> Result<Answer, AuthError> {
+    let arrival = present(call, provider, input).await;
+    let link = Link {
+        user: current.user.id,
+        session: current.session.id,
+    };
+    let arrival = noted(call, Some(link), arrival).await?;
+    match linking::link(call, arrival, current.user.id, current.session.id).await {
         Ok(()) => Ok(Answer::json(json!({ "url": "", "status": true, "redirect": false }))),
         Err(refusal) => Err(match refusal {
             Refusal::LinkedToAnother => AuthError::AlreadyLinked,
@@ -76,8 +94,7 @@ pub(super) async fn link(call: &mut Call<'_>, provider: &Provider, current: &Cur
 }
 
 /// Whose token it is, once it has passed every check.
-async fn present<'p>(call: &mut Call<'_>, provider: &'p Provider) -> Result<Arrival<'p>, AuthError> {
-    let input = read(call)?;
+async fn present<'p>(call: &mut Call<'_>, provider: &'p Provider, input: Input) -> Result<Arrival<'p>, AuthError> {
     if !provider.takes_id_tokens() {
         return Err(AuthError::IdTokenNotSupported);
     }
@@ -115,6 +132,18 @@ async fn present<'p>(call: &mut Call<'_>, provider: &'p Provider) -> Result<Arri
     })
 }
 
+/// Writes down why a token was not accepted.
+async fn noted<'p>(
+    call: &Call<'_>,
+    link: Option<Link>,
+    presented: Result<Arrival<'p>, AuthError>,
+) -> Result<Arrival<'p>, AuthError> {
+    if let Err(error @ (AuthError::InvalidToken | AuthError::NoUserInfo | AuthError::UserEmailNotFound)) = &presented {
+        failures::note(call, link, error.code().as_str()).await;
+    }
+    presented
+}
+
 /// Here the contract wants an address of everybody, also of those whose account is known.
 const fn known_address(profile: &Profile) -> Result<(), AuthError> {
     match profile.email {
@@ -123,46 +152,44 @@ const fn known_address(profile: &Profile) -> Result<(), AuthError> {
     }
 }
 
-fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
-    let mut check = call.body.check();
-    let id_token = check.nested("idToken", "body.idToken");
-    check.done()?;
-    let mut id_token = id_token.ok_or(AuthError::InvalidToken)?;
-    let mut check = id_token.check();
-    let token = Secret::new(check.text("token"));
-    let nonce = check.optional_text("nonce");
-    let access = check.optional_text("accessToken").map(Secret::new);
-    let refresh = check.optional_text("refreshToken").map(Secret::new);
-    let expires_at = check.optional_number("expiresAt").and_then(time_of);
-    let user = check.nested("user", "body.idToken.user");
-    check.done()?;
-    let name = match user {
-        Some(mut user) => {
-            let mut check = user.check();
-            let name = check.nested("name", "body.idToken.user.name");
-            // The provider's word on the address is in the token; this is anybody's.
-            check.optional_text("email");
-            check.done()?;
-            match name {
-                Some(mut name) => {
-                    let mut check = name.check();
-                    let parts = [check.optional_text("firstName"), check.optional_text("lastName")];
-                    check.done()?;
-                    joined(parts)
+impl Input {
+    pub(super) fn read(mut id_token: Fields) -> Result<Self, AuthError> {
+        let mut check = id_token.check();
+        let token = Secret::new(check.text("token"));
+        let nonce = check.optional_text("nonce");
+        let access = check.optional_text("accessToken").map(Secret::new);
+        let refresh = check.optional_text("refreshToken").map(Secret::new);
+        let expires_at = check.optional_number("expiresAt").and_then(time_of);
+        let user = check.nested("user", "body.idToken.user");
+        check.done()?;
+        let name = match user {
+            Some(mut user) => {
+                let mut check = user.check();
+                let name = check.nested("name", "body.idToken.user.name");
+                // The provider's word on the address is in the token; this is anybody's.
+                check.optional_text("email");
+                check.done()?;
+                match name {
+                    Some(mut name) => {
+                        let mut check = name.check();
+                        let parts = [check.optional_text("firstName"), check.optional_text("lastName")];
+                        check.done()?;
+                        joined(parts)
+                    }
+                    None => None,
                 }
-                None => None,
             }
-        }
-        None => None,
-    };
-    Ok(Input {
-        token,
-        nonce,
-        access,
-        refresh,
-        expires_at,
-        name,
-    })
+            None => None,
+        };
+        Ok(Self {
+            token,
+            nonce,
+            access,
+            refresh,
+            expires_at,
+            name,
+        })
+    }
 }
 
 pub(super) fn sign_in_refusals() -> Vec<AuthError> {

@@ -107,6 +107,22 @@ impl Provider {
         &self.settings
     }
 
+    /// Whether accounts of that issuer are accounts here.
+    pub(in crate::auth) fn is_issuer(&self, issuer: &str) -> bool {
+        self.dialect.is_issuer(issuer)
+    }
+
+    /// What is asked for where an app wants `more` than is configured.
+    pub(in crate::auth) fn scopes_with(&self, more: Vec<String>) -> Vec<String> {
+        let mut scopes = self.scopes();
+        for scope in more {
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+        scopes
+    }
+
     /// Where to send the browser.
     pub(in crate::auth) async fn authorization_url(&self, ask: &Ask<'_>) -> Result<Url, ProviderError> {
         let endpoint = self.endpoint(self.endpoints.authorization.as_ref(), |metadata| {
@@ -115,13 +131,7 @@ impl Provider {
         let endpoint = endpoint
             .await?
             .ok_or_else(|| self.wire.unusable("it has no authorization endpoint"))?;
-        let mut scopes = self.scopes();
-        for scope in ask.scopes {
-            if !scopes.contains(scope) {
-                scopes.push(scope.clone());
-            }
-        }
-        let url = authorization::url(endpoint, &self.settings, &*self.dialect, scopes, ask);
+        let url = authorization::url(endpoint, &self.settings, &*self.dialect, ask);
         url.map_err(|why| self.wire.unusable(why))
     }
 
@@ -139,7 +149,7 @@ impl Provider {
     pub(in crate::auth) async fn exchange(&self, back: &Return<'_>) -> Result<Tokens, ProviderError> {
         let mut tokens = self.token_endpoint(back.now).await?.exchange(back).await?;
         if tokens.scopes.is_empty() {
-            tokens.scopes = self.scopes();
+            tokens.scopes = back.asked_scopes.to_vec();
         }
         Ok(tokens)
     }
@@ -179,9 +189,6 @@ impl Provider {
 
     /// Whose id_token an app presents.
     pub(in crate::auth) async fn presented(&self, presented: &Presented<'_>) -> Result<Profile, ProviderError> {
-        if !self.takes_id_tokens() {
-            return Err(self.wire.unusable("it has no id_tokens"));
-        }
         let nonce = if self.dialect.may_hash_nonce() {
             Nonce::ExactOrHashed
         } else {
@@ -203,20 +210,19 @@ impl Provider {
         Ok(profile)
     }
 
+    /// `granted`: the scopes of the account.
     pub(in crate::auth) async fn refresh(
         &self,
         refresh: &Secret<String>,
+        granted: &[String],
         now: Timestamp,
     ) -> Result<Tokens, ProviderError> {
-        let scopes = if self.dialect.sends_scope_to_refresh() {
-            self.scopes()
-        } else {
-            Vec::new()
-        };
+        let scopes = self.dialect.scopes_to_refresh(granted, self.scopes());
         self.token_endpoint(now).await?.refresh(refresh, scopes, now).await
     }
 
-    /// What the provider says of somebody who signed in before, now.
+    /// What the provider says of somebody who signed in before: now, where there is an endpoint to ask, else in the
+    /// id_token that came last.
     pub(in crate::auth) async fn account_info(&self, tokens: &Tokens) -> Result<Profile, ProviderError> {
         if !self.dialect.has_id_tokens() {
             return self.profile_from_api(tokens).await;
@@ -252,7 +258,8 @@ impl Provider {
         checked.map_err(|(Bad::Key(why) | Bad::Token(why))| refused(why))
     }
 
-    /// Adds what the userinfo endpoint knows. Without an address somebody can't get in; without a picture they can.
+    /// Adds what the userinfo endpoint knows. Without an address, and what is said of it, somebody can't get in as who
+    /// they are; without a picture they can.
     async fn complete(&self, claims: &mut Claims, tokens: &Tokens) -> Result<(), ProviderError> {
         match self.userinfo(tokens).await {
             Ok(None) => {}
@@ -260,7 +267,7 @@ impl Provider {
                 self.same_subject(claims, &more)?;
                 claims.complete(more);
             }
-            Err(error) if claims.text("email").is_some() => {
+            Err(error) if claims.text("email").is_some() && self.dialect.proves_email(claims).is_some() => {
                 warn!(%error, "could not complete a profile, going on with the id_token");
             }
             Err(error) => return Err(error),
@@ -293,12 +300,7 @@ impl Provider {
             .ok_or_else(|| self.wire.unusable("there is no access token"))?;
         let emails = match &self.endpoints.emails {
             None => None,
-            Some(endpoint) => match self.wire.get(endpoint, tokens.access.as_ref()).await {
-                Ok((emails, _)) => Some(emails),
-                // The token's scope does not reach so far.
-                Err(ProviderError::Refused { .. }) => None,
-                Err(error) => return Err(error),
-            },
+            Some(endpoint) => self.wire.get_if_granted(endpoint, tokens.access.as_ref()).await?,
         };
         let profile = self.dialect.profile_from_api(user, emails.as_ref());
         profile.map_err(|why| self.wire.unusable(why))

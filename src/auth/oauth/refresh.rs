@@ -85,6 +85,7 @@ impl Failure {
 type Outcome = Result<Arc<Tokens>, Failure>;
 
 /// What is to be refreshed, as it was read.
+#[derive(Clone, Copy)]
 pub(super) struct Seen<'s> {
     pub(super) account: AccountId,
     pub(super) sealed: &'s SealedTokens,
@@ -123,6 +124,25 @@ async fn landed(mut landing: watch::Receiver<Option<Outcome>>, at_most: Duration
     }
 }
 
+/// What is stored in place of what was seen.
+enum Found {
+    Newer(Arc<Tokens>),
+    /// The same, sealed with another secret (`reseal.rs`): nobody has refreshed anything.
+    Resealed(Held),
+}
+
+/// By what a refresh changes.
+fn are_the_same(one: &Tokens, other: &Tokens) -> bool {
+    one.access_expires_at == other.access_expires_at
+        && exposed(one.access.as_ref()) == exposed(other.access.as_ref())
+        && exposed(one.refresh.as_ref()) == exposed(other.refresh.as_ref())
+}
+
+fn exposed(token: Option<&Secret<String>>) -> Option<&String> {
+    token.map(Secret::expose)
+}
+
+#[derive(Clone, Copy)]
 struct Refresh<'r> {
     auth: &'r Auth,
     provider: &'r Provider,
@@ -140,6 +160,31 @@ impl Refresh<'_> {
     }
 
     async fn lead(&self) -> Outcome {
+        let held = match self.once().await? {
+            Found::Newer(tokens) => return Ok(tokens),
+            Found::Resealed(held) => held,
+        };
+        let tokens = self.opened(&held);
+        let (Some(spends), Some(token)) = (held.sealed.refresh.as_deref(), tokens.refresh.as_ref()) else {
+            return Err(Failure::Provider);
+        };
+        let again = Refresh {
+            seen: Seen {
+                account: self.seen.account,
+                sealed: &held.sealed,
+                tokens: &tokens,
+            },
+            spends,
+            token,
+            ..*self
+        };
+        match again.once().await? {
+            Found::Newer(tokens) => Ok(tokens),
+            Found::Resealed(_) => Err(Failure::Provider),
+        }
+    }
+
+    async fn once(&self) -> Result<Found, Failure> {
         let now = self.auth.clock.now();
         let lasts = self.limit() + SLACK;
         let lease = Lease {
@@ -150,7 +195,7 @@ impl Refresh<'_> {
         // Further ahead than any lease of a gateway whose clock is ahead by less than a lease's length.
         let at_most = lease.until.plus(lasts);
         match self.take(lease, at_most).await {
-            Ok(true) => self.spend(lease).await,
+            Ok(true) => self.spend(lease).await.map(Found::Newer),
             Ok(false) => self.wait().await,
             Err(error) => Err(self.failed(&error)),
         }
@@ -164,8 +209,9 @@ impl Refresh<'_> {
     /// Asks the provider, and stores what it gives.
     async fn spend(&self, lease: Lease<'_>) -> Outcome {
         let provider = self.provider.name();
-        let asked = timeout(self.limit(), self.provider.refresh(self.token, self.auth.clock.now()));
-        let answer = asked.await.unwrap_or_else(|_| {
+        let granted = &self.seen.tokens.scopes;
+        let asked = self.provider.refresh(self.token, granted, self.auth.clock.now());
+        let answer = timeout(self.limit(), asked).await.unwrap_or_else(|_| {
             Err(ProviderError::Unreachable {
                 provider: provider.to_owned(),
                 why: format!("no answer within {:?}", self.limit()),
@@ -256,7 +302,7 @@ impl Refresh<'_> {
     }
 
     /// Until another gateway has stored what it got, or a sign-in what that brought.
-    async fn wait(&self) -> Outcome {
+    async fn wait(&self) -> Result<Found, Failure> {
         let until = Instant::from_std(monotonic()) + self.limit();
         let found = async {
             loop {
@@ -264,7 +310,12 @@ impl Refresh<'_> {
                     return Err(Failure::Gone);
                 };
                 if held.sealed.refresh.as_deref() != Some(self.spends) {
-                    return Ok(self.opened(&held));
+                    let tokens = self.opened(&held);
+                    return Ok(if are_the_same(&tokens, self.seen.tokens) {
+                        Found::Resealed(held)
+                    } else {
+                        Found::Newer(tokens)
+                    });
                 }
                 if held.refreshing_until.is_none_or(|until| until <= self.auth.clock.now()) {
                     return Err(Failure::Provider);
@@ -424,6 +475,29 @@ mod tests {
         assert_eq!(landed(landing, SOON).await.unwrap_err(), Failure::Provider);
         drop(lead(&flights, 1));
         assert!(flights.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_only_sealed_anew_is_not_taken_for_refreshed() {
+        let seen = || Arc::into_inner(tokens()).unwrap();
+        assert!(are_the_same(&seen(), &seen()));
+        let other = || Some(Secret::new("other".to_owned()));
+        for newer in [
+            Tokens {
+                access: other(),
+                ..seen()
+            },
+            Tokens {
+                refresh: other(),
+                ..seen()
+            },
+            Tokens {
+                access_expires_at: Some(Timestamp::from_secs(1)),
+                ..seen()
+            },
+        ] {
+            assert!(!are_the_same(&newer, &seen()));
+        }
     }
 
     #[test]

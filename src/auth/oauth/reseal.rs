@@ -126,7 +126,7 @@ fn anew(keys: &SealingKeys, account: AccountId, old: &Columns) -> (Columns, bool
     let mut sealed = |column, old: &Option<Vec<u8>>| {
         let opened = vault::open_token(keys, account, column, old.as_deref()?);
         lost |= opened.is_none();
-        Some(vault::seal_bytes(keys, account, column, &opened?.plain))
+        Some(vault::seal_bytes(keys, account, column, &opened?))
     };
     let new = Columns {
         access: sealed(Column::Access, &old.access),

@@ -5,10 +5,10 @@
 //! preflight lets it through.
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    flow::{self, Dialect, Flow, Link, Targets},
+    flow::{self, Family, Flow, Link, Targets},
     id_token_form,
     provider::{Ask, Provider},
 };
@@ -22,46 +22,39 @@ use crate::{
     secret::OneTimeToken,
 };
 
+/// Bytes of where people are sent in the end.
+const MAX_TARGET: usize = 2 * 1024;
+const MAX_SCOPES: usize = 50;
+const MAX_SCOPE: usize = 256;
+/// As many as an address may have.
+const MAX_LOGIN_HINT: usize = 320;
+const MAX_PARAMS: usize = 50;
+
 /// POST /sign-in/social, POST /sign-in/oauth2
-pub(in crate::auth) async fn sign_in(call: &mut Call<'_>, dialect: Dialect) -> Result<Answer, AuthError> {
-    let auth = call.auth;
-    if has_id_token(call) {
-        let name = provider_name(call, dialect)?;
-        return id_token_form::sign_in(call, provider(auth, &name)?).await;
+pub(in crate::auth) async fn sign_in(call: &mut Call<'_>, family: Family) -> Result<Answer, AuthError> {
+    let mut asked = Asked::read(call, family)?;
+    let provider = provider(call.auth, &asked.provider)?;
+    match asked.id_token.take() {
+        Some(token) => {
+            id_token_form::sign_in(call, provider, token, asked.request_sign_up, asked.callback.as_deref()).await
+        }
+        None => start(call, provider, asked, family, None).await,
     }
-    let asked = Asked::read(call, dialect)?;
-    let provider = provider(auth, &asked.provider)?;
-    start(call, provider, asked, dialect, None).await
 }
 
 /// POST /link-social, POST /oauth2/link: in a fresh session, so that nobody who finds one open adds a way in for later.
-pub(in crate::auth) async fn link(call: &mut Call<'_>, dialect: Dialect) -> Result<Answer, AuthError> {
-    let auth = call.auth;
-    if has_id_token(call) {
-        let name = provider_name(call, dialect)?;
-        let current = call.demand_fresh_session().await?;
-        return id_token_form::link(call, provider(auth, &name)?, &current).await;
-    }
-    let asked = Asked::read(call, dialect)?;
+pub(in crate::auth) async fn link(call: &mut Call<'_>, family: Family) -> Result<Answer, AuthError> {
+    let mut asked = Asked::read(call, family)?;
     let current = call.demand_fresh_session().await?;
-    let provider = provider(auth, &asked.provider)?;
+    let provider = provider(call.auth, &asked.provider)?;
+    if let Some(token) = asked.id_token.take() {
+        return id_token_form::link(call, provider, token, &current).await;
+    }
     let link = Link {
         user: current.user.id,
         session: current.session.id,
     };
-    start(call, provider, asked, dialect, Some(link)).await
-}
-
-/// Whether the app got an id_token by itself; what is no object is refused with the other fields.
-fn has_id_token(call: &Call<'_>) -> bool {
-    call.body.get("idToken").is_some_and(Value::is_object)
-}
-
-fn provider_name(call: &mut Call<'_>, dialect: Dialect) -> Result<String, AuthError> {
-    let mut check = call.body.check();
-    let name = check.text(dialect.provider_field());
-    check.done()?;
-    Ok(name)
+    start(call, provider, asked, family, Some(link)).await
 }
 
 fn provider<'a>(auth: &'a Auth, name: &str) -> Result<&'a Provider, AuthError> {
@@ -71,40 +64,56 @@ fn provider<'a>(auth: &'a Auth, name: &str) -> Result<&'a Provider, AuthError> {
 /// What a body asks for.
 struct Asked {
     provider: String,
-    targets: Targets,
+    callback: Option<String>,
+    error: Option<String>,
+    new_user: Option<String>,
     disable_redirect: bool,
     request_sign_up: bool,
     scopes: Vec<String>,
     login_hint: Option<String>,
     params: Vec<(String, String)>,
+    /// What the app got by itself.
+    id_token: Option<id_token_form::Input>,
 }
 
 impl Asked {
-    fn read(call: &mut Call<'_>, dialect: Dialect) -> Result<Self, AuthError> {
-        let public_url = call.auth.origins.public().as_str();
+    /// All of it, before anything else is judged. What is to be remembered has bounds.
+    fn read(call: &mut Call<'_>, family: Family) -> Result<Self, AuthError> {
         let mut check = call.body.check();
-        let provider = check.text(dialect.provider_field());
-        let callback = check.optional_text("callbackURL").filter(|url| !url.is_empty());
-        let error = check.optional_text("errorCallbackURL").filter(|url| !url.is_empty());
-        let new_user = check.optional_text("newUserCallbackURL").filter(|url| !url.is_empty());
-        let asked = Self {
-            provider,
-            targets: Targets {
-                callback: callback.unwrap_or_else(|| public_url.to_owned()),
-                error,
-                new_user,
-            },
-            disable_redirect: check.optional_bool("disableRedirect").unwrap_or_default(),
-            request_sign_up: check.optional_bool("requestSignUp").unwrap_or_default(),
-            scopes: check.optional_texts("scopes"),
-            login_hint: check.optional_text("loginHint").filter(|hint| !hint.is_empty()),
-            params: check.optional_params("additionalParams", &SET_BY_THE_FLOW),
+        let provider = check.text(family.provider_field());
+        let mut target = |name| {
+            let target = check.optional_text(name).filter(|url| !url.is_empty());
+            check.at_most(MAX_TARGET, name, target.as_deref());
+            target
         };
+        let [callback, error, new_user] = ["callbackURL", "errorCallbackURL", "newUserCallbackURL"].map(&mut target);
+        let disable_redirect = check.optional_bool("disableRedirect").unwrap_or_default();
+        let request_sign_up = check.optional_bool("requestSignUp").unwrap_or_default();
+        let scopes = check.optional_texts("scopes");
+        check.so_many_at_most(MAX_SCOPES, "scopes", scopes.len());
+        for scope in &scopes {
+            check.at_most(MAX_SCOPE, "scopes", Some(scope));
+        }
+        let login_hint = check.optional_text("loginHint").filter(|hint| !hint.is_empty());
+        check.at_most(MAX_LOGIN_HINT, "loginHint", login_hint.as_deref());
+        let params = check.optional_params("additionalParams", &SET_BY_THE_FLOW);
+        check.so_many_at_most(MAX_PARAMS, "additionalParams", params.len());
         // The original carries this through the flow for code of the application's that runs in its server. Here is none.
         check.optional_object("additionalData");
-        check.optional_object("idToken");
+        let id_token = check.nested("idToken", "body.idToken");
         check.done()?;
-        Ok(asked)
+        Ok(Self {
+            provider,
+            callback,
+            error,
+            new_user,
+            disable_redirect,
+            request_sign_up,
+            scopes,
+            login_hint,
+            params,
+            id_token: id_token.map(id_token_form::Input::read).transpose()?,
+        })
     }
 }
 
@@ -112,18 +121,26 @@ async fn start(
     call: &mut Call<'_>,
     provider: &Provider,
     asked: Asked,
-    dialect: Dialect,
+    family: Family,
     link: Option<Link>,
 ) -> Result<Answer, AuthError> {
     let state = OneTimeToken::generate();
-    let flow = Flow::new(dialect, asked.targets, asked.request_sign_up, link);
-    let redirect_uri = dialect.redirect_uri(call.auth, provider.name());
+    let targets = Targets {
+        callback: asked
+            .callback
+            .unwrap_or_else(|| call.auth.origins.public().as_str().to_owned()),
+        error: asked.error,
+        new_user: asked.new_user,
+    };
+    let scopes = provider.scopes_with(asked.scopes);
+    let flow = Flow::new(family, targets, scopes, asked.request_sign_up, link);
+    let redirect_uri = family.redirect_uri(call.auth, provider.name());
     let ask = Ask {
         state: state.as_str(),
         nonce: &flow.nonce,
         pkce_verifier: &flow.pkce_verifier,
         redirect_uri: &redirect_uri,
-        scopes: &asked.scopes,
+        scopes: &flow.scopes,
         login_hint: asked.login_hint.as_deref(),
         params: &asked.params,
     };
@@ -141,9 +158,9 @@ async fn start(
 
 const URL: &str = "https://accounts.google.com/o/oauth2/v2/auth?response_type=code&client_id=..&state=..";
 
-fn fields(dialect: Dialect) -> Vec<Field> {
+fn fields(family: Family) -> Vec<Field> {
     vec![
-        Field::text(dialect.provider_field(), "google")
+        Field::text(family.provider_field(), "google")
             .required()
             .says("As it is called in the configuration."),
         Field::target("callbackURL").says("Where people are sent in the end; without it, to the site."),
@@ -162,18 +179,18 @@ fn fields(dialect: Dialect) -> Vec<Field> {
     ]
 }
 
-pub(in crate::auth) fn describe_sign_in(dialect: Dialect) -> Description {
+pub(in crate::auth) fn describe_sign_in(family: Family) -> Description {
     Description::of(
         Group::Providers,
-        match dialect {
-            Dialect::Social => "Sign in at a provider",
-            Dialect::Generic => "Sign in at a provider, as older clients ask",
+        match family {
+            Family::Social => "Sign in at a provider",
+            Family::Generic => "Sign in at a provider, as older clients ask",
         },
         "Says where to send the browser: to the provider, which sends it back to `callback`. With `idToken` nobody is \
          sent anywhere, and the answer is a session.",
     )
     .work(Work::Database)
-    .body(fields(dialect))
+    .body(fields(family))
     .answers([Yes::json(
         "Where to go, or with `idToken` a session.",
         object([("redirect", flag(true).into())])
@@ -193,18 +210,18 @@ pub(in crate::auth) fn describe_sign_in(dialect: Dialect) -> Description {
     )
 }
 
-pub(in crate::auth) fn describe_link(dialect: Dialect) -> Description {
+pub(in crate::auth) fn describe_link(family: Family) -> Description {
     Description::of(
         Group::Providers,
-        match dialect {
-            Dialect::Social => "Link an account at a provider",
-            Dialect::Generic => "Link an account at a provider, as older clients ask",
+        match family {
+            Family::Social => "Link an account at a provider",
+            Family::Generic => "Link an account at a provider, as older clients ask",
         },
         "As `sign-in/social`; in the end the account is one more way in for the user who asked.",
     )
     .who(Who::WithFreshSession)
     .work(Work::Database)
-    .body(fields(dialect))
+    .body(fields(family))
     .answers([Yes::json(
         "Where to go; or with `idToken`, that it is linked.",
         object([("redirect", flag(true).into()), ("url", text(URL).into())])

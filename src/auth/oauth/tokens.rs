@@ -95,9 +95,19 @@ pub(in crate::auth) async fn refresh(call: &mut Call<'_>) -> Result<Answer, Auth
     Ok(Answer::json(body.into()))
 }
 
-/// GET /account-info: what the provider says of the user now.
+/// GET /account-info: what the provider says of the user, as `Provider::account_info` gets it.
 pub(in crate::auth) async fn account_info(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let selection = Selection::read(&mut call.query)?;
+    info_of(call, selection).await
+}
+
+/// POST /account-info
+pub(in crate::auth) async fn account_info_of_body(call: &mut Call<'_>) -> Result<Answer, AuthError> {
+    let selection = Selection::read(&mut call.body)?;
+    info_of(call, selection).await
+}
+
+async fn info_of(call: &mut Call<'_>, selection: Selection) -> Result<Answer, AuthError> {
     let user = session_user(call).await?;
     let account = selection.pick(&accounts_of(call, &user).await?, Names::OursOrTheProviders)?;
     let provider = configured(call, &account).ok_or(AuthError::ProviderNotConfigured)?;
@@ -316,6 +326,14 @@ pub(in crate::auth) fn describe_refresh() -> Description {
 }
 
 pub(in crate::auth) fn describe_account_info() -> Description {
+    describe_info("What a provider says of the user").query(selection_fields())
+}
+
+pub(in crate::auth) fn describe_account_info_of_body() -> Description {
+    describe_info("What a provider says of the user, as older clients ask").body(selection_fields())
+}
+
+fn describe_info(summary: &'static str) -> Description {
     let user = object([
         ("name", text("Ada Lovelace").into()),
         ("email", nullable_text("ada@example.com").into()),
@@ -335,12 +353,12 @@ pub(in crate::auth) fn describe_account_info() -> Description {
     ]);
     Description::of(
         Group::Account,
-        "What a provider says of the user",
-        "Asked now, with the user's access token.",
+        summary,
+        "As its userinfo endpoint or API has it now; of a provider without one, such as Google, Apple and Microsoft unless \
+         `userinfo_endpoint` is configured, as the id_token had it that came last.",
     )
     .who(Who::WithSessionOrSilence)
     .work(Work::Database)
-    .query(selection_fields())
     .answers([Yes::json("The profile.", answer)])
     .refuses([
         AuthError::AccountNotFound,

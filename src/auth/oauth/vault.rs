@@ -5,15 +5,13 @@
 //! in at the provider again, and nothing else is lost.
 
 use tracing::warn;
+use zeroize::Zeroizing;
 
 use super::provider::Tokens;
 use crate::{
     db::accounts::tokens::SealedTokens,
     identity::AccountId,
-    secret::{
-        Secret,
-        sealed::{Opened, SealingKeys},
-    },
+    secret::{Secret, sealed::SealingKeys},
 };
 
 /// A column of `accounts` that holds a token.
@@ -46,7 +44,12 @@ pub(super) fn seal_bytes(keys: &SealingKeys, account: AccountId, column: Column,
 }
 
 /// Opens one token, whatever bytes it has.
-pub(super) fn open_token(keys: &SealingKeys, account: AccountId, column: Column, sealed: &[u8]) -> Option<Opened> {
+pub(super) fn open_token(
+    keys: &SealingKeys,
+    account: AccountId,
+    column: Column,
+    sealed: &[u8],
+) -> Option<Zeroizing<Vec<u8>>> {
     keys.open(sealed, column.context(account).as_bytes())
 }
 
@@ -91,8 +94,8 @@ pub(super) fn open(keys: &SealingKeys, account: AccountId, sealed: &SealedTokens
     tokens
 }
 
-fn text(mut opened: Opened) -> Option<Secret<String>> {
-    let text = String::from_utf8(std::mem::take(&mut *opened.plain)).ok()?;
+fn text(mut opened: Zeroizing<Vec<u8>>) -> Option<Secret<String>> {
+    let text = String::from_utf8(std::mem::take(&mut *opened)).ok()?;
     Some(Secret::new(text))
 }
 

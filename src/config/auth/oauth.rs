@@ -192,7 +192,7 @@ impl OAuthProvider {
                 "issuer",
                 "What the provider calls itself, and where the rest is discovered: the URL that stands before \
                  /.well-known/openid-configuration, to the letter as that document says it. Required for oidc; google, \
-                 apple and microsoft have one by themselves, and github needs none.",
+                 apple and microsoft have one by themselves, which this would replace; not for github.",
                 values::issuer(),
             )
             .optional("https://id.example.com");
@@ -223,7 +223,7 @@ impl OAuthProvider {
         let scopes = s
             .key(
                 "scopes",
-                "What people are asked to grant. Absent: what signing in needs. All kinds but github need \"openid\".",
+                "What people are asked to grant. Absent: what signing in needs. google, microsoft and oidc need \"openid\".",
                 list(values::scope()),
             )
             .optional("[\"openid\", \"email\", \"profile\"]");
@@ -272,7 +272,7 @@ impl OAuthProvider {
                 "trust_email",
                 "Whether addresses count as proven where the provider does not say so. Only for one at which nobody can \
                  enter somebody else's: who could would get into the account here that has it. With microsoft only with \
-                 a `tenant` of your own.",
+                 a `tenant` of your own; not for github.",
                 boolean(),
             )
             .or("false");

@@ -101,7 +101,7 @@ fn every_key_is_read() {
          token_endpoint_auth_method = 'client_secret_basic'
          sign_up = 'on-request'
          trust_email = true
-         clock_skew = '5m'
+         clock_skew = '3m'
          timeout = '1m'
          allow_insecure = true
          allow_private = true",
@@ -379,6 +379,11 @@ fn what_would_let_strangers_in_or_never_work_is_refused() {
             "anybody",
         ),
         (
+            provider("github", "client_secret = 'hunter2'\ntrust_email = true"),
+            "github.trust_email",
+            "means nothing",
+        ),
+        (
             provider("microsoft", "client_secret = 'hunter2'\ntenant = 'comon'"),
             "microsoft.tenant",
             "did you mean `common`?",
@@ -421,7 +426,7 @@ fn what_would_let_strangers_in_or_never_work_is_refused() {
         (google("sign_up = true"), "google.sign_up", "wrong type"),
         (google("sign_up = 'no'"), "google.sign_up", "on-request"),
         // How long.
-        (google("clock_skew = '6m'"), "google.clock_skew", "set the clocks"),
+        (google("clock_skew = '4m'"), "google.clock_skew", "set the clocks"),
         (google("timeout = '0s'"), "google.timeout", "zero"),
         (google("timeout = '2m'"), "google.timeout", "longer than people wait"),
         (google("ca = '/dev/null'"), "google.ca", "BEGIN CERTIFICATE"),
@@ -583,6 +588,7 @@ fn what_is_fine_is_taken() {
             "github",
             "client_secret = 'hunter2'\nbase_url = 'https://github.example'\nscopes = []",
         ),
+        apple("scopes = ['email']"),
         provider(
             "microsoft",
             "client_secret = 'hunter2'\ntenant = '8eaef023-2b34-4da1-9baa-8bc8c9d6a490'\ntrust_email = true",

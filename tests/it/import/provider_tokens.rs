@@ -49,7 +49,7 @@ async fn tokens(moving: &Move, user: i64, provider: &str) -> [Option<String>; 3]
         let context = format!("accounts.{column} {id}");
         sealed.map(|sealed| {
             let opened = keys.open(&sealed, context.as_bytes()).unwrap();
-            String::from_utf8(opened.plain.to_vec()).unwrap()
+            String::from_utf8(opened.to_vec()).unwrap()
         })
     };
     [open(1, "access_token"), open(2, "refresh_token"), open(3, "id_token")]

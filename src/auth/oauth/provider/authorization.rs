@@ -13,7 +13,6 @@ pub(super) fn url(
     endpoint: Url,
     settings: &OAuthProvider,
     dialect: &dyn Dialect,
-    scopes: Vec<String>,
     ask: &Ask<'_>,
 ) -> Result<Url, &'static str> {
     // RFC 7636, section 4.1; `oauth2` panics at others.
@@ -30,7 +29,7 @@ pub(super) fn url(
         .authorize_url(|| CsrfToken::new(ask.state.to_owned()))
         .set_response_type(&ResponseType::new(dialect.response_type().to_owned()))
         .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
-        .add_scopes(scopes.into_iter().map(Scope::new));
+        .add_scopes(ask.scopes.iter().cloned().map(Scope::new));
     if dialect.has_id_tokens() {
         request = request.add_extra_param("nonce", ask.nonce.to_owned());
     }
@@ -89,18 +88,18 @@ mod tests {
 
     fn pairs(settings: &OAuthProvider, params: &[(String, String)]) -> BTreeMap<String, String> {
         let dialect = dialect::of(settings).unwrap();
+        let scopes: Vec<String> = dialect.scopes().iter().map(ToString::to_string).collect();
         let ask = Ask {
             state: "the-state",
             nonce: "the-nonce",
             pkce_verifier: &Secret::new(VERIFIER.to_owned()),
             redirect_uri: "https://app.test/api/auth/callback/x",
-            scopes: &[],
+            scopes: &scopes,
             login_hint: Some("ada@example.com"),
             params,
         };
         let endpoint = Url::parse("https://idp.test/authorize?code_challenge_method=plain&keep=1&state=evil").unwrap();
-        let scopes = dialect.scopes().iter().map(ToString::to_string).collect();
-        let url = url(endpoint, settings, &*dialect, scopes, &ask).unwrap();
+        let url = url(endpoint, settings, &*dialect, &ask).unwrap();
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         let map: BTreeMap<_, _> = pairs.iter().cloned().collect();
         assert_eq!(map.len(), pairs.len(), "a parameter twice: {url}");

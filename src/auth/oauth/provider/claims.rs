@@ -15,6 +15,9 @@ const MAX_SUBJECT: usize = 255;
 const MAX_NAME: usize = 256;
 const MAX_IMAGE: usize = 2048;
 
+/// What providers say of the address that stands beside it; the last two are Microsoft's.
+const PROOFS: [&str; 3] = ["email_verified", "xms_edov", "verified_primary_email"];
+
 /// The members of a JSON object: an id_token's payload, a userinfo answer, a profile.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(transparent)]
@@ -29,31 +32,30 @@ impl Claims {
     /// may let them enter a 1.
     pub(super) fn says(&self, name: &str) -> Option<bool> {
         match self.0.get(name)? {
-            Value::Null => None,
             Value::Bool(said) => Some(*said),
             Value::String(said) => Some(said == "true"),
-            Value::Number(_) | Value::Array(_) | Value::Object(_) => Some(false),
+            Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => Some(false),
         }
     }
 
     /// Whether a userinfo endpoint may know more.
     pub(super) fn lack_something(&self) -> bool {
-        ["email", "email_verified", "name", "picture"]
-            .iter()
-            .any(|name| self.is_missing(name))
+        !self.0.contains_key("email_verified") || ["email", "name", "picture"].iter().any(|name| self.is_missing(name))
     }
 
     /// Adds what is missing. An address and what is said of it stay together: they must be of one source.
     pub(super) fn complete(&mut self, other: Self) {
-        let takes_email =
-            other.text("email").is_some() && (self.is_missing("email") || self.is_missing("email_verified"));
+        let is_proof = |name: &str| PROOFS.contains(&name);
+        let has_proof = self.0.keys().any(|name| is_proof(name));
+        let takes_email = other.text("email").is_some() && (self.is_missing("email") || !has_proof);
         if takes_email {
-            self.0.remove("email_verified");
+            self.0.retain(|name, _| !is_proof(name));
         }
         for (name, value) in other.0 {
-            let takes = match name.as_str() {
-                "email" | "email_verified" => takes_email,
-                _ => self.is_missing(&name),
+            let takes = if name == "email" || is_proof(&name) {
+                takes_email
+            } else {
+                self.is_missing(&name)
             };
             if takes {
                 self.0.insert(name, value);
@@ -145,6 +147,16 @@ mod tests {
         assert_eq!(
             (mine.text("email"), mine.says("email_verified")),
             (Some("a@example.com"), Some(false))
+        );
+
+        let mut mine = claims(json!({"xms_edov": true, "verified_primary_email": ["eve@example.com"]}));
+        mine.complete(claims(json!({"email": "eve@example.com"})));
+        assert_eq!((mine.text("email"), mine.0.len()), (Some("eve@example.com"), 1));
+        let mut mine = claims(json!({"email": "a@example.com", "xms_edov": true}));
+        mine.complete(claims(json!({"email": "b@example.com"})));
+        assert_eq!(
+            (mine.text("email"), mine.says("xms_edov")),
+            (Some("a@example.com"), Some(true))
         );
     }
 }

@@ -66,8 +66,9 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
         None
     }
 
-    fn sends_scope_to_refresh(&self) -> bool {
-        false
+    /// What a refresh asks for, of what was granted or else is configured. Nothing: as before (RFC 6749, section 6).
+    fn scopes_to_refresh(&self, _granted: &[String], _configured: Vec<String>) -> Vec<String> {
+        Vec::new()
     }
 
     /// Whether people are known by id_tokens; else by the API: [`Self::profile_from_api`].

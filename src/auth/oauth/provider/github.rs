@@ -1,7 +1,7 @@
 //! GitHub, and GitHub Enterprise Server at its own place: OAuth 2 with an API, no id_tokens.
 //!
-//! Addresses come from `/user/emails`, which says whether each is verified; the profile's public one alone proves
-//! nothing.
+//! The address is the primary one of `/user/emails`, which says whether it is verified. Where that list can't be had it is
+//! the public one of the profile, which proves nothing.
 
 use serde_json::Value;
 use url::Url;
@@ -24,7 +24,6 @@ pub(super) struct GitHub {
     /// Where people see it: `https://github.com`.
     web: String,
     api: String,
-    issuer: String,
 }
 
 impl GitHub {
@@ -36,7 +35,6 @@ impl GitHub {
         let web = enterprise.clone().unwrap_or_else(|| WEB.to_owned());
         Self {
             api: enterprise.map_or_else(|| API.to_owned(), |base| format!("{base}/api/v3")),
-            issuer: settings.issuer.clone().unwrap_or_else(|| web.clone()),
             web,
         }
     }
@@ -44,12 +42,12 @@ impl GitHub {
 
 impl Dialect for GitHub {
     fn issuer(&self) -> &str {
-        &self.issuer
+        &self.web
     }
 
     /// In authorisation responses GitHub calls itself by the path of its endpoints.
     fn is_issuer(&self, iss: &str) -> bool {
-        iss == self.issuer || iss.strip_prefix(&self.web) == Some("/login/oauth")
+        iss == self.web || iss.strip_prefix(&self.web) == Some("/login/oauth")
     }
 
     fn endpoints(&self) -> Result<ProviderEndpoints, url::ParseError> {
@@ -58,7 +56,7 @@ impl Dialect for GitHub {
             authorization: Some(Url::parse(&format!("{web}/login/oauth/authorize"))?),
             token: Some(Url::parse(&format!("{web}/login/oauth/access_token"))?),
             userinfo: Some(Url::parse(&format!("{api}/user"))?),
-            emails: Some(Url::parse(&format!("{api}/user/emails"))?),
+            emails: Some(Url::parse(&format!("{api}/user/emails?per_page=100"))?),
             jwks: None,
         })
     }
@@ -81,24 +79,22 @@ impl Dialect for GitHub {
             .get("id")
             .and_then(Value::as_u64)
             .ok_or("the profile has no id")?;
-        let listed = emails.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let is = |entry: &Value, what: &str| entry.get(what).and_then(Value::as_bool).unwrap_or(false);
-        let address = |entry: &Value| entry.get("email").and_then(Value::as_str).and_then(EmailAddress::parse);
-
-        let public = user.text("email").and_then(EmailAddress::parse);
-        let primary = listed.iter().find(|entry| is(entry, "primary")).or(listed.first());
-        let email = public.or_else(|| primary.and_then(address));
-        let proven = |email: &EmailAddress| {
-            listed
-                .iter()
-                .any(|entry| is(entry, "verified") && address(entry).as_ref() == Some(email))
+        let (email, email_verified) = match emails.and_then(Value::as_array) {
+            Some(listed) => {
+                let primary = listed.iter().find(|entry| is(entry, "primary"));
+                let email = primary.and_then(|entry| EmailAddress::parse(entry.get("email")?.as_str()?));
+                let is_verified = email.is_some() && primary.is_some_and(|entry| is(entry, "verified"));
+                (email, is_verified)
+            }
+            None => (user.text("email").and_then(EmailAddress::parse), false),
         };
 
         let given = |what| user.text(what).map(claims::name).filter(|text| !text.is_empty());
         Ok(Profile {
-            issuer: self.issuer.clone(),
+            issuer: self.web.clone(),
             subject: id.to_string(),
-            email_verified: email.as_ref().is_some_and(proven),
+            email_verified,
             email,
             name: given("name").or_else(|| given("login")).unwrap_or_default(),
             image: user.text("avatar_url").and_then(claims::image),
@@ -131,14 +127,23 @@ mod tests {
             ),
             (
                 json!("Pub@x.test"),
-                Some(json!([entry("a@x.test", true, true), entry("pub@x.test", false, true)])),
-                Some("pub@x.test"),
-                true,
+                Some(json!([
+                    entry("a@x.test", true, false),
+                    entry("pub@x.test", false, true)
+                ])),
+                Some("a@x.test"),
+                false,
             ),
             (
                 json!("pub@x.test"),
                 Some(json!([entry("a@x.test", true, true)])),
-                Some("pub@x.test"),
+                Some("a@x.test"),
+                true,
+            ),
+            (
+                json!("pub@x.test"),
+                Some(json!([entry("pub@x.test", false, true)])),
+                None,
                 false,
             ),
             (
@@ -180,7 +185,10 @@ mod tests {
             at.token.unwrap().as_str(),
             "https://git.acme.test/login/oauth/access_token"
         );
-        assert_eq!(at.emails.unwrap().as_str(), "https://git.acme.test/api/v3/user/emails");
+        assert_eq!(
+            at.emails.unwrap().as_str(),
+            "https://git.acme.test/api/v3/user/emails?per_page=100"
+        );
         assert_eq!(github.issuer(), "https://git.acme.test");
         assert!(
             github.is_issuer("https://git.acme.test/login/oauth")

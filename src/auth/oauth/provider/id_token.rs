@@ -24,9 +24,10 @@ use crate::{clock::Timestamp, secret::Secret};
 
 /// Tokens with a list of groups come near 10 KB.
 const MAX_TOKEN: usize = 32 * 1024;
-/// How long ago a token was issued that comes straight from the token endpoint. Not a minute, since Microsoft dates
-/// them back by five; not ten, since a provider's clock that is so far off is refused.
-pub(super) const AGE_IN_FLOW: Duration = Duration::from_mins(5);
+/// How long ago a token was issued that comes straight from the token endpoint. More than five minutes, by which
+/// Microsoft dates them back; and so few that with all the skew that can be configured, a clock that is ten minutes off
+/// is refused.
+pub(super) const AGE_IN_FLOW: Duration = Duration::from_mins(6);
 /// How long ago one that an app presents may have been issued.
 pub(super) const AGE_PRESENTED: Duration = Duration::from_hours(1);
 
@@ -46,6 +47,7 @@ const ALLOWED: [Alg; 9] = [
 #[derive(Debug)]
 pub(super) struct Expected<'a> {
     pub(super) audience: Audience<'a>,
+    /// `None`: it must have none. One with a nonce is of a flow that somebody began with it, who alone may present it.
     pub(super) nonce: Option<Nonce<'a>>,
     /// What the token's `at_hash` is of, where it has one.
     pub(super) access_token: Option<&'a Secret<String>>,
@@ -204,7 +206,7 @@ fn check_nonce(claims: &Claims, expected: Option<Nonce<'_>>) -> Result<(), &'sta
     let said = claims.text("nonce").unwrap_or_default();
     let is = |nonce: &str| !nonce.is_empty() && bool::from(said.as_bytes().ct_eq(nonce.as_bytes()));
     let agrees = match expected {
-        None => true,
+        None => claims.0.get("nonce").is_none_or(Value::is_null),
         Some(Nonce::Exact(nonce)) => is(nonce),
         Some(Nonce::ExactOrHashed(nonce)) => is(nonce) || is(&hex(&Sha256::digest(nonce))),
     };

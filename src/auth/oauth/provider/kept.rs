@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::warn;
 
 use super::ProviderError;
@@ -25,6 +25,8 @@ const MAX_STALE: Duration = Duration::from_hours(24);
 pub(super) struct Kept<T> {
     held: ArcSwapOption<Held<T>>,
     flight: Mutex<Flights>,
+    /// [`REST`], but for tests.
+    rest: Duration,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,18 @@ struct Held<T> {
 #[derive(Debug, Default)]
 struct Flights {
     failed: Option<(Instant, ProviderError)>,
+    /// When a fetch that a token asked for was over, or failed, or was given up.
     forced_at: Option<Instant>,
+}
+
+/// A fetch that a token asked for. It counts from its end, whatever that is: for those who wait, it may have hung for
+/// longer than any rest.
+struct Forced<'f>(MutexGuard<'f, Flights>);
+
+impl Drop for Forced<'_> {
+    fn drop(&mut self) {
+        self.0.forced_at = Some(monotonic());
+    }
 }
 
 impl<T> Kept<T> {
@@ -45,6 +58,7 @@ impl<T> Kept<T> {
         Self {
             held: ArcSwapOption::empty(),
             flight: Mutex::default(),
+            rest: REST,
         }
     }
 
@@ -63,7 +77,7 @@ impl<T> Kept<T> {
             return Ok(value);
         }
         if let Some((at, error)) = &flights.failed
-            && at.elapsed() < REST
+            && at.elapsed() < self.rest
         {
             return self.at_most_stale_for(MAX_STALE).ok_or_else(|| error.clone());
         }
@@ -89,16 +103,21 @@ impl<T> Kept<T> {
         seen: &Arc<T>,
         fetch: impl AsyncFnOnce() -> Result<(T, Duration), ProviderError>,
     ) -> Option<Arc<T>> {
-        let mut flights = self.flight.lock().await;
+        let asked_at = monotonic();
+        let flights = self.flight.lock().await;
         if let Some(held) = self.held.load_full()
             && !Arc::ptr_eq(&held.value, seen)
         {
             return Some(Arc::clone(&held.value));
         }
-        if flights.forced_at.is_some_and(|at| at.elapsed() < REST) {
+        // Whoever waited while another fetched has the answer: nothing is newer.
+        if flights
+            .forced_at
+            .is_some_and(|at| at >= asked_at || at.elapsed() < self.rest)
+        {
             return None;
         }
-        flights.forced_at = Some(monotonic());
+        let _forced = Forced(flights);
         match fetch().await {
             Ok((value, fresh_for)) => Some(self.hold(value, fresh_for)),
             Err(error) => {
@@ -172,6 +191,29 @@ mod tests {
         kept.get(async || Ok((7, Duration::ZERO))).await.unwrap();
         assert_eq!(*kept.get(async || Err(away())).await.unwrap(), 7);
         assert_eq!(*kept.get(async || Err(away())).await.unwrap(), 7);
+    }
+
+    /// A fetch that hangs is over when the rest is.
+    #[tokio::test]
+    async fn whoever_waited_for_a_fetch_that_hung_does_not_fetch_again() {
+        let kept = Kept {
+            rest: Duration::ZERO,
+            ..Kept::new()
+        };
+        let fetches = AtomicU32::new(0);
+        let held = kept.get(async || Ok((1, HOUR))).await.unwrap();
+        let ask = || {
+            kept.newer(&held, async || {
+                fetches.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                Err(away())
+            })
+        };
+        let all = futures_util::future::join_all((0..50).map(|_| ask())).await;
+        assert!(all.iter().all(Option::is_none));
+        assert_eq!(fetches.load(Ordering::SeqCst), 1);
+        assert!(ask().await.is_none());
+        assert_eq!(fetches.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use crate::{
 const AUTHORITY: &str = "https://login.microsoftonline.com";
 /// Where a tenant's id stands in an issuer that is many.
 const TENANT: &str = "{tenantid}";
+const OFFLINE: &str = "offline_access";
 /// The tenant of personal accounts.
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 
@@ -91,8 +92,16 @@ impl Dialect for Microsoft {
         &["openid", "profile", "email", "User.Read", "offline_access"]
     }
 
-    fn sends_scope_to_refresh(&self) -> bool {
-        true
+    /// Microsoft wants to be told, and says of all that it granted but not of `offline_access`, without which there is no
+    /// further refresh token.
+    fn scopes_to_refresh(&self, granted: &[String], configured: Vec<String>) -> Vec<String> {
+        if granted.is_empty() {
+            return configured;
+        }
+        let offline = configured
+            .into_iter()
+            .filter(|scope| scope == OFFLINE && !granted.contains(scope));
+        granted.iter().cloned().chain(offline).collect()
     }
 
     fn check_claims(&self, claims: &Claims) -> Result<(), &'static str> {

@@ -11,7 +11,7 @@ pub(in crate::auth) struct Ask<'a> {
     pub(in crate::auth) nonce: &'a str,
     pub(in crate::auth) pkce_verifier: &'a Secret<String>,
     pub(in crate::auth) redirect_uri: &'a str,
-    /// Beyond the configured ones.
+    /// All of them: see `Provider::scopes_with`.
     pub(in crate::auth) scopes: &'a [String],
     pub(in crate::auth) login_hint: Option<&'a str>,
     /// `additionalParams`: never one that the flow itself sets.
@@ -25,6 +25,8 @@ pub(in crate::auth) struct Return<'a> {
     pub(in crate::auth) nonce: &'a str,
     pub(in crate::auth) pkce_verifier: &'a Secret<String>,
     pub(in crate::auth) redirect_uri: &'a str,
+    /// As in [`Ask::scopes`].
+    pub(in crate::auth) asked_scopes: &'a [String],
     /// Apple's `user` field, JSON, at somebody's first sign-in: whatever the browser says, so good for a name alone.
     pub(in crate::auth) user: Option<&'a str>,
     pub(in crate::auth) now: Timestamp,

@@ -28,6 +28,7 @@ struct Came {
     code: Secret<String>,
     verifier: Secret<String>,
     user: Option<&'static str>,
+    asked_scopes: Vec<String>,
 }
 
 impl Came {
@@ -36,6 +37,7 @@ impl Came {
             code: Secret::new("the-code".to_owned()),
             verifier: Secret::new(VERIFIER.to_owned()),
             user: None,
+            asked_scopes: Vec::new(),
         }
     }
 
@@ -45,6 +47,7 @@ impl Came {
             nonce: "the-nonce",
             pkce_verifier: &self.verifier,
             redirect_uri: "https://app.test/cb",
+            asked_scopes: &self.asked_scopes,
             user: self.user,
             now: Timestamp::from_secs(NOW),
         }
@@ -268,6 +271,9 @@ async fn userinfo_completes_a_token_that_says_little() {
         )),
     );
     assert!(arrives(&provider, &came).await.unwrap().email_verified);
+    // Nor may who is asked, and does not answer, leave it to `trust_email`.
+    gives(&peer, &key.sign(&claims(&peer, &json!({"email": "a@example.com"}))));
+    assert!(arrives(&provider, &came).await.is_err());
 }
 
 #[tokio::test]
@@ -301,6 +307,16 @@ async fn an_address_of_which_nothing_is_said_is_trusted_only_if_configured() {
             false,
         ),
         (
+            json!({"email": "a@example.com", "email_verified": null, "name": "A", "picture": "p"}),
+            true,
+            false,
+        ),
+        (
+            json!({"email": "a@example.com", "email_verified": "yes", "name": "A", "picture": "p"}),
+            true,
+            false,
+        ),
+        (
             json!({"email": "no address", "email_verified": true, "name": "A", "picture": "p"}),
             true,
             false,
@@ -317,6 +333,33 @@ async fn an_address_of_which_nothing_is_said_is_trusted_only_if_configured() {
             "{said} {trust}"
         );
     }
+}
+
+#[tokio::test]
+async fn scopes_are_what_was_granted_or_else_asked_for() {
+    let peer = Peer::openid(&[]).await;
+    let (provider, mut came) = (oidc(&peer), Came::new());
+    came.asked_scopes = provider.scopes_with(vec!["calendar".to_owned(), "email".to_owned()]);
+    assert_eq!(came.asked_scopes, ["openid", "email", "profile", "calendar"]);
+    let asked = ["openid", "email", "profile", "calendar"];
+    for (scope, granted) in [
+        (json!("openid  email"), &["openid", "email"][..]),
+        (json!(["openid", "user:read:email"]), &["openid", "user:read:email"]),
+        (json!(null), &asked),
+        (json!(""), &asked),
+        (json!([]), &asked),
+    ] {
+        let body = json!({"access_token": "t", "token_type": "bearer", "scope": scope});
+        peer.answers("/token", Answer::json(&body));
+        assert_eq!(
+            provider.exchange(&came.back()).await.unwrap().scopes,
+            granted,
+            "{scope}"
+        );
+    }
+    let body = json!({"access_token": "t", "token_type": "bearer"});
+    peer.answers("/token", Answer::json(&body));
+    assert_eq!(provider.exchange(&came.back()).await.unwrap().scopes, asked);
 }
 
 #[tokio::test]
@@ -402,17 +445,25 @@ async fn tokens_are_refreshed_and_microsoft_is_told_the_scope() {
     let refresh = Secret::new("the-refresh-token".to_owned());
     let body = json!({"access_token": "newer", "token_type": "bearer", "expires_in": 60});
     peer.answers("/token", Answer::json(&body));
-    for (kind, scope) in [
-        (ProviderKind::Google, None),
+    for (kind, granted, scope) in [
+        (ProviderKind::Google, vec!["email"], None),
         (
             ProviderKind::Microsoft,
+            vec![],
             Some("openid profile email User.Read offline_access"),
+        ),
+        (
+            ProviderKind::Microsoft,
+            vec!["openid", "Mail.Read"],
+            Some("openid Mail.Read offline_access"),
         ),
     ] {
         let mut settings = settings(&peer, kind);
         settings.endpoints.token = Url::parse(&format!("{}/token", peer.origin)).ok();
         let provider = Provider::new(&settings, true).unwrap();
-        let tokens = provider.refresh(&refresh, Timestamp::from_secs(NOW)).await.unwrap();
+        let granted: Vec<String> = granted.into_iter().map(str::to_owned).collect();
+        let tokens = provider.refresh(&refresh, &granted, Timestamp::from_secs(NOW));
+        let tokens = tokens.await.unwrap();
         assert_eq!(tokens.access.unwrap().expose(), "newer");
         assert!(tokens.refresh.is_none() && tokens.scopes.is_empty());
         let form = peer.asked("/token").pop().unwrap().form;
@@ -475,8 +526,24 @@ async fn somebody_arrives_from_github() {
         Answer::json(&json!({"message": "Not Found"})).status(404),
     );
     assert!(provider.profile(&came.back(), &tokens).await.unwrap().email.is_none());
-    peer.answers("/api/v3/user/emails", Answer::json(&json!({})).status(502));
+    let limited = |field| Answer {
+        header: vec![field],
+        ..Answer::json(&json!({})).status(403)
+    };
+    for answer in [
+        Answer::json(&json!({})).status(502),
+        Answer::json(&json!({})).status(429),
+        limited(("x-ratelimit-remaining", "0")),
+        limited(("retry-after", "60")),
+    ] {
+        peer.answers("/api/v3/user/emails", answer);
+        let failed = provider.profile(&came.back(), &tokens).await;
+        assert!(matches!(failed, Err(ProviderError::Unreachable { .. })), "{failed:?}");
+    }
+    peer.answers("/api/v3/user/emails", Answer::json(&json!({})).status(401));
     assert!(provider.profile(&came.back(), &tokens).await.is_err());
+    peer.answers("/api/v3/user/emails", limited(("x-ratelimit-remaining", "12")));
+    assert!(provider.profile(&came.back(), &tokens).await.unwrap().email.is_none());
 }
 
 #[tokio::test]

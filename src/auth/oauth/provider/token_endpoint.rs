@@ -3,12 +3,13 @@
 use std::{borrow::Cow, fmt, time::Duration};
 
 use oauth2::{
-    AuthType, AuthorizationCode, Client, ClientId, ClientSecret, EndpointNotSet, EndpointSet, ExtraTokenFields,
-    PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, Scope, StandardRevocableToken,
-    StandardTokenResponse, TokenResponse, TokenUrl,
+    AccessToken, AuthType, AuthorizationCode, Client, ClientId, ClientSecret, EndpointNotSet, EndpointSet,
+    PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, Scope, StandardRevocableToken, TokenResponse,
+    TokenUrl,
     basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType},
+    helpers::deserialize_untagged_enum_case_insensitive,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
 use super::{ProviderError, Return, Tokens, wire::Wire};
@@ -76,17 +77,16 @@ impl TokenEndpoint<'_> {
         }
         let lives = |for_: Duration| (!for_.is_zero()).then(|| now.plus(for_.min(MAX_LIFETIME)));
         let given = |text: &str| (!text.is_empty()).then(|| Secret::new(text.to_owned()));
-        let scopes = answer.scopes().into_iter().flatten();
+        let scopes = answer.scope.iter().flatten();
         let scopes = scopes
             .flat_map(|scope| scope.split(self.scope_separator))
             .filter(|scope| !scope.is_empty());
-        let beyond = answer.extra_fields();
         Ok(Tokens {
             access: given(answer.access_token().secret()),
             refresh: answer.refresh_token().and_then(|token| given(token.secret())),
-            id: beyond.id_token.as_deref().and_then(given),
+            id: answer.id_token.as_deref().and_then(given),
             access_expires_at: answer.expires_in().and_then(lives),
-            refresh_expires_at: beyond.refresh_token_expires_in.map(Duration::from_secs).and_then(lives),
+            refresh_expires_at: answer.refresh_token_expires_in.map(Duration::from_secs).and_then(lives),
             scopes: scopes.map(ToOwned::to_owned).collect(),
         })
     }
@@ -122,21 +122,65 @@ type TokenClient = Client<
     EndpointSet,
 >;
 
-type Given = StandardTokenResponse<Beyond, BasicTokenType>;
 type Failure = RequestTokenError<ProviderError, BasicErrorResponse>;
 type Answer = Result<Given, Failure>;
 
-/// What RFC 6749 does not know of.
-#[derive(Default, Deserialize, Serialize)]
-struct Beyond {
+/// An answer of the token endpoint (RFC 6749, section 5.1), with what that does not know of.
+#[derive(Deserialize, Serialize)]
+struct Given {
+    access_token: AccessToken,
+    #[serde(deserialize_with = "deserialize_untagged_enum_case_insensitive")]
+    token_type: BasicTokenType,
+    expires_in: Option<u64>,
+    refresh_token: Option<RefreshToken>,
+    #[serde(default, deserialize_with = "listed")]
+    scope: Option<Vec<Scope>>,
     id_token: Option<String>,
     /// GitHub's.
     refresh_token_expires_in: Option<u64>,
 }
 
-impl ExtraTokenFields for Beyond {}
+/// A text with blanks in it, or, by some (Twitch), a list.
+fn listed<'de, D: Deserializer<'de>>(scope: D) -> Result<Option<Vec<Scope>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        List(Vec<String>),
+    }
+    let texts = match Option::deserialize(scope)? {
+        None => return Ok(None),
+        Some(Written::Text(text)) => text.split(' ').map(str::to_owned).collect(),
+        Some(Written::List(texts)) => texts,
+    };
+    Ok(Some(texts.into_iter().map(Scope::new).collect()))
+}
 
-impl fmt::Debug for Beyond {
+impl TokenResponse for Given {
+    type TokenType = BasicTokenType;
+
+    fn access_token(&self) -> &AccessToken {
+        &self.access_token
+    }
+
+    fn token_type(&self) -> &BasicTokenType {
+        &self.token_type
+    }
+
+    fn expires_in(&self) -> Option<Duration> {
+        self.expires_in.map(Duration::from_secs)
+    }
+
+    fn refresh_token(&self) -> Option<&RefreshToken> {
+        self.refresh_token.as_ref()
+    }
+
+    fn scopes(&self) -> Option<&Vec<Scope>> {
+        self.scope.as_ref()
+    }
+}
+
+impl fmt::Debug for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[tokens]")
     }

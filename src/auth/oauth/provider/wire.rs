@@ -1,11 +1,11 @@
 //! One question to a provider and its answer, whatever it is about.
 //!
-//! A server that is away, overloaded or limits us (5xx, 429) is [`ProviderError::Unreachable`] here, so that nobody else
+//! A server that is away, overloaded or limits us (5xx, 429, and 403 where that is what it means) is [`ProviderError::Unreachable`] here, so that nobody else
 //! needs to know of statuses. Errors name what went wrong, never what an answer said: it may hold tokens.
 
 use std::pin::Pin;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -40,7 +40,11 @@ impl Wire {
         let answer = self.outbound.send(request).await;
         let answer = answer.map_err(|error| self.unreachable(Chain(&error).to_string()))?;
         match answer.status() {
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            status
+                if status.is_server_error()
+                    || status == StatusCode::TOO_MANY_REQUESTS
+                    || (status == StatusCode::FORBIDDEN && is_limited(answer.headers())) =>
+            {
                 Err(self.unreachable(format!("HTTP {}", status.as_u16())))
             }
             _ => Ok(answer),
@@ -52,7 +56,24 @@ impl Wire {
         &self,
         url: &Url,
         bearer: Option<&Secret<String>>,
-    ) -> Result<(T, http::HeaderMap), ProviderError> {
+    ) -> Result<(T, HeaderMap), ProviderError> {
+        self.read(url, self.ask(url, bearer).await?)
+    }
+
+    /// As [`Self::get`]; `None`: the token does not reach so far.
+    pub(super) async fn get_if_granted<T: DeserializeOwned>(
+        &self,
+        url: &Url,
+        bearer: Option<&Secret<String>>,
+    ) -> Result<Option<T>, ProviderError> {
+        let answer = self.ask(url, bearer).await?;
+        match answer.status() {
+            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(None),
+            _ => self.read(url, answer).map(|(document, _)| Some(document)),
+        }
+    }
+
+    async fn ask(&self, url: &Url, bearer: Option<&Secret<String>>) -> Result<Response<Vec<u8>>, ProviderError> {
         let mut request = Request::builder()
             .method(Method::GET)
             .uri(url.as_str())
@@ -65,7 +86,11 @@ impl Wire {
             value.set_sensitive(true);
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        let (head, body) = self.send(request).await?.into_parts();
+        self.send(request).await
+    }
+
+    fn read<T: DeserializeOwned>(&self, url: &Url, answer: Response<Vec<u8>>) -> Result<(T, HeaderMap), ProviderError> {
+        let (head, body) = answer.into_parts();
         if head.status != StatusCode::OK {
             return Err(self.refused_with(format!("HTTP {}", head.status.as_u16())));
         }
@@ -102,6 +127,11 @@ impl Wire {
             why: why.into(),
         }
     }
+}
+
+/// How GitHub says that it has been asked too often, with status 403.
+fn is_limited(header: &HeaderMap) -> bool {
+    header.contains_key(header::RETRY_AFTER) || header.get("x-ratelimit-remaining").is_some_and(|left| left == "0")
 }
 
 /// As `oauth2` asks. The future is boxed because the compiler can't see that one which borrows from a closure's

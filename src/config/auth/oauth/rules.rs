@@ -22,7 +22,7 @@ const WITH_USER_INFO: &[ProviderKind] = &[
 ];
 
 /// Keys that say something to some kinds alone.
-const OWN_KEYS: [(&str, &[ProviderKind]); 12] = [
+const OWN_KEYS: [(&str, &[ProviderKind]); 13] = [
     ("team_id", &[ProviderKind::Apple]),
     ("key_id", &[ProviderKind::Apple]),
     ("private_key", &[ProviderKind::Apple]),
@@ -34,6 +34,8 @@ const OWN_KEYS: [(&str, &[ProviderKind]); 12] = [
     ("jwks_uri", WITH_ID_TOKENS),
     ("emails_endpoint", &[ProviderKind::GitHub]),
     ("audiences", WITH_ID_TOKENS),
+    // GitHub says of every address whether it is verified.
+    ("trust_email", WITH_ID_TOKENS),
     ("clock_skew", WITH_ID_TOKENS),
 ];
 
@@ -129,10 +131,11 @@ pub(super) fn report_proofs(s: &Section<'_>, kind: ProviderKind, method: Option<
     }
 }
 
-/// Without `openid` there is no id_token (OpenID Connect Core 1.0, section 3.1.2.1).
+/// Without `openid` there is no id_token (OpenID Connect Core 1.0, section 3.1.2.1), but for Apple, who always gives one.
 pub(super) fn report_scopes(s: &Section<'_>, kind: ProviderKind, scopes: Option<&[String]>) {
     if let Some(scopes) = scopes
         && WITH_ID_TOKENS.contains(&kind)
+        && kind != ProviderKind::Apple
         && !scopes.iter().any(|scope| scope == "openid")
     {
         s.report(

@@ -22,8 +22,8 @@ use crate::{
     secret::Secret,
 };
 
-/// Past it, tokens that expired would count for long.
-const MAX_SKEW: Duration = Duration::from_mins(5);
+/// Past it, tokens that expired would count for long, and clocks that are ten minutes off would do.
+const MAX_SKEW: Duration = Duration::from_mins(3);
 /// A browser waits meanwhile.
 const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 /// All that the system trusts is a quarter of it.
@@ -239,7 +239,7 @@ pub(super) fn authorization_params() -> Kind<Vec<(String, String)>> {
 }
 
 pub(super) fn clock_skew() -> Kind<Duration> {
-    duration().check("a duration such as \"1m\", at most \"5m\"", |skew| {
+    duration().check("a duration such as \"1m\", at most \"3m\"", |skew| {
         if *skew > MAX_SKEW {
             return Err("tokens would count that expired long ago; set the clocks instead".into());
         }
