@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use vestibule::secret::sealed::SealingKeys;
+use vestibule::{clock::Clock, secret::sealed::SealingKeys};
 
 use crate::harness::{
     Browser, Database, Gateway, SOON, Setup,
@@ -19,16 +19,18 @@ const KINDS: [Kind; 5] = [Kind::Oidc, Kind::Google, Kind::GitHub, Kind::Apple, K
 const OLD: &str = "the secret of before, which was as long";
 const NEW: &str = "the secret of today, which is long enough";
 
-/// A provider, and two gateways whose secrets are these, the first one first.
+/// A gateway whose secrets are these, the first one first.
+async fn with_secrets(secrets: &[&str], client: &Client, db: &Database, clock: &Clock) -> Gateway {
+    let over = format!("[auth]\nsecret = {secrets:?}");
+    let setup = Setup::default().with(&client.toml()).with(&over);
+    setup.clock(clock).start_on(db).await
+}
+
+/// A provider, and two gateways whose secrets are these.
 async fn two(kind: Kind, secrets: [&[&str]; 2]) -> (Provider, Client, [Gateway; 2]) {
     let (provider, client) = at(kind, json!({})).await;
-    let db = Database::fresh().await;
-    let clock = provider::clock();
-    let gateway = async |secrets: &[&str]| {
-        let over = format!("[auth]\nsecret = {secrets:?}");
-        let setup = Setup::default().with(&client.toml()).with(&over);
-        setup.clock(&clock).start_on(&db).await
-    };
+    let (db, clock) = (Database::fresh().await, provider::clock());
+    let gateway = async |secrets: &[&str]| with_secrets(secrets, &client, &db, &clock).await;
     let gateways = [gateway(secrets[0]).await, gateway(secrets[1]).await];
     (provider, client, gateways)
 }
@@ -161,13 +163,8 @@ async fn are_sealed_with(db: &Database, secret: &str) -> bool {
 #[tokio::test]
 async fn after_a_change_of_the_secret_tokens_are_sealed_anew_and_the_old_one_can_go() {
     let (provider, client) = at(Kind::Oidc, json!({})).await;
-    let db = Database::fresh().await;
-    let clock = provider::clock();
-    let gateway = async |secrets: &[&str]| {
-        let over = format!("[auth]\nsecret = {secrets:?}");
-        let setup = Setup::default().with(&client.toml()).with(&over);
-        setup.clock(&clock).start_on(&db).await
-    };
+    let (db, clock) = (Database::fresh().await, provider::clock());
+    let gateway = async |secrets: &[&str]| with_secrets(secrets, &client, &db, &clock).await;
     let old = gateway(&[OLD]).await;
     let browser = Browser::default();
     let account = arrive(&browser, &old, &client).await;
