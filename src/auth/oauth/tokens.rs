@@ -26,7 +26,6 @@ use crate::{
     },
     chain::Chain,
     clock::Timestamp,
-    config::{OAuthProvider, ProviderKind},
     db::{
         accounts::{self, Account, tokens::SealedTokens},
         users::User,
@@ -206,20 +205,9 @@ fn supported<'a>(call: &Call<'a>, account: &Account) -> Result<&'a Provider, Aut
     configured(call, account).ok_or_else(|| AuthError::ProviderNotSupported(account.provider_id.clone()))
 }
 
-/// The provider that gave the tokens, if it still goes by that name.
+/// The provider that gave the tokens. A name that means another issuer today is not handed the tokens of the one before.
 fn configured<'a>(call: &Call<'a>, account: &Account) -> Option<&'a Provider> {
-    let provider = call.auth.providers.get(&account.provider_id)?;
-    may_be_of(provider.settings(), &account.issuer).then_some(provider)
-}
-
-/// A name that means another issuer today is not handed the tokens of the one before.
-fn may_be_of(provider: &OAuthProvider, issuer: &str) -> bool {
-    match (provider.kind, &provider.issuer) {
-        // Adopted at the next sign-in: it was brought from elsewhere.
-        (ProviderKind::Oidc, Some(today)) => issuer.is_empty() || issuer == today,
-        (ProviderKind::Oidc, None)
-        | (ProviderKind::Google | ProviderKind::GitHub | ProviderKind::Apple | ProviderKind::Microsoft, _) => true,
-    }
+    call.auth.providers.of(account)
 }
 
 async fn held(call: &Call<'_>, account: &Account) -> Result<(SealedTokens, Tokens), AuthError> {
