@@ -42,6 +42,7 @@ mod oauth_flows;
 mod oauth_gateways;
 mod oauth_id_token_form;
 mod oauth_linking;
+mod oauth_outage;
 mod oauth_secrets;
 mod oauth_start;
 mod oauth_strangers;

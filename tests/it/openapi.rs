@@ -742,13 +742,7 @@ async fn no_database() -> BTreeSet<Answer> {
         .start()
         .await;
     let ada = gateway.signed_in("ada@example.com").await;
-    let (server, name) = gateway.db().url().rsplit_once('/').unwrap();
-    let name = name.split('?').next().unwrap();
-    let shut = format!(
-        "ALTER DATABASE {name} ALLOW_CONNECTIONS false;
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-    );
-    Database::at(&format!("{server}/postgres")).run(&shut).await;
+    gateway.db().shut().await;
     let endpoints = endpoints();
     join_all(
         endpoints

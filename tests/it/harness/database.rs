@@ -94,6 +94,28 @@ impl Database {
         self.client().await.batch_execute(sql).await.unwrap();
     }
 
+    /// Postgres is away, as far as this database is concerned: connections end, and no new ones come about.
+    pub(crate) async fn shut(&self) {
+        let (server, name) = self.server_and_name();
+        let shut = format!(
+            "ALTER DATABASE {name} ALLOW_CONNECTIONS false;
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        );
+        Self::at(&server).run(&shut).await;
+    }
+
+    /// It is back.
+    pub(crate) async fn reopen(&self) {
+        let (server, name) = self.server_and_name();
+        let reopen = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true");
+        Self::at(&server).run(&reopen).await;
+    }
+
+    fn server_and_name(&self) -> (String, &str) {
+        let (server, name) = self.url.rsplit_once('/').unwrap();
+        (format!("{server}/postgres"), name.split('?').next().unwrap())
+    }
+
     /// The one number that a query answers with.
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         self.client().await.query_one(sql, &[]).await.unwrap().get(0)
