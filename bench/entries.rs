@@ -4,46 +4,51 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use tempfile::TempDir;
 use vestibule::dev::postgres::Cluster;
 
-use crate::{Workload, http, upstream};
+use crate::{
+    http,
+    load::{Cookies, Order},
+    rivals,
+    scenario::{Scenario, Who, Wire},
+    sessions::{self, Many},
+    upstream,
+};
 
-/// Somewhere to send requests, and the process whose CPU that costs.
+/// Somewhere to send requests, and the processes whose CPU that costs.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
-    pub(crate) addr: SocketAddr,
-    pub(crate) pid: u32,
-    /// The session's cookie, for the entry that knows sessions.
-    cookie: Option<String>,
+    pub(crate) plain: Option<Place>,
+    pub(crate) tls: Option<Place>,
 }
 
-impl Entry {
-    /// The bytes of one request.
-    pub(crate) fn request(&self, workload: Workload) -> String {
-        let path = workload.path();
-        let cookie = match (&self.cookie, workload) {
-            (Some(cookie), Workload::Session | Workload::Large) => format!("Cookie: {cookie}\r\n"),
-            (Some(_), Workload::Public) | (None, _) => String::new(),
-        };
-        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n{cookie}\r\n")
-    }
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) addr: SocketAddr,
+    pub(crate) pid: u32,
 }
 
 /// Everything that runs; it ends when this is dropped.
 pub(crate) struct Rig {
     pub(crate) entries: Vec<Entry>,
+    pub(crate) gateway: Place,
+    /// Postgres's first process.
+    pub(crate) postgres: u32,
     user_id: String,
+    cookie: Cookie,
+    certificate: Certificate,
     _processes: Vec<Process>,
     _postgres: Cluster,
     _folder: TempDir,
 }
 
 /// A child that ends with the benchmark.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -56,23 +61,82 @@ impl Drop for Process {
     }
 }
 
+/// The session cookie of the user who is signed in.
+struct Cookie {
+    name: String,
+    value: String,
+}
+
+impl Cookie {
+    /// As it is called where the gateway itself speaks TLS.
+    fn secure_name(&self) -> String {
+        format!("__Host-{}", self.name)
+    }
+}
+
+/// For `localhost`, signed by itself.
+pub(crate) struct Certificate {
+    pub(crate) pem: PathBuf,
+    pub(crate) key: PathBuf,
+    /// Both in one file, as HAProxy wants it.
+    pub(crate) together: PathBuf,
+    der: PathBuf,
+}
+
+impl Certificate {
+    fn make(folder: &TempDir) -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (pem, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        Self {
+            pem: write("certificate.pem", pem.as_bytes()),
+            key: write("key.pem", key.as_bytes()),
+            together: write("together.pem", format!("{pem}{key}").as_bytes()),
+            der: write("certificate.der", made.cert.der()),
+        }
+    }
+}
+
 impl Rig {
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let certificate = Certificate::make(&folder);
         let (upstream, direct) = start_upstream();
         let postgres = Cluster::temporary().unwrap_or_else(|error| panic!("{error}"));
-        let (gateway, entry, user_id) = start_gateway(&folder, &postgres, direct.addr);
-        let mut processes = vec![upstream, gateway];
-        let mut entries = vec![direct, entry];
-        for start in [start_nginx, start_haproxy] {
-            if let Some((process, entry)) = start(&folder, entries[0].addr) {
+        let plain = start_gateway(&folder, &postgres, direct.addr, None);
+        let (user_id, cookie) = sign_in(plain.1.addr, &postgres);
+        let tls = start_gateway(&folder, &postgres, direct.addr, Some(&certificate));
+        let mut entries = vec![
+            Entry {
+                name: "direct",
+                plain: Some(direct),
+                tls: None,
+            },
+            Entry {
+                name: "gateway",
+                plain: Some(plain.1),
+                tls: Some(tls.1),
+            },
+        ];
+        let mut processes = vec![upstream, plain.0, tls.0];
+        for start in [rivals::nginx, rivals::haproxy] {
+            if let Some((process, entry)) = start(&folder, direct.addr, &certificate) {
                 processes.push(process);
                 entries.push(entry);
             }
         }
+        let pid = fs::read_to_string(postgres.folder().join("postmaster.pid")).unwrap();
         Self {
             entries,
+            gateway: plain.1,
+            postgres: pid.lines().next().unwrap().parse().unwrap(),
             user_id,
+            cookie,
+            certificate,
             _processes: processes,
             _postgres: postgres,
             _folder: folder,
@@ -81,9 +145,10 @@ impl Rig {
 
     /// That the gateway does its work; nothing is timed before this has passed.
     pub(crate) fn check(&self) {
-        let gateway = self.entries.iter().find(|entry| entry.cookie.is_some()).unwrap();
-        let cookie = gateway.cookie.as_deref().unwrap();
-        let get = |path: &str, fields: &[(&str, &str)]| http::call(gateway.addr, &format!("GET {path}"), fields, "");
+        let Cookie { name, value } = &self.cookie;
+        let cookie = &format!("{name}={value}");
+        let get =
+            |path: &str, fields: &[(&str, &str)]| http::call(self.gateway.addr, &format!("GET {path}"), fields, "");
 
         for (path, cookie) in [("/public/small", ""), ("/api/small", cookie)] {
             let answer = get(path, &[("Cookie", cookie)]);
@@ -93,10 +158,11 @@ impl Rig {
         assert_eq!((large.status, large.body.len()), (200, upstream::LARGE));
 
         assert_eq!(get("/api/small", &[]).status, 401, "a stranger");
-        let (name, value) = cookie.split_once('=').unwrap();
         let first = if value.starts_with('A') { 'B' } else { 'A' };
         let forged = format!("{name}={first}{}", &value[1..]);
         assert_eq!(get("/api/small", &[("Cookie", &forged)]).status, 401, "a forged cookie");
+        let other = self.many(0).cookie(1);
+        assert_eq!(get("/api/small", &[("Cookie", &other)]).status, 200, "one of many");
 
         let echo = get("/api/echo", &[("Cookie", cookie), ("X-User-Id", "somebody-else")])
             .body
@@ -108,9 +174,50 @@ impl Rig {
         assert!(!echo.contains("somebody-else"), "a forged identity is removed: {echo}");
         assert!(!echo.contains("session_token"), "the session cookie is cut out: {echo}");
     }
+
+    pub(crate) fn many(&self, first: u64) -> Many {
+        Many {
+            name: self.cookie.name.clone(),
+            secret: SECRET.to_owned(),
+            first,
+        }
+    }
+
+    /// What the load is to do at `entry`; `None`: it can't do that. `first`: the first of many sessions.
+    pub(crate) fn order(&self, entry: &Entry, scenario: &Scenario, first: u64) -> Option<(Place, Order)> {
+        let place = match scenario.wire {
+            Wire::Plain => entry.plain?,
+            Wire::Tls | Wire::H2 => entry.tls?,
+        };
+        let guarded = entry.name == "gateway";
+        let cookies = match scenario.who {
+            Who::Nobody => Cookies::None,
+            Who::Session | Who::Everybody if !guarded => Cookies::None,
+            Who::Everybody => Cookies::Many(self.many(first)),
+            Who::Session => {
+                let Cookie { name, value } = &self.cookie;
+                Cookies::One(match scenario.wire {
+                    Wire::Plain => format!("{name}={value}"),
+                    Wire::Tls | Wire::H2 => format!("{}={value}", self.cookie.secure_name()),
+                })
+            }
+        };
+        let order = Order {
+            addr: place.addr,
+            wire: scenario.wire,
+            trusted: (scenario.wire != Wire::Plain).then(|| self.certificate.der.clone()),
+            path: scenario.path.to_owned(),
+            cookies,
+            upload: scenario.upload,
+            fresh: scenario.fresh,
+            at_once: 0,
+            slice: std::time::Duration::ZERO,
+        };
+        Some((place, order))
+    }
 }
 
-fn start_upstream() -> (Process, Entry) {
+fn start_upstream() -> (Process, Place) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .arg("serve-upstream")
         .stdout(Stdio::piped())
@@ -120,29 +227,42 @@ fn start_upstream() -> (Process, Entry) {
     BufReader::new(child.stdout.take().unwrap())
         .read_line(&mut line)
         .unwrap();
-    let entry = Entry {
-        name: "direct",
+    let place = Place {
         addr: line.trim().parse().unwrap(),
         pid: child.id(),
-        cookie: None,
     };
-    (Process(child), entry)
+    (Process(child), place)
 }
 
 const EMAIL: &str = "ada@example.com";
 const PASSWORD: &str = "correct horse battery staple";
+const SECRET: &str = "a secret that only this benchmark uses, and only here";
 
-/// The release binary, with a user who is signed in.
-fn start_gateway(folder: &TempDir, postgres: &Cluster, upstream: SocketAddr) -> (Process, Entry, String) {
+/// The release binary.
+fn start_gateway(
+    folder: &TempDir,
+    postgres: &Cluster,
+    upstream: SocketAddr,
+    certificate: Option<&Certificate>,
+) -> (Process, Place) {
     let (addr, admin, nowhere) = (http::free_addr(), http::free_addr(), http::free_addr());
     let database = postgres.url("postgres");
-    let config = folder.path().join("gateway.toml");
+    let (name, scheme, tls) = match certificate {
+        None => ("plain", "http", String::new()),
+        Some(Certificate { pem, key, .. }) => {
+            let (certificate, key) = (pem.display(), key.display());
+            let tls = format!("[server.tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"");
+            ("tls", "https", tls)
+        }
+    };
+    let config = folder.path().join(format!("{name}.toml"));
     let text = format!(
         r#"
         [server]
         listen = "{addr}"
-        public_url = "http://localhost"
+        public_url = "{scheme}://localhost"
         drain_delay = "0s"
+        {tls}
         [admin]
         listen = "{admin}"
         [log]
@@ -150,9 +270,10 @@ fn start_gateway(folder: &TempDir, postgres: &Cluster, upstream: SocketAddr) -> 
         [database]
         url = "{database}"
         [auth]
-        secret = "a secret that only this benchmark uses, and only here"
+        secret = "{SECRET}"
         [auth.session.cache]
         ttl = "1h"
+        capacity = 10000
         [mail]
         from = "Bench <bench@example.com>"
         smtp = "smtp://{nowhere}"
@@ -176,30 +297,33 @@ fn start_gateway(folder: &TempDir, postgres: &Cluster, upstream: SocketAddr) -> 
         .unwrap();
     let process = Process(child);
     http::wait_for(addr, "the gateway");
+    let pid = process.0.id();
+    (process, Place { addr, pid })
+}
 
+/// A user who is signed in at the gateway, and [`sessions::COUNT`] sessions of theirs.
+fn sign_in(addr: SocketAddr, postgres: &Cluster) -> (String, Cookie) {
     let credentials = serde_json::json!({ "name": "Ada", "email": EMAIL, "password": PASSWORD }).to_string();
     let sign_up = http::call(addr, "POST /api/auth/sign-up/email", &[], &credentials);
     assert_eq!(sign_up.status, 200, "{}", sign_up.body);
-    verify_by_hand(&database);
+    prepare_by_hand(&postgres.url("postgres"));
     let sign_in = http::call(addr, "POST /api/auth/sign-in/email", &[], &credentials);
     assert_eq!(sign_in.status, 200, "{}", sign_in.body);
     let cookie = sign_in.head.lines().find_map(|line| {
         let (name, value) = line.split_once(": ")?;
-        let cookie = value.split(';').next()?;
-        (name.eq_ignore_ascii_case("set-cookie") && cookie.contains("session_token=")).then(|| cookie.to_owned())
+        let (cookie, value) = value.split(';').next()?.split_once('=')?;
+        (name.eq_ignore_ascii_case("set-cookie") && cookie.contains("session_token")).then(|| Cookie {
+            name: cookie.to_owned(),
+            value: value.to_owned(),
+        })
     });
     let user: serde_json::Value = serde_json::from_str(&sign_in.body).unwrap();
-    let entry = Entry {
-        name: "gateway",
-        addr,
-        pid: process.0.id(),
-        cookie: Some(cookie.expect("a session cookie")),
-    };
-    (process, entry, user["user"]["id"].as_str().unwrap().to_owned())
+    let id = user["user"]["id"].as_str().unwrap().to_owned();
+    (id, cookie.expect("a session cookie"))
 }
 
 /// Nobody reads mail here: the address is marked as verified, and the mail that waits for its server is dropped.
-fn verify_by_hand(database: &str) {
+fn prepare_by_hand(database: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -211,73 +335,10 @@ fn verify_by_hand(database: &str) {
             .batch_execute("UPDATE auth.users SET email_verified = true; DELETE FROM auth.mail_outbox")
             .await
             .unwrap();
+        let count = i64::try_from(sessions::COUNT).unwrap();
+        client.execute(sessions::INSERT, &[&count]).await.unwrap();
+        client.batch_execute("VACUUM ANALYZE auth.user_sessions").await.unwrap();
         drop(client);
         driving.await.unwrap().unwrap();
     });
-}
-
-fn start_nginx(folder: &TempDir, upstream: SocketAddr) -> Option<(Process, Entry)> {
-    let addr = http::free_addr();
-    let folder = folder.path().join("nginx");
-    fs::create_dir(&folder).unwrap();
-    let config = format!(
-        "daemon off; worker_processes auto; pid nginx.pid; error_log stderr crit;
-        events {{ worker_connections 4096; }}
-        http {{
-            access_log /dev/null combined buffer=64k flush=1s;
-            client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-            uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-            keepalive_requests 1000000;
-            upstream app {{ server {upstream}; keepalive 128; keepalive_requests 1000000; }}
-            server {{
-                listen {addr} reuseport;
-                location / {{
-                    proxy_pass http://app;
-                    proxy_http_version 1.1;
-                    proxy_set_header Connection \"\";
-                    proxy_set_header Host $host;
-                    proxy_set_header X-Forwarded-For $remote_addr;
-                    proxy_set_header X-Forwarded-Proto $scheme;
-                    proxy_max_temp_file_size 0;
-                }}
-            }}
-        }}"
-    );
-    fs::write(folder.join("nginx.conf"), config).unwrap();
-    let mut command = Command::new("nginx");
-    command.arg("-p").arg(&folder).args(["-c", "nginx.conf"]);
-    start_proxy("nginx", addr, command)
-}
-
-fn start_haproxy(folder: &TempDir, upstream: SocketAddr) -> Option<(Process, Entry)> {
-    let addr = http::free_addr();
-    let config = folder.path().join("haproxy.cfg");
-    let text = format!(
-        "global\n maxconn 4096\n\
-         defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n option forwardfor\n\
-         frontend in\n bind {addr}\n default_backend app\n\
-         backend app\n http-reuse always\n server app {upstream}\n"
-    );
-    fs::write(&config, text).unwrap();
-    let mut command = Command::new("haproxy");
-    command.arg("-db").arg("-f").arg(&config);
-    start_proxy("haproxy", addr, command)
-}
-
-/// `None`: not installed.
-fn start_proxy(name: &'static str, addr: SocketAddr, mut command: Command) -> Option<(Process, Entry)> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    let Ok(child) = child else {
-        println!("{name} is not installed: no figures for it");
-        return None;
-    };
-    let entry = Entry {
-        name,
-        addr,
-        pid: child.id(),
-        cookie: None,
-    };
-    let process = Process(child);
-    http::wait_for(addr, name);
-    Some((process, entry))
 }

@@ -1,11 +1,12 @@
 //! What the gateway costs: requests a second and CPU per request, beside the upstream alone and, where they are
 //! installed, nginx and HAProxy in front of it.
 //!
-//! `make bench`, or `cargo bench --bench gateway -- --rounds 10`. Everything runs on this machine in processes of its
-//! own: the load, the upstream, each proxy, Postgres. Entries take turns in short slices, since a shared machine is
-//! never quiet twice; CPU is the whole process tree's, divided by answered requests; ratios are taken within a round
-//! and their median is shown. A slice with a single error is void. Before anything is timed the gateway must show
-//! that it really guards: a benchmark of a gateway that lets strangers in would look splendid.
+//! `make bench`, or `cargo bench --bench gateway -- --rounds 10 --only tls`. Everything runs on this machine in
+//! processes of its own: the load, the upstream, each proxy, Postgres. Entries take turns in short slices, since a
+//! shared machine is never quiet twice; CPU is the whole process tree's, divided by answered requests; ratios are taken
+//! within a round and their median is shown, beside the bar that it must keep. A slice with a single error is void.
+//! Before anything is timed the gateway must show that it really guards: a benchmark of a gateway that lets strangers
+//! in would look splendid.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,56 +16,33 @@
     clippy::string_slice,
     clippy::disallowed_methods,
     clippy::print_stdout,
+    clippy::cast_precision_loss,
     reason = "a benchmark that can't go on says where and stops; its output is its purpose"
 )]
 
 mod entries;
 mod http;
 mod load;
+mod memory;
 mod proc;
+mod rivals;
+mod scenario;
+mod sessions;
 mod table;
 mod upstream;
 
 use std::{env, time::Duration};
 
 use entries::{Entry, Rig};
+use scenario::{Scenario, Who};
 use table::Table;
-
-/// What one entry is asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Workload {
-    /// A hundred bytes, with a session that is in the cache.
-    Session,
-    /// A hundred bytes, on a public route.
-    Public,
-    /// 1 MiB down, with a session that is in the cache.
-    Large,
-}
-
-impl Workload {
-    const ALL: [Self; 3] = [Self::Session, Self::Public, Self::Large];
-
-    const fn title(self) -> &'static str {
-        match self {
-            Self::Session => "small GET, session in the cache (proxies without auth for comparison)",
-            Self::Public => "small GET, public route",
-            Self::Large => "1 MiB down, session in the cache",
-        }
-    }
-
-    const fn path(self) -> &'static str {
-        match self {
-            Self::Session => "/api/small",
-            Self::Public => "/public/small",
-            Self::Large => "/api/large",
-        }
-    }
-}
 
 struct Options {
     rounds: usize,
     slice: Duration,
     connections: usize,
+    /// Part of the names of the scenarios to be run.
+    only: String,
 }
 
 fn main() {
@@ -92,50 +70,86 @@ fn main() {
         options.slice,
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     );
-    for workload in Workload::ALL {
-        let mut table = Table::new(workload.title());
-        for entry in &rig.entries {
-            // Pools fill, caches warm, pages are touched.
-            measure(entry, workload, &options, options.slice / 4);
+    if "memory".contains(&options.only) {
+        memory::measure(&rig);
+    }
+    for scenario in scenario::ALL {
+        if scenario.name.contains(&options.only) {
+            run(&rig, &options, &scenario);
         }
-        for round in 0..options.rounds {
-            let mut row = Vec::new();
-            // Each round begins with another entry, so that none always follows the same one.
-            for turn in 0..rig.entries.len() {
-                let entry = &rig.entries[(round + turn) % rig.entries.len()];
-                row.push((entry.name, measure(entry, workload, &options, options.slice)));
-            }
-            table.add_round(row);
-        }
-        table.print();
     }
 }
 
-/// One slice; `None` when it is void.
-fn measure(entry: &Entry, workload: Workload, options: &Options, slice: Duration) -> Option<table::Slice> {
-    let before = proc::cpu_of_tree(entry.pid);
-    let load = load::start(entry.addr, &entry.request(workload), options.connections, slice);
-    let cpu = proc::cpu_of_tree(entry.pid).checked_sub(before)?;
-    if load.errors > 0 || load.answered == 0 {
-        println!("  void: {} made {} errors in a slice", entry.name, load.errors);
+fn run(rig: &Rig, options: &Options, scenario: &Scenario) {
+    let mut table = Table::new(scenario.title, scenario.bar);
+    // Sessions that were asked for so far.
+    let mut used = 0;
+    for entry in &rig.entries {
+        // Pools fill, caches warm, pages are touched.
+        measure(rig, entry, scenario, options, options.slice / 4, &mut used);
+    }
+    for round in 0..options.rounds {
+        let mut row = Vec::new();
+        // Each round begins with another entry, so that none always follows the same one.
+        for turn in 0..rig.entries.len() {
+            let entry = &rig.entries[(round + turn) % rig.entries.len()];
+            row.push((
+                entry.name,
+                measure(rig, entry, scenario, options, options.slice, &mut used),
+            ));
+        }
+        table.add_round(row);
+    }
+    table.print();
+}
+
+/// One slice; `None` when it is void, or the entry has no part in the scenario.
+fn measure(
+    rig: &Rig,
+    entry: &Entry,
+    scenario: &Scenario,
+    options: &Options,
+    slice: Duration,
+    used: &mut u64,
+) -> Option<table::Slice> {
+    let (place, mut order) = rig.order(entry, scenario, *used)?;
+    order.at_once = options.connections;
+    order.slice = slice;
+    let spent = || {
+        let postgres = (scenario.who == Who::Everybody && entry.name == "gateway")
+            .then(|| proc::cpu_of_tree(rig.postgres))
+            .unwrap_or_default();
+        proc::cpu_of_tree(place.pid) + postgres
+    };
+    let before = spent();
+    let outcome = load::start(&order);
+    let cpu = spent().checked_sub(before)?;
+    *used += outcome.answered + outcome.errors + options.connections as u64;
+    if outcome.errors > 0 || outcome.answered == 0 {
+        println!("  void: {} made {} errors in a slice", entry.name, outcome.errors);
         return None;
     }
-    Some(table::Slice::new(&load, cpu))
+    Some(table::Slice::new(&outcome, cpu))
 }
 
 impl Options {
     fn of(arguments: &[String]) -> Self {
-        let value = |flag: &str, default: usize| -> usize {
-            let at = arguments.iter().position(|argument| argument == flag);
-            let Some(at) = at else { return default };
-            let text = arguments.get(at + 1).unwrap_or_else(|| panic!("{flag} needs a number"));
-            text.parse()
-                .unwrap_or_else(|_| panic!("{flag} needs a number, not {text}"))
+        let text = |flag: &str| {
+            let at = arguments.iter().position(|argument| argument == flag)?;
+            let text = arguments.get(at + 1);
+            Some(text.unwrap_or_else(|| panic!("{flag} needs a value")))
+        };
+        let number = |flag: &str, default: usize| {
+            text(flag).map_or(default, |text| {
+                text.parse()
+                    .unwrap_or_else(|_| panic!("{flag} needs a number, not {text}"))
+            })
         };
         Self {
-            rounds: value("--rounds", 5).max(1),
-            slice: Duration::from_millis(u64::try_from(value("--slice-ms", 1000)).unwrap()),
-            connections: value("--connections", 64),
+            rounds: number("--rounds", 5).max(1),
+            slice: Duration::from_millis(u64::try_from(number("--slice-ms", 1000)).unwrap()),
+            connections: number("--connections", 64),
+            only: text("--only").cloned().unwrap_or_default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::load::Outcome;
+use crate::{load::Outcome, scenario::Bar};
 
 /// One entry's turn.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +14,6 @@ pub(crate) struct Slice {
 }
 
 impl Slice {
-    #[expect(clippy::cast_precision_loss, reason = "a slice answers far fewer than 2^52 requests")]
     pub(crate) fn new(load: &Outcome, cpu: Duration) -> Self {
         let answered = load.answered as f64;
         Self {
@@ -30,13 +29,15 @@ type Round = Vec<(&'static str, Option<Slice>)>;
 
 pub(crate) struct Table {
     title: &'static str,
+    bar: Option<Bar>,
     rounds: Vec<Round>,
 }
 
 impl Table {
-    pub(crate) const fn new(title: &'static str) -> Self {
+    pub(crate) const fn new(title: &'static str, bar: Option<Bar>) -> Self {
         Self {
             title,
+            bar,
             rounds: Vec::new(),
         }
     }
@@ -51,7 +52,9 @@ impl Table {
             "  {:<10} {:>12} {:>12} {:>10} {:>10} {:>12} {:>12}",
             "entry", "requests/s", "CPU µs/req", "p50 µs", "p99 µs", "CPU × nginx", "CPU × direct"
         );
-        let mut names: Vec<_> = self.rounds.iter().flatten().map(|(name, _)| *name).collect();
+        // Those that had no part in it are not shown.
+        let took_part = self.rounds.iter().flatten().filter(|(_, slice)| slice.is_some());
+        let mut names: Vec<_> = took_part.map(|(name, _)| *name).collect();
         names.sort_unstable();
         names.dedup();
         for name in names {
@@ -59,7 +62,7 @@ impl Table {
                 value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
             };
             println!(
-                "  {:<10} {:>12} {:>12} {:>10} {:>10} {:>12} {:>12}",
+                "  {:<10} {:>12} {:>12} {:>10} {:>10} {:>12} {:>12}{}",
                 name,
                 show(self.median_of(name, |slice| slice.per_second), 0),
                 show(self.median_of(name, |slice| slice.cpu_us), 2),
@@ -67,8 +70,19 @@ impl Table {
                 show(self.median_of(name, |slice| slice.p99_us), 0),
                 show(self.ratio(name, "nginx"), 2),
                 show(self.ratio(name, "direct"), 2),
+                self.verdict(name),
             );
         }
+    }
+
+    /// Whether the gateway keeps its bar.
+    fn verdict(&self, name: &str) -> String {
+        let ratio = self.ratio(name, "nginx");
+        let (Some(Bar { most, goal }), Some(ratio), "gateway") = (self.bar, ratio, name) else {
+            return String::new();
+        };
+        let kept = if ratio <= most { "kept" } else { "MISSED" };
+        format!("  bar {most:.2} {kept}, goal {goal:.2}")
     }
 
     fn median_of(&self, name: &str, value: impl Fn(Slice) -> f64) -> Option<f64> {

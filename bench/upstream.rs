@@ -55,7 +55,7 @@ fn answer(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Requests without a body, one after the other.
+/// One request after the other; a body is read to its end before it is answered.
 async fn serve(mut stream: TcpStream, answers: &Answers) {
     let _ = stream.set_nodelay(true);
     let mut buffer = Vec::with_capacity(8192);
@@ -69,20 +69,46 @@ async fn serve(mut stream: TcpStream, answers: &Answers) {
                 _ => return,
             }
         };
+        let head: Vec<u8> = buffer.drain(..end).collect();
+        if take_body(&mut stream, &head, &mut buffer).await.is_none() {
+            return;
+        }
         let target_ends = |name: &[u8]| {
-            let line = buffer.split(|&byte| byte == b'\r').next().unwrap_or_default();
+            let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
             line.windows(name.len()).any(|window| window == name)
         };
         let written = if target_ends(b"/large ") {
             stream.write_all(&answers.large).await
         } else if target_ends(b"/echo ") {
-            stream.write_all(&answer(&buffer[..end])).await
+            stream.write_all(&answer(&head)).await
         } else {
             stream.write_all(&answers.small).await
         };
         if written.is_err() {
             return;
         }
-        buffer.drain(..end);
     }
+}
+
+/// Reads as many bytes as the head declares, some of which are in `buffer` already.
+async fn take_body(stream: &mut TcpStream, head: &[u8], buffer: &mut Vec<u8>) -> Option<()> {
+    const LENGTH: &[u8] = b"\r\ncontent-length:";
+    let at = head
+        .windows(LENGTH.len())
+        .position(|window| window.eq_ignore_ascii_case(LENGTH));
+    let Some(at) = at else { return Some(()) };
+    let digits = head[at + LENGTH.len()..].split(|&byte| byte == b'\r').next()?;
+    let length: usize = std::str::from_utf8(digits).ok()?.trim().parse().ok()?;
+    let here = length.min(buffer.len());
+    buffer.drain(..here);
+    let mut missing = length - here;
+    let mut sink = vec![0; 64 << 10];
+    while missing > 0 {
+        let most = missing.min(sink.len());
+        match stream.read(&mut sink[..most]).await {
+            Ok(count @ 1..) => missing -= count,
+            _ => return None,
+        }
+    }
+    Some(())
 }
