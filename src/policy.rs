@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method, header};
+use memchr::memchr2;
 
 use crate::{
     config::{Access, Needs, Route},
@@ -109,9 +110,13 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     if *method != Method::GET || headers.contains_key(SEC_FETCH_SITE) || headers.contains_key(SEC_FETCH_DEST) {
         return false;
     }
+    // What a program accepts, as a rule, has not even the letter that HTML begins with.
+    let lines = headers.get_all(header::ACCEPT);
+    if !lines.iter().any(|line| memchr2(b'h', b'H', line.as_bytes()).is_some()) {
+        return false;
+    }
     let weight = |wanted: &[&str]| {
-        headers
-            .get_all(header::ACCEPT)
+        lines
             .iter()
             .filter_map(|line| line.to_str().ok())
             .flat_map(|line| line.split(','))

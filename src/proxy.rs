@@ -288,23 +288,20 @@ async fn forward(
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
 ) -> Result<Response<ProxyBody>, ProxyError> {
-    let answered = pool
-        .send(outbound.into_request(), headers::copy, head_timeout, watch.clone())
-        .await;
-    match answered {
+    match pool.send(outbound.into_request(), head_timeout, watch.clone()).await {
         // Nobody asked it to: what follows on that connection is not HTTP.
-        Ok((response, _)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(UpstreamError::Switched {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(UpstreamError::Switched {
             upstream: pool.upstream().name().to_owned(),
         }
         .into()),
-        Ok((response, lease)) => {
+        Ok(response) => {
             // Events come when they come.
             let events = response
                 .headers()
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream"));
             let stall = (!events).then_some(head_timeout);
-            Ok(response.map(|incoming| ProxyBody::upstream(incoming, lease, stall)))
+            Ok(response.map(|answer| ProxyBody::upstream(answer, stall)))
         }
         // A body that the client broke off is why the upstream failed.
         Err(error) => Err(watch

@@ -3,10 +3,12 @@
 //! An [`Upstream`] is shared by the whole gateway; a [`Pool`] belongs to one worker, so that a connection never moves
 //! between threads. Idle connections are taken last in, first out: the newest is the least likely to be dead. A
 //! pooled connection that dies before a byte of the answer is replaced by a fresh one, once, if nothing was sent or
-//! the request may be repeated (RFC 9110, 9.2.2).
+//! the request may be repeated (RFC 9110, 9.2.2) and its body is still untouched.
 
+pub mod answer;
 pub mod body;
 mod connector;
+mod lean;
 
 use std::{
     fmt, io,
@@ -19,13 +21,20 @@ use std::{
 };
 
 use http::{Method, Request, Response};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper::client::conn::http1::SendRequest;
 use tokio::{
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
-use self::body::{BodyWatch, RequestBody};
+pub use self::lean::LeanError;
+use self::{
+    answer::AnswerBody,
+    body::{BodyWatch, RequestBody},
+    lean::{Answered, request::Head},
+};
 use crate::{clock, config, lifecycle::Tasks};
 
 /// A named application and its endpoints.
@@ -56,8 +65,18 @@ pub enum UpstreamError {
     Broken {
         upstream: String,
         #[source]
-        source: hyper::Error,
+        source: WireError,
     },
+}
+
+/// What went wrong on a connection, by who was speaking on it.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    #[error(transparent)]
+    Lean(#[from] LeanError),
+    /// On a connection for an upgrade.
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
 }
 
 impl Upstream {
@@ -100,32 +119,29 @@ pub struct Pool {
     tasks: Tasks,
 }
 
+type Connection = lean::Connection<TcpStream>;
+
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
     since: Instant,
 }
 
-/// A connection that still carries an answer. Give it back when the last byte has come; dropping it closes it.
-pub struct Lease {
+/// A place in flight, and where the connection goes when the answer has ended.
+struct Lease {
     pool: Arc<Pool>,
     endpoint: usize,
-    sender: SendRequest<RequestBody>,
-    /// Of the request's body, if it has one.
-    body: Option<Arc<BodyWatch>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Lease {
     /// The answer was read to its end: the connection may serve the next request.
-    pub fn give_back(self) {
-        // An answer may come before the whole request was sent: the next one must not wait for the rest of it.
-        let still_sending = self.body.as_ref().is_some_and(|body| !body.finished());
-        if still_sending || self.sender.is_closed() || self.pool.closed.load(Ordering::Relaxed) {
+    fn give_back(self, connection: Connection) {
+        if self.pool.closed.load(Ordering::Relaxed) {
             return;
         }
         if let Some(idle) = self.pool.idle.get(self.endpoint) {
             lock(idle).push(Idle {
-                sender: self.sender,
+                connection,
                 since: clock::monotonic(),
             });
         }
@@ -148,22 +164,20 @@ impl Pool {
         &self.upstream
     }
 
-    /// Sends `request` and waits for the head of the answer. `copy` makes the request once more, if it may be
-    /// repeated; it is called for pooled connections alone. While a `body` is still on its way, the
-    /// time-out counts from when it moved last, so that a long upload is not a slow answer.
+    /// Sends `request` and waits for the head of the answer. While a `body` is still on its way, the time-out counts
+    /// from when it moved last, so that a long upload is not a slow answer.
     ///
     /// Cancel-safe: dropping it closes the connection that it used.
     pub async fn send(
         self: &Arc<Self>,
         request: Request<RequestBody>,
-        copy: impl Fn(&Request<RequestBody>) -> Option<Request<RequestBody>>,
         head_timeout: Duration,
         body: Option<Arc<BodyWatch>>,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+    ) -> Result<Response<AnswerBody>, UpstreamError> {
         let permit = self.upstream.admitted().await?;
-        let mut exchange = pin!(self.exchange(request, copy));
+        let mut exchange = pin!(self.exchange(request));
         let mut deadline = clock::monotonic() + head_timeout;
-        let (response, endpoint, sender) = loop {
+        let (answered, endpoint) = loop {
             if let Ok(answered) = timeout_at(deadline.into(), exchange.as_mut()).await {
                 break answered?;
             }
@@ -178,69 +192,70 @@ impl Pool {
         let lease = Lease {
             pool: Arc::clone(self),
             endpoint,
-            sender,
-            body,
             _permit: permit,
         };
-        Ok((response, lease))
+        Ok(self.body_of(answered, lease))
     }
 
     async fn exchange(
         self: &Arc<Self>,
         request: Request<RequestBody>,
-        copy: impl Fn(&Request<RequestBody>) -> Option<Request<RequestBody>>,
-    ) -> Result<(Response<Incoming>, usize, SendRequest<RequestBody>), UpstreamError> {
+    ) -> Result<(Answered<TcpStream>, usize), UpstreamError> {
         let endpoint = self.next_endpoint();
-        let Some(mut sender) = self.pooled(endpoint).await else {
-            return self.on_fresh(endpoint, request).await;
-        };
-        // hyper takes the request apart to send it: for a second try it must be copied before.
-        let spare = copy(&request);
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok((response, endpoint, sender)),
-            Err(mut refused) => {
-                // Given back untouched: not a byte of it was sent.
-                let untouched = refused.take_message();
-                let error = refused.into_error();
+        let head = Head::of(&request);
+        let (parts, mut body) = request.into_parts();
+        if let Some(connection) = self.pooled(endpoint) {
+            match connection.exchange(&head, &parts.method, &mut body).await {
+                Ok(answered) => return Ok((answered, endpoint)),
                 // An answer that is not HTTP is an answer: asking again would not mend it.
-                let spare = spare.filter(|_| !error.is_parse() && !error.is_user());
-                match untouched.or(spare) {
-                    Some(request) => self.on_fresh(endpoint, request).await,
-                    None => Err(self.broken(error)),
+                Err(failed) if failed.answered || !body.is_untouched() => return Err(self.broken(failed.error)),
+                Err(failed) if failed.sent && !may_be_repeated(&parts.method) => {
+                    return Err(self.broken(failed.error));
                 }
+                Err(_) => {}
             }
         }
+        let (endpoint, stream) = self.connect_any(endpoint).await?;
+        let connection = Connection::new(stream);
+        let answered = connection.exchange(&head, &parts.method, &mut body).await;
+        answered
+            .map(|answered| (answered, endpoint))
+            .map_err(|failed| self.broken(failed.error))
     }
 
-    async fn on_fresh(
-        self: &Arc<Self>,
-        endpoint: usize,
-        request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, usize, SendRequest<RequestBody>), UpstreamError> {
-        let (endpoint, mut sender) = self.connect_any(endpoint).await?;
-        let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
-        Ok((response, endpoint, sender))
+    fn body_of(&self, answered: Answered<TcpStream>, lease: Lease) -> Response<AnswerBody> {
+        let (answer, response, upload) = answered.into_answer();
+        // The client may first send everything and only then read: the upload must not wait for the answer to be taken.
+        let upload = upload.map(|sending| {
+            let stop = CancellationToken::new();
+            let guard = stop.clone().drop_guard();
+            self.tasks.spawn("upload behind its answer", async move {
+                stop.run_until_cancelled(sending).await;
+            });
+            guard
+        });
+        response.map(|()| AnswerBody::new(answer, lease, upload))
     }
 
     /// A live idle connection to `endpoint`.
-    async fn pooled(&self, endpoint: usize) -> Option<SendRequest<RequestBody>> {
+    fn pooled(&self, endpoint: usize) -> Option<Connection> {
         let idle = self.idle.get(endpoint)?;
         loop {
-            let Idle { mut sender, since } = lock(idle).pop()?;
+            let Idle { mut connection, since } = lock(idle).pop()?;
             let idle_for = clock::monotonic().saturating_duration_since(since);
             if idle_for >= self.upstream.settings.idle_timeout {
                 // The rest were put there before it.
                 lock(idle).clear();
                 return None;
             }
-            if sender.is_ready() || (!sender.is_closed() && sender.ready().await.is_ok()) {
-                return Some(sender);
+            if connection.is_quiet() {
+                return Some(connection);
             }
         }
     }
 
     /// A fresh connection to `first`, else to one of the others.
-    async fn connect_any(&self, first: usize) -> Result<(usize, SendRequest<RequestBody>), UpstreamError> {
+    async fn connect_any(&self, first: usize) -> Result<(usize, TcpStream), UpstreamError> {
         let count = self.idle.len();
         let mut failure = None;
         for offset in 0..count {
@@ -249,8 +264,8 @@ impl Pool {
                 continue;
             };
             self.upstream.connects.fetch_add(1, Ordering::Relaxed);
-            match connector::connect(target, self.upstream.settings.connect_timeout, &self.tasks).await {
-                Ok(sender) => return Ok((endpoint, sender)),
+            match connector::connect(target, self.upstream.settings.connect_timeout).await {
+                Ok(stream) => return Ok((endpoint, stream)),
                 Err(error) => failure = Some(error),
             }
         }
@@ -263,8 +278,11 @@ impl Pool {
     /// A connection for a tunnel: outside of the pool, counted as in flight while the permit lives.
     pub async fn connect_for_upgrade(&self) -> Result<(SendRequest<RequestBody>, OwnedSemaphorePermit), UpstreamError> {
         let permit = self.upstream.admitted().await?;
-        let (_, sender) = self.connect_any(self.next_endpoint()).await?;
-        Ok((sender, permit))
+        let (_, stream) = self.connect_any(self.next_endpoint()).await?;
+        match connector::for_upgrade(stream, &self.tasks).await {
+            Ok(sender) => Ok((sender, permit)),
+            Err(error) => Err(self.broken(error)),
+        }
     }
 
     fn next_endpoint(&self) -> usize {
@@ -274,10 +292,10 @@ impl Pool {
         }
     }
 
-    fn broken(&self, source: hyper::Error) -> UpstreamError {
+    fn broken(&self, source: impl Into<WireError>) -> UpstreamError {
         UpstreamError::Broken {
             upstream: self.upstream.name().to_owned(),
-            source,
+            source: source.into(),
         }
     }
 
@@ -289,12 +307,13 @@ impl Pool {
         }
     }
 
-    /// Closes connections that nobody used for the idle time-out.
+    /// Closes connections that nobody used for the idle time-out, or whose other end has closed them.
     pub fn sweep(&self) {
         let now = clock::monotonic();
         let limit = self.upstream.settings.idle_timeout;
         for idle in &self.idle {
-            lock(idle).retain(|kept| !kept.sender.is_closed() && now.saturating_duration_since(kept.since) < limit);
+            lock(idle)
+                .retain_mut(|kept| now.saturating_duration_since(kept.since) < limit && kept.connection.is_quiet());
         }
     }
 }

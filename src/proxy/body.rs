@@ -1,5 +1,5 @@
-//! An answer's body on its way to the client: never gathered, and owner of what must live until its last byte: the
-//! upstream connection, and the request's record.
+//! An answer's body on its way to the client: never gathered, and owner of the request's record, which is written at
+//! its last byte.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ use tokio::{
 use super::record::Record;
 use crate::{
     clock,
-    upstream::{Lease, body::RequestBody},
+    upstream::{WireError, answer::AnswerBody, body::RequestBody},
 };
 
 /// An answer's body as the client reads it.
@@ -37,7 +37,7 @@ pub struct ProxyBody {
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     #[error("the upstream broke off its answer")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] WireError),
     #[error("the upstream sent nothing of its answer for {0:?}")]
     Stalled(Duration),
 }
@@ -72,10 +72,7 @@ impl Stall {
 
 enum Source {
     Own(Option<Bytes>),
-    Upstream {
-        incoming: Incoming,
-        lease: Option<Lease>,
-    },
+    Upstream(AnswerBody),
     Declined {
         incoming: Incoming,
         _held: (SendRequest<RequestBody>, OwnedSemaphorePermit),
@@ -94,12 +91,9 @@ impl ProxyBody {
     }
 
     /// `stall`: for how long the upstream may send nothing; `None` for as long as it likes.
-    pub fn upstream(incoming: Incoming, lease: Lease, stall: Option<Duration>) -> Self {
+    pub fn upstream(answer: AnswerBody, stall: Option<Duration>) -> Self {
         Self {
-            source: Source::Upstream {
-                incoming,
-                lease: Some(lease),
-            },
+            source: Source::Upstream(answer),
             bytes: 0,
             ended: false,
             stall: Stall {
@@ -145,22 +139,18 @@ impl Body for ProxyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = &mut *self;
-        let incoming = match &mut this.source {
+        let polled = match &mut this.source {
             Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(this.count(Frame::data(bytes))))),
-            Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming,
+            Source::Upstream(answer) => Pin::new(answer).poll_frame(cx),
+            Source::Declined { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(WireError::Hyper),
         };
-        let outcome = match Pin::new(incoming).poll_frame(cx) {
+        let outcome = match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.stall.since = None;
                 return Poll::Ready(Some(Ok(this.count(frame))));
             }
             Poll::Ready(None) => {
                 this.ended = true;
-                if let Source::Upstream { lease, .. } = &mut this.source
-                    && let Some(lease) = lease.take()
-                {
-                    lease.give_back();
-                }
                 return Poll::Ready(None);
             }
             Poll::Ready(Some(Err(error))) => AnswerError::Broken(error),
@@ -175,28 +165,24 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
-            Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming.is_end_stream(),
+            Source::Upstream(answer) => answer.is_end_stream(),
+            Source::Declined { incoming, .. } => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming.size_hint(),
+            Source::Upstream(answer) => answer.size_hint(),
+            Source::Declined { incoming, .. } => incoming.size_hint(),
         }
     }
 }
 
 impl Drop for ProxyBody {
     fn drop(&mut self) {
+        // A body of known length is not polled once more after its last byte.
         let whole = self.ended || self.is_end_stream();
-        if let Source::Upstream { lease, .. } = &mut self.source
-            && whole
-            && let Some(lease) = lease.take()
-        {
-            // A body of known length is not polled once more after its last byte.
-            lease.give_back();
-        }
         if let Some(mut record) = self.record.take() {
             record.write(self.bytes, whole);
         }
@@ -207,7 +193,7 @@ impl fmt::Debug for ProxyBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.source {
             Source::Own(_) => "ProxyBody(own)",
-            Source::Upstream { .. } | Source::Declined { .. } => "ProxyBody(upstream)",
+            Source::Upstream(_) | Source::Declined { .. } => "ProxyBody(upstream)",
         })
     }
 }

@@ -362,19 +362,6 @@ impl Names {
     }
 }
 
-/// A copy of a request without a body, for a second try.
-pub fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !request.body().is_empty() || !crate::upstream::may_be_repeated(request.method()) {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::EMPTY);
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    Some(copy)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,7 +38,7 @@ pub(super) async fn tunnel(
     let mut response = match timeout(head_timeout, sender.send_request(outbound.into_request())).await {
         Ok(Ok(response)) => response,
         Ok(Err(source)) => {
-            let upstream = name();
+            let (upstream, source) = (name(), source.into());
             return Err(UpstreamError::Broken { upstream, source }.into());
         }
         Err(_) => {

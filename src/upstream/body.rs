@@ -137,6 +137,8 @@ struct Streaming {
     incoming: Incoming,
     limits: Limits,
     watch: Arc<BodyWatch>,
+    /// It was read from, or tried to.
+    touched: bool,
     /// Since when we wait for the client. While the upstream doesn't read, or isn't found, the client waits for us.
     waiting_since: Option<Instant>,
     /// For how long we waited before that.
@@ -157,6 +159,7 @@ impl RequestBody {
             incoming,
             limits,
             watch: Arc::clone(&watch),
+            touched: false,
             waiting_since: None,
             waited: Duration::ZERO,
             timer: None,
@@ -166,6 +169,11 @@ impl RequestBody {
 
     pub const fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Nothing was asked of the client yet: whoever gets it now gets all of it.
+    pub fn is_untouched(&self) -> bool {
+        self.0.as_ref().is_none_or(|streaming| !streaming.touched)
     }
 }
 
@@ -197,6 +205,7 @@ impl Body for RequestBody {
 
 impl Streaming {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.touched = true;
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 ready!(self.poll_patience(cx));

@@ -18,22 +18,20 @@ use crate::{
     lifecycle::{KEEPALIVE, Tasks},
 };
 
-/// An HTTP/1.1 connection to `endpoint`, driven by a task of `tasks` until it is closed.
-pub(super) async fn connect(
-    endpoint: &Endpoint,
-    limit: Duration,
-    tasks: &Tasks,
-) -> io::Result<SendRequest<RequestBody>> {
+/// A connection to `endpoint`.
+pub(super) async fn connect(endpoint: &Endpoint, limit: Duration) -> io::Result<TcpStream> {
     let stream = timeout(limit, dial(endpoint))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))??;
     // Small requests must not wait for the acknowledgement of the one before.
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
-    let (sender, connection) = Builder::new()
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
+    Ok(stream)
+}
+
+/// HTTP/1.1 on `stream` for one request that may leave HTTP, driven by a task of `tasks` until it is closed.
+pub(super) async fn for_upgrade(stream: TcpStream, tasks: &Tasks) -> hyper::Result<SendRequest<RequestBody>> {
+    let (sender, connection) = Builder::new().handshake(TokioIo::new(stream)).await?;
     tasks.spawn("upstream connection", async move {
         // Upgrades are taken over by the tunnel; everything else ends with the connection.
         if let Err(error) = connection.with_upgrades().await {

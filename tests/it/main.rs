@@ -75,4 +75,5 @@ mod streaming;
 mod timeouts;
 mod upgrade;
 mod upstream_faults;
+mod upstream_wire;
 mod verify_email;
