@@ -68,6 +68,7 @@ mod sessions;
 mod shutdown;
 mod sign_in;
 mod sign_up;
+mod snippets;
 mod social;
 mod social_linking;
 mod sql;
