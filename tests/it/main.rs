@@ -28,6 +28,7 @@ mod explain;
 mod fastapi;
 mod forwarded;
 mod hop_by_hop;
+mod http2;
 mod identity_headers;
 mod import;
 mod layers;
