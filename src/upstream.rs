@@ -33,7 +33,7 @@ pub use self::lean::LeanError;
 use self::{
     answer::AnswerBody,
     body::{BodyWatch, RequestBody},
-    lean::{Answered, request::Head},
+    lean::Answered,
 };
 use crate::{clock, config, lifecycle::Tasks};
 
@@ -202,10 +202,9 @@ impl Pool {
         request: Request<RequestBody>,
     ) -> Result<(Answered<TcpStream>, usize), UpstreamError> {
         let endpoint = self.next_endpoint();
-        let head = Head::of(&request);
         let (parts, mut body) = request.into_parts();
         if let Some(connection) = self.pooled(endpoint) {
-            match connection.exchange(&head, &parts.method, &mut body).await {
+            match connection.exchange(&parts, &mut body).await {
                 Ok(answered) => return Ok((answered, endpoint)),
                 // An answer that is not HTTP is an answer: asking again would not mend it.
                 Err(failed) if failed.answered || !body.is_untouched() => return Err(self.broken(failed.error)),
@@ -217,7 +216,7 @@ impl Pool {
         }
         let (endpoint, stream) = self.connect_any(endpoint).await?;
         let connection = Connection::new(stream);
-        let answered = connection.exchange(&head, &parts.method, &mut body).await;
+        let answered = connection.exchange(&parts, &mut body).await;
         answered
             .map(|answered| (answered, endpoint))
             .map_err(|failed| self.broken(failed.error))

@@ -2,8 +2,8 @@
 //!
 //! hyper's client keeps a connection in a task of its own; each request goes there through one channel and its answer
 //! comes back through another, with a wake-up for each. Here the request that has a connection writes its head, reads
-//! the answer's, and passes the body on as it comes; an idle connection costs a socket and no memory. The head is
-//! written to bytes once, so that a second try needs no copy of the request.
+//! the answer's, and passes the body on as it comes. The request is not taken apart for that, so a second try needs no
+//! copy of it.
 //!
 //! What an upstream says is hostile until parsed ([`response`] for heads, [`chunked`] for bodies). Where it can be read
 //! in two ways it is refused; and a connection serves another request only if the answer's end was beyond doubt, the
@@ -13,7 +13,7 @@
 
 pub(super) mod answer;
 mod chunked;
-pub(super) mod request;
+mod request;
 mod response;
 #[cfg(test)]
 mod tests;
@@ -26,8 +26,8 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::BytesMut;
-use http::{Method, Response};
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Method, Response, request::Parts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -82,6 +82,8 @@ pub(super) struct Connection<S> {
     stream: S,
     /// Read, and not used yet.
     unread: BytesMut,
+    /// The head that is being sent.
+    out: Vec<u8>,
 }
 
 /// An answer's head, and what is needed to go on.
@@ -111,6 +113,7 @@ impl<S> Connection<S> {
         Self {
             stream,
             unread: BytesMut::new(),
+            out: Vec::new(),
         }
     }
 }
@@ -132,22 +135,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .is_pending()
     }
 
-    /// Sends `head` and the body, and waits for the head of the answer. An answer that comes before the whole body was
+    /// Sends the request that `parts` are of, and waits for the head of the answer. An answer that comes before the whole body was
     /// sent brings the rest of the [`Upload`] along; `body` is left empty then.
     ///
     /// Cancel-safe: dropping it closes the connection.
-    pub(super) async fn exchange(
-        mut self,
-        head: &request::Head,
-        method: &Method,
-        body: &mut RequestBody,
-    ) -> Result<Answered<S>, Failed> {
-        let mut sending = upload::Sending::new(head);
+    pub(super) async fn exchange(mut self, parts: &Parts, body: &mut RequestBody) -> Result<Answered<S>, Failed> {
+        self.out.clear();
+        let length = request::write(parts, body, &mut self.out);
+        let mut sending = upload::Sending::new(length);
         let mut unsendable = None;
         let mut interim = 0;
         let outcome = poll_fn(|cx| {
             if unsendable.is_none()
-                && let Poll::Ready(Err(error)) = sending.poll(cx, &mut self.stream, &head.bytes, body)
+                && let Poll::Ready(Err(error)) = sending.poll(cx, &mut self.stream, &self.out, body)
             {
                 match error {
                     // An upstream that refuses a body may close its ear and still have said why.
@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             loop {
-                if let Some(found) = self.parse(method, &mut interim)? {
+                if let Some(found) = self.parse(&parts.method, &mut interim)? {
                     return Poll::Ready(Ok(found));
                 }
                 match ready!(self.poll_fill(cx, FIRST_READ)) {
@@ -173,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             answered: interim > 0 || !self.unread.is_empty(),
         })?;
         let whole = sending.is_done();
-        let upload = (!whole && unsendable.is_none()).then(|| sending.into_upload(&head.bytes, body));
+        let upload = (!whole && unsendable.is_none()).then(|| sending.into_upload(&self.out, body));
         Ok(self.answered(found, whole, upload))
     }
 
@@ -219,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Answered<S> {
     /// The answer's body, its head, and what must run beside it: the rest of the upload.
     pub(super) fn into_answer(self) -> (Answer<S>, Response<()>, Option<impl Future<Output = ()> + use<S>>) {
-        let Connection { stream, unread } = self.connection;
+        let Connection { stream, unread, out } = self.connection;
         let (stream, upload) = match self.upload {
             None => (Reader::Whole(stream), None),
             Some(upload) => {
@@ -227,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answered<S> {
                 (Reader::Half(reading), Some(upload.finish(writing)))
             }
         };
-        let connection = Connection { stream, unread };
+        let connection = Connection { stream, unread, out };
         let answer = Answer::new(connection, self.framing, self.keep_alive);
         (answer, self.response, upload)
     }
@@ -242,4 +242,17 @@ impl<S: AsyncRead + Unpin> Connection<S> {
         }
         poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.unread)
     }
+}
+
+/// What is small is copied, so that the buffer it lies in can be used again at once.
+const SMALL: usize = 4 * 1024;
+
+/// Takes the first `length` bytes of `unread`.
+fn take(unread: &mut BytesMut, length: usize) -> Bytes {
+    if length > SMALL {
+        return unread.split_to(length).freeze();
+    }
+    let taken = Bytes::copy_from_slice(unread.get(..length).unwrap_or_default());
+    unread.advance(taken.len());
+    taken
 }

@@ -10,10 +10,13 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
 
-use super::{Connection, Framing, LeanError, chunked::Step};
+use super::{Connection, Framing, LeanError, chunked::Step, take};
 
 /// What is read at a time at first, and at most: much comes faster in large pieces, little needs no large buffers.
 const READS: (usize, usize) = (16 * 1024, 128 * 1024);
+
+/// Buffers up to so much stay with an idle connection.
+const KEPT: usize = 8 * 1024;
 
 /// The body of an answer, read from the connection that brought its head.
 #[derive(Debug)]
@@ -78,11 +81,11 @@ impl<S: AsyncRead + Unpin> Answer<S> {
                     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(unread.len());
                     *left -= here as u64;
                     self.ended = *left == 0;
-                    let data = unread.split_to(here).freeze();
-                    return Poll::Ready(Ok(Some(Frame::data(data))));
+                    return Poll::Ready(Ok(Some(Frame::data(take(unread, here)))));
                 }
                 Framing::Close if !unread.is_empty() => {
-                    return Poll::Ready(Ok(Some(Frame::data(unread.split().freeze()))));
+                    let here = unread.len();
+                    return Poll::Ready(Ok(Some(Frame::data(take(unread, here)))));
                 }
                 Framing::Chunked(decoder) => match decoder.step(unread)? {
                     Step::Data(data) => return Poll::Ready(Ok(Some(Frame::data(data)))),
@@ -138,9 +141,19 @@ impl<S: AsyncRead + Unpin> Answer<S> {
     /// The connection, if it can serve another request: the answer ended where it said, and nothing came behind it.
     pub(in crate::upstream) fn into_idle(self) -> Option<Connection<S>> {
         let usable = self.ended && self.keep_alive && self.connection.unread.is_empty();
-        match self.connection.stream {
-            Reader::Whole(stream) if usable => Some(Connection::new(stream)),
-            Reader::Whole(_) | Reader::Half(_) => None,
+        match self.connection {
+            Connection {
+                stream: Reader::Whole(stream),
+                unread,
+                out,
+            } if usable => Some(Connection {
+                stream,
+                unread: Some(unread)
+                    .filter(|buffer| buffer.capacity() <= KEPT)
+                    .unwrap_or_default(),
+                out: Some(out).filter(|buffer| buffer.capacity() <= KEPT).unwrap_or_default(),
+            }),
+            Connection { .. } => None,
         }
     }
 }

@@ -5,7 +5,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::{memchr, memchr_iter};
 
-use super::LeanError;
+use super::{LeanError, take};
+
+const LINE_END: usize = b"\r\n".len();
 
 /// A size line with its extensions. Nobody uses extensions; what is longer wants memory, not a chunk.
 const MAX_LINE: usize = 4096;
@@ -50,13 +52,14 @@ impl Decoder {
         loop {
             match self.state {
                 State::Size => {
-                    let Some(line) = line(unread, MAX_LINE)? else {
+                    let Some(length) = line(unread)? else {
                         return Ok(Step::More);
                     };
-                    self.state = match size(&line)? {
+                    self.state = match size(unread.get(..length).unwrap_or_default())? {
                         0 => State::Trailers,
                         size => State::Data(size),
                     };
+                    unread.advance(length + LINE_END);
                 }
                 State::Data(left) => {
                     if unread.is_empty() {
@@ -65,11 +68,11 @@ impl Decoder {
                     let here = usize::try_from(left).unwrap_or(usize::MAX).min(unread.len());
                     let rest = left - here as u64;
                     self.state = if rest == 0 { State::DataEnd } else { State::Data(rest) };
-                    return Ok(Step::Data(unread.split_to(here).freeze()));
+                    return Ok(Step::Data(take(unread, here)));
                 }
                 State::DataEnd => match **unread {
                     [b'\r', b'\n', ..] => {
-                        unread.advance(2);
+                        unread.advance(LINE_END);
                         self.state = State::Size;
                     }
                     [] | [b'\r'] => return Ok(Step::More),
@@ -83,7 +86,7 @@ impl Decoder {
 
     fn trailers(&mut self, unread: &mut BytesMut) -> Result<Step, LeanError> {
         if unread.starts_with(b"\r\n") {
-            unread.advance(2);
+            unread.advance(LINE_END);
             self.state = State::Ended;
             return Ok(Step::End(None));
         }
@@ -101,7 +104,7 @@ impl Decoder {
             return Err(BARE_LINE_FEED);
         }
         let mut trailers = HeaderMap::with_capacity(fields.len());
-        for field in fields.iter() {
+        for field in fields {
             let name = HeaderName::from_bytes(field.name.as_bytes());
             let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) else {
                 return Err(LeanError::Malformed("trailer"));
@@ -114,22 +117,19 @@ impl Decoder {
     }
 }
 
-/// Takes a line, without its end.
-fn line(unread: &mut BytesMut, most: usize) -> Result<Option<BytesMut>, LeanError> {
+/// How long the first line is, without its end; `None` if that isn't here yet.
+fn line(unread: &[u8]) -> Result<Option<usize>, LeanError> {
     let Some(end) = memchr(b'\n', unread) else {
-        return if unread.len() < most {
+        return if unread.len() < MAX_LINE {
             Ok(None)
         } else {
             Err(LeanError::Malformed("a chunk's size that is too long"))
         };
     };
-    let mut line = unread.split_to(end + 1);
-    line.truncate(end);
-    if line.last() != Some(&b'\r') {
-        return Err(BARE_LINE_FEED);
+    match end.checked_sub(1) {
+        Some(length) if unread.get(length) == Some(&b'\r') => Ok(Some(length)),
+        _ => Err(BARE_LINE_FEED),
     }
-    line.truncate(end - 1);
-    Ok(Some(line))
 }
 
 /// `1A`, `1a ;ext`: hexadecimal digits, then nothing or extensions, perhaps behind blanks.

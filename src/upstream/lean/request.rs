@@ -3,17 +3,10 @@
 //! The body's length is said here, by what the body itself knows: a length that a client declared is never passed on
 //! by its own word, since what disagrees with the body would be read as the next request.
 
-use http::{HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderName, HeaderValue, Method, header, request::Parts};
 use http_body::Body;
 
 use super::RequestBody;
-
-/// What is written before the body.
-#[derive(Debug)]
-pub(in crate::upstream) struct Head {
-    pub(super) bytes: Vec<u8>,
-    pub(super) length: Length,
-}
 
 /// How the upstream learns where the request's body ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,34 +26,26 @@ impl Length {
     }
 }
 
-/// A head with five fields of ours and as many of the client's seldom is longer.
-const USUAL: usize = 1024;
-
-impl Head {
-    /// The head of `request`, which has a target in origin form.
-    pub(in crate::upstream) fn of(request: &Request<RequestBody>) -> Self {
-        let length = Length::of(request.body());
-        let mut bytes = Vec::with_capacity(USUAL);
-        bytes.extend_from_slice(request.method().as_str().as_bytes());
-        bytes.push(b' ');
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        bytes.extend_from_slice(target.as_bytes());
-        bytes.extend_from_slice(b" HTTP/1.1\r\n");
-        for (name, value) in request.headers() {
-            // What says where the body ends is said below.
-            if *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING {
-                put(&mut bytes, name, value);
-            }
+/// Writes the head of the request that `parts` are of, and says how it announces the body. The target is in origin form.
+pub(super) fn write(parts: &Parts, body: &RequestBody, bytes: &mut Vec<u8>) -> Length {
+    bytes.extend_from_slice(parts.method.as_str().as_bytes());
+    bytes.push(b' ');
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    bytes.extend_from_slice(target.as_bytes());
+    bytes.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut declared = false;
+    for (name, value) in &parts.headers {
+        // What says where the body ends is said below.
+        match *name {
+            header::CONTENT_LENGTH => declared = true,
+            header::TRANSFER_ENCODING => {}
+            _ => put(bytes, name, value),
         }
-        put_length(
-            &mut bytes,
-            length,
-            request.method(),
-            request.headers().contains_key(header::CONTENT_LENGTH),
-        );
-        bytes.extend_from_slice(b"\r\n");
-        Self { bytes, length }
     }
+    let length = Length::of(body);
+    put_length(bytes, length, &parts.method, declared);
+    bytes.extend_from_slice(b"\r\n");
+    length
 }
 
 fn put(bytes: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {

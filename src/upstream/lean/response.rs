@@ -7,7 +7,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper::ext::ReasonPhrase;
 
@@ -46,126 +46,113 @@ pub(super) fn take(unread: &mut BytesMut, method: &Method) -> Result<Option<Head
     };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(LeanError::Malformed("status"))?;
-    let http_11 = parsed.version == Some(1);
-    let reason = parsed
-        .reason
-        .filter(|reason| Some(*reason) != status.canonical_reason())
-        .and_then(|reason| ReasonPhrase::try_from(reason.as_bytes().to_vec()).ok());
-    let places: Vec<Place> = parsed.headers.iter().map(|field| Place::of(field, unread)).collect();
-
-    let bytes = unread.split_to(length).freeze();
-    let mut headers = HeaderMap::with_capacity(places.len());
-    for place in places {
-        let (name, value) = place.field(&bytes).ok_or(LeanError::Malformed("field"))?;
-        headers.append(name, value);
-    }
     let mut extensions = Extensions::new();
-    if let Some(reason) = reason {
+    if let Some(reason) = parsed.reason
+        && status.canonical_reason() != Some(reason)
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
         extensions.insert(reason);
     }
-    let (framing, unequivocal) = framing(status, http_11, &headers, method)?;
+    // A copy: what is small must not keep the connection's buffer from being used again.
+    let bytes = Bytes::copy_from_slice(unread.get(..length).unwrap_or_default());
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    let mut ending = Ending::default();
+    for field in parsed.headers.iter() {
+        let from = field.value.as_ptr().addr() - unread.as_ptr().addr();
+        let value = bytes.slice(from..from + field.value.len());
+        let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(field.name.as_bytes()),
+            HeaderValue::from_maybe_shared(value),
+        ) else {
+            return Err(LeanError::Malformed("field"));
+        };
+        ending.look(&name, value.as_bytes())?;
+        headers.append(name, value);
+    }
+    let http_11 = parsed.version == Some(1);
+    unread.advance(length);
+    let (framing, unequivocal) = ending.judge(status, http_11, method)?;
     Ok(Some(Head {
-        keep_alive: unequivocal && keeps_alive(http_11, &headers),
         status,
         headers,
         extensions,
         framing,
+        keep_alive: unequivocal && !ending.close && (http_11 || ending.keep_alive),
     }))
 }
 
-/// Where a field stands in the head.
-struct Place {
-    name: (usize, usize),
-    value: (usize, usize),
+/// What fields say of the end of the answer, and of the connection.
+#[derive(Default)]
+struct Ending {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
 }
 
-impl Place {
-    fn of(field: &httparse::Header<'_>, head: &[u8]) -> Self {
-        let range = |part: &[u8]| {
-            let from = part.as_ptr().addr() - head.as_ptr().addr();
-            (from, from + part.len())
-        };
-        Self {
-            name: range(field.name.as_bytes()),
-            value: range(field.value),
+impl Ending {
+    fn look(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), LeanError> {
+        match *name {
+            header::CONTENT_LENGTH => self.length(value),
+            // Nothing else is asked for with `TE`.
+            header::TRANSFER_ENCODING if self.chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") => {
+                Err(LeanError::Malformed("a transfer coding that nobody asked for"))
+            }
+            header::TRANSFER_ENCODING => {
+                self.chunked = true;
+                Ok(())
+            }
+            // RFC 9112, 9.3; `close` outweighs everything.
+            header::CONNECTION => {
+                for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
-    fn field(&self, head: &Bytes) -> Option<(HeaderName, HeaderValue)> {
-        let name = HeaderName::from_bytes(head.get(self.name.0..self.name.1)?).ok()?;
-        let value = HeaderValue::from_maybe_shared(head.slice(self.value.0..self.value.1)).ok()?;
-        Some((name, value))
-    }
-}
-
-/// Where the body ends, and whether that was said in one way alone.
-fn framing(
-    status: StatusCode,
-    http_11: bool,
-    headers: &HeaderMap,
-    method: &Method,
-) -> Result<(Framing, bool), LeanError> {
-    let length = length(headers)?;
-    let chunked = chunked(headers)?;
-    if chunked && !http_11 {
-        return Err(LeanError::Malformed("a transfer coding in HTTP/1.0"));
-    }
-    if status.is_informational() {
-        // After 101 it is not HTTP any more.
-        return Ok((Framing::Length(0), false));
-    }
-    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || *method == Method::HEAD {
-        return Ok((Framing::Length(0), true));
-    }
-    Ok(match (chunked, length) {
-        (true, length) => (Framing::Chunked(chunked::Decoder::default()), length.is_none()),
-        (false, Some(length)) => (Framing::Length(length), true),
-        (false, None) => (Framing::Close, false),
-    })
-}
-
-/// What `Content-Length` says: one number, however often.
-fn length(headers: &HeaderMap) -> Result<Option<u64>, LeanError> {
-    let mut length = None;
-    for line in headers.get_all(header::CONTENT_LENGTH) {
-        for number in line.as_bytes().split(|&byte| byte == b',') {
-            let number = number.trim_ascii();
-            let digits = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
-            let number = std::str::from_utf8(number)
-                .ok()
-                .filter(|_| digits)
-                .and_then(|digits| digits.parse::<u64>().ok())
-                .ok_or(LeanError::Malformed("content-length"))?;
-            if length.is_some_and(|length| length != number) {
+    /// One number, however often.
+    fn length(&mut self, value: &[u8]) -> Result<(), LeanError> {
+        for number in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            let number = decimal(number).ok_or(LeanError::Malformed("content-length"))?;
+            if self.length.is_some_and(|length| length != number) {
                 return Err(LeanError::Malformed("two lengths"));
             }
-            length = Some(number);
+            self.length = Some(number);
         }
+        Ok(())
     }
-    Ok(length)
+
+    /// Where the body ends, and whether that was said in one way alone.
+    fn judge(&self, status: StatusCode, http_11: bool, method: &Method) -> Result<(Framing, bool), LeanError> {
+        if self.chunked && !http_11 {
+            return Err(LeanError::Malformed("a transfer coding in HTTP/1.0"));
+        }
+        if status.is_informational() {
+            // After 101 it is not HTTP any more.
+            return Ok((Framing::Length(0), false));
+        }
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || *method == Method::HEAD {
+            return Ok((Framing::Length(0), true));
+        }
+        Ok(match (self.chunked, self.length) {
+            (true, length) => (Framing::Chunked(chunked::Decoder::default()), length.is_none()),
+            (false, Some(length)) => (Framing::Length(length), true),
+            (false, None) => (Framing::Close, false),
+        })
+    }
 }
 
-/// Whether the body is chunked; nothing else is asked for with `TE`.
-fn chunked(headers: &HeaderMap) -> Result<bool, LeanError> {
-    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => Ok(false),
-        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(true),
-        (Some(_), _) => Err(LeanError::Malformed("a transfer coding that nobody asked for")),
+/// Digits and nothing else; `None` also for what does not fit.
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
     }
-}
-
-/// RFC 9112, 9.3. `close` outweighs everything.
-fn keeps_alive(http_11: bool, headers: &HeaderMap) -> bool {
-    let mut keeps = http_11;
-    for line in headers.get_all(header::CONNECTION) {
-        for option in line.as_bytes().split(|&byte| byte == b',') {
-            let option = option.trim_ascii();
-            if option.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            keeps |= option.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    keeps
+    text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
 }

@@ -9,10 +9,11 @@ use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    task::AbortHandle,
     time::timeout,
 };
 
-use super::{Answered, Connection, Failed, RequestBody, request::Head};
+use super::{Answered, Connection, Failed, RequestBody, request};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -26,7 +27,7 @@ struct Got {
     whole: bool,
 }
 
-fn request(method: &Method) -> Request<RequestBody> {
+fn asked(method: &Method) -> Request<RequestBody> {
     let mut request = Request::new(RequestBody::EMPTY);
     *request.method_mut() = method.clone();
     *request.uri_mut() = "/path?query".parse().unwrap();
@@ -51,14 +52,21 @@ async fn say(mut stream: DuplexStream, said: Vec<u8>, piece: usize) {
     }
 }
 
+/// Runs with the test, and ends with it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what a test starts ends with the test's runtime"
+)]
+fn beside(task: impl Future<Output: Send> + Send + 'static) -> AbortHandle {
+    tokio::spawn(task).abort_handle()
+}
+
 /// What we make of it, and whether the connection may be used again.
 async fn lean(method: &Method, said: &[u8], piece: usize) -> Result<(Got, bool), Failed> {
     let (ours, theirs) = duplex(64);
-    let talking = tokio::spawn(say(theirs, said.to_vec(), piece));
-    let request = request(method);
-    let head = Head::of(&request);
-    let mut nothing = RequestBody::EMPTY;
-    let exchange = Connection::new(ours).exchange(&head, method, &mut nothing);
+    let talking = beside(say(theirs, said.to_vec(), piece));
+    let (parts, mut nothing) = asked(method).into_parts();
+    let exchange = Connection::new(ours).exchange(&parts, &mut nothing);
     let answered = timeout(SOON, exchange).await.expect("it ends");
     let got = match answered {
         Ok(answered) => Ok(timeout(SOON, read(answered)).await.expect("it ends")),
@@ -109,23 +117,21 @@ impl Got {
 /// The same conversation with hyper's client. Whether it would use the connection again it does not tell.
 async fn hypers(method: &Method, said: &[u8], piece: usize) -> Option<Got> {
     let (ours, theirs) = duplex(64);
-    let talking = tokio::spawn(say(theirs, said.to_vec(), piece));
+    let talking = beside(say(theirs, said.to_vec(), piece));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(ours))
         .await
         .unwrap();
-    let driving = tokio::spawn(connection);
+    let driving = beside(connection);
     let got = timeout(SOON, async {
-        let response = sender.send_request(request(method)).await.ok()?;
+        let response = sender.send_request(asked(method)).await.ok()?;
         let mut got = Got::of(&response);
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
-            match frame {
-                Ok(frame) => got.take(frame),
-                Err(_) => {
-                    got.whole = false;
-                    break;
-                }
-            }
+            let Ok(frame) = frame else {
+                got.whole = false;
+                break;
+            };
+            got.take(frame);
         }
         Some(got)
     });
@@ -310,14 +316,13 @@ async fn an_answer_to_head_has_no_body() {
 #[tokio::test]
 async fn an_unusual_reason_is_kept() {
     let (ours, theirs) = duplex(1024);
-    tokio::spawn(say(
+    beside(say(
         theirs,
         b"HTTP/1.1 418 I'm short\r\nContent-Length: 0\r\n\r\n".to_vec(),
         100,
     ));
-    let head = Head::of(&request(&Method::GET));
-    let mut nothing = RequestBody::EMPTY;
-    let exchange = Connection::new(ours).exchange(&head, &Method::GET, &mut nothing);
+    let (parts, mut nothing) = asked(&Method::GET).into_parts();
+    let exchange = Connection::new(ours).exchange(&parts, &mut nothing);
     let response = exchange.await.unwrap().response;
     let reason = response.extensions().get::<hyper::ext::ReasonPhrase>().unwrap();
     assert_eq!(reason.as_bytes(), b"I'm short");
@@ -340,9 +345,8 @@ async fn only_a_quiet_connection_is_used_again() {
 async fn how_far_it_came_is_known_when_it_fails() {
     let (ours, theirs) = duplex(1024);
     drop(theirs);
-    let head = Head::of(&request(&Method::GET));
-    let mut nothing = RequestBody::EMPTY;
-    let exchange = Connection::new(ours).exchange(&head, &Method::GET, &mut nothing);
+    let (parts, mut nothing) = asked(&Method::GET).into_parts();
+    let exchange = Connection::new(ours).exchange(&parts, &mut nothing);
     let failed = exchange.await.unwrap_err();
     assert!(!failed.sent && !failed.answered, "{failed:?}");
     for (said, answered) in [
@@ -359,12 +363,15 @@ async fn how_far_it_came_is_known_when_it_fails() {
 
 #[test]
 fn a_length_that_the_body_does_not_have_is_not_passed_on() {
-    let mut request = request(&Method::POST);
+    let mut request = asked(&Method::POST);
     request.headers_mut().insert("content-length", "5".parse().unwrap());
     request
         .headers_mut()
         .insert("transfer-encoding", "chunked".parse().unwrap());
-    let head = String::from_utf8(Head::of(&request).bytes).unwrap();
+    let (parts, nothing) = request.into_parts();
+    let mut head = Vec::new();
+    request::write(&parts, &nothing, &mut head);
+    let head = String::from_utf8(head).unwrap();
     assert_eq!(
         head,
         "POST /path?query HTTP/1.1\r\nhost: app.example.com\r\ncontent-length: 0\r\n\r\n"
@@ -440,7 +447,7 @@ fn agree(method: &Method, said: &[u8], piece: usize) -> Result<(), TestCaseError
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn hyper_reads_no_answer_otherwise(said in answers(), piece in 1_usize..40, head in any::<bool>()) {

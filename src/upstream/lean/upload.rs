@@ -11,10 +11,7 @@ use http::HeaderMap;
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
-use super::{
-    LeanError, RequestBody,
-    request::{Head, Length},
-};
+use super::{LeanError, RequestBody, request::Length};
 
 const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -45,14 +42,14 @@ pub(in crate::upstream) struct Upload {
 }
 
 impl Sending {
-    pub(super) fn new(head: &Head) -> Self {
+    pub(super) const fn new(length: Length) -> Self {
         Self {
             head: 0,
             before: Bytes::new(),
             data: Bytes::new(),
             after: &[],
-            length: head.length,
-            ended: head.length == Length::Empty,
+            length,
+            ended: matches!(length, Length::Empty),
             flushed: false,
         }
     }
