@@ -129,7 +129,7 @@ impl Rig {
                 entries.push(entry);
             }
         }
-        let pid = fs::read_to_string(postgres.folder().join("postmaster.pid")).unwrap();
+        let pid = fs::read_to_string(postgres.folder().join("data/postmaster.pid")).unwrap();
         Self {
             entries,
             gateway: plain.1,

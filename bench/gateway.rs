@@ -116,10 +116,12 @@ fn measure(
     order.at_once = options.connections;
     order.slice = slice;
     let spent = || {
-        let postgres = (scenario.who == Who::Everybody && entry.name == "gateway")
-            .then(|| proc::cpu_of_tree(rig.postgres))
-            .unwrap_or_default();
-        proc::cpu_of_tree(place.pid) + postgres
+        let own = proc::cpu_of_tree(place.pid);
+        if scenario.who == Who::Everybody && entry.name == "gateway" {
+            own + proc::cpu_of_tree(rig.postgres)
+        } else {
+            own
+        }
     };
     let before = spent();
     let outcome = load::start(&order);

@@ -112,7 +112,8 @@ async fn an_early_answer_does_not_end_the_upload() {
     });
     let taking = tokio::spawn(async move { take(&mut reading, MUCH).await });
 
-    let sending = client.stream.write_all(&vec![b'q'; MUCH]);
+    let body = vec![b'q'; MUCH];
+    let sending = client.stream.write_all(&body);
     timeout(6 * SOON, sending).await.expect("all of it is taken").unwrap();
 
     timeout(SOON, taking).await.expect("all of it arrives").unwrap();
