@@ -31,7 +31,7 @@ use crate::{
     lifecycle::Tasks,
     live::{Live, Snapshot},
     mail::{Outbox, OutboxBell},
-    proxy::{Proxy, record::Recorder},
+    proxy::{Proxy, record::Recorder, trailers},
     secret::sealed::SealingKeys,
     server::{
         self, Bound,
@@ -343,11 +343,13 @@ impl Common {
 
     fn worker(&self, runtime: Handle) -> Worker {
         let tasks = self.tasks.on_worker(runtime);
+        let reserved = Reserved::new(&self.config.identity);
         Worker {
             live: Arc::new(Live::new(Snapshot::new(&self.config, &self.upstreams, &tasks))),
             proxy: Proxy {
                 sessions: Arc::clone(&self.sessions),
-                reserved: Reserved::new(&self.config.identity),
+                trailers: trailers::of_requests(&reserved),
+                reserved,
                 tunnels: Arc::clone(&self.tunnels),
                 tasks: tasks.clone(),
             },

@@ -6,11 +6,13 @@
 
 pub mod body;
 pub mod error;
+pub mod grpc;
 pub mod head_guard;
 pub mod headers;
 pub mod pace;
 pub mod record;
-mod upgrade;
+pub mod trailers;
+pub mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +29,7 @@ use self::{
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
     record::Record,
+    upgrade::{ExtendedConnect, Tunnel},
 };
 use crate::{
     clock::Timestamp,
@@ -48,7 +51,7 @@ use crate::{
     },
     upstream::{
         Pool, UpstreamError,
-        body::{BodyError, BodyWatch, Limits, RequestBody},
+        body::{BodyError, BodyWatch, CleanTrailers, Limits, RequestBody},
     },
 };
 
@@ -57,6 +60,8 @@ use crate::{
 pub struct Proxy {
     pub sessions: Arc<Sessions>,
     pub reserved: Reserved,
+    /// What may come behind requests' bodies.
+    pub trailers: CleanTrailers,
     /// Places for tunnels, shared by all workers.
     pub tunnels: Arc<Semaphore>,
     pub tasks: Tasks,
@@ -70,6 +75,8 @@ pub struct Inbound {
     pub headers: HeaderMap,
     /// hyper's promise of the bare connection, if the client asked for one.
     pub on_upgrade: Option<OnUpgrade>,
+    /// It was an extended CONNECT (RFC 8441); `method` is what it stands for.
+    pub extended_connect: Option<ExtendedConnect>,
     pub path: NormalPath,
     pub client: ClientFacts,
     pub request_id: HeaderValue,
@@ -99,7 +106,7 @@ pub async fn handle(
         Some(Verdict::Refuse) => return Err(ProxyError::Preflight),
         Some(Verdict::PassOn(proof)) => Some(proof),
     };
-    let upgrade = headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers);
+    let upgrade = upgrade::of(inbound);
 
     let found = proxy.sessions.cookies().find(&inbound.headers);
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
@@ -132,7 +139,7 @@ pub async fn handle(
         .and_then(|signed_in| signed_in.used(&proxy.sessions, inbound));
     let limits = Limits::of(&live.config.server, max_body);
     let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits)
+        RequestBody::new(incoming, limits, Some(proxy.trailers.clone()))
     });
     record.body.clone_from(&watch);
     let authorization_is_ours = match found.authorization() {
@@ -140,7 +147,6 @@ pub async fn handle(
         Ownership::Unknown => bearer_is_ours(&proxy.sessions, &found, signed_in.as_ref(), inbound.now).await,
         Ownership::Theirs => false,
     };
-    let tunnel = upgrade.is_some();
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
@@ -151,15 +157,25 @@ pub async fn handle(
         authorization_is_ours,
         cookies: proxy.sessions.cookies(),
         reserved: &proxy.reserved,
-        upgrade,
+        upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
     let outbound = headers::prepare(material, &permit);
 
     let pool = live.pool(permit.route());
     record.upstream = Some(Arc::clone(pool.upstream()));
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
-    let mut response = match inbound.on_upgrade.take().filter(|_| tunnel) {
-        Some(client) => upgrade::tunnel(proxy, pool, outbound, client, head_timeout).await?,
+    let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
+    let mut response = match client {
+        Some((asked, client)) => {
+            let idle = live.config.server.tunnel_idle_timeout;
+            let tunnel = Tunnel {
+                asked,
+                client,
+                head_timeout,
+                idle,
+            };
+            upgrade::open(proxy, pool, outbound, tunnel).await?
+        }
         None => forward(pool, outbound, head_timeout, watch).await?,
     };
 
@@ -282,6 +298,13 @@ fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
     }
 }
 
+/// Whether an answer is one that an upstream adds to for as long as somebody listens.
+fn is_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream") || grpc::names(media))
+}
+
 async fn forward(
     pool: &Arc<Pool>,
     outbound: Outbound,
@@ -298,12 +321,8 @@ async fn forward(
         }
         .into()),
         Ok((response, lease)) => {
-            // Events come when they come.
-            let events = response
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream"));
-            let stall = (!events).then_some(head_timeout);
+            // Events and messages come when they come.
+            let stall = (!is_stream(response.headers())).then_some(head_timeout);
             Ok(response.map(|incoming| ProxyBody::upstream(incoming, lease, stall)))
         }
         // A body that the client broke off is why the upstream failed.

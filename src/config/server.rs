@@ -42,6 +42,8 @@ pub struct Server {
     /// Bytes per second, demanded of a body once it has lasted 10 s.
     pub min_body_rate: u64,
     pub max_tunnels: usize,
+    /// Zero: no limit.
+    pub tunnel_idle_timeout: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -119,6 +121,13 @@ impl Server {
                 integer(0..=10_000_000),
             )
             .or("5_000");
+        let tunnel_idle_timeout = s
+            .key(
+                "tunnel_idle_timeout",
+                "How long nothing may pass through a WebSocket, either way; \"0s\" = as long as both ends like.",
+                duration(),
+            )
+            .or("1h");
         let max_header_bytes = s
             .key(
                 "max_header_bytes",
@@ -193,6 +202,7 @@ impl Server {
             body_timeout: body_timeout?,
             min_body_rate: min_body_rate?,
             max_tunnels: max_tunnels?,
+            tunnel_idle_timeout: tunnel_idle_timeout?,
         })
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-use super::record::Record;
+use super::{record::Record, trailers};
 use crate::{
     clock,
     upstream::{Lease, body::RequestBody},
@@ -150,8 +150,11 @@ impl Body for ProxyBody {
             Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming,
         };
         let outcome = match Pin::new(incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 this.stall.since = None;
+                if let Some(fields) = frame.trailers_mut() {
+                    trailers::clean_answer(fields);
+                }
                 return Poll::Ready(Some(Ok(this.count(frame))));
             }
             Poll::Ready(None) => {

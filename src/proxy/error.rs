@@ -34,6 +34,10 @@ pub enum ProxyError {
     Body(#[from] BodyError),
     #[error("the upstream failed")]
     Upstream(#[from] UpstreamError),
+    #[error("upstream {upstream} agreed to another protocol than was asked for")]
+    Handshake { upstream: String },
+    #[error("what was asked for as a tunnel is none")]
+    NoTunnel,
     #[error("all places for tunnels are taken")]
     TooManyTunnels,
     #[error("a task panicked or was stopped")]
@@ -56,8 +60,9 @@ impl ProxyError {
             | Self::Origin(_)
             | Self::Preflight
             | Self::Denied(_)
+            | Self::NoTunnel
             | Self::Body(_) => Side::Client,
-            Self::Upstream(_) => Side::Upstream,
+            Self::Upstream(_) | Self::Handshake { .. } => Side::Upstream,
             Self::Lookup(_) | Self::TooManyTunnels | Self::Internal => Side::Gateway,
         }
     }
@@ -69,7 +74,7 @@ impl ProxyError {
             Self::Host(_) => Code::BadHost,
             Self::Route(NoRoute::Path) => Code::NotFound,
             Self::Route(NoRoute::Method { .. }) => Code::MethodNotAllowed,
-            Self::Route(NoRoute::UnknownMethod) => Code::MethodNotImplemented,
+            Self::Route(NoRoute::UnknownMethod) | Self::NoTunnel => Code::MethodNotImplemented,
             Self::Expectation => Code::ExpectationFailed,
             Self::TransferCoding => Code::UnsupportedCoding,
             Self::Origin(_) => Code::CrossOrigin,
@@ -84,7 +89,9 @@ impl ProxyError {
             Self::Upstream(UpstreamError::Connect { .. }) => Code::UpstreamUnreachable,
             Self::Upstream(UpstreamError::Busy { .. }) => Code::UpstreamBusy,
             Self::Upstream(UpstreamError::HeadTimeout { .. }) => Code::UpstreamTimeout,
-            Self::Upstream(UpstreamError::Broken { .. } | UpstreamError::Switched { .. }) => Code::UpstreamFailed,
+            Self::Upstream(UpstreamError::Broken { .. } | UpstreamError::Switched { .. }) | Self::Handshake { .. } => {
+                Code::UpstreamFailed
+            }
             Self::TooManyTunnels => Code::Busy,
             Self::Internal => Code::Internal,
         }

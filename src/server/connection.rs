@@ -48,8 +48,10 @@ use crate::{
         self, Inbound, Proxy,
         body::ProxyBody,
         error::ProxyError,
+        grpc,
         pace::{Pace, Paced, Patience},
         record::{Record, Recorder},
+        upgrade::ExtendedConnect,
     },
     telemetry::{Access, RequestIds, Side},
     upstream::body::{Limits, RequestBody},
@@ -199,7 +201,13 @@ async fn answer(
         body: None,
         failure: None,
     };
-    let navigation = policy::is_navigation(&parts.method, &parts.headers);
+    let form = if grpc::is_call(parts.version, &parts.headers) {
+        Form::Grpc
+    } else if policy::is_navigation(&parts.method, &parts.headers) {
+        Form::Html
+    } else {
+        Form::Json
+    };
     // hyper asks for the body when it is first read: a refusal must not do that.
     let waits = !incoming.is_end_stream() && parts.headers.contains_key(header::EXPECT);
     let asked_upgrade = parts.headers.contains_key(header::UPGRADE);
@@ -218,7 +226,7 @@ async fn answer(
             let error = failed.ok().and_then(Result::err).unwrap_or(ProxyError::Internal);
             // Where such a body ends, only hyper believes to know.
             let unclear = matches!(error, ProxyError::TransferCoding);
-            let mut response = refuse(&live, error, navigation, &mut record);
+            let mut response = refuse(&live, error, form, &mut record);
             admit(&live, origin.as_ref(), &record, &mut response);
             let whole = match body {
                 Some(unread) => !waits && !unclear && drained(unread).await,
@@ -266,6 +274,7 @@ async fn dispatch(
     peer: SocketAddr,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
+    let extended_connect = ExtendedConnect::take(&mut parts);
     proxy::check_head(&parts.method, &parts.headers)?;
     let client = client::judge(peer, parts.version, &parts.uri, &parts.headers, &live.clients)?;
     record.client = client.addr;
@@ -282,10 +291,12 @@ async fn dispatch(
             .query()
             .map_or_else(|| below.to_owned(), |query| format!("{below}?{query}"));
         parts.uri = Uri::try_from(target).unwrap_or_default();
-        return auth_api(worker, live, parts, body.take(), client, record).await;
+        let answered = auth_api(worker, live, parts, body.take(), client, record).await?;
+        return only_tunnels(extended_connect, answered);
     }
     let mut inbound = Inbound {
         on_upgrade: parts.extensions.remove::<OnUpgrade>(),
+        extended_connect,
         method: parts.method,
         version: parts.version,
         headers: parts.headers,
@@ -294,7 +305,19 @@ async fn dispatch(
         request_id: record.request_id.clone(),
         now: record.at,
     };
-    proxy::handle(&worker.proxy, live, &mut inbound, body, record).await
+    let answered = proxy::handle(&worker.proxy, live, &mut inbound, body, record).await?;
+    only_tunnels(extended_connect, answered)
+}
+
+/// To who asked for a tunnel, an answer of success would say that there is one.
+fn only_tunnels(
+    asked: Option<ExtendedConnect>,
+    answered: Response<ProxyBody>,
+) -> Result<Response<ProxyBody>, ProxyError> {
+    match asked {
+        Some(asked) => asked.check(answered),
+        None => Ok(answered),
+    }
 }
 
 /// What a log may say of a target: not the secrets in paths of the auth API.
@@ -322,7 +345,8 @@ async fn auth_api(
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let limits = Limits::of(&live.config.server, live.config.server.max_body);
     let (body, watch) = body.map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits)
+        // The auth API reads no trailers.
+        RequestBody::new(incoming, limits, None)
     });
     record.body.clone_from(&watch);
     let auth = Arc::clone(&worker.auth);
@@ -342,7 +366,7 @@ async fn auth_api(
 }
 
 /// Turns an error into an answer, and says in the log what the answer keeps to itself.
-fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, record: &mut Record) -> Response<ProxyBody> {
+fn refuse(live: &Snapshot, error: ProxyError, form: Form, record: &mut Record) -> Response<ProxyBody> {
     let (code, side) = (error.code(), error.side());
     // It may have been refused before anybody asked whose path it is.
     if let Some(target) = record.target.take() {
@@ -360,8 +384,9 @@ fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, record: &mut Rec
     }
     let on_denied = record.route.as_ref().map_or(OnDenied::Auto, |route| route.on_denied);
     let to_page = match on_denied {
-        OnDenied::Auto => navigation,
-        OnDenied::SignIn => true,
+        OnDenied::Auto => form == Form::Html,
+        // A call can't go to a page.
+        OnDenied::SignIn => form != Form::Grpc,
         OnDenied::Status => false,
     };
     if to_page
@@ -370,7 +395,6 @@ fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, record: &mut Rec
     {
         return redirect_to_sign_in(page, record);
     }
-    let form = if navigation { Form::Html } else { Form::Json };
     let request_id = record.request_id.to_str().unwrap_or_default();
     error.into_problem().into_response(form, request_id).map(ProxyBody::own)
 }
