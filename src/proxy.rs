@@ -25,7 +25,7 @@ use hyper::{
 use tokio::sync::Semaphore;
 
 use self::{
-    body::ProxyBody,
+    body::{GoesOn, ProxyBody},
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
     record::Record,
@@ -48,6 +48,7 @@ use crate::{
         Sessions,
         credential::{self, Credential, Kind, Ownership},
         identity_headers::Reserved,
+        streams::{About, Holder, StreamGuard},
     },
     upstream::{
         Pool, UpstreamError,
@@ -165,18 +166,13 @@ pub async fn handle(
     record.upstream = Some(Arc::clone(pool.upstream()));
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
+    let stream = |kind| lasting(proxy, inbound, signed_in.as_ref(), kind);
     let mut response = match client {
         Some((asked, client)) => {
-            let idle = live.config.server.tunnel_idle_timeout;
-            let tunnel = Tunnel {
-                asked,
-                client,
-                head_timeout,
-                idle,
-            };
-            upgrade::open(proxy, pool, outbound, tunnel).await?
+            let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
+            upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel)).await?
         }
-        None => forward(pool, outbound, head_timeout, watch).await?,
+        None => forward(pool, outbound, head_timeout, watch, || stream(Lasting::Answer)).await?,
     };
 
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -193,6 +189,26 @@ pub async fn handle(
         response.headers_mut().insert(header::CACHE_CONTROL, never);
     }
     Ok(response)
+}
+
+/// What lasts longer than a request.
+#[derive(Clone, Copy)]
+enum Lasting {
+    Tunnel,
+    Answer,
+}
+
+/// Registers it: it ends when the session does, or may not go on for another reason.
+fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what: Lasting) -> StreamGuard {
+    let about = About {
+        session: signed_in.map(|signed_in| Holder::new(signed_in.credential.hash, &signed_in.session)),
+        host: inbound.client.host.name().into(),
+        path: inbound.path.target().clone(),
+        method: inbound.method.clone(),
+        upgrade: matches!(what, Lasting::Tunnel),
+        since: inbound.now,
+    };
+    proxy.sessions.stream(about, inbound.now)
 }
 
 /// The one that was asked about: others may take other routes.
@@ -298,18 +314,12 @@ fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
     }
 }
 
-/// Whether an answer is one that an upstream adds to for as long as somebody listens.
-fn is_stream(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream") || grpc::names(media))
-}
-
 async fn forward(
     pool: &Arc<Pool>,
     outbound: Outbound,
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
+    stream: impl FnOnce() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let answered = pool
         .send(outbound.into_request(), headers::copy, head_timeout, watch.clone())
@@ -322,8 +332,15 @@ async fn forward(
         .into()),
         Ok((response, lease)) => {
             // Events and messages come when they come.
-            let stall = (!is_stream(response.headers())).then_some(head_timeout);
-            Ok(response.map(|incoming| ProxyBody::upstream(incoming, lease, stall)))
+            let goes_on = GoesOn::of(response.headers());
+            let stall = goes_on.is_none().then_some(head_timeout);
+            Ok(response.map(|incoming| {
+                let body = ProxyBody::upstream(incoming, lease, stall);
+                match goes_on {
+                    Some(how) => body.while_allowed(stream(), how),
+                    None => body,
+                }
+            }))
         }
         // A body that the client broke off is why the upstream failed.
         Err(error) => Err(watch

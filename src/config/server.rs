@@ -44,6 +44,8 @@ pub struct Server {
     pub max_tunnels: usize,
     /// Zero: no limit.
     pub tunnel_idle_timeout: Duration,
+    /// Requests that a client may have under way on one HTTP/2 connection.
+    pub max_streams: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -128,6 +130,13 @@ impl Server {
                 duration(),
             )
             .or("1h");
+        let max_streams = s
+            .key(
+                "max_streams",
+                "Requests that a client may have under way on one HTTP/2 connection; more wait at the client.",
+                integer(1..=10_000),
+            )
+            .or("100");
         let max_header_bytes = s
             .key(
                 "max_header_bytes",
@@ -203,6 +212,7 @@ impl Server {
             min_body_rate: min_body_rate?,
             max_tunnels: max_tunnels?,
             tunnel_idle_timeout: tunnel_idle_timeout?,
+            max_streams: max_streams?,
         })
     }
 }

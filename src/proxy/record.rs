@@ -10,6 +10,7 @@ use crate::{
     config,
     identity::UserId,
     problem::Code,
+    session::streams::Why,
     telemetry::{Access, Lane, Side, Stats},
     upstream::{Upstream, body::BodyWatch},
 };
@@ -51,6 +52,15 @@ impl Record {
             AnswerError::Stalled(_) => Code::UpstreamTimeout,
         };
         self.failure = Some((code, Side::Upstream));
+    }
+
+    /// It was a stream, and may not go on.
+    pub fn had_to_end(&mut self, why: Why) {
+        self.failure = Some(match why {
+            Why::Revoked | Why::Expired => (Code::Unauthorized, Side::Client),
+            Why::NotAllowed => (Code::Forbidden, Side::Client),
+            Why::Reloaded => (Code::Unavailable, Side::Gateway),
+        });
     }
 
     /// Writes the line. `whole`: every byte of the answer was taken.

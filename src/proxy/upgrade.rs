@@ -4,7 +4,7 @@
 //! The request was authorised like any other: an extended CONNECT counts as the GET that it stands for, and is judged
 //! as an upgrade. Nothing that a client sends behind it travels before the upstream has agreed: hyper keeps those bytes
 //! until then. If the upstream declines, on HTTP/1.1 they could only be misread as another request, so the connection
-//! is closed after its answer (`server::connection` does it).
+//! is closed after its answer (`server::answer` does it).
 //!
 //! What passes through a tunnel is not looked at. Each direction has one buffer, and is read when it was written.
 
@@ -39,10 +39,13 @@ use super::{
     body::ProxyBody,
     error::ProxyError,
     headers::{self, Outbound},
+    pace::Pace,
+    record::Record,
 };
 use crate::{
     chain::Chain,
-    clock, secret,
+    clock, config, secret,
+    session::streams::StreamGuard,
     upstream::{Pool, UpstreamError},
 };
 
@@ -118,20 +121,41 @@ pub fn of(inbound: &Inbound) -> Option<Asked> {
 /// A tunnel that is to be.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    pub asked: Asked,
-    pub client: OnUpgrade,
-    pub head_timeout: Duration,
+    asked: Asked,
+    client: OnUpgrade,
+    head_timeout: Duration,
     /// For how long nothing may pass, either way; zero for as long as both ends like.
-    pub idle: Duration,
+    idle: Duration,
+    /// Of the client's connection, which is not idle while it carries the tunnel.
+    pace: Arc<Pace>,
+}
+
+impl Tunnel {
+    pub(super) fn new(
+        asked: Asked,
+        client: OnUpgrade,
+        head_timeout: Duration,
+        server: &config::Server,
+        record: &Record,
+    ) -> Self {
+        Self {
+            asked,
+            client,
+            head_timeout,
+            idle: server.tunnel_idle_timeout,
+            pace: Arc::clone(&record.pace),
+        }
+    }
 }
 
 /// Sends an upgrade request; if the upstream agrees, joins both ends until one of them ends, nothing has passed for too
-/// long, or the gateway stops.
+/// long, what `stream` registers has to end, or the gateway stops.
 pub(super) async fn open(
     proxy: &Proxy,
     pool: &Arc<Pool>,
     outbound: Outbound,
     tunnel: Tunnel,
+    stream: impl FnOnce() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let Ok(place) = Arc::clone(&proxy.tunnels).try_acquire_owned() else {
         return Err(ProxyError::TooManyTunnels);
@@ -163,10 +187,15 @@ pub(super) async fn open(
     let upstream = on(&mut response);
     let stop = proxy.tasks.stop.soft.clone();
     let (client, idle) = (tunnel.client, tunnel.idle);
+    let (guard, underway) = (stream(), Underway::new(tunnel.pace));
     proxy.tasks.spawn("tunnel", async move {
-        // A tunnel may last for ever; a gateway that stops has said so for the drain delay.
-        stop.run_until_cancelled(join(client, upstream, idle)).await;
-        drop((place, in_flight));
+        tokio::select! {
+            () = join(client, upstream, idle) => {}
+            why = guard.closed() => debug!(why = why.as_str(), "a tunnel had to end"),
+            // A tunnel may last for ever; a gateway that stops has said so for the drain delay.
+            () = stop.cancelled() => {}
+        }
+        drop((place, in_flight, underway));
     });
     let (mut parts, _) = response.into_parts();
     if matches!(tunnel.asked, Asked::ExtendedConnect) {
@@ -176,6 +205,22 @@ pub(super) async fn open(
         parts.extensions.insert(Established);
     }
     Ok(Response::from_parts(parts, ProxyBody::own(Bytes::new())))
+}
+
+/// Keeps a connection from counting as idle.
+struct Underway(Arc<Pace>);
+
+impl Underway {
+    fn new(pace: Arc<Pace>) -> Self {
+        pace.request_begins();
+        Self(pace)
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.request_ended(clock::monotonic());
+    }
 }
 
 /// Puts our half of a WebSocket's handshake into a request; what the answer must hold.

@@ -39,7 +39,7 @@ async fn a_stream_ends_when_its_session_does() {
     let ada = gateway.signed_in("ada@example.com").await;
     let (mut client, mut upstream) = listening(&gateway, &ada).await;
     gateway.sign_out(&ada).await;
-    client.rest().await;
+    assert_eq!(event(&mut client).await, "", "the last chunk");
     let mut rest = Vec::new();
     let told = tokio::io::AsyncReadExt::read_to_end(&mut upstream.stream, &mut rest);
     timeout(SOON, told)
