@@ -19,7 +19,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RemoteSettingsChanged, ResponseReceived, StreamEnded, StreamReset, WindowUpdated
 
-PATIENCE = 60
+PATIENCE = 10
 CONTINUED, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 MASK = b"\x37\xfa\x21\x3d"
 
@@ -150,7 +150,6 @@ class Http2:
     def __init__(self, address, authority, path, cookie):
         self.socket = socket.create_connection(address, PATIENCE)
         self.http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
-        self.http.local_settings.initial_window_size = 1 << 20
         self.http.initiate_connection()
         self.received, self.open, self.over, self.allowed = [], False, False, False
         while not self.allowed:
@@ -263,7 +262,7 @@ def main():
     with ThreadPoolExecutor(4) as several:
         for group, name, wrong in several.map(run, CASES):
             failed += bool(wrong)
-            print(f"{'not ok' if wrong else 'ok'} {group} {name}" + (f": {'; '.join(wrong)}" if wrong else ""))
+            print(f"{'not ok' if wrong else 'ok'} {group} {name}" + (f": {'; '.join(wrong)}" if wrong else ""), flush=True)
     print(f"{len(CASES) - failed} of {len(CASES)} cases passed")
     return bool(failed or not CASES)
 
