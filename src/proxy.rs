@@ -52,6 +52,9 @@ use crate::{
     },
 };
 
+/// How often a request may be sent once more where that is safe.
+const RETRIES: u32 = 1;
+
 /// What the data path uses; one for each worker.
 #[derive(Debug)]
 pub struct Proxy {
@@ -289,7 +292,13 @@ async fn forward(
     watch: Option<Arc<BodyWatch>>,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let answered = pool
-        .send(outbound.into_request(), headers::copy, head_timeout, watch.clone())
+        .send(
+            outbound.into_request(),
+            headers::copy,
+            head_timeout,
+            watch.clone(),
+            RETRIES,
+        )
         .await;
     match answered {
         // Nobody asked it to: what follows on that connection is not HTTP.
