@@ -1,6 +1,6 @@
 //! A name with several addresses works as long as one of them does (RFC 8305).
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::lookup_host;
 
@@ -9,7 +9,7 @@ use crate::harness::{Setup, backend::Backend};
 #[tokio::test]
 async fn a_name_is_reached_whichever_of_its_addresses_listens() {
     let known: Vec<SocketAddr> = lookup_host(("localhost", 80)).await.unwrap().collect();
-    let loopbacks = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let mut reached = 0;
     // Nobody listens on the other one.
     for ip in loopbacks
