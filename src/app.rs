@@ -143,8 +143,9 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
 
     let log = Arc::new(AccessLog::start(config.log.format, options.access_log)?);
     let upstreams = config.upstreams.iter().cloned();
+    let upstreams = upstreams.map(|upstream| Upstream::new(upstream).map(Arc::new));
     let common = Common {
-        upstreams: upstreams.map(|upstream| Arc::new(Upstream::new(upstream))).collect(),
+        upstreams: upstreams.collect::<Result<_, _>>()?,
         places: Arc::new(Semaphore::new(config.server.max_connections)),
         tunnels: Arc::new(Semaphore::new(config.server.max_tunnels)),
         clock: options.clock,
@@ -155,6 +156,9 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         log: Arc::clone(&log),
     };
     let (threads, stats) = common.start_workers(bound)?;
+    for upstream in &common.upstreams {
+        upstream.start(&tasks);
+    }
     admin.ready(Subjects {
         sessions: Arc::clone(&sessions),
         auth,

@@ -48,7 +48,7 @@ pub use routes::{Access, Cors, Needs, OnDenied, Route};
 pub use server::{Admin, Log, LogFormat, Server};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;
-pub use upstreams::{Endpoint, Upstream};
+pub use upstreams::{At, ClientIdentity, Endpoint, HealthCheck, Outliers, Protocol, Scheme, Upstream, UpstreamTls};
 
 use section::{Reader, Section};
 

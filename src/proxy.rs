@@ -56,6 +56,9 @@ use crate::{
     },
 };
 
+/// How often a request may be sent once more where that is safe.
+const RETRIES: u32 = 1;
+
 /// What the data path uses; one for each worker.
 #[derive(Debug)]
 pub struct Proxy {
@@ -138,7 +141,8 @@ pub async fn handle(
     let slid = signed_in
         .as_ref()
         .and_then(|signed_in| signed_in.used(&proxy.sessions, inbound));
-    let limits = Limits::of(&live.config.server, max_body);
+    let pool = live.pool(permit.route());
+    let limits = limits(live, inbound, pool, max_body);
     let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
         RequestBody::new(incoming, limits, Some(proxy.trailers.clone()))
     });
@@ -162,7 +166,6 @@ pub async fn handle(
     };
     let outbound = headers::prepare(material, &permit);
 
-    let pool = live.pool(permit.route());
     record.upstream = Some(Arc::clone(pool.upstream()));
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
@@ -303,6 +306,15 @@ async fn bearer_is_ours(
     false
 }
 
+/// What is demanded of a request's body. A client that calls its request a gRPC call gains nothing where none is served.
+fn limits(live: &Snapshot, inbound: &Inbound, pool: &Pool, max_body: u64) -> Limits {
+    if grpc::is_call(inbound.version, &inbound.headers) && grpc::may_be_served(&pool.upstream().settings) {
+        Limits::of_call(max_body)
+    } else {
+        Limits::of(&live.config.server, max_body)
+    }
+}
+
 /// Refuses a declared length that is too large, before the upstream hears of it.
 fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
     let declared = headers
@@ -322,7 +334,13 @@ async fn forward(
     stream: impl FnOnce() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let answered = pool
-        .send(outbound.into_request(), headers::copy, head_timeout, watch.clone())
+        .send(
+            outbound.into_request(),
+            headers::copy,
+            head_timeout,
+            watch.clone(),
+            RETRIES,
+        )
         .await;
     match answered {
         // Nobody asked it to: what follows on that connection is not HTTP.

@@ -13,17 +13,14 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Sleep, sleep_until},
-};
+use tokio::time::{Sleep, sleep_until};
 
 use super::{grpc, record::Record, trailers};
 use crate::{
     clock,
     problem::{GRPC_STATUS, grpc_status},
     session::streams::{StreamGuard, Why},
-    upstream::{Lease, body::RequestBody},
+    upstream::{Lease, Place, body::RequestBody},
 };
 
 /// An answer's body as the client reads it.
@@ -103,7 +100,7 @@ enum Source {
     },
     Declined {
         incoming: Incoming,
-        _held: (SendRequest<RequestBody>, OwnedSemaphorePermit),
+        _held: (SendRequest<RequestBody>, Place),
     },
 }
 
@@ -138,7 +135,7 @@ impl ProxyBody {
     }
 
     /// An answer to an upgrade request that is not an upgrade; its connection is not used again.
-    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: OwnedSemaphorePermit) -> Self {
+    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: Place) -> Self {
         Self {
             source: Source::Declined {
                 incoming,

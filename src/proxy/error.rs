@@ -102,9 +102,10 @@ impl ProxyError {
             Self::Upstream(UpstreamError::Connect { .. }) => Code::UpstreamUnreachable,
             Self::Upstream(UpstreamError::Busy { .. }) => Code::UpstreamBusy,
             Self::Upstream(UpstreamError::HeadTimeout { .. }) => Code::UpstreamTimeout,
-            Self::Upstream(UpstreamError::Broken { .. } | UpstreamError::Switched { .. }) | Self::Handshake { .. } => {
-                Code::UpstreamFailed
-            }
+            Self::Upstream(
+                UpstreamError::Broken { .. } | UpstreamError::Switched { .. } | UpstreamError::NoUpgrade { .. },
+            )
+            | Self::Handshake { .. } => Code::UpstreamFailed,
             Self::TooManyTunnels => Code::Busy,
             Self::Internal => Code::Internal,
         }

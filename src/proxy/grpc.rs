@@ -5,9 +5,20 @@
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
+use crate::config::{self, Protocol, Scheme};
+
 /// Whether it is a call, as far as a client says so: what depends on it must be harmless if it is not true.
 pub fn is_call(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_2 && headers.get(header::CONTENT_TYPE).is_some_and(names)
+}
+
+/// Whether an upstream may have gRPC services: all its endpoints speak HTTP/2, or may.
+pub(super) fn may_be_served(upstream: &config::Upstream) -> bool {
+    upstream.endpoints.iter().all(|endpoint| match endpoint.scheme {
+        Scheme::H2c => true,
+        Scheme::Https => upstream.protocol != Protocol::Http1,
+        Scheme::Http => false,
+    })
 }
 
 /// Whether a content type is gRPC's: `application/grpc`, with or without a message format.

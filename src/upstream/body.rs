@@ -29,7 +29,7 @@ const RATE_GRACE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub max: u64,
-    /// No byte for so long ends the request.
+    /// No byte for so long ends the request. [`Duration::MAX`]: it never does.
     pub silence: Duration,
     /// Bytes per second on average, once [`RATE_GRACE`] is over.
     pub min_rate: u64,
@@ -46,6 +46,15 @@ impl Limits {
 }
 
 impl Limits {
+    /// Of a gRPC call: its client is silent while it has nothing to say. How much it may say in all has its limit still.
+    pub const fn of_call(max: u64) -> Self {
+        Self {
+            max,
+            silence: Duration::MAX,
+            min_rate: 0,
+        }
+    }
+
     /// For how long a client that has sent so many bytes may now send nothing, after it was waited for so long before.
     fn patience(&self, bytes: u64, waited: Duration) -> Duration {
         if self.min_rate == 0 {
@@ -257,7 +266,9 @@ impl Streaming {
     /// Ready when the client's time is up. The timer is set seldom: each time it fires the deadline is looked at anew.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(clock::monotonic);
-        let deadline = since + self.limits.patience(self.watch.bytes(), self.waited);
+        let Some(deadline) = since.checked_add(self.limits.patience(self.watch.bytes(), self.waited)) else {
+            return Poll::Pending;
+        };
         loop {
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
             ready!(timer.as_mut().poll(cx));

@@ -16,11 +16,15 @@ const ROUTES: &str = "
 ";
 
 async fn gateway(application: &Application) -> Gateway {
+    gateway_with(application, "").await
+}
+
+async fn gateway_with(application: &Application, over: &str) -> Gateway {
     let upstream = format!(
         "upstreams = {{ app = {{ endpoints = ['h2c://{}'] }} }}",
         application.addr
     );
-    Setup::default().with(ROUTES).with(&upstream).start().await
+    Setup::default().with(ROUTES).with(&upstream).with(over).start().await
 }
 
 fn client(gateway: &Gateway, user: Option<&User>) -> Client {
@@ -114,6 +118,8 @@ async fn a_deadline_ends_the_call_on_both_sides() {
     let gateway = gateway(&application).await;
     let ada = gateway.signed_in("ada@example.com").await;
     let mut client = client(&gateway, Some(&ada));
+    // The way there is known, so that the call has begun when its time is over.
+    assert_eq!(client.does("echo").await["code"], "OK");
     assert_eq!(client.does("deadline").await["code"], "DEADLINE_EXCEEDED");
     assert_eq!(client.does("was_cancelled").await["reply"], "yes");
 }
@@ -128,4 +134,17 @@ async fn a_stream_ends_when_its_session_does() {
     client.begins("ended").await;
     gateway.sign_out(&ada).await;
     assert_eq!(client.answers().await["code"], "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_stream_may_be_silent_for_longer_than_a_body() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway_with(&application, "[server]\nbody_timeout = '100ms'").await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut client = client(&gateway, Some(&ada));
+    assert_eq!(client.does("begin").await["code"], "open");
+    // Takes three times as long, while the stream says nothing.
+    assert_eq!(client.does("deadline").await["code"], "DEADLINE_EXCEEDED");
+    assert_eq!(client.does("exchange").await["code"], "open");
+    assert_eq!(client.does("end").await["code"], "OK");
 }
