@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::{
-    config::{Config, Route},
+    config::Config,
     lifecycle::Tasks,
     policy::{client::ClientRules, origin::TrustedOrigins, routes::RouteTable},
     upstream::{Pool, Upstream},
@@ -45,13 +45,13 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// The worker's connections to a route's upstream.
+    /// The worker's connections to an upstream, as [`crate::config::Target`] names it.
     #[expect(
         clippy::indexing_slicing,
         reason = "the configuration resolves upstreams to indexes of this very list"
     )]
-    pub fn pool(&self, route: &Route) -> &Arc<Pool> {
-        &self.pools[route.upstream]
+    pub fn pool(&self, upstream: usize) -> &Arc<Pool> {
+        &self.pools[upstream]
     }
 }
 

@@ -9,7 +9,7 @@ use std::{borrow::Cow, cmp::Ordering};
 use http::Method;
 
 use super::{
-    Access, Needs, PathPattern, Route, Segment,
+    HostPattern, PathPattern, Route, Segment,
     error::{ConfigError, Place},
     method::is_registered,
     routes::Listed,
@@ -43,7 +43,7 @@ pub(super) fn answering<'r>(routes: &'r [Listed], host: &str, path: &str) -> Opt
     let page = PathPattern::parse(path).ok()?;
     routes
         .iter()
-        .filter(|listed| listed.route.host.as_deref().is_none_or(|own| own == host))
+        .filter(|listed| listed.route.host.as_ref().is_none_or(|own| own.matches(host)))
         .filter(|listed| takes(&listed.route, &Method::GET) && covers(&listed.route.path, &page))
         .min_by(|a, b| order(&a.route, &b.route).then_with(|| named_methods(a).cmp(&named_methods(b))))
 }
@@ -91,7 +91,9 @@ fn hole(group: &[&Listed], routes: &[Listed]) -> Option<ConfigError> {
     for next in below {
         let passing = passing(&answered, &next.route);
         if let Some(method) = passing
-            && let Some(guarded) = group.iter().find(|listed| lets_in_more(&next.route, &listed.route))
+            && let Some(guarded) = group
+                .iter()
+                .find(|listed| next.route.access.lets_in_more_than(&listed.route.access))
         {
             return Some(unguarded(guarded, next, &method));
         }
@@ -153,19 +155,6 @@ fn takes(route: &Route, method: &Method) -> bool {
     route.methods.contains(method) || (*method == Method::HEAD && route.methods.contains(&Method::GET))
 }
 
-/// Whether `other` lets somebody in whom `route` would refuse.
-fn lets_in_more(other: &Route, route: &Route) -> bool {
-    let Access::Required(needs) = &route.access else {
-        return false;
-    };
-    let Access::Required(Needs { roles, verified_email }) = &other.access else {
-        return true;
-    };
-    let roles_suffice =
-        needs.roles.is_empty() || (!roles.is_empty() && roles.iter().all(|it| needs.roles.contains(it)));
-    !roles_suffice || (needs.verified_email && !verified_email)
-}
-
 /// Whether requests for `route` that it doesn't take could come to `other`.
 fn falls_to(route: &Route, other: &Route) -> bool {
     if !overlap(&route.path, &other.path) {
@@ -174,16 +163,16 @@ fn falls_to(route: &Route, other: &Route) -> bool {
     match (&route.host, &other.host) {
         (a, b) if a == b => specificity(&route.path, &other.path) == Ordering::Less,
         (Some(_), None) => true,
+        (Some(HostPattern::Exact(name)), Some(wide)) => wide.matches(name),
+        // `.a.example.com` ends in `.example.com`.
+        (Some(HostPattern::Below(narrow)), Some(HostPattern::Below(wide))) => narrow.ends_with(wide.as_str()),
         _ => false,
     }
 }
 
 /// In which order routes are tried, for paths that they share.
 fn order(a: &Route, b: &Route) -> Ordering {
-    a.host
-        .is_none()
-        .cmp(&b.host.is_none())
-        .then_with(|| specificity(&a.path, &b.path))
+    HostPattern::order(a.host.as_ref(), b.host.as_ref()).then_with(|| specificity(&a.path, &b.path))
 }
 
 /// Segment by segment from the left: a literal before a parameter before the wildcard.
@@ -253,7 +242,7 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
 }
 
 fn shown(route: &Route) -> String {
-    let host = route.host.as_deref().unwrap_or_default();
+    let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
     let methods: Vec<&str> = route.methods.iter().map(Method::as_str).collect();
     let methods = if methods.is_empty() {
         "any method".to_owned()

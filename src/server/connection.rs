@@ -34,7 +34,7 @@ use crate::{
     auth::{self, Auth},
     chain::Chain,
     clock::{self, Clock},
-    config::OnDenied,
+    config::{Kept, OnDenied},
     lifecycle::Tasks,
     live::{Live, Snapshot},
     policy::{
@@ -271,11 +271,15 @@ async fn dispatch(
     record.client = client.addr;
     record.host = Some(client.host.value().clone());
     let target = parts.uri.path_and_query().cloned().ok_or(PathError::NotAbsolute)?;
-    let path = NormalPath::from_target(target)?;
+    let path = NormalPath::keeping(target, live.routes.kept())?;
     record.target = Some(path.target().clone());
 
     let base_path = &live.config.auth.base_path;
     if let Some(below) = path.below(base_path) {
+        // What some routes keep, the API doesn't.
+        if let Some(error) = path.unfit_for(Kept::default()) {
+            return Err(error.into());
+        }
         record.target = PathAndQuery::try_from(format!("{base_path}{}", auth::loggable(below))).ok();
         // A path below the base path is a path still; without anything there is none, and the API knows no root.
         let target = path
@@ -349,6 +353,9 @@ fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, record: &mut Rec
         record.target = Some(loggable(live, target));
     }
     record.failure = Some((code, side));
+    if matches!(error, ProxyError::TooOften(_)) {
+        record.recorder.stats.rate_limited.fetch_add(1, Ordering::Relaxed);
+    }
     if side != Side::Client {
         let request_id = record.request_id.to_str().unwrap_or_default();
         warn!(
