@@ -30,7 +30,7 @@ use tracing::warn;
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
-    session::{Sessions, Trust},
+    session::{Sessions, Trust, streams::Why},
     telemetry::{AccessLog, DURATION_BUCKETS_US, Stats},
     upstream::Upstream,
 };
@@ -183,6 +183,8 @@ impl Subjects {
             hearing: self.sessions.trust() == Trust::Hearing,
             last_seen_dropped: self.sessions.last_seen().dropped(),
             log_dropped: self.log.dropped(),
+            open_streams: self.sessions.streams().open() as u64,
+            closed_streams: self.sessions.streams().closed(),
             hashes_waiting: self.auth.hashes_waiting(),
             rate_limited: {
                 let routes = sum(&|stats| stats.rate_limited.load(Ordering::Relaxed));
@@ -214,6 +216,8 @@ struct Numbers {
     hearing: bool,
     last_seen_dropped: u64,
     log_dropped: u64,
+    open_streams: u64,
+    closed_streams: [(Why, u64); Why::ALL.len()],
     hashes_waiting: u64,
     rate_limited: Vec<(&'static str, u64)>,
     connects: Vec<(String, u64)>,
@@ -294,6 +298,11 @@ impl Collector for Numbers {
                 u64::from(self.hearing),
             ),
             (
+                "vestibule_open_streams",
+                "Tunnels, event streams and gRPC calls open",
+                self.open_streams,
+            ),
+            (
                 "vestibule_hashes_waiting",
                 "Password hashes that wait for a thread",
                 self.hashes_waiting,
@@ -314,6 +323,19 @@ impl Collector for Numbers {
         let mut family = encoder.encode_descriptor("vestibule_upstream_connects", help, None, counter)?;
         for (upstream, count) in &self.connects {
             let labels = [("upstream", upstream.as_str())];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        self.encode_closed_streams(&mut encoder)
+    }
+}
+
+impl Numbers {
+    fn encode_closed_streams(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counter = prometheus_client::metrics::MetricType::Counter;
+        let help = "Tunnels, event streams and gRPC calls that were closed before either end closed them";
+        let mut family = encoder.encode_descriptor("vestibule_streams_closed", help, None, counter)?;
+        for (why, count) in &self.closed_streams {
+            let labels = [("reason", why.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
