@@ -215,7 +215,7 @@ impl Config {
         );
         let routes = s.items(
             "routes",
-            "Which requests are forwarded; as many as you like. The most specific wins, in whatever order they stand: \
+            "Which requests are answered, and by what; as many as you like. The most specific wins, in whatever order they stand: \
              host, then exact before {parameter} before wildcard, then methods. What no route matches is 404.",
             |s| Route::read(s, &facts),
         );

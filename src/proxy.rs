@@ -19,7 +19,7 @@ mod upgrade;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
@@ -188,7 +188,7 @@ pub async fn handle(
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let mut response = match inbound.on_upgrade.take().filter(|_| tunnel) {
         Some(client) => upgrade::tunnel(proxy, pool, outbound, client, head_timeout).await?,
-        None => forward(pool, outbound, head_timeout, watch).await?,
+        None => forward(pool, outbound, route.retries, head_timeout, watch).await?,
     };
 
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -321,11 +321,13 @@ fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
 async fn forward(
     pool: &Arc<Pool>,
     outbound: Outbound,
+    retries: u32,
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
 ) -> Result<Response<ProxyBody>, ProxyError> {
+    let spare = |request: &Request<RequestBody>| if retries > 0 { headers::copy(request) } else { None };
     let answered = pool
-        .send(outbound.into_request(), headers::copy, head_timeout, watch.clone())
+        .send(outbound.into_request(), spare, head_timeout, watch.clone())
         .await;
     match answered {
         // Nobody asked it to: what follows on that connection is not HTTP.

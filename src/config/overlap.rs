@@ -8,6 +8,10 @@ use std::{borrow::Cow, cmp::Ordering};
 
 use http::Method;
 
+mod index;
+
+use index::Index;
+
 use super::{
     HostPattern, PathPattern, Route, Segment,
     error::{ConfigError, Place},
@@ -15,24 +19,23 @@ use super::{
     routes::Listed,
 };
 
+/// Reports every two routes that tie, and every hole.
 pub(super) fn check(routes: &[Listed], report: &dyn Fn(ConfigError)) {
-    for (index, later) in routes.iter().enumerate() {
-        let earlier = routes.iter().take(index);
-        if let Some(earlier) = earlier.into_iter().find(|earlier| tie(&earlier.route, &later.route)) {
-            report(tied(earlier, later));
+    let index = Index::of(routes);
+    let is_own = |listed: &Listed| listed.route.methods.iter().any(|method| !is_registered(method));
+    let own_methods = routes.iter().any(is_own);
+    for group in &index.groups {
+        for (place, later) in group.iter().enumerate() {
+            let mut earlier = group.iter().take(place);
+            if let Some(earlier) = earlier.find(|earlier| share_methods(&earlier.route, &later.route)) {
+                report(tied(earlier, later));
+            }
         }
-    }
-    let mut seen: Vec<&Listed> = Vec::new();
-    for listed in routes {
-        if seen.iter().any(|other| alike(&other.route, &listed.route)) {
-            continue;
-        }
-        seen.push(listed);
-        let group: Vec<&Listed> = routes
-            .iter()
-            .filter(|other| alike(&other.route, &listed.route))
-            .collect();
-        if let Some(error) = hole(&group, routes) {
+        // Nothing falls past a route for any method, but methods of the operator's own.
+        let takes_all = group.iter().any(|listed| listed.route.methods.is_empty());
+        if (!takes_all || own_methods)
+            && let Some(error) = hole(group, &index)
+        {
             report(error);
         }
     }
@@ -63,30 +66,21 @@ fn tied(earlier: &Listed, later: &Listed) -> ConfigError {
     .allowed("routes that differ in host, path or methods; names of parameters make no difference")
 }
 
-/// Whether a request could take either.
-fn tie(a: &Route, b: &Route) -> bool {
-    let share = |a: &[Method], b: &[Method]| a.iter().any(|method| b.contains(method));
-    let same_methods = match (a.methods.as_slice(), b.methods.as_slice()) {
+/// Whether a request could take either of two routes that differ in methods alone.
+fn share_methods(a: &Route, b: &Route) -> bool {
+    match (a.methods.as_slice(), b.methods.as_slice()) {
         ([], []) => true,
         ([], _) | (_, []) => false,
-        (a, b) => share(a, b),
-    };
-    same_methods && alike(a, b)
-}
-
-/// Same host, same shape of path.
-fn alike(a: &Route, b: &Route) -> bool {
-    a.host == b.host && shape(&a.path) == shape(&b.path)
+        (a, b) => a.iter().any(|method| b.contains(method)),
+    }
 }
 
 /// Where other methods of `group`, routes that are alike, would find less resistance.
-fn hole(group: &[&Listed], routes: &[Listed]) -> Option<ConfigError> {
+fn hole(group: &[&Listed], index: &Index<'_>) -> Option<ConfigError> {
     let first = group.first()?;
-    let mut below: Vec<&Listed> = routes
-        .iter()
-        .filter(|other| falls_to(&first.route, &other.route))
-        .collect();
-    below.sort_by(|a, b| order(&a.route, &b.route));
+    let mut below = index.near(first);
+    below.retain(|other| falls_to(&first.route, &other.route));
+    below.sort_by(|a, b| order(&a.route, &b.route).then_with(|| a.path_place.cmp(&b.path_place)));
     let mut answered: Vec<&Route> = group.iter().map(|listed| &listed.route).collect();
     for next in below {
         let passing = passing(&answered, &next.route);

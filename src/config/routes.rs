@@ -292,8 +292,7 @@ impl Route {
         );
         let rate_limit = s.section(
             "rate_limit",
-            "How often the route may be asked, counted by each gateway for itself. Also: rate_limit = { requests = 100, \
-             window = \"1m\" }.",
+            "How often the route may be asked, counted by each gateway for itself. Also: rate_limit = { requests = 100 }.",
             RouteLimit::read,
         );
         let request_headers = s.section(

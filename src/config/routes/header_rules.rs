@@ -60,7 +60,7 @@ impl HeaderRules {
         let set = s
             .key(
                 "set",
-                "Headers that have exactly this value, whatever was sent.",
+                "Headers that have exactly this value, whatever was sent. A value may be { env = \"NAME\" }.",
                 values(way, "set"),
             )
             .or("{}");

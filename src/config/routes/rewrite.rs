@@ -75,6 +75,9 @@ fn begins_with(pattern: &PathPattern, prefix: &[&str]) -> bool {
 
 fn prefix() -> Kind<String> {
     parsed("a path such as \"/api\", without a slash at its end", |text| {
+        if text.contains(['*', '{', '}', '?', '#']) {
+            return Err("taken literally: it has no placeholders".into());
+        }
         normal_literal(text)?;
         if let Some(bare) = text.strip_suffix('/') {
             return Err(if bare.is_empty() {
@@ -82,9 +85,6 @@ fn prefix() -> Kind<String> {
             } else {
                 Wrong::but("a slash at its end", bare)
             });
-        }
-        if text.contains(['*', '{', '}', '?', '#']) {
-            return Err("taken literally: it has no placeholders".into());
         }
         Ok(text.to_owned())
     })
