@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
@@ -63,12 +64,16 @@ const DRAIN_BYTES: u64 = 64 * 1024;
 /// A client that sends the rest of a refused body has it under way already.
 const DRAIN_FOR: Duration = Duration::from_secs(1);
 
+/// At the soft stop, a connection this young may have its first request under way: it is not closed yet.
+const YOUNG: Duration = Duration::from_secs(1);
+
 /// One thread of the data path: all that its requests share.
 #[derive(Debug)]
 pub struct Worker {
     pub live: Arc<Live>,
     pub proxy: Proxy,
-    pub auth: Arc<Auth>,
+    /// Of all workers; replaced by a reload.
+    pub auth: Arc<ArcSwap<Auth>>,
     pub clock: Clock,
     pub tasks: Tasks,
     /// Of the runtime for cold work, which serves the auth API.
@@ -91,6 +96,11 @@ pub async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr) {
         reading: server.body_timeout,
     };
     let soft = worker.tasks.stop.soft.clone();
+    let grown_up = clock::monotonic() + YOUNG;
+    let mut told_to_stop = pin!(async move {
+        soft.cancelled().await;
+        sleep_until(grown_up.into()).await;
+    });
 
     let stream = TokioIo::new(Paced::new(stream, Arc::clone(&pace)));
     let requests = Arc::clone(&pace);
@@ -132,7 +142,7 @@ pub async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr) {
                 let soonest = now + look_every;
                 timer.as_mut().reset(deadline.map_or(soonest, |deadline| deadline.min(soonest)).into());
             }
-            () = soft.cancelled(), if !stopping => {
+            () = told_to_stop.as_mut(), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -235,6 +245,10 @@ async fn answer(
         // What the client has sent behind it was meant for a tunnel: it must not be read as a request.
         close_after(&mut response);
     }
+    if worker.tasks.stop.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // The client's next connection goes to whoever takes over: an idle one that is closed may be in use just then.
+        close_after(&mut response);
+    }
     record.status = response.status();
     response.map(|body| body.recorded(record))
 }
@@ -325,7 +339,7 @@ async fn auth_api(
         RequestBody::new(incoming, limits)
     });
     record.body.clone_from(&watch);
-    let auth = Arc::clone(&worker.auth);
+    let auth = worker.auth.load_full();
     let request_id = record.request_id.clone();
     let answering = async move {
         let request_id = request_id.to_str().unwrap_or_default();
