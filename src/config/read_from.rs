@@ -48,6 +48,6 @@ pub fn on_disk(file: &Path, more: &[PathBuf]) -> [u8; 32] {
 
 impl fmt::Debug for ReadFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReadFrom({:08x}, {:?})", self.fingerprint(), self.files)
+        write!(f, "ReadFrom({:?})", self.files)
     }
 }
