@@ -41,13 +41,18 @@ use crate::{
         listen::{self, Heard},
         migrate::{self, SchemaState},
     },
+    identity::Session,
     lifecycle::Tasks,
     live::{Live, Snapshot},
     mail::{Outbox, OutboxBell, Postman},
     proxy::{Proxy, record::Recorder},
     secret::sealed::SealingKeys,
     server::{self, Bound, admin::Admin, connection::Worker, reloads::Reloads},
-    session::{self, Sessions, Terms, geo::Places},
+    session::{
+        self, Sessions, Terms,
+        geo::Places,
+        streams::{self, About},
+    },
     telemetry::{AccessLog, RequestIds},
     upstream::Upstream,
 };
@@ -171,7 +176,8 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
             tunnels: common.tunnels,
             reloads: Arc::new(Reloads::new(config.read_from.fingerprint(), common.clock.now())),
             clock: common.clock,
-            cold: options.cold,
+            db,
+            tasks: tasks.clone(),
         },
     ));
     admin.ready(reloader.subjects(&log));
@@ -315,12 +321,18 @@ fn start_cold_work(
     let last_seen = sessions.last_seen().clone();
     tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
+    reseal(tasks, db, config, clock);
+    Ok(postman)
+}
+
+/// Seals by today's secret what was sealed by another, if there is one.
+fn reseal(tasks: &Tasks, db: &Db, config: &Config, clock: &Clock) {
     if config.auth.secret.len() > 1 {
         let secrets = config.auth.secret.iter().map(|secret| secret.expose().as_bytes());
         let keys = SealingKeys::new(secrets);
-        tasks.spawn("resealing", auth::reseal::run(db.clone(), keys, clock.clone(), soft()));
+        let soft = tasks.stop.soft.clone();
+        tasks.spawn("resealing", auth::reseal::run(db.clone(), keys, clock.clone(), soft));
     }
-    Ok(postman)
 }
 
 /// What all workers share.
@@ -358,10 +370,27 @@ impl Common {
             let (handle, thread) = worker_thread(index, &self.tasks)?;
             threads.push(thread);
             let worker = Arc::new(self.worker(handle.clone()));
+            if index == 0 {
+                self.watch_streams(&worker.live);
+            }
             open(&worker, own, &handle, &self.places)?;
             workers.push(worker);
         }
         Ok((threads, workers))
+    }
+
+    /// Streams of sessions that end are closed, while requests are being finished too. All workers have the same rules:
+    /// any one's will do.
+    fn watch_streams(&self, live: &Arc<Live>) {
+        let live = Arc::clone(live);
+        let may_go_on = move |stream: &About, session: &Session| live.load().allows(stream, Some(session));
+        let watching = streams::watch(
+            Arc::clone(&self.sessions),
+            self.clock.clone(),
+            Arc::new(may_go_on),
+            self.tasks.stop.hard.clone(),
+        );
+        self.tasks.spawn_until_hard_stop("streams", watching);
     }
 
     fn worker(&self, runtime: Handle) -> Worker {
@@ -508,7 +537,10 @@ impl Running {
             let streams = sleep(server.stream_grace.min(server.shutdown_grace.mul_f64(STREAMS_LEAVE_AT)));
             tokio::select! {
                 () = self.tasks.ended() => return,
-                () = streams => stop.streams.cancel(),
+                () = streams => {
+                    stop.streams.cancel();
+                    self.sessions.streams().close_everything();
+                }
             }
             self.tasks.ended().await;
         });

@@ -10,9 +10,10 @@ use arc_swap::ArcSwap;
 
 use crate::{
     config::{Config, Route},
+    identity::Session,
     lifecycle::Tasks,
-    policy::{client::ClientRules, origin::TrustedOrigins, routes::RouteTable},
-    session::{credential::SessionCookies, identity_headers::Reserved},
+    policy::{self, client::ClientRules, origin::TrustedOrigins, path::NormalPath, routes::RouteTable},
+    session::{credential::SessionCookies, identity_headers::Reserved, streams::About},
     upstream::{Pool, Upstream},
 };
 
@@ -61,6 +62,26 @@ impl Snapshot {
     )]
     pub fn pool(&self, route: &Route) -> &Arc<Pool> {
         &self.pools[route.upstream]
+    }
+
+    /// Whether a stream could begin now as it did, for somebody.
+    pub fn serves(&self, stream: &About) -> bool {
+        match &stream.session {
+            // Whether for them, is looked up and judged next ([`Snapshot::allows`]).
+            Some(_) => self.route(stream).is_some(),
+            None => self.allows(stream, None),
+        }
+    }
+
+    /// Whether a stream could begin now as it did, for whoever has `session` or nobody.
+    pub fn allows(&self, stream: &About, session: Option<&Session>) -> bool {
+        self.route(stream)
+            .is_some_and(|route| policy::judge(route, session).is_ok())
+    }
+
+    fn route(&self, stream: &About) -> Option<&Arc<Route>> {
+        let path = NormalPath::from_target(stream.path.clone()).ok()?;
+        self.routes.find(&stream.host, &path, &stream.method).ok()
     }
 }
 

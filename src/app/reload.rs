@@ -17,7 +17,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    runtime::Handle,
     sync::Semaphore,
     time::{MissedTickBehavior, interval},
 };
@@ -29,6 +28,8 @@ use crate::{
     chain::Chain,
     clock::{self, Clock},
     config::{self, Config, ConfigErrors},
+    db::Db,
+    lifecycle::Tasks,
     live::Snapshot,
     mail::{Carrier, MailError, Postman},
     server::{admin::Subjects, connection::Worker, reloads::Reloads},
@@ -51,7 +52,9 @@ pub struct Swapped {
     pub tunnels: Arc<Semaphore>,
     pub reloads: Arc<Reloads>,
     pub clock: Clock,
-    pub cold: Handle,
+    pub db: Db,
+    /// Of the runtime for cold work.
+    pub tasks: Tasks,
 }
 
 /// Replaces the configuration of a running gateway.
@@ -125,7 +128,7 @@ impl Reloader {
     }
 
     /// Puts what `load` gives in force, or nothing of it. Says in the log and in metrics how it went. One at a time;
-    /// takes as long as the file is long: not for a worker's thread.
+    /// takes as long as the file is long. To be called on the runtime for cold work, never on a worker's thread.
     pub fn reload(&self, load: impl FnOnce() -> Result<Config, ConfigErrors>) -> Result<Reloaded, ReloadError> {
         let mut state = self.state();
         let began = clock::monotonic();
@@ -164,7 +167,6 @@ impl Reloader {
         let carrier = if old.mail == next.mail {
             None
         } else {
-            let _entered = swapped.cold.enter();
             Some(Carrier::new(&next.mail)?)
         };
 
@@ -184,9 +186,16 @@ impl Reloader {
         for (worker, snapshot) in swapped.workers.iter().zip(snapshots) {
             state.old.push(worker.live.replace(snapshot));
         }
+        if let Some(worker) = swapped.workers.first() {
+            let live = worker.live.load();
+            swapped.sessions.streams().judge(&|stream| live.serves(stream));
+        }
         swapped.upstreams.store(Arc::new(upstreams));
         if let Some(carrier) = carrier {
             swapped.postman.replace(carrier);
+        }
+        if old.auth.secret != next.auth.secret {
+            super::reseal(&swapped.tasks, &swapped.db, &next, &swapped.clock);
         }
         let (before, now) = (&old.server, &next.server);
         self.resize(&swapped.places, before.max_connections, now.max_connections);
@@ -214,9 +223,10 @@ impl Reloader {
         let gone = u32::try_from(before - now).unwrap_or(u32::MAX);
         if gone > 0 {
             let places = Arc::clone(places);
-            // Ends with the runtime at the latest: nothing depends on it.
-            self.swapped.cold.spawn(async move {
-                if let Ok(taken) = places.acquire_many_owned(gone).await {
+            let closing = self.swapped.tasks.stop.closing.clone();
+            self.swapped.tasks.spawn("fewer places", async move {
+                let taking = closing.run_until_cancelled(places.acquire_many_owned(gone)).await;
+                if let Some(Ok(taken)) = taking {
                     taken.forget();
                 }
             });

@@ -8,7 +8,9 @@ use std::sync::{
 use tokio::net::TcpStream;
 use vestibule::app::reload::ReloadError;
 
-use crate::harness::{Gateway, RawClient, SOON, Setup, eventually};
+use crate::harness::{
+    Database, Gateway, RawClient, SOON, Setup, eventually, mailbox::Mailbox, program::Program, upstream::Upstream,
+};
 
 /// `/api` is open to everybody; nothing else is served.
 const OPEN: &str = "[[routes]]\npath = '/api/*'\nupstream = 'app'\nauth = 'public'";
@@ -217,6 +219,44 @@ async fn a_secret_is_rotated_without_signing_anybody_out() {
         401,
         "nobody knows that signature any more"
     );
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let heard = async || {
+        let mut message = [0; 512];
+        let length = tokio::time::timeout(SOON, manager.recv(&mut message))
+            .await
+            .unwrap()
+            .unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let (db, mailbox, upstream) = (Database::fresh().await, Mailbox::start().await, Upstream::start().await);
+    let file = folder.path().join("gateway.toml");
+    std::fs::write(&file, Setup::default().text(&db, mailbox.addr(), upstream.addr())).unwrap();
+    let program = Program::start(
+        &["serve", "--config", file.to_str().unwrap()],
+        &[("NOTIFY_SOCKET", path.to_str().unwrap())],
+        folder.path(),
+    );
+    let ready = heard().await;
+    assert!(
+        ready.contains("READY=1") && ready.contains(&format!("MAINPID={}", program.id())),
+        "{ready}"
+    );
+    program.signal("HUP").await;
+    let reloading = heard().await;
+    assert!(
+        reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="),
+        "{reloading}"
+    );
+    assert!(heard().await.contains("READY=1"));
+    program.signal("TERM").await;
+    assert!(heard().await.contains("STOPPING=1"));
+    assert_eq!(program.ended().await.code, Some(0));
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ pub(crate) fn whole_text() -> String {
     let mut config: Table = BASE.parse().unwrap();
     let surroundings = "[database]\nurl = 'postgres://localhost/none'\n[mail]\nsmtp = 'smtp://localhost'\n\
                         [upstreams.app]\nendpoints = ['http://localhost']\n";
-    merge(&mut config, surroundings.parse().unwrap());
+    lay_over(&mut config, surroundings.parse().unwrap());
     config.to_string()
 }
 
@@ -108,7 +108,7 @@ pub(crate) struct Setup {
 impl Setup {
     /// Lays `toml` over the configuration: tables are merged, everything else is replaced.
     pub(crate) fn with(mut self, toml: &str) -> Self {
-        merge(&mut self.over, toml.parse().unwrap());
+        lay_over(&mut self.over, toml.parse().unwrap());
         self
     }
 
@@ -131,8 +131,8 @@ impl Setup {
             "[database]\nurl = '{}'\n[mail]\nsmtp = 'smtp://{mailbox}'\n[upstreams.app]\nendpoints = ['http://{upstream}']\n",
             db.url(),
         );
-        merge(&mut config, surroundings.parse().unwrap());
-        merge(&mut config, self.over.clone());
+        lay_over(&mut config, surroundings.parse().unwrap());
+        lay_over(&mut config, self.over.clone());
         config.to_string()
     }
 
@@ -166,11 +166,11 @@ impl Setup {
     }
 }
 
-/// Lays `over` on `base`.
-fn merge(base: &mut Table, over: Table) {
+/// Lays `over` on `base`: tables are merged, everything else is replaced.
+pub(crate) fn lay_over(base: &mut Table, over: Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(base)), Value::Table(over)) => merge(base, over),
+            (Some(Value::Table(base)), Value::Table(over)) => lay_over(base, over),
             (_, value) => {
                 base.insert(key, value);
             }
@@ -297,7 +297,7 @@ impl Gateway {
     /// Has it go by what it was started with, and `toml` laid over that.
     pub(crate) async fn reload(&self, toml: &str) -> Result<Reloaded, ReloadError> {
         let mut config: Table = self.text.parse().unwrap();
-        merge(&mut config, toml.parse().unwrap());
+        lay_over(&mut config, toml.parse().unwrap());
         let text = config.to_string();
         let reloader = Arc::clone(self.running.reloader());
         let reloading = async move { reloader.reload(|| config::parse(&text, "gateway.toml", &|_| None)) };
