@@ -50,8 +50,7 @@ use crate::{
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind, Ownership},
-        identity_headers::Reserved,
+        credential::{self, Credential, Kind, Ownership, SessionCookies},
     },
     upstream::{
         Pool, UpstreamError,
@@ -63,7 +62,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Proxy {
     pub sessions: Arc<Sessions>,
-    pub reserved: Reserved,
     /// Places for tunnels, shared by all workers.
     pub tunnels: Arc<Semaphore>,
     /// What is left of the routes' rate limits, shared by all workers.
@@ -114,7 +112,7 @@ pub async fn handle(
     }
     proxy.rates.before_sign_in(route, &inbound.client, inbound.now)?;
 
-    let found = proxy.sessions.cookies().find(&inbound.headers);
+    let found = live.cookies.find(&inbound.headers);
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
         authenticate(&proxy.sessions, &found, inbound.now).await?
     } else {
@@ -143,7 +141,7 @@ pub async fn handle(
 
     let slid = signed_in
         .as_ref()
-        .and_then(|signed_in| signed_in.used(&proxy.sessions, inbound));
+        .and_then(|signed_in| signed_in.used(&proxy.sessions, &live.cookies, inbound));
     let path = rewrite::outgoing(route, &inbound.path)?;
     let Target::Upstream(upstream) = route.target else {
         let asked = Asked {
@@ -177,8 +175,8 @@ pub async fn handle(
         client: &inbound.client,
         request_id: &inbound.request_id,
         authorization_is_ours,
-        cookies: proxy.sessions.cookies(),
-        reserved: &proxy.reserved,
+        cookies: &live.cookies,
+        reserved: &live.reserved,
         upgrade,
     };
     let outbound = headers::prepare(material, &permit);
@@ -197,7 +195,7 @@ pub async fn handle(
     } else {
         CorsBy::Upstream
     };
-    headers::give_back(&mut response, proxy.sessions.cookies(), cors, switching);
+    headers::give_back(&mut response, &live.cookies, cors, switching);
     Ok(finished(response, route, slid))
 }
 
@@ -257,17 +255,17 @@ struct SignedIn {
 
 impl SignedIn {
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
-    fn used(&self, sessions: &Arc<Sessions>, inbound: &Inbound) -> Option<HeaderValue> {
+    fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
         let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
-        if !due || sessions.cookies().dont_remember(&inbound.headers) {
+        if !due || cookies.dont_remember(&inbound.headers) {
             return None;
         }
         let remaining = sessions.extend(self.credential.hash, inbound.now);
         match self.credential.kind {
             Kind::Bearer => None,
             Kind::Cookie => {
-                let token = sessions.cookies().token(&inbound.headers, Kind::Cookie)?;
-                Some(sessions.cookies().set(&token, Some(remaining)))
+                let token = cookies.token(&inbound.headers, Kind::Cookie)?;
+                Some(cookies.set(&token, Some(remaining)))
             }
         }
     }

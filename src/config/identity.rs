@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Under which names an identity travels to upstreams. `None`: that part is not sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     pub names: IdentityNames,
 }
