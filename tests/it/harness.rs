@@ -15,6 +15,7 @@ pub(crate) mod mailbox;
 pub(crate) mod people;
 pub(crate) mod places_file;
 pub(crate) mod program;
+pub(crate) mod protocols;
 pub(crate) mod provider;
 pub(crate) mod raw_client;
 pub(crate) mod schemathesis;
