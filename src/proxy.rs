@@ -4,13 +4,17 @@
 //! sent; only [`policy::authorise`] makes a `Permit`; only [`headers::prepare`] makes an `Outbound`, and it demands a
 //! `Permit`. Skipping a step does not compile.
 
+mod answers;
 pub mod body;
 pub mod error;
+mod files;
 pub mod grpc;
 pub mod head_guard;
 pub mod headers;
 pub mod pace;
+pub mod rate;
 pub mod record;
+pub mod rewrite;
 pub mod trailers;
 pub mod upgrade;
 
@@ -25,14 +29,17 @@ use hyper::{
 use tokio::sync::Semaphore;
 
 use self::{
+    answers::Asked,
     body::{GoesOn, ProxyBody},
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
+    rate::Rates,
     record::Record,
     upgrade::{ExtendedConnect, Tunnel},
 };
 use crate::{
     clock::Timestamp,
+    config::{Route, Target},
     identity::Session,
     lifecycle::Tasks,
     live::Snapshot,
@@ -46,28 +53,23 @@ use crate::{
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind, Ownership},
-        identity_headers::Reserved,
+        credential::{self, Credential, Kind, Ownership, SessionCookies},
         streams::{About, Holder, StreamGuard},
     },
     upstream::{
         Pool, UpstreamError,
-        body::{BodyError, BodyWatch, CleanTrailers, Limits, RequestBody},
+        body::{BodyError, BodyWatch, Limits, RequestBody},
     },
 };
-
-/// How often a request may be sent once more where that is safe.
-const RETRIES: u32 = 1;
 
 /// What the data path uses; one for each worker.
 #[derive(Debug)]
 pub struct Proxy {
     pub sessions: Arc<Sessions>,
-    pub reserved: Reserved,
-    /// What may come behind requests' bodies.
-    pub trailers: CleanTrailers,
     /// Places for tunnels, shared by all workers.
     pub tunnels: Arc<Semaphore>,
+    /// What is left of the routes' rate limits, shared by all workers.
+    pub rates: Arc<Rates>,
     pub tasks: Tasks,
 }
 
@@ -111,8 +113,12 @@ pub async fn handle(
         Some(Verdict::PassOn(proof)) => Some(proof),
     };
     let upgrade = upgrade::of(inbound);
+    if upgrade.is_some() && !route.websocket {
+        return Err(ProxyError::UpgradeRefused);
+    }
+    proxy.rates.before_sign_in(route, &inbound.client, inbound.now)?;
 
-    let found = proxy.sessions.cookies().find(&inbound.headers);
+    let found = live.cookies.find(&inbound.headers);
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
         authenticate(&proxy.sessions, &found, inbound.now).await?
     } else {
@@ -131,20 +137,35 @@ pub async fn handle(
             )?;
         }
     }
+    proxy
+        .rates
+        .once_known(route, &inbound.client, record.user, inbound.now)?;
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
         None => policy::authorise(route, signed_in.as_ref().map(|signed_in| &signed_in.session))?,
     };
 
-    let max_body = route.max_body.unwrap_or(live.config.server.max_body);
-    check_length(&inbound.headers, max_body)?;
     let slid = signed_in
         .as_ref()
-        .and_then(|signed_in| signed_in.used(&proxy.sessions, inbound));
-    let pool = live.pool(permit.route());
+        .and_then(|signed_in| signed_in.used(&proxy.sessions, &live.cookies, inbound));
+    let path = rewrite::outgoing(route, &inbound.path)?;
+    let Target::Upstream(upstream) = route.target else {
+        let asked = Asked {
+            method: &inbound.method,
+            headers: &inbound.headers,
+            came: &inbound.path,
+            leaves: &path,
+        };
+        let response = answers::answer(route, &asked).await?;
+        return Ok(finished(response, route, slid));
+    };
+
+    let max_body = route.max_body.unwrap_or(live.config.server.max_body);
+    check_length(&inbound.headers, max_body)?;
+    let pool = live.pool(upstream);
     let limits = limits(live, inbound, pool, max_body);
     let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits, Some(proxy.trailers.clone()))
+        RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
     });
     record.body.clone_from(&watch);
     let authorization_is_ours = match found.authorization() {
@@ -156,12 +177,12 @@ pub async fn handle(
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
         body,
-        path: inbound.path.clone(),
+        path,
         client: &inbound.client,
         request_id: &inbound.request_id,
         authorization_is_ours,
-        cookies: proxy.sessions.cookies(),
-        reserved: &proxy.reserved,
+        cookies: &live.cookies,
+        reserved: &live.reserved,
         upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
     let outbound = headers::prepare(material, &permit);
@@ -175,7 +196,12 @@ pub async fn handle(
             let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
             upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel)).await?
         }
-        None => forward(pool, outbound, head_timeout, watch, || stream(Lasting::Answer)).await?,
+        None => {
+            forward(pool, outbound, route.retries, head_timeout, watch, || {
+                stream(Lasting::Answer)
+            })
+            .await?
+        }
     };
 
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -184,14 +210,22 @@ pub async fn handle(
     } else {
         CorsBy::Upstream
     };
-    headers::give_back(&mut response, proxy.sessions.cookies(), cors, switching);
+    headers::give_back(&mut response, &live.cookies, cors, switching);
+    Ok(finished(response, route, slid))
+}
+
+/// What the route and the session have to say on top of an answer.
+fn finished(mut response: Response<ProxyBody>, route: &Route, slid: Option<HeaderValue>) -> Response<ProxyBody> {
+    if !route.response_headers.is_empty() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        rewrite::apply(&route.response_headers, response.headers_mut());
+    }
     if let Some(cookie) = slid {
         response.headers_mut().append(header::SET_COOKIE, cookie);
         // An answer that sets a session must not be kept for somebody else.
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
     }
-    Ok(response)
+    response
 }
 
 /// What lasts longer than a request.
@@ -256,17 +290,17 @@ struct SignedIn {
 
 impl SignedIn {
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
-    fn used(&self, sessions: &Arc<Sessions>, inbound: &Inbound) -> Option<HeaderValue> {
+    fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
         let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
-        if !due || sessions.cookies().dont_remember(&inbound.headers) {
+        if !due || cookies.dont_remember(&inbound.headers) {
             return None;
         }
         let remaining = sessions.extend(self.credential.hash, inbound.now);
         match self.credential.kind {
             Kind::Bearer => None,
             Kind::Cookie => {
-                let token = sessions.cookies().token(&inbound.headers, Kind::Cookie)?;
-                Some(sessions.cookies().set(&token, Some(remaining)))
+                let token = cookies.token(&inbound.headers, Kind::Cookie)?;
+                Some(cookies.set(&token, Some(remaining)))
             }
         }
     }
@@ -329,6 +363,7 @@ fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
 async fn forward(
     pool: &Arc<Pool>,
     outbound: Outbound,
+    retries: u32,
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
     stream: impl FnOnce() -> StreamGuard,
@@ -339,7 +374,7 @@ async fn forward(
             headers::copy,
             head_timeout,
             watch.clone(),
-            RETRIES,
+            retries,
         )
         .await;
     match answered {

@@ -7,6 +7,8 @@
 //! HTTP/2 carries trailers always. HTTP/1.1 does if they are announced in `Trailer`, and to a client only if it said
 //! `TE: trailers`; hyper drops them otherwise.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::headers::OWN_PREFIX;
@@ -19,8 +21,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Leaves what may come behind a request's body.
-pub fn of_requests(reserved: &Reserved) -> CleanTrailers {
-    let reserved = reserved.clone();
+pub fn of_requests(reserved: &Arc<Reserved>) -> CleanTrailers {
+    let reserved = Arc::clone(reserved);
     CleanTrailers::new(move |trailers| retain(trailers, |name| may_follow_request(name, &reserved)))
 }
 

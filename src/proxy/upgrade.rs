@@ -185,14 +185,14 @@ pub(super) async fn open(
         return Err(ProxyError::Handshake { upstream: name() });
     }
     let upstream = on(&mut response);
-    let stop = proxy.tasks.stop.soft.clone();
+    let stop = proxy.tasks.stop.streams.clone();
     let (client, idle) = (tunnel.client, tunnel.idle);
     let (guard, underway) = (stream(), Underway::new(tunnel.pace));
     proxy.tasks.spawn("tunnel", async move {
         tokio::select! {
             () = join(client, upstream, idle) => {}
             why = guard.closed() => debug!(why = why.as_str(), "a tunnel had to end"),
-            // A tunnel may last for ever; a gateway that stops has said so for the drain delay.
+            // A tunnel may last for ever; a gateway that stops gives it `server.stream_grace`.
             () = stop.cancelled() => {}
         }
         drop((place, in_flight, underway));
