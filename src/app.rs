@@ -41,6 +41,7 @@ use crate::{
     },
     session::{
         self, Sessions,
+        assertion::{self, Mint},
         credential::SessionCookies,
         geo::Places,
         identity_headers::{Renderer, Reserved},
@@ -121,6 +122,10 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         cold: options.cold.clone(),
         cookies: SessionCookies::new(&config.auth, &config.server.public_url),
         renderer: Renderer::new(&config.identity),
+        mint: Mint::new(
+            config.server.public_url.as_str().to_owned(),
+            config.identity.assertion.clone(),
+        ),
         rules: config.auth.session.clone(),
         lookup_timeout: config.database.acquire_timeout,
         places,
@@ -139,6 +144,16 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     let patience = timeout(config.database.acquire_timeout, sessions.hearing());
     if options.cancel.run_until_cancelled(patience).await.is_none() {
         bail!("told to stop while starting");
+    }
+
+    if config.signs_assertions()
+        && options
+            .cancel
+            .run_until_cancelled(sessions.mint().ready())
+            .await
+            .is_none()
+    {
+        bail!("told to stop while the keys that sign assertions were being made");
     }
 
     let log = Arc::new(AccessLog::start(config.log.format, options.access_log)?);
@@ -297,9 +312,11 @@ fn start_cold_work(
     let last_seen = sessions.last_seen().clone();
     tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
+    let secrets = config.auth.secret.iter().map(|secret| secret.expose().as_bytes());
+    let keys = SealingKeys::new(secrets);
+    let signing = assertion::rotation::run(Arc::clone(sessions), db.clone(), keys.clone(), clock.clone(), soft());
+    tasks.spawn_essential("signing keys", signing);
     if config.auth.secret.len() > 1 {
-        let secrets = config.auth.secret.iter().map(|secret| secret.expose().as_bytes());
-        let keys = SealingKeys::new(secrets);
         tasks.spawn("resealing", auth::reseal::run(db.clone(), keys, clock.clone(), soft()));
     }
     Ok(())

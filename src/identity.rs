@@ -12,6 +12,9 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use uuid::Uuid;
 
+mod said;
+
+pub use self::said::{Assertion, Assertions, Wording};
 use crate::clock::Timestamp;
 
 macro_rules! id {
@@ -135,6 +138,8 @@ pub struct Place {
 pub struct Session {
     pub id: SessionId,
     pub identity: Arc<Identity>,
+    /// How the user proved who they are, in the words of RFC 8176.
+    pub methods: Vec<String>,
     /// When the user signed in.
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
@@ -146,4 +151,6 @@ pub struct Session {
     pub last_seen: AtomicI64,
     /// The identity headers as they leave for upstreams.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+    /// What upstreams were told of it, signed.
+    pub assertions: Assertions,
 }

@@ -149,7 +149,7 @@ mod tests {
     use crate::{
         clock::Timestamp,
         config::{Cors, OnDenied, PathPattern},
-        identity::{SessionId, UserId},
+        identity::{Assertions, SessionId, UserId},
     };
 
     fn route(access: Access) -> Arc<Route> {
@@ -187,6 +187,8 @@ mod tests {
             extending: std::sync::atomic::AtomicBool::new(false),
             last_seen: std::sync::atomic::AtomicI64::new(0),
             headers: Box::new([]),
+            assertions: Assertions::default(),
+            methods: Vec::new(),
         })
     }
 

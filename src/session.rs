@@ -5,6 +5,7 @@
 //! and every session is checked; while Postgres can't be reached at all, a session that was checked within
 //! `cache.ttl` still passes and everything else is refused at once.
 
+pub mod assertion;
 pub mod cache;
 pub mod credential;
 pub mod device;
@@ -26,6 +27,7 @@ use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use tracing::warn;
 
 use self::{
+    assertion::Mint,
     cache::{Found, SessionCache},
     credential::SessionCookies,
     geo::Places,
@@ -38,7 +40,7 @@ use crate::{
     clock::Timestamp,
     config::SessionRules,
     db::{self, Db, DbError, listen::Heard},
-    identity::{Session, UserId},
+    identity::{Assertions, Session, UserId},
     secret::TokenHash,
 };
 
@@ -59,6 +61,7 @@ pub struct Sessions {
     places: Arc<Places>,
     last_seen: LastSeen,
     streams: Streams,
+    mint: Mint,
     counters: Counters,
 }
 
@@ -100,6 +103,7 @@ pub struct Parts {
     pub cold: Handle,
     pub cookies: SessionCookies,
     pub renderer: Renderer,
+    pub mint: Mint,
     pub rules: SessionRules,
     /// For a look-up as a whole, connection and answer.
     pub lookup_timeout: Duration,
@@ -117,6 +121,7 @@ impl Sessions {
             cookies: parts.cookies,
             renderer: parts.renderer,
             streams: Streams::new(parts.rules.close_streams_on_revoke),
+            mint: parts.mint,
             rules: parts.rules,
             lookup_timeout: parts.lookup_timeout,
             places: Arc::new(parts.places),
@@ -147,6 +152,11 @@ impl Sessions {
 
     pub const fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// Who signs what upstreams are told.
+    pub const fn mint(&self) -> &Mint {
+        &self.mint
     }
 
     /// Registers a stream for as long as the guard lives: whoever moves its bytes ends it when the guard says so. What
@@ -254,8 +264,10 @@ impl Sessions {
             // It may have been extended or ended, by anybody.
             Heard::Session(hash) => self.forget(&hash),
             Heard::User(user) => self.forget_user(user),
+            Heard::Keys => self.mint.ring_bell(),
             Heard::Everything => {
                 self.cache.clear();
+                self.mint.ring_bell();
                 self.streams.doubt_everything();
             }
             Heard::Hearing => {
@@ -263,6 +275,7 @@ impl Sessions {
                 self.cache.clear();
                 self.set_trust(Trust::Hearing);
                 self.streams.doubt_everything();
+                self.mint.ring_bell();
                 self.hearing.notify_waiters();
             }
             Heard::Deaf { reachable: true } => self.set_trust(Trust::Deaf),
@@ -324,12 +337,14 @@ impl Sessions {
         Session {
             id: found.id,
             identity: Arc::new(found.identity),
+            methods: found.methods,
             created_at: found.created_at,
             expires_at: found.expires_at,
             refresh_at,
             extending: AtomicBool::new(false),
             last_seen: AtomicI64::new(found.last_seen_at.map_or(0, Timestamp::micros)),
             headers,
+            assertions: Assertions::default(),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     chain::Chain,
     clock::Clock,
     config::{Access, Config, Cors, OnDenied, OriginPattern, Route},
-    identity::{Identity, Session, SessionId, UserId},
+    identity::{Assertions, Identity, Session, SessionId, UserId},
     policy::{
         self, Denied,
         client::{self, ClientRules},
@@ -284,6 +284,8 @@ fn somebody(config: &Config, args: &ExplainArgs) -> Session {
         extending: AtomicBool::new(false),
         last_seen: AtomicI64::new(0),
         headers,
+        methods: vec!["pwd".to_owned()],
+        assertions: Assertions::default(),
     }
 }
 
