@@ -13,6 +13,7 @@ use crate::{
 };
 
 pub mod client;
+pub mod connection;
 pub mod cors;
 pub mod origin;
 pub mod path;

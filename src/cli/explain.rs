@@ -27,6 +27,7 @@ use crate::{
     policy::{
         self, Denied,
         client::{self, ClientRules},
+        connection::{Connection, Peer},
         cors::{self, Readers, Verdict},
         origin::TrustedOrigins,
         path::NormalPath,
@@ -144,8 +145,10 @@ fn decide(
     explanation: &mut Explanation,
 ) -> Result<(), ProxyError> {
     crate::proxy::check_head(&args.method, &headers)?;
-    let peer = SocketAddr::from(([203, 0, 113, 7], 50_000));
-    let client = client::judge(peer, Version::HTTP_11, uri, &headers, &ClientRules::new(config))?;
+    let stranger = Connection {
+        peer: Peer::of(SocketAddr::from(([203, 0, 113, 7], 50_000))),
+    };
+    let client = client::judge(&stranger, Version::HTTP_11, uri, &headers, &ClientRules::new(config))?;
     explanation.host = Some(client.host.name().to_owned());
     let path = NormalPath::parse(target)?;
     explanation.path = Some(path.as_str().to_owned());
