@@ -44,7 +44,7 @@ pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};
 pub use path_pattern::{PathPattern, Segment};
 pub use reference::{json_schema, reference};
-pub use routes::{Access, Cors, Needs, OnDenied, Route};
+pub use routes::{Access, Cors, Credentials, Needs, OnDenied, Route};
 pub use server::{Admin, Log, LogFormat, Server};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;
@@ -168,7 +168,8 @@ impl Facts {
 impl Config {
     /// Whether an upstream gets assertions: then there must be a key before anything is served.
     pub fn signs_assertions(&self) -> bool {
-        self.identity.assertion.send
+        let on_a_route = |route: &Route| route.credentials == Credentials::Assertion;
+        self.identity.assertion.send || self.routes.iter().any(on_a_route)
     }
 
     fn read(s: &mut Section<'_>) -> Option<Self> {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 mod said;
 
 pub use self::said::{Assertion, Assertions, Wording};
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, secret::random};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -51,6 +51,12 @@ id! {
 id! {
     /// `accounts.id`, a UUIDv7: one way in which a user may sign in.
     AccountId
+}
+
+/// A UUIDv7 (RFC 9562) of this moment: rows sort by when they were made.
+pub fn new_id(now: Timestamp) -> Uuid {
+    let millis = u64::try_from(now.micros() / 1000).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random()).into_uuid()
 }
 
 /// Who it is: what upstreams are told about a user.

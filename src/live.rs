@@ -56,13 +56,13 @@ impl Snapshot {
         &self.pools[route.upstream]
     }
 
-    /// Whether a stream could begin now as it did, for whoever has `session` or nobody.
+    /// Whether a stream could begin as it did, for whoever has `session` or nobody; fresh is who was so then.
     pub fn allows(&self, stream: &About, session: Option<&Session>) -> bool {
         let Ok(path) = NormalPath::from_target(stream.path.clone()) else {
             return false;
         };
         let route = self.routes.find(&stream.host, &path, &stream.method);
-        route.is_ok_and(|route| policy::judge(route, session).is_ok())
+        route.is_ok_and(|route| policy::judge(route, session, stream.since).is_ok())
     }
 }
 

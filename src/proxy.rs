@@ -4,8 +4,10 @@
 //! sent; only [`policy::authorise`] makes a `Permit`; only [`headers::prepare`] makes an `Outbound`, and it demands a
 //! `Permit`. Skipping a step does not compile.
 
+mod asks;
 pub mod body;
 pub mod error;
+pub mod handover;
 pub mod head_guard;
 pub mod headers;
 pub mod pace;
@@ -23,6 +25,7 @@ use hyper::{
 use tokio::sync::Semaphore;
 
 use self::{
+    asks::Ended,
     body::ProxyBody,
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
@@ -43,7 +46,7 @@ use crate::{
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind, Ownership},
+        credential::{self, Credential, Kind},
         identity_headers::Reserved,
     },
     upstream::{
@@ -122,9 +125,18 @@ pub async fn handle(
     }
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
-        None => policy::authorise(route, signed_in.as_ref().map(|signed_in| &signed_in.session))?,
+        None => policy::authorise(
+            route,
+            signed_in.as_ref().map(|signed_in| &signed_in.session),
+            inbound.now,
+        )?,
     };
 
+    let pool = live.pool(permit.route());
+    record.upstream = Some(Arc::clone(pool.upstream()));
+    let name = pool.upstream().name();
+    let hands_over = (&**route, live.config.identity.assertion.send);
+    let handover = handover::decide(proxy, hands_over, name, &found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(&inbound.headers, max_body)?;
     let slid = signed_in
@@ -135,11 +147,6 @@ pub async fn handle(
         RequestBody::new(incoming, limits)
     });
     record.body.clone_from(&watch);
-    let authorization_is_ours = match found.authorization() {
-        Ownership::Ours => true,
-        Ownership::Unknown => bearer_is_ours(&proxy.sessions, &found, signed_in.as_ref(), inbound.now).await,
-        Ownership::Theirs => false,
-    };
     let tunnel = upgrade.is_some();
     let material = Material {
         method: inbound.method.clone(),
@@ -148,15 +155,13 @@ pub async fn handle(
         path: inbound.path.clone(),
         client: &inbound.client,
         request_id: &inbound.request_id,
-        authorization_is_ours,
+        handover,
         cookies: proxy.sessions.cookies(),
         reserved: &proxy.reserved,
         upgrade,
     };
     let outbound = headers::prepare(material, &permit);
 
-    let pool = live.pool(permit.route());
-    record.upstream = Some(Arc::clone(pool.upstream()));
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let mut response = match inbound.on_upgrade.take().filter(|_| tunnel) {
         Some(client) => upgrade::tunnel(proxy, pool, outbound, client, head_timeout).await?,
@@ -169,7 +174,13 @@ pub async fn handle(
     } else {
         CorsBy::Upstream
     };
-    headers::give_back(&mut response, proxy.sessions.cookies(), cors, switching);
+    let asks = headers::give_back(&mut response, proxy.sessions.cookies(), cors, switching);
+    if !asks.is_nothing() && !switching {
+        let answer = (response.status(), response.headers_mut());
+        if asks::heed(proxy, asks, name, signed_in.as_ref(), inbound, answer).await? == Ended::Yes {
+            return Ok(response);
+        }
+    }
     if let Some(cookie) = slid {
         response.headers_mut().append(header::SET_COOKIE, cookie);
         // An answer that sets a session must not be kept for somebody else.

@@ -12,6 +12,7 @@ pub mod device;
 pub mod geo;
 pub mod identity_headers;
 pub mod last_seen;
+pub mod sign_out;
 pub mod streams;
 
 use std::{

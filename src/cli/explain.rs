@@ -35,6 +35,7 @@ use crate::{
     },
     proxy::{
         error::ProxyError,
+        handover::Handover,
         headers::{self, Material},
     },
     session::{
@@ -190,14 +191,14 @@ fn decide(
     let session = (!args.anonymous && policy::wants_session(route)).then(|| Arc::new(somebody(config, args)));
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
-        None => policy::authorise(route, session.as_ref())?,
+        None => policy::authorise(route, session.as_ref(), Clock::System.now())?,
     };
     let cookies = SessionCookies::new(&config.auth, &config.server.public_url);
     let upgrade = headers::upgrade_of(&args.method, Version::HTTP_11, &headers);
     let outbound = headers::prepare(
         Material {
             method: args.method.clone(),
-            authorization_is_ours: false,
+            handover: Handover::shown(route, config.identity.assertion.send, permit.session().is_some()),
             body: RequestBody::EMPTY,
             path,
             client: &client,
@@ -300,6 +301,9 @@ fn demands(route: &Route, sign_in_page: Option<&str>) -> Vec<String> {
             let mut demands = vec!["a session".to_owned()];
             if !needs.roles.is_empty() {
                 demands.push(format!("one of the roles {}", needs.roles.join(", ")));
+            }
+            if let Some(fresh) = needs.fresh {
+                demands.push(format!("a sign-in within the last {fresh:?}"));
             }
             if needs.verified_email {
                 demands.push("a verified e-mail address".to_owned());

@@ -158,12 +158,18 @@ fn lets_in_more(other: &Route, route: &Route) -> bool {
     let Access::Required(needs) = &route.access else {
         return false;
     };
-    let Access::Required(Needs { roles, verified_email }) = &other.access else {
+    let Access::Required(Needs {
+        roles,
+        verified_email,
+        fresh,
+    }) = &other.access
+    else {
         return true;
     };
     let roles_suffice =
         needs.roles.is_empty() || (!roles.is_empty() && roles.iter().all(|it| needs.roles.contains(it)));
-    !roles_suffice || (needs.verified_email && !verified_email)
+    let fresh_suffices = needs.fresh.is_none_or(|within| fresh.is_some_and(|own| own <= within));
+    !roles_suffice || !fresh_suffices || (needs.verified_email && !verified_email)
 }
 
 /// Whether requests for `route` that it doesn't take could come to `other`.

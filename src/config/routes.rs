@@ -32,8 +32,22 @@ pub struct Route {
     /// `None`: the upstream's `response_timeout`.
     pub timeout: Option<Duration>,
     pub cors: Cors,
+    pub credentials: Credentials,
     /// Where it stands in the file, for `explain` and errors: line of its `[[routes]]`; 0 if it isn't from there.
     pub line: usize,
+}
+
+/// What an upstream gets of the credentials that the gateway knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Credentials {
+    /// Nothing.
+    Strip,
+    /// `Authorization: Bearer` with the session token.
+    Bearer,
+    /// `Authorization: Bearer` with the signed assertion.
+    Assertion,
+    /// Cookie and `Authorization` as they came.
+    Keep,
 }
 
 /// What a route demands of whoever calls.
@@ -51,6 +65,8 @@ pub struct Needs {
     /// One of these is enough; empty = any.
     pub roles: Vec<String>,
     pub verified_email: bool,
+    /// The sign-in is no longer ago.
+    pub fresh: Option<Duration>,
 }
 
 /// What a refused request is answered with.
@@ -175,6 +191,20 @@ impl Route {
                 cors(),
             )
             .optional("[\"https://partner.example.com\"]");
+        let credentials = s
+            .key(
+                "credentials",
+                "What the upstream gets of the person's credentials. \"strip\": none; \"bearer\": Authorization with the \
+                 session token, for backends that validate sessions themselves; \"assertion\": there the signed assertion; \
+                 \"keep\": cookie and Authorization as they came.",
+                choice(&[
+                    ("strip", Credentials::Strip),
+                    ("bearer", Credentials::Bearer),
+                    ("assertion", Credentials::Assertion),
+                    ("keep", Credentials::Keep),
+                ]),
+            )
+            .or("strip");
         let needs = s.section(
             "require",
             "What the session must have; all of it. Also: require = { roles = [\"admin\"] }.",
@@ -248,6 +278,7 @@ impl Route {
                 max_body: max_body.flatten(),
                 timeout: timeout.flatten(),
                 cors: cors.flatten().unwrap_or(Cors::Trusted),
+                credentials: credentials.unwrap_or(Credentials::Strip),
                 line: match s.place() {
                     Place::File { line, .. } => *line,
                     Place::Missing | Place::Variable(_) | Place::Setting(_) | Place::Default => 0,
@@ -265,9 +296,17 @@ impl Needs {
         let verified_email = s
             .key("verified_email", "A verified e-mail address.", boolean())
             .or("false");
+        let fresh = s
+            .key(
+                "fresh",
+                "A sign-in that is no longer ago than this.",
+                nonzero_duration(),
+            )
+            .optional("10m");
         Some(Self {
             roles: roles?,
             verified_email: verified_email?,
+            fresh: fresh?,
         })
     }
 }

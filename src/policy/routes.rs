@@ -281,6 +281,7 @@ mod tests {
             max_body: None,
             timeout: None,
             cors: Cors::Trusted,
+            credentials: crate::config::Credentials::Strip,
             line,
         })
     }

@@ -36,6 +36,14 @@ pub enum ProxyError {
     Body(#[from] BodyError),
     #[error("the upstream failed")]
     Upstream(#[from] UpstreamError),
+    /// It asked for something in an answer, in a word that has no meaning.
+    #[error("upstream {upstream} said something in {field} that means nothing")]
+    Asked { upstream: String, field: &'static str },
+    /// An upstream asked for it: its answer must not pretend.
+    #[error("a session that an upstream wanted to end could not be ended")]
+    NotSignedOut(#[source] LookupError),
+    #[error("there is no assertion for the upstream")]
+    NoAssertion,
     #[error("all places for tunnels are taken")]
     TooManyTunnels,
     #[error("a task panicked or was stopped")]
@@ -69,8 +77,10 @@ impl ProxyError {
             | Self::Preflight
             | Self::Denied(_)
             | Self::Body(_) => Side::Client,
-            Self::Upstream(_) => Side::Upstream,
-            Self::Lookup(_) | Self::TooManyTunnels | Self::Internal => Side::Gateway,
+            Self::Upstream(_) | Self::Asked { .. } => Side::Upstream,
+            Self::Lookup(_) | Self::NotSignedOut(_) | Self::NoAssertion | Self::TooManyTunnels | Self::Internal => {
+                Side::Gateway
+            }
         }
     }
 
@@ -87,17 +97,20 @@ impl ProxyError {
             Self::TransferCoding => Code::UnsupportedCoding,
             Self::Origin(_) => Code::CrossOrigin,
             Self::Preflight => Code::InvalidOrigin,
-            Self::Lookup(_) => Code::Unavailable,
+            Self::Lookup(_) | Self::NotSignedOut(_) | Self::NoAssertion => Code::Unavailable,
             Self::Denied(Denied::SignInNeeded) => Code::Unauthorized,
             Self::Denied(Denied::NotAllowed(Unmet::Role)) => Code::Forbidden,
             Self::Denied(Denied::NotAllowed(Unmet::VerifiedEmail)) => Code::EmailVerificationNeeded,
+            Self::Denied(Denied::NotAllowed(Unmet::Fresh)) => Code::SessionNotFresh,
             Self::Body(BodyError::TooLarge) => Code::BodyTooLarge,
             Self::Body(BodyError::TooSlow) => Code::BodyTimeout,
             Self::Body(BodyError::Broken) => Code::BadBody,
             Self::Upstream(UpstreamError::Connect { .. }) => Code::UpstreamUnreachable,
             Self::Upstream(UpstreamError::Busy { .. }) => Code::UpstreamBusy,
             Self::Upstream(UpstreamError::HeadTimeout { .. }) => Code::UpstreamTimeout,
-            Self::Upstream(UpstreamError::Broken { .. } | UpstreamError::Switched { .. }) => Code::UpstreamFailed,
+            Self::Asked { .. } | Self::Upstream(UpstreamError::Broken { .. } | UpstreamError::Switched { .. }) => {
+                Code::UpstreamFailed
+            }
             Self::TooManyTunnels => Code::Busy,
             Self::Internal => Code::Internal,
         }
@@ -107,7 +120,7 @@ impl ProxyError {
         let problem = Problem::new(self.code());
         match self {
             Self::Route(NoRoute::Method { allow }) => problem.with_header(header::ALLOW, allow),
-            Self::Lookup(_) => problem.retry_after(UNAVAILABLE_RETRY_SECS),
+            Self::Lookup(_) | Self::NoAssertion => problem.retry_after(UNAVAILABLE_RETRY_SECS),
             Self::TooManyTunnels | Self::Upstream(UpstreamError::Busy { .. }) => problem.retry_after(BUSY_RETRY_SECS),
             _ => problem,
         }

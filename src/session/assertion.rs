@@ -135,7 +135,7 @@ impl Mint {
     pub fn assertion(
         &self,
         session: &Session,
-        audience: &Arc<str>,
+        audience: &str,
         wording: Wording,
         now: Timestamp,
     ) -> Option<HeaderValue> {
@@ -149,7 +149,7 @@ impl Mint {
         Some(value)
     }
 
-    fn mint(&self, session: &Session, audience: &Arc<str>, epoch: u64, now: Timestamp) -> Option<Assertion> {
+    fn mint(&self, session: &Session, audience: &str, epoch: u64, now: Timestamp) -> Option<Assertion> {
         let ring = self.ring.load();
         let Some(key) = ring.signer(now) else {
             warn!("there is no key to sign an assertion with");
@@ -182,7 +182,7 @@ impl Mint {
             return None;
         }
         let said_until = now.plus(self.rules.lifetime / 2).min(session.expires_at);
-        Assertion::new(Arc::clone(audience), text, epoch, said_until)
+        Assertion::new(audience.into(), text, epoch, said_until)
     }
 
     fn signed(&self, key: &SigningKey, claims: &Claims<'_>) -> Option<String> {

@@ -31,6 +31,7 @@ fn a_route_says_what_it_demands() {
     let needs = Needs {
         roles: vec!["admin".to_owned()],
         verified_email: true,
+        fresh: None,
     };
     assert_eq!((&c.access, c.on_denied), (&Access::Required(needs), OnDenied::Status));
     assert_eq!((c.max_body, c.timeout), (Some(1 << 30), Some(Duration::from_mins(5))));
