@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser bench bench-enumeration
+.PHONY: help dev test test-browser bench bench-enumeration bench-matching
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -40,6 +40,10 @@ bench: ## Requests per second and CPU per request, compared with no gateway
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@bench/run
+
+bench-matching: ## What finding a route costs with ten routes and with twenty thousand
+	@scripts/ensure-tools cc
+	@cargo bench --locked --bench matching
 
 bench-enumeration: ## Whether an answer's time tells if an address has a user
 	@scripts/ensure-tools cc

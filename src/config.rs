@@ -22,6 +22,7 @@ mod origin;
 mod overlap;
 mod path_pattern;
 mod reference;
+mod reserved;
 mod routes;
 mod section;
 mod server;
@@ -44,7 +45,11 @@ pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};
 pub use path_pattern::{PathPattern, Segment};
 pub use reference::{json_schema, reference};
-pub use routes::{Access, Cors, Credentials, Needs, OnDenied, Route};
+pub use reserved::{RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte};
+pub use routes::{
+    Access, Cors, Credentials, Files, FixedAnswer, HeaderRules, HostPattern, Kept, LimitedBy, Needs, OnDenied, Piece,
+    Redirect, Rewrite, Route, RouteLimit, Target,
+};
 pub use server::{Admin, Log, LogFormat, Server};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;
@@ -139,11 +144,20 @@ struct Facts {
     base_path: Option<String>,
     /// `None`: wrong; `Some(None)`: there is none.
     sign_in_page: Option<Option<String>>,
+    /// Under which identities travel.
+    identity_names: Vec<http::HeaderName>,
     /// Their names, in the order that routes count.
     upstreams: Vec<String>,
 }
 
 impl Facts {
+    /// Whether an upstream could take this header for an identity of ours.
+    fn is_identity(&self, name: &http::HeaderName) -> bool {
+        self.identity_names
+            .iter()
+            .any(|known| reserved::alike(name, known.as_str()))
+    }
+
     /// A sign-in page that needs a session would send people to itself, for ever.
     fn circle(&self, routes: &[routes::Listed]) -> Option<ConfigError> {
         let public = url::Url::parse(self.public_url.as_ref()?.as_str()).ok()?;
@@ -193,6 +207,9 @@ impl Config {
         });
         let mail = s.section("mail", "Mails verify that an address is its owner's.", Mail::read);
         let identity = s.section("identity", "The headers that tell upstreams who calls.", Identity::read);
+        if let Some(identity) = &identity {
+            facts.identity_names = identity.names.iter().cloned().collect();
+        }
         let upstreams = s.named(
             "upstreams",
             "Whom requests are forwarded to. The name is yours; routes refer to it.",
@@ -204,7 +221,7 @@ impl Config {
         );
         let routes = s.items(
             "routes",
-            "Which requests are forwarded; as many as you like. The most specific wins, in whatever order they stand: \
+            "Which requests are answered, and by what; as many as you like. The most specific wins, in whatever order they stand: \
              host, then exact before {parameter} before wildcard, then methods. What no route matches is 404.",
             |s| Route::read(s, &facts),
         );

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::{
-    config::{Config, Route},
+    config::Config,
     identity::Session,
     lifecycle::Tasks,
     policy::{self, client::ClientRules, origin::TrustedOrigins, path::NormalPath, routes::RouteTable},
@@ -47,18 +47,18 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// The worker's connections to a route's upstream.
+    /// The worker's connections to an upstream, as [`crate::config::Target`] names it.
     #[expect(
         clippy::indexing_slicing,
         reason = "the configuration resolves upstreams to indexes of this very list"
     )]
-    pub fn pool(&self, route: &Route) -> &Arc<Pool> {
-        &self.pools[route.upstream]
+    pub fn pool(&self, upstream: usize) -> &Arc<Pool> {
+        &self.pools[upstream]
     }
 
     /// Whether a stream could begin as it did, for whoever has `session` or nobody; fresh is who was so then.
     pub fn allows(&self, stream: &About, session: Option<&Session>) -> bool {
-        let Ok(path) = NormalPath::from_target(stream.path.clone()) else {
+        let Ok(path) = NormalPath::keeping(stream.path.clone(), self.routes.kept()) else {
             return false;
         };
         let route = self.routes.find(&stream.host, &path, &stream.method);

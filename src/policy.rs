@@ -161,27 +161,13 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        config::{Cors, OnDenied, PathPattern},
         identity::{Assertions, Identity, SessionId, UserId},
     };
 
     fn route(access: Access) -> Arc<Route> {
         Arc::new(Route {
-            host: None,
-            path: PathPattern {
-                text: "/*".to_owned(),
-                segments: Vec::new(),
-                wildcard: true,
-            },
-            methods: Vec::new(),
-            upstream: 0,
             access,
-            on_denied: OnDenied::Auto,
-            max_body: None,
-            timeout: None,
-            cors: Cors::Trusted,
-            credentials: crate::config::Credentials::Strip,
-            line: 1,
+            ..Route::example("/*")
         })
     }
 

@@ -4,20 +4,24 @@
 //! sent; only [`policy::authorise`] makes a `Permit`; only [`headers::prepare`] makes an `Outbound`, and it demands a
 //! `Permit`. Skipping a step does not compile.
 
+mod answers;
 mod asks;
 pub mod body;
 pub mod error;
+mod files;
 pub mod handover;
 pub mod head_guard;
 pub mod headers;
 pub mod pace;
+pub mod rate;
 pub mod record;
+pub mod rewrite;
 mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
@@ -25,14 +29,17 @@ use hyper::{
 use tokio::sync::Semaphore;
 
 use self::{
+    answers::Asked,
     asks::Ended,
     body::ProxyBody,
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
+    rate::Rates,
     record::Record,
 };
 use crate::{
     clock::Timestamp,
+    config::{Route, Target},
     identity::Session,
     lifecycle::Tasks,
     live::Snapshot,
@@ -40,7 +47,7 @@ use crate::{
         self,
         client::ClientFacts,
         cors::{self, Preflight, Readers, Verdict},
-        origin,
+        origin::{self, ForeignOrigin},
         path::NormalPath,
         routes::NoRoute,
     },
@@ -62,6 +69,8 @@ pub struct Proxy {
     pub reserved: Reserved,
     /// Places for tunnels, shared by all workers.
     pub tunnels: Arc<Semaphore>,
+    /// What is left of the routes' rate limits, shared by all workers.
+    pub rates: Arc<Rates>,
     pub tasks: Tasks,
 }
 
@@ -103,6 +112,10 @@ pub async fn handle(
         Some(Verdict::PassOn(proof)) => Some(proof),
     };
     let upgrade = headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers);
+    if upgrade.is_some() && !route.websocket {
+        return Err(ProxyError::UpgradeRefused);
+    }
+    proxy.rates.before_sign_in(route, &inbound.client, inbound.now)?;
 
     let found = proxy.sessions.cookies().find(&inbound.headers);
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
@@ -110,19 +123,13 @@ pub async fn handle(
     } else {
         None
     };
-    if let Some(SignedIn { session, credential }) = &signed_in {
-        record.user = Some(session.identity.id);
-        if credential.kind == Kind::Cookie {
-            let also = route.cors.listed();
-            origin::check(
-                &inbound.method,
-                upgrade.is_some(),
-                &inbound.headers,
-                &live.origins,
-                also,
-            )?;
-        }
+    if let Some(signed_in) = &signed_in {
+        record.user = Some(signed_in.session.identity.id);
+        signed_in.check_origin(upgrade.is_some(), route, inbound, live)?;
     }
+    proxy
+        .rates
+        .once_known(route, &inbound.client, record.user, inbound.now)?;
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
         None => policy::authorise(
@@ -132,16 +139,28 @@ pub async fn handle(
         )?,
     };
 
-    let pool = live.pool(permit.route());
-    record.upstream = Some(Arc::clone(pool.upstream()));
-    let name = pool.upstream().name();
-    let hands_over = (&**route, live.config.identity.assertion.send);
-    let handover = handover::decide(proxy, hands_over, name, &found, signed_in.as_ref(), inbound).await?;
-    let max_body = route.max_body.unwrap_or(live.config.server.max_body);
-    check_length(&inbound.headers, max_body)?;
     let slid = signed_in
         .as_ref()
         .and_then(|signed_in| signed_in.used(&proxy.sessions, inbound));
+    let path = rewrite::outgoing(route, &inbound.path)?;
+    let Target::Upstream(upstream) = route.target else {
+        let asked = Asked {
+            method: &inbound.method,
+            headers: &inbound.headers,
+            came: &inbound.path,
+            leaves: &path,
+        };
+        let response = answers::answer(route, &asked).await?;
+        return Ok(finished(response, route, slid));
+    };
+
+    let pool = live.pool(upstream);
+    record.upstream = Some(Arc::clone(pool.upstream()));
+    let send = live.config.identity.assertion.send;
+    let name = pool.upstream().name();
+    let handover = handover::decide(proxy, (route, send), name, &found, signed_in.as_ref(), inbound).await?;
+    let max_body = route.max_body.unwrap_or(live.config.server.max_body);
+    check_length(&inbound.headers, max_body)?;
     let limits = Limits::of(&live.config.server, max_body);
     let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
         RequestBody::new(incoming, limits)
@@ -152,7 +171,7 @@ pub async fn handle(
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
         body,
-        path: inbound.path.clone(),
+        path,
         client: &inbound.client,
         request_id: &inbound.request_id,
         handover,
@@ -163,23 +182,62 @@ pub async fn handle(
     let outbound = headers::prepare(material, &permit);
 
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
-    let mut response = match inbound.on_upgrade.take().filter(|_| tunnel) {
+    let response = match inbound.on_upgrade.take().filter(|_| tunnel) {
         Some(client) => upgrade::tunnel(proxy, pool, outbound, client, head_timeout).await?,
-        None => forward(pool, outbound, head_timeout, watch).await?,
+        None => forward(pool, outbound, route.retries, head_timeout, watch).await?,
     };
 
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let cors = if readers.are_ours() {
-        CorsBy::Gateway
-    } else {
-        CorsBy::Upstream
+    let back = Back {
+        route,
+        cors: if readers.are_ours() {
+            CorsBy::Gateway
+        } else {
+            CorsBy::Upstream
+        },
+        upstream: name,
+        signed_in,
+        slid,
     };
-    let asks = headers::give_back(&mut response, proxy.sessions.cookies(), cors, switching);
-    if !asks.is_nothing() && !switching {
-        let answer = (response.status(), response.headers_mut());
-        if asks::heed(proxy, asks, name, signed_in.as_ref(), inbound, answer).await? == Ended::Yes {
-            return Ok(response);
+    back.give(proxy, inbound, response).await
+}
+
+/// The way of an upstream's answer to the client.
+struct Back<'r> {
+    route: &'r Route,
+    cors: CorsBy,
+    upstream: &'r str,
+    signed_in: Option<SignedIn>,
+    /// The cookie of a session whose expiry slides.
+    slid: Option<HeaderValue>,
+}
+
+impl Back<'_> {
+    async fn give(
+        self,
+        proxy: &Proxy,
+        inbound: &Inbound,
+        mut response: Response<ProxyBody>,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let cookies = proxy.sessions.cookies();
+        let asks = headers::give_back(&mut response, cookies, self.cors, switching);
+        if asks.is_nothing() || switching {
+            return Ok(finished(response, self.route, self.slid));
         }
+        let signed_in = self.signed_in.as_ref();
+        let ended = asks::heed(proxy, asks, self.upstream, signed_in, inbound, response.status()).await?;
+        let mut response = finished(response, self.route, self.slid.filter(|_| ended == Ended::No));
+        if let Some(SignedIn { credential, .. }) = signed_in.filter(|_| ended == Ended::Yes) {
+            asks::take_back(cookies, credential.kind, response.headers_mut());
+        }
+        Ok(response)
+    }
+}
+
+/// What the route and the session have to say on top of an answer.
+fn finished(mut response: Response<ProxyBody>, route: &Route, slid: Option<HeaderValue>) -> Response<ProxyBody> {
+    if !route.response_headers.is_empty() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        rewrite::apply(&route.response_headers, response.headers_mut());
     }
     if let Some(cookie) = slid {
         response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -187,7 +245,7 @@ pub async fn handle(
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
     }
-    Ok(response)
+    response
 }
 
 /// The one that was asked about: others may take other routes.
@@ -231,6 +289,26 @@ struct SignedIn {
 }
 
 impl SignedIn {
+    /// A browser sends its cookie along with whatever another site has it send.
+    fn check_origin(
+        &self,
+        upgrades: bool,
+        route: &Route,
+        inbound: &Inbound,
+        live: &Snapshot,
+    ) -> Result<(), ForeignOrigin> {
+        match self.credential.kind {
+            Kind::Bearer => Ok(()),
+            Kind::Cookie => origin::check(
+                &inbound.method,
+                upgrades,
+                &inbound.headers,
+                &live.origins,
+                route.cors.listed(),
+            ),
+        }
+    }
+
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
     fn used(&self, sessions: &Arc<Sessions>, inbound: &Inbound) -> Option<HeaderValue> {
         let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
@@ -296,11 +374,13 @@ fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
 async fn forward(
     pool: &Arc<Pool>,
     outbound: Outbound,
+    retries: u32,
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
 ) -> Result<Response<ProxyBody>, ProxyError> {
+    let spare = |request: &Request<RequestBody>| if retries > 0 { headers::copy(request) } else { None };
     let answered = pool
-        .send(outbound.into_request(), headers::copy, head_timeout, watch.clone())
+        .send(outbound.into_request(), spare, head_timeout, watch.clone())
         .await;
     match answered {
         // Nobody asked it to: what follows on that connection is not HTTP.

@@ -66,6 +66,24 @@ pub struct IdentityNames {
     pub auth_methods: Option<HeaderName>,
 }
 
+impl IdentityNames {
+    /// Those that are sent.
+    pub fn iter(&self) -> impl Iterator<Item = &HeaderName> {
+        [
+            &self.user_id,
+            &self.email,
+            &self.email_verified,
+            &self.name,
+            &self.roles,
+            &self.session_id,
+            &self.auth_time,
+            &self.auth_methods,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
 /// Names that programs already look for.
 #[derive(Clone, Copy, Debug)]
 enum Preset {

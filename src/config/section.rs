@@ -263,6 +263,11 @@ impl<'a> Section<'a> {
         items.iter().enumerate().filter_map(read_one).collect()
     }
 
+    /// Whether the section itself was written.
+    pub(super) const fn is_present(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// Whether the key was written, rather than left to its default.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entry(name).is_some()
@@ -386,6 +391,24 @@ impl<T> Key<'_, '_, T> {
     )]
     pub(super) fn optional(self, example: &'static str) -> Option<Option<T>> {
         self.note(Presence::Optional(example));
+        self.read_if_there()
+    }
+
+    /// As [`Key::optional`], for one of several keys of which a section must have one: documents show this one.
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is wrong or right, the inner one absent or there"
+    )]
+    pub(super) fn one_of_several(self, example: &'static str) -> Option<Option<T>> {
+        self.note(Presence::OneOfSeveral(example));
+        self.read_if_there()
+    }
+
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is wrong or right, the inner one absent or there"
+    )]
+    fn read_if_there(&self) -> Option<Option<T>> {
         match self.section.entry(self.name) {
             Some(entry) => self.read(&entry.node).map(Some),
             None => Some(None),

@@ -16,7 +16,7 @@ use super::{Inbound, Proxy, SignedIn, error::ProxyError};
 use crate::{
     policy::{Denied, Unmet},
     session::{
-        credential::Kind,
+        credential::{Kind, SessionCookies},
         sign_out::{Because, Scope},
     },
 };
@@ -63,20 +63,20 @@ impl Asks {
     }
 }
 
-/// Does what was asked. `answer` is what the client gets if this succeeds; whether the session has ended.
+/// Does what was asked; `status` is the answer's. Whether the session has ended.
 pub(super) async fn heed(
     proxy: &Proxy,
     asks: Asks,
     upstream: &str,
     signed_in: Option<&SignedIn>,
     inbound: &Inbound,
-    (status, answer): (StatusCode, &mut HeaderMap),
+    status: StatusCode,
 ) -> Result<Ended, ProxyError> {
     if let Some(field) = asks.unclear {
         let upstream = upstream.to_owned();
         return Err(ProxyError::Asked { upstream, field });
     }
-    let Some(SignedIn { session, credential }) = signed_in else {
+    let Some(SignedIn { session, .. }) = signed_in else {
         return Ok(Ended::No);
     };
     if let Some(scope) = asks.sign_out {
@@ -87,18 +87,22 @@ pub(super) async fn heed(
         };
         let ending = proxy.sessions.sign_out(session, scope, because, inbound.now);
         ending.await.map_err(ProxyError::NotSignedOut)?;
-        if credential.kind == Kind::Cookie {
-            for cookie in proxy.sessions.cookies().clear() {
-                answer.append(header::SET_COOKIE, cookie);
-            }
-            answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        }
         return Ok(Ended::Yes);
     }
     let refuses = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     match asks.step_up {
         Some(StepUp::Fresh) if refuses => Err(Denied::NotAllowed(Unmet::Fresh).into()),
         Some(StepUp::Fresh | StepUp::TwoFactor) | None => Ok(Ended::No),
+    }
+}
+
+/// Takes the cookies of a session that has ended back, from whoever came with one.
+pub(super) fn take_back(cookies: &SessionCookies, came_by: Kind, answer: &mut HeaderMap) {
+    if came_by == Kind::Cookie {
+        for cookie in cookies.clear() {
+            answer.append(header::SET_COOKIE, cookie);
+        }
+        answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 

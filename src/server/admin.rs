@@ -186,7 +186,12 @@ impl Subjects {
             open_streams: self.sessions.streams().open() as u64,
             closed_streams: self.sessions.streams().closed(),
             hashes_waiting: self.auth.hashes_waiting(),
-            rate_limited: self.auth.rate_limited(),
+            rate_limited: {
+                let routes = sum(&|stats| stats.rate_limited.load(Ordering::Relaxed));
+                let mut refused = self.auth.rate_limited();
+                refused.push(("routes", routes));
+                refused
+            },
             connects: self
                 .upstreams
                 .iter()
@@ -306,7 +311,8 @@ impl Collector for Numbers {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, gauge)?)?;
         }
 
-        let help = "Requests refused by a rate limit of the auth API; of \"mailbox\", mails left out";
+        let help =
+            "Requests refused by a rate limit: of the auth API by rule, of \"routes\"; of \"mailbox\", mails left out";
         let mut family = encoder.encode_descriptor("vestibule_rate_limited", help, None, counter)?;
         for (rule, count) in &self.rate_limited {
             let labels = [("rule", *rule)];

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     auth, clock,
+    config::Kept,
     live::Snapshot,
     policy::{
         self,
@@ -131,11 +132,15 @@ async fn dispatch(
     record.client = client.addr;
     record.host = Some(client.host.value().clone());
     let target = parts.uri.path_and_query().cloned().ok_or(PathError::NotAbsolute)?;
-    let path = NormalPath::from_target(target)?;
+    let path = NormalPath::keeping(target, live.routes.kept())?;
     record.target = Some(path.target().clone());
 
     let base_path = &live.config.auth.base_path;
     if let Some(below) = path.below(base_path) {
+        // What some routes keep, the API doesn't.
+        if let Some(error) = path.unfit_for(Kept::default()) {
+            return Err(error.into());
+        }
         record.target = PathAndQuery::try_from(format!("{base_path}{}", auth::loggable(below))).ok();
         // A path below the base path is a path still; without anything there is none, and the API knows no root.
         let target = path
