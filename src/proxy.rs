@@ -53,8 +53,7 @@ use crate::{
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind},
-        identity_headers::Reserved,
+        credential::{self, Credential, Kind, SessionCookies},
     },
     upstream::{
         Pool, UpstreamError,
@@ -66,7 +65,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Proxy {
     pub sessions: Arc<Sessions>,
-    pub reserved: Reserved,
     /// Places for tunnels, shared by all workers.
     pub tunnels: Arc<Semaphore>,
     /// What is left of the routes' rate limits, shared by all workers.
@@ -117,7 +115,7 @@ pub async fn handle(
     }
     proxy.rates.before_sign_in(route, &inbound.client, inbound.now)?;
 
-    let found = proxy.sessions.cookies().find(&inbound.headers);
+    let found = live.cookies.find(&inbound.headers);
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
         authenticate(&proxy.sessions, &found, inbound.now).await?
     } else {
@@ -141,7 +139,7 @@ pub async fn handle(
 
     let slid = signed_in
         .as_ref()
-        .and_then(|signed_in| signed_in.used(&proxy.sessions, inbound));
+        .and_then(|signed_in| signed_in.used(&proxy.sessions, &live.cookies, inbound));
     let path = rewrite::outgoing(route, &inbound.path)?;
     let Target::Upstream(upstream) = route.target else {
         let asked = Asked {
@@ -156,9 +154,8 @@ pub async fn handle(
 
     let pool = live.pool(upstream);
     record.upstream = Some(Arc::clone(pool.upstream()));
-    let send = live.config.identity.assertion.send;
     let name = pool.upstream().name();
-    let handover = handover::decide(proxy, (route, send), name, &found, signed_in.as_ref(), inbound).await?;
+    let handover = handover::decide(proxy, live, route, name, &found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(&inbound.headers, max_body)?;
     let limits = Limits::of(&live.config.server, max_body);
@@ -175,8 +172,8 @@ pub async fn handle(
         client: &inbound.client,
         request_id: &inbound.request_id,
         handover,
-        cookies: proxy.sessions.cookies(),
-        reserved: &proxy.reserved,
+        cookies: &live.cookies,
+        reserved: &live.reserved,
         upgrade,
     };
     let outbound = headers::prepare(material, &permit);
@@ -198,7 +195,7 @@ pub async fn handle(
         signed_in,
         slid,
     };
-    back.give(proxy, inbound, response).await
+    back.give(proxy, live, inbound, response).await
 }
 
 /// The way of an upstream's answer to the client.
@@ -215,11 +212,12 @@ impl Back<'_> {
     async fn give(
         self,
         proxy: &Proxy,
+        live: &Snapshot,
         inbound: &Inbound,
         mut response: Response<ProxyBody>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let cookies = proxy.sessions.cookies();
+        let cookies = &live.cookies;
         let asks = headers::give_back(&mut response, cookies, self.cors, switching);
         if asks.is_nothing() || switching {
             return Ok(finished(response, self.route, self.slid));
@@ -310,17 +308,17 @@ impl SignedIn {
     }
 
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
-    fn used(&self, sessions: &Arc<Sessions>, inbound: &Inbound) -> Option<HeaderValue> {
+    fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
         let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
-        if !due || sessions.cookies().dont_remember(&inbound.headers) {
+        if !due || cookies.dont_remember(&inbound.headers) {
             return None;
         }
         let remaining = sessions.extend(self.credential.hash, inbound.now);
         match self.credential.kind {
             Kind::Bearer => None,
             Kind::Cookie => {
-                let token = sessions.cookies().token(&inbound.headers, Kind::Cookie)?;
-                Some(sessions.cookies().set(&token, Some(remaining)))
+                let token = cookies.token(&inbound.headers, Kind::Cookie)?;
+                Some(cookies.set(&token, Some(remaining)))
             }
         }
     }

@@ -13,14 +13,14 @@ use super::{
 };
 
 /// Under which names an identity travels to upstreams. `None`: that part is not sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     pub names: IdentityNames,
     pub assertion: AssertionRules,
 }
 
 /// The signed statement about a session that upstreams may be given.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AssertionRules {
     /// With every request of somebody who is signed in; routes may ask for one besides.
     pub send: bool,

@@ -11,6 +11,7 @@ use super::{Inbound, Proxy, SignedIn, bearer_is_ours, error::ProxyError};
 use crate::{
     config::{Credentials, Route},
     identity::Wording,
+    live::Snapshot,
     session::credential::{Found, Ownership},
 };
 
@@ -47,10 +48,11 @@ impl Handover {
     }
 }
 
-/// Decides for one request. `send`: every upstream gets assertions.
+/// Decides for one request.
 pub(super) async fn decide(
     proxy: &Proxy,
-    (route, send): (&Route, bool),
+    live: &Snapshot,
+    route: &Route,
     upstream: &str,
     found: &Found,
     signed_in: Option<&SignedIn>,
@@ -64,7 +66,11 @@ pub(super) async fn decide(
         }
     };
     let mut handover = Handover {
-        assertion: if send { assertion(Wording::Token)? } else { None },
+        assertion: if live.config.identity.assertion.send {
+            assertion(Wording::Token)?
+        } else {
+            None
+        },
         authorization: None,
         drops_authorization: true,
         cuts_cookies: true,
@@ -79,7 +85,7 @@ pub(super) async fn decide(
         }
         Credentials::Bearer => {
             handover.authorization = signed_in.and_then(|SignedIn { credential, .. }| {
-                let token = proxy.sessions.cookies().token(&inbound.headers, credential.kind)?;
+                let token = live.cookies.token(&inbound.headers, credential.kind)?;
                 let mut value = HeaderValue::try_from(format!("Bearer {}", token.as_str())).ok()?;
                 value.set_sensitive(true);
                 Some(value)

@@ -99,6 +99,13 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         // What the client has sent behind it was meant for a tunnel: it must not be read as a request.
         refusal::close_after(&mut response);
     }
+    if worker.tasks.stop.is_leaving()
+        && version != Version::HTTP_2
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        // The client's next connection goes to whoever takes over: an idle one that is closed may be in use just then.
+        refusal::close_after(&mut response);
+    }
     record.status = response.status();
     response.map(|body| body.recorded(record))
 }
@@ -176,7 +183,7 @@ async fn auth_api(
         RequestBody::new(incoming, limits)
     });
     record.body.clone_from(&watch);
-    let auth = Arc::clone(&worker.auth);
+    let auth = worker.auth.load_full();
     let request_id = record.request_id.clone();
     let answering = async move {
         let request_id = request_id.to_str().unwrap_or_default();

@@ -23,7 +23,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -40,7 +40,7 @@ use self::keys::SigningKey;
 use super::identity_headers::MAX_VALUE;
 use crate::{
     clock::Timestamp,
-    config::AssertionRules,
+    config::{AssertionRules, Config},
     db::signing_keys::StoredKey,
     identity::{Assertion, Session, Wording},
     secret::sealed::SealingKeys,
@@ -52,8 +52,10 @@ const BACKDATED: Duration = Duration::from_secs(5);
 
 /// Says who somebody is, with a signature. One for the whole gateway.
 pub struct Mint {
-    issuer: String,
-    rules: AssertionRules,
+    /// Replaced by a reload.
+    terms: ArcSwap<Terms>,
+    /// Whether it was looked lately if keys are of the algorithm that the configuration wants.
+    algorithm_heard: AtomicBool,
     ring: ArcSwap<Ring>,
     /// Counts withdrawals: what was signed before the last is not said again.
     epoch: AtomicU64,
@@ -62,6 +64,26 @@ pub struct Mint {
     /// Rung when there is a key to sign with.
     ready: Notify,
     minted: AtomicU64,
+}
+
+/// What the configuration says about assertions.
+#[derive(Debug)]
+pub struct Terms {
+    issuer: String,
+    rules: AssertionRules,
+    /// For the private keys.
+    sealing: SealingKeys,
+}
+
+impl Terms {
+    pub fn new(config: &Config) -> Self {
+        let secrets = config.auth.secret.iter();
+        Self {
+            issuer: config.server.public_url.as_str().to_owned(),
+            rules: config.identity.assertion.clone(),
+            sealing: SealingKeys::new(secrets.map(|secret| secret.expose().as_bytes())),
+        }
+    }
 }
 
 /// The keys in force.
@@ -85,10 +107,10 @@ struct StoredTimes {
 }
 
 impl Mint {
-    pub fn new(issuer: String, rules: AssertionRules) -> Self {
+    pub fn new(terms: Terms) -> Self {
         Self {
-            issuer,
-            rules,
+            terms: ArcSwap::from_pointee(terms),
+            algorithm_heard: AtomicBool::new(false),
             ring: ArcSwap::from_pointee(Ring {
                 document: Bytes::from_static(b"{\"keys\":[]}"),
                 ..Ring::default()
@@ -100,8 +122,12 @@ impl Mint {
         }
     }
 
-    pub const fn rules(&self) -> &AssertionRules {
-        &self.rules
+    /// What is said from here on; what was said before is not said again.
+    pub fn replace_terms(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
+        self.algorithm_heard.store(false, Ordering::Release);
+        self.epoch.fetch_add(1, Ordering::Release);
+        self.ring_bell();
     }
 
     /// The published keys, as a JWK set.
@@ -150,15 +176,15 @@ impl Mint {
     }
 
     fn mint(&self, session: &Session, audience: &str, epoch: u64, now: Timestamp) -> Option<Assertion> {
-        let ring = self.ring.load();
+        let (ring, terms) = (self.ring.load(), self.terms.load());
         let Some(key) = ring.signer(now) else {
             warn!("there is no key to sign an assertion with");
             return None;
         };
-        let until = now.plus(self.rules.lifetime).minus(BACKDATED).min(session.expires_at);
+        let until = now.plus(terms.rules.lifetime).minus(BACKDATED).min(session.expires_at);
         let identity = &session.identity;
         let mut claims = Claims {
-            iss: &self.issuer,
+            iss: &terms.issuer,
             aud: audience,
             sub: identity.id.to_string(),
             sid: session.id.to_string(),
@@ -181,7 +207,7 @@ impl Mint {
             warn!(user = %identity.id, "an assertion would be longer than a header may be");
             return None;
         }
-        let said_until = now.plus(self.rules.lifetime / 2).min(session.expires_at);
+        let said_until = now.plus(terms.rules.lifetime / 2).min(session.expires_at);
         Assertion::new(audience.into(), text, epoch, said_until)
     }
 
@@ -202,7 +228,7 @@ impl Mint {
     }
 
     /// Puts what was read into force.
-    fn install(&self, stored: &[StoredKey], sealing: &SealingKeys, now: Timestamp) {
+    fn install(&self, stored: &[StoredKey], terms: &Terms, now: Timestamp) {
         let keys: Vec<_> = stored
             .iter()
             .filter_map(|key| {
@@ -210,14 +236,14 @@ impl Mint {
                     activates_at: key.activates_at,
                     retires_at: key.retires_at,
                 };
-                Some((times, SigningKey::open(key, sealing)?))
+                Some((times, SigningKey::open(key, &terms.sealing)?))
             })
             .collect();
         let strangers = stored.len() - keys.len();
         let can_sign = |key: &&StoredKey| keys.iter().any(|(_, known)| **known.kid() == *key.kid);
         let newest = stored.iter().filter(|key| key.retires_at.is_none()).rfind(can_sign);
         let ring = Ring {
-            due_at: newest.map(|key| rotation::due_at(key, &self.rules)),
+            due_at: newest.map(|key| rotation::due_at(key, &terms.rules)),
             published: stored.iter().map(|key| (key.kid.clone(), key.expires_at)).collect(),
             document: document(stored),
             keys,

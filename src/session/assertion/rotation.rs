@@ -8,13 +8,16 @@
 //! A key that none of our secrets opens (`auth.secret` was replaced, rather than rotated) is published still, since another
 //! gateway may sign with it, but counts for nothing here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Mint, keys::SigningKey};
+use super::{Mint, Terms, keys::SigningKey};
 use crate::{
     chain::Chain,
     clock::{Clock, Timestamp},
@@ -51,13 +54,10 @@ pub enum Turn {
 }
 
 /// Keeps keys in force until `stop`: reads them, makes those that are due, removes those that are over.
-pub async fn run(sessions: Arc<Sessions>, db: Db, sealing: SealingKeys, clock: Clock, stop: CancellationToken) {
+pub async fn run(sessions: Arc<Sessions>, db: Db, clock: Clock, stop: CancellationToken) {
     let mint = sessions.mint();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // A configuration that wants another algorithm is heard once, at the start: gateways of two minds would make keys
-    // in turns.
-    let mut wants = Wants::Algorithm;
     let (mut next, mut complained) = (Instant::now(), false);
     loop {
         let rung = tokio::select! {
@@ -70,12 +70,19 @@ pub async fn run(sessions: Arc<Sessions>, db: Db, sealing: SealingKeys, clock: C
         if !rung && !due && Instant::now() < next {
             continue;
         }
-        let Some(done) = stop.run_until_cancelled(round(mint, &db, &sealing, wants, now)).await else {
+        let terms = mint.terms.load_full();
+        // A configuration that wants another algorithm is heard once: gateways of two minds would make keys in turns.
+        let wants = if mint.algorithm_heard.swap(true, Ordering::AcqRel) {
+            Wants::Schedule
+        } else {
+            Wants::Algorithm
+        };
+        let Some(done) = stop.run_until_cancelled(round(mint, &db, &terms, wants, now)).await else {
             return;
         };
         match done {
             Ok(()) => {
-                (wants, complained) = (Wants::Schedule, false);
+                complained = false;
                 next = Instant::now() + READ_EVERY;
             }
             Err(error) => {
@@ -86,6 +93,7 @@ pub async fn run(sessions: Arc<Sessions>, db: Db, sealing: SealingKeys, clock: C
                     );
                 }
                 complained = true;
+                mint.algorithm_heard.store(wants == Wants::Schedule, Ordering::Release);
                 next = Instant::now() + AGAIN_AFTER;
             }
         }
@@ -99,7 +107,8 @@ enum Wants {
     Algorithm,
 }
 
-async fn round(mint: &Mint, db: &Db, sealing: &SealingKeys, wants: Wants, now: Timestamp) -> Result<(), DbError> {
+async fn round(mint: &Mint, db: &Db, terms: &Terms, wants: Wants, now: Timestamp) -> Result<(), DbError> {
+    let Terms { rules, sealing, .. } = terms;
     let mut client = db.client().await?;
     let mut stored = table::load(&client, now).await?;
     for key in &mut stored {
@@ -108,20 +117,20 @@ async fn round(mint: &Mint, db: &Db, sealing: &SealingKeys, wants: Wants, now: T
             key.private_key = new;
         }
     }
-    if next_turn(&opened(&stored, sealing), mint.rules(), wants, now).is_some() {
+    if next_turn(&opened(&stored, sealing), rules, wants, now).is_some() {
         let tx = db::begin(&mut client).await?;
         table::lock(&tx).await?;
         // Another gateway may have made it meanwhile.
         let present = table::load(&tx, now).await?;
         let usable = opened(&present, sealing);
-        if let Some(activates_at) = next_turn(&usable, mint.rules(), wants, now) {
-            make(&tx, &usable, mint.rules().algorithm, sealing, now, activates_at).await?;
+        if let Some(activates_at) = next_turn(&usable, rules, wants, now) {
+            make(&tx, &usable, rules.algorithm, sealing, now, activates_at).await?;
         }
         table::delete_expired(&tx, now).await?;
         db::commit(tx).await?;
         stored = table::load(&client, now).await?;
     }
-    mint.install(&stored, sealing, now);
+    mint.install(&stored, terms, now);
     Ok(())
 }
 

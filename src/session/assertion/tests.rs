@@ -24,21 +24,28 @@ fn key(activates_at: Timestamp, retires_at: Option<Timestamp>) -> StoredKey {
     }
 }
 
+fn terms() -> Terms {
+    Terms {
+        issuer: "https://app.example.com".to_owned(),
+        rules: AssertionRules {
+            send: true,
+            algorithm: SigningAlgorithm::EdDsa,
+            lifetime: Duration::from_mins(1),
+            rotate_every: Duration::from_hours(24),
+        },
+        sealing: sealing(),
+    }
+}
+
 fn mint(keys: &[&StoredKey]) -> Mint {
-    let rules = AssertionRules {
-        send: true,
-        algorithm: SigningAlgorithm::EdDsa,
-        lifetime: Duration::from_mins(1),
-        rotate_every: Duration::from_hours(24),
-    };
-    let mint = Mint::new("https://app.example.com".to_owned(), rules);
+    let mint = Mint::new(terms());
     install(&mint, keys, NOW);
     mint
 }
 
 fn install(mint: &Mint, keys: &[&StoredKey], now: Timestamp) {
     let keys: Vec<_> = keys.iter().map(|key| (*key).clone()).collect();
-    mint.install(&keys, &sealing(), now);
+    mint.install(&keys, &terms(), now);
 }
 
 fn session(name: &str, roles: &[String], expires_at: Timestamp) -> Session {
@@ -145,6 +152,20 @@ fn what_a_withdrawn_key_signed_is_not_said_again() {
     assert_eq!(kid(&said(&mint, &ada, "api", NOW)), old.kid, "it is good still");
     install(&mint, &[&new], NOW);
     assert_eq!(kid(&said(&mint, &ada, "api", NOW)), new.kid);
+}
+
+#[test]
+fn new_terms_are_heard_at_once() {
+    let (mint, ada) = (mint(&[&key(NOW, None)]), ada());
+    said(&mint, &ada, "api", NOW);
+    mint.replace_terms(Terms {
+        issuer: "https://elsewhere.example.com".to_owned(),
+        ..terms()
+    });
+    assert_eq!(
+        read(&said(&mint, &ada, "api", NOW)).1["iss"],
+        "https://elsewhere.example.com"
+    );
 }
 
 #[test]
