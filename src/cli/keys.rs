@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    db::signing_keys::{self, StoredKey},
+    db::{
+        self, audit,
+        signing_keys::{self, StoredKey},
+    },
     secret::sealed::SealingKeys,
     session::assertion::{
         keys::SigningKey,
@@ -161,7 +164,19 @@ async fn rotate(operator: &Operator, args: &RotateArgs) -> Result<ExitCode, Stop
     let sealing = sealing(operator);
     let mut client = operator.client().await?;
     let algorithm = operator.config.identity.assertion.algorithm;
-    let key = rotation::rotate(&mut client, &sealing, algorithm, turn, operator.now).await?;
+    let tx = db::begin(&mut client).await?;
+    let key = rotation::rotate(&tx, &sealing, algorithm, turn, operator.now).await?;
+    let entry = audit::Entry {
+        action: audit::Action::RotateKeys,
+        outcome: audit::Outcome::Done,
+        reason: (turn == Turn::AtOnce).then_some("at once"),
+        actor: None,
+        subject: None,
+        email: None,
+        session: None,
+    };
+    operator.audit(&tx, &entry).await?;
+    db::commit(tx).await?;
     operator.print(
         || KeyView::of(&key, &sealing, operator.now),
         || match turn {

@@ -87,9 +87,10 @@ impl Stage {
         self.gateway.db().run(&sql).await;
     }
 
-    async fn published(&self) -> usize {
-        let keys = self.gateway.get("/api/auth/jwks").await.json();
-        keys["keys"].as_array().unwrap().len()
+    /// Those that the application has fetched.
+    async fn known(&self) -> usize {
+        let known = self.gateway.get("/api/known").with(&self.ada).await.json();
+        known.as_array().unwrap().len()
     }
 }
 
@@ -105,7 +106,7 @@ async fn assertions_verify_before_during_and_after_a_rotation() {
     let old = stage.kid().await;
 
     stage.rotate(&[]).await;
-    eventually(SOON, async || stage.published().await == 2).await;
+    eventually(SOON, async || stage.known().await == 2).await;
     assert_eq!(stage.kid().await, old, "the new key waits until everybody has it");
 
     stage.age_keys(10).await;
@@ -121,16 +122,22 @@ async fn assertions_verify_before_during_and_after_a_rotation() {
     .await;
 
     stage.age_keys(10).await;
-    eventually(SOON, async || stage.published().await == 1).await;
+    eventually(SOON, async || stage.known().await == 1).await;
     eventually(SOON, async || stage.kid().await != old).await;
 }
 
 #[tokio::test]
-async fn withdrawn_keys_are_replaced_while_requests_come() {
+async fn withdrawn_keys_are_believed_no_longer_than_they_are_kept() {
     let stage = stage().await;
     let old = stage.kid().await;
     stage.rotate(&["--at-once"]).await;
-    eventually(SOON, async || stage.kid().await != old).await;
+    // Until the application fetches the keys anew it refuses the new one.
+    eventually(SOON, async || {
+        let answer = stage.gateway.get("/api/who").with(&stage.ada).await;
+        answer.status() == 200 && answer.json()["kid"] != json!(old)
+    })
+    .await;
+    assert_eq!(stage.known().await, 1);
 }
 
 #[tokio::test]

@@ -136,16 +136,15 @@ async fn round(mint: &Mint, db: &Db, terms: &Terms, wants: Wants, now: Timestamp
 
 /// Makes a key because somebody asks for one; returns it.
 pub async fn rotate(
-    client: &mut deadpool_postgres::Client,
+    tx: &deadpool_postgres::Transaction<'_>,
     sealing: &SealingKeys,
     algorithm: SigningAlgorithm,
     turn: Turn,
     now: Timestamp,
 ) -> Result<StoredKey, DbError> {
-    let tx = db::begin(client).await?;
-    table::lock(&tx).await?;
-    let present = table::load(&tx, now).await?;
-    let key = match turn {
+    table::lock(tx).await?;
+    let present = table::load(tx, now).await?;
+    match turn {
         Turn::Published => {
             let usable = opened(&present, sealing);
             let activates_at = if usable.iter().any(|key| key.signs_at(now)) {
@@ -153,16 +152,14 @@ pub async fn rotate(
             } else {
                 now
             };
-            make(&tx, &usable, algorithm, sealing, now, activates_at).await?
+            make(tx, &usable, algorithm, sealing, now, activates_at).await
         }
         Turn::AtOnce => {
             let kids: Vec<&str> = present.iter().map(|key| &*key.kid).collect();
-            table::delete(&tx, &kids).await?;
-            make(&tx, &[], algorithm, sealing, now, now).await?
+            table::delete(tx, &kids).await?;
+            make(tx, &[], algorithm, sealing, now, now).await
         }
-    };
-    db::commit(tx).await?;
-    Ok(key)
+    }
 }
 
 async fn make(

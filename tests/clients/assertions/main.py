@@ -12,7 +12,8 @@ from fastapi import Depends, FastAPI, Header, HTTPException
 ISSUER = os.environ["ISSUER"]
 AUDIENCE = "app"
 
-keys = jwt.PyJWKClient(os.environ["JWKS_URL"])
+# Five minutes by default, as `Cache-Control` says; a test has less time than that.
+keys = jwt.PyJWKClient(os.environ["JWKS_URL"], lifespan=1)
 app = FastAPI(title="Proof, please")
 
 
@@ -35,6 +36,12 @@ def get_claims(x_vestibule_assertion: Annotated[str, Header()] = "") -> dict:
 def who(claims: Annotated[dict, Depends(get_claims)], x_vestibule_assertion: Annotated[str, Header()]) -> dict:
     """Who it is, and which key says so."""
     return {"claims": claims, "kid": jwt.get_unverified_header(x_vestibule_assertion)["kid"]}
+
+
+@app.get("/api/known")
+def known() -> list[str]:
+    """The keys that it would believe."""
+    return [key.key_id for key in keys.get_signing_keys()]
 
 
 @app.get("/other/said")
