@@ -96,7 +96,6 @@ mod social_linking;
 mod sql;
 mod static_files;
 mod streaming;
-mod streams;
 mod timeouts;
 mod upgrade;
 mod upstream_asks;
