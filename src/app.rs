@@ -22,7 +22,7 @@ use crate::{
     auth::{self, Auth, AuthParts},
     chain::Chain,
     clock::Clock,
-    config::{Config, Migrate},
+    config::{self, Config, Listen, Migrate},
     db::{
         Connector, Db, Settings,
         listen::{self, Heard},
@@ -31,12 +31,14 @@ use crate::{
     lifecycle::Tasks,
     live::{Live, Snapshot},
     mail::{Outbox, OutboxBell},
+    policy::connection::Door,
     proxy::{Proxy, record::Recorder},
     secret::sealed::SealingKeys,
     server::{
         self, Bound,
         admin::{Admin, Subjects},
         connection::Worker,
+        tls::Tls,
     },
     session::{
         self, Sessions,
@@ -93,8 +95,8 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     let tasks = Tasks::new(options.cold.clone());
     let starting = StartGuard(Some(tasks.clone()));
 
-    let bound = bind(&config.server.listen, config.server.workers.get())?;
-    let public = bound.iter().map(|(addr, _)| *addr).collect();
+    let bound = bind(&config.server)?;
+    let public = bound.iter().filter_map(|listening| listening.addr).collect();
     let admin_listener = TcpListener::bind(config.admin.listen)
         .await
         .with_context(|| format!("can't listen on {} (admin.listen)", config.admin.listen))?;
@@ -107,6 +109,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     );
 
     // Before Postgres is waited for: what an operator got wrong is told at once.
+    let tls = start_tls(&config, &options.clock, &tasks)?;
     let places = Places::open(config.auth.session.geo_database.as_deref())?;
 
     let settings = settings(&config);
@@ -151,6 +154,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         sessions: Arc::clone(&sessions),
         auth: Arc::clone(&auth),
         log: Arc::clone(&log),
+        tls: tls.clone(),
     };
     let (threads, stats) = common.start_workers(bound)?;
     admin.ready(Subjects {
@@ -159,6 +163,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         log: Arc::clone(&log),
         stats,
         upstreams: common.upstreams,
+        tls,
     });
     starting.done();
     Ok(Running {
@@ -192,21 +197,52 @@ impl Drop for StartGuard {
     }
 }
 
-/// One socket a worker for each address; the address with the port that was given.
-fn bind(listen: &[SocketAddr], workers: usize) -> anyhow::Result<Vec<(SocketAddr, Vec<Bound>)>> {
+/// What listens at one address.
+struct Listening {
+    /// With the port that was given; a unix socket has none.
+    addr: Option<SocketAddr>,
+    door: Door,
+    /// One a worker.
+    sockets: Vec<Bound>,
+}
+
+/// The addresses of `server.listen`, then those of `server.tls.redirect_from`.
+fn bind(server: &config::Server) -> anyhow::Result<Vec<Listening>> {
+    let listen = server.listen.iter().map(|listen| {
+        let door = match listen {
+            Listen::Tcp(_) | Listen::Fd(_) if server.tls.is_some() => Door::Tls,
+            // Who can open the socket's file is on this machine: there is nobody in between.
+            Listen::Tcp(_) | Listen::Fd(_) | Listen::Unix(_) => Door::Plain,
+        };
+        (listen, door, "server.listen")
+    });
+    let redirects = server.tls.iter().flat_map(|tls| &tls.redirect_from);
+    let redirects = redirects.map(|listen| (listen, Door::Redirect, "server.tls.redirect_from"));
     let mut bound = Vec::new();
-    for &asked in listen {
-        let context = || format!("can't listen on {asked} (server.listen)");
-        Bound::ensure_free(asked).with_context(context)?;
-        let first = Bound::new(asked).with_context(context)?;
-        let addr = first.addr().with_context(context)?;
+    for (asked, door, key) in listen.chain(redirects) {
+        let context = || format!("can't listen on {asked} ({key})");
+        let first = Bound::open(asked).with_context(context)?;
+        let addr = first.addr();
         let mut sockets = vec![first];
-        for _ in 1..workers {
-            sockets.push(Bound::new(addr).with_context(context)?);
+        for _ in 1..server.workers.get() {
+            let another = sockets.first().map(Bound::again);
+            sockets.extend(another.transpose().with_context(context)?);
         }
-        bound.push((addr, sockets));
+        bound.push(Listening { addr, door, sockets });
     }
     Ok(bound)
+}
+
+/// Loads the certificates, and goes on loading them when their files change.
+fn start_tls(config: &Config, clock: &Clock, tasks: &Tasks) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some(settings) = &config.server.tls else {
+        return Ok(None);
+    };
+    let tls = Tls::new(settings, None, clock.clone()).context("TLS can't be set up ([server.tls])")?;
+    let tls = Arc::new(tls);
+    let watching = Arc::clone(&tls).watch(tasks.stop.soft.clone());
+    tasks.spawn_essential("certificates", watching);
+    Ok(Some(tls))
 }
 
 /// What `[database]` says, for [`Connector`].
@@ -314,6 +350,7 @@ struct Common {
     sessions: Arc<Sessions>,
     auth: Arc<Auth>,
     log: Arc<AccessLog>,
+    tls: Option<Arc<Tls>>,
 }
 
 /// The workers' threads, and their numbers.
@@ -321,12 +358,12 @@ type Workers = (Vec<thread::JoinHandle<()>>, Vec<Arc<Stats>>);
 
 impl Common {
     /// One worker for each socket of an address; they accept connections from here on.
-    fn start_workers(&self, bound: Vec<(SocketAddr, Vec<Bound>)>) -> anyhow::Result<Workers> {
+    fn start_workers(&self, bound: Vec<Listening>) -> anyhow::Result<Workers> {
         let count = self.config.server.workers.get();
-        let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
-        for (_, of_address) in bound {
-            for (own, socket) in sockets.iter_mut().zip(of_address) {
-                own.push(socket);
+        let mut sockets: Vec<Vec<(Bound, Door)>> = (0..count).map(|_| Vec::new()).collect();
+        for listening in bound {
+            for (own, socket) in sockets.iter_mut().zip(listening.sockets) {
+                own.push((socket, listening.door));
             }
         }
         let mut threads = Vec::new();
@@ -360,6 +397,8 @@ impl Common {
                 stats: Arc::default(),
             }),
             ids: RequestIds::default(),
+            tls: self.tls.clone(),
+            issued: None,
         }
     }
 }
@@ -384,14 +423,19 @@ fn worker_thread(index: usize, tasks: &Tasks) -> anyhow::Result<(Handle, thread:
 }
 
 /// Starts a worker's own tasks, and accepts its connections.
-fn open(worker: &Arc<Worker>, sockets: Vec<Bound>, runtime: &Handle, places: &Arc<Semaphore>) -> anyhow::Result<()> {
+fn open(
+    worker: &Arc<Worker>,
+    sockets: Vec<(Bound, Door)>,
+    runtime: &Handle,
+    places: &Arc<Semaphore>,
+) -> anyhow::Result<()> {
     let sweeping = Arc::clone(worker);
     worker.tasks.spawn_essential("upstream sweeper", sweep_pools(sweeping));
     // A listener belongs to the runtime on which it is made.
     let _entered = runtime.enter();
-    for socket in sockets {
+    for (socket, door) in sockets {
         let listener = socket.listen().context("can't open a listener")?;
-        let accepting = server::accept(listener, Arc::clone(places), Arc::clone(worker));
+        let accepting = server::accept(listener, door, Arc::clone(places), Arc::clone(worker));
         worker.tasks.spawn_essential("listener", accepting);
     }
     Ok(())
@@ -413,7 +457,7 @@ async fn sweep_pools(worker: Arc<Worker>) {
 }
 
 impl Running {
-    /// The first of `server.listen`, with the port that was given.
+    /// The first address of `server.listen`, with the port that was given.
     pub fn public_addr(&self) -> SocketAddr {
         self.public.first().copied().unwrap_or(self.admin_addr)
     }

@@ -99,7 +99,7 @@ fn set(section: &str, key: &str, value: &str) -> String {
 #[test]
 fn the_least_is_enough_and_the_rest_has_safe_defaults() {
     let config = loaded(MINIMAL);
-    assert_eq!(config.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!(config.server.listen, [Listen::Tcp("0.0.0.0:8080".parse().unwrap())]);
     assert_eq!(config.server.public_url.as_str(), "https://app.example.com");
     assert!(config.server.trusted_proxies.is_empty());
     assert_eq!(config.server.max_header_bytes, 32 * 1024);

@@ -134,6 +134,11 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
             headers.insert(name.clone(), value.clone());
         }
     }
+    if let Some(certificate) = &client.certificate {
+        for (name, value) in &certificate.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
     let wants_upgrade = upgrade.is_some();
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

@@ -4,6 +4,8 @@
 //! in force, the schema checked, the listeners open, and the gateway isn't draining; Postgres away *after* the start
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
+mod downstream;
+
 use std::{
     convert::Infallible,
     sync::{
@@ -27,6 +29,8 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
+use self::downstream::Downstream;
+use super::tls::Tls;
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
@@ -55,6 +59,7 @@ pub struct Subjects {
     pub log: Arc<AccessLog>,
     pub stats: Vec<Arc<Stats>>,
     pub upstreams: Vec<Arc<Upstream>>,
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Admin {
@@ -176,6 +181,14 @@ impl Subjects {
             duration: self.stats.iter().map(|stats| stats.total_duration()).sum(),
             connections: sum(&|stats| stats.connections.load(Ordering::Relaxed)),
             open_connections: sum(&|stats| stats.open_connections.load(Ordering::Relaxed)),
+            downstream: Downstream {
+                http1: sum(&|stats| stats.http1.load(Ordering::Relaxed)),
+                http2: sum(&|stats| stats.http2.load(Ordering::Relaxed)),
+                handshakes: sum(&|stats| stats.handshakes.load(Ordering::Relaxed)),
+                handshakes_failed: sum(&|stats| stats.handshakes_failed.load(Ordering::Relaxed)),
+                proxy_refused: sum(&|stats| stats.proxy_refused.load(Ordering::Relaxed)),
+                tls: self.tls.clone(),
+            },
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
             failures: counters.failures.load(Ordering::Relaxed),
@@ -202,6 +215,7 @@ struct Numbers {
     duration: Duration,
     connections: u64,
     open_connections: u64,
+    downstream: Downstream,
     hits: u64,
     misses: u64,
     failures: u64,
@@ -310,7 +324,7 @@ impl Collector for Numbers {
             let labels = [("upstream", upstream.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
-        Ok(())
+        self.downstream.encode(&mut encoder)
     }
 }
 

@@ -2,6 +2,7 @@
 //! keeps what it is sent, a mail server, providers to sign in at, a polite client, one that writes bytes, and a browser.
 
 pub(crate) mod browser;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod desk;
