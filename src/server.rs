@@ -12,34 +12,47 @@ mod http2;
 mod proxy_protocol;
 mod redirect;
 mod refusal;
+pub mod reloads;
 mod socket;
 pub mod tls;
 
 use std::{io, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{sync::Semaphore, time::sleep};
 use tracing::warn;
 
-use self::connection::Worker;
+use self::{bound::BACKLOG, connection::Worker};
 pub use self::{bound::Bound, socket::Listener};
 use crate::policy::connection::Door;
 
 /// After a failed `accept`: without file descriptors, trying again at once only burns the processor.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Accepts connections until the soft stop. `places` is shared by all workers: while none is free, one connection a
-/// listener waits here and the others in the kernel's backlog.
+/// Accepts connections until it is told to take no more. `places` is shared by all workers: while none is free, one
+/// connection a listener waits here and the others in the kernel's backlog.
+///
+/// Those that wait in the kernel's queue then are still taken: closing the socket would reset them.
 pub async fn accept(listener: Listener, door: Door, places: Arc<Semaphore>, worker: Arc<Worker>) {
-    let stop = worker.tasks.stop.soft.clone();
+    let stop = &worker.tasks.stop;
+    let mut left_in_queue = BACKLOG;
     loop {
-        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else {
-            return;
+        let accepted = match stop.closing.run_until_cancelled(listener.accept()).await {
+            Some(accepted) => accepted,
+            None if left_in_queue == 0 => return,
+            None => match listener.accept().now_or_never() {
+                Some(accepted) => {
+                    left_in_queue -= 1;
+                    accepted
+                }
+                None => return,
+            },
         };
         match accepted {
             Ok((stream, peer)) => {
                 // Only now: an idle listener must not hold a place that another could fill.
                 let place = Arc::clone(&places).acquire_owned();
-                let Some(Ok(place)) = stop.run_until_cancelled(place).await else {
+                let Some(Ok(place)) = stop.hard.run_until_cancelled(place).await else {
                     return;
                 };
                 let serving = connection::serve(Arc::clone(&worker), stream, peer, door);

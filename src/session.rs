@@ -11,6 +11,7 @@ pub mod device;
 pub mod geo;
 pub mod identity_headers;
 pub mod last_seen;
+pub mod streams;
 
 use std::{
     net::IpAddr,
@@ -21,20 +22,21 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use tracing::warn;
 
 use self::{
     cache::{Found, SessionCache},
-    credential::SessionCookies,
     geo::Places,
     identity_headers::Renderer,
     last_seen::LastSeen,
+    streams::{About, StreamGuard, Streams},
 };
 use crate::{
     chain::Chain,
     clock::Timestamp,
-    config::SessionRules,
+    config::{self, Config, SessionRules},
     db::{self, Db, DbError, listen::Heard},
     identity::{Session, UserId},
     secret::TokenHash,
@@ -50,12 +52,12 @@ pub struct Sessions {
     trust: AtomicU8,
     /// Rung when revocations begin to be heard.
     hearing: Notify,
-    cookies: SessionCookies,
-    renderer: Renderer,
-    rules: SessionRules,
+    /// Replaced by a reload.
+    terms: ArcSwap<Terms>,
     lookup_timeout: Duration,
     places: Arc<Places>,
     last_seen: LastSeen,
+    streams: Streams,
     counters: Counters,
 }
 
@@ -90,14 +92,29 @@ pub enum LookupError {
     Unreachable,
 }
 
+/// What the configuration says about sessions, but for what is sized once at the start.
+#[derive(Debug)]
+pub struct Terms {
+    pub renderer: Renderer,
+    pub rules: SessionRules,
+}
+
+impl Terms {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            renderer: Renderer::new(&config.identity),
+            rules: config.auth.session.clone(),
+        }
+    }
+}
+
 /// What [`Sessions`] is made of.
 #[derive(Debug)]
 pub struct Parts {
     pub db: Db,
     pub cold: Handle,
-    pub cookies: SessionCookies,
-    pub renderer: Renderer,
-    pub rules: SessionRules,
+    pub terms: Terms,
+    pub cache: config::Cache,
     /// For a look-up as a whole, connection and answer.
     pub lookup_timeout: Duration,
     pub places: Places,
@@ -106,14 +123,13 @@ pub struct Parts {
 impl Sessions {
     pub fn new(parts: Parts) -> Self {
         Self {
-            cache: SessionCache::new(parts.rules.cache.ttl, parts.rules.cache.capacity),
+            cache: SessionCache::new(parts.cache.ttl, parts.cache.capacity),
             db: parts.db,
             cold: parts.cold,
             trust: AtomicU8::new(Trust::Deaf as u8),
             hearing: Notify::new(),
-            cookies: parts.cookies,
-            renderer: parts.renderer,
-            rules: parts.rules,
+            streams: Streams::new(parts.terms.rules.close_streams_on_revoke),
+            terms: ArcSwap::from_pointee(parts.terms),
             lookup_timeout: parts.lookup_timeout,
             places: Arc::new(parts.places),
             last_seen: LastSeen::default(),
@@ -121,8 +137,11 @@ impl Sessions {
         }
     }
 
-    pub const fn cookies(&self) -> &SessionCookies {
-        &self.cookies
+    /// What look-ups go by from here on. Sessions that are cached hold what the old terms made of them: they are
+    /// forgotten, after the store, so that no look-up brings one back.
+    pub fn replace_terms(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
+        self.cache.clear();
     }
 
     pub const fn counters(&self) -> &Counters {
@@ -139,6 +158,25 @@ impl Sessions {
 
     pub const fn last_seen(&self) -> &LastSeen {
         &self.last_seen
+    }
+
+    pub const fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Registers a stream for as long as the guard lives: whoever moves its bytes ends it when the guard says so. What
+    /// happened to the session since it was authenticated is not lost: see [`streams`].
+    pub fn stream(&self, about: About, now: Timestamp) -> StreamGuard {
+        let hash = about.session.map(|holder| holder.hash);
+        let guard = self.streams.register(about);
+        if let Some(hash) = hash {
+            // After it was registered: a revocation has either forgotten the session by now, or finds the stream.
+            let known = self.trust() == Trust::Hearing && matches!(self.cache.get(&hash, now), Some(Some(_)));
+            if !known {
+                self.streams.doubt(&hash);
+            }
+        }
+        guard
     }
 
     /// The live session that `hash` stands for. A hit awaits nothing and takes no lock.
@@ -183,7 +221,7 @@ impl Sessions {
     /// Slides the expiry of a session, without anybody waiting for it. Returns what remains of it then.
     pub fn extend(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Duration {
         let this = Arc::clone(self);
-        let expires_in = self.rules.expires_in;
+        let expires_in = self.terms.load().rules.expires_in;
         self.cold.spawn(async move {
             let extended = async {
                 let client = this.db.client().await?;
@@ -191,7 +229,7 @@ impl Sessions {
             };
             match extended.await {
                 // The next request reads the new expiry.
-                Ok(()) => this.cache.forget(&hash),
+                Ok(()) => this.forget(&hash),
                 Err(error) => warn!(
                     error = %Chain(&error),
                     "could not extend a session; its next use tries again"
@@ -201,26 +239,45 @@ impl Sessions {
         expires_in
     }
 
-    /// To be called after the commit of a revocation, before it is answered.
-    pub fn forget(&self, hash: &TokenHash) {
+    /// To be called after the commit of a revocation, before it is answered. Its streams end.
+    pub fn end(&self, hash: &TokenHash) {
         self.cache.forget(hash);
+        self.streams.close_session(hash);
     }
 
-    /// The same for all sessions of a user, and for a change of who they are.
+    /// The same for all sessions of a user.
+    pub fn end_user(&self, user: UserId) {
+        self.cache.forget_user(user);
+        self.streams.close_user(user);
+    }
+
+    /// For a change of a session that goes on, after its commit. Its streams go on if it does.
+    pub fn forget(&self, hash: &TokenHash) {
+        self.cache.forget(hash);
+        self.streams.doubt(hash);
+    }
+
+    /// The same for a change of who somebody is. Streams that they may no longer have end.
     pub fn forget_user(&self, user: UserId) {
         self.cache.forget_user(user);
+        self.streams.doubt_user(user);
     }
 
     /// What the listening connection says.
     pub fn hear(&self, heard: Heard) {
         match heard {
-            Heard::Session(hash) => self.cache.forget(&hash),
-            Heard::User(user) => self.cache.forget_user(user),
-            Heard::Everything => self.cache.clear(),
+            // It may have been extended or ended, by anybody.
+            Heard::Session(hash) => self.forget(&hash),
+            Heard::User(user) => self.forget_user(user),
+            Heard::Everything => {
+                self.cache.clear();
+                self.streams.doubt_everything();
+            }
             Heard::Hearing => {
                 // In this order: what was stored while deaf may be wrong.
                 self.cache.clear();
                 self.set_trust(Trust::Hearing);
+                self.streams.doubt_everything();
                 self.hearing.notify_waiters();
             }
             Heard::Deaf { reachable: true } => self.set_trust(Trust::Deaf),
@@ -269,15 +326,16 @@ impl Sessions {
     }
 
     fn session(&self, found: db::sessions::Found) -> Session {
-        let headers = self
+        let terms = self.terms.load();
+        let headers = terms
             .renderer
             .render(&found.identity, found.id, found.created_at, &found.methods);
         // Extended once `refresh_after` of its present life has gone by.
         let refresh_at = found.remembered.then(|| {
             found
                 .expires_at
-                .minus(self.rules.expires_in)
-                .plus(self.rules.refresh_after)
+                .minus(terms.rules.expires_in)
+                .plus(terms.rules.refresh_after)
         });
         Session {
             id: found.id,

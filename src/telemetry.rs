@@ -430,6 +430,8 @@ pub struct Stats {
     pub handshakes_failed: AtomicU64,
     /// Connections without a PROXY header that there should have been, or from somebody who must not send one.
     pub proxy_refused: AtomicU64,
+    /// Requests that a route's rate limit refused.
+    pub rate_limited: AtomicU64,
 }
 
 impl Stats {

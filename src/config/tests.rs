@@ -7,6 +7,7 @@ use super::*;
 mod documents;
 mod oauth;
 mod routes;
+mod targets;
 mod values;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef-the-secret";
@@ -250,7 +251,7 @@ fn the_environment_overrides_single_keys() {
         ],
     )
     .unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.server.listen, ["127.0.0.1:1234".parse().unwrap()]);
+    assert_eq!(config.server.listen, [Listen::Tcp("127.0.0.1:1234".parse().unwrap())]);
     assert_eq!(config.server.max_connections, 7);
     assert_eq!(config.server.hosts, ["a.example", "b.example"]);
     assert!(!config.auth.sign_up);

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -30,11 +31,11 @@ use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
 use self::downstream::Downstream;
-use super::tls::Tls;
+use super::{reloads::Reloads, tls::Tls};
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
-    session::{Sessions, Trust},
+    session::{Sessions, Trust, streams::Why},
     telemetry::{AccessLog, DURATION_BUCKETS_US, Stats},
     upstream::Upstream,
 };
@@ -55,10 +56,12 @@ pub struct Admin {
 #[derive(Debug)]
 pub struct Subjects {
     pub sessions: Arc<Sessions>,
-    pub auth: Arc<Auth>,
+    pub auth: Arc<ArcSwap<Auth>>,
     pub log: Arc<AccessLog>,
     pub stats: Vec<Arc<Stats>>,
-    pub upstreams: Vec<Arc<Upstream>>,
+    /// Of the configuration in force.
+    pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
+    pub reloads: Arc<Reloads>,
     pub tls: Option<Arc<Tls>>,
 }
 
@@ -74,14 +77,14 @@ impl Admin {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Answers on `listener` until the soft stop: that comes after the drain delay, in which readiness is seen to be
-    /// false.
+    /// Answers on `listener` until no connections are taken any more: that comes after the drain delay, in which
+    /// readiness is seen to be false.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tasks: Tasks) {
-        let drained = tasks.stop.soft.clone();
+        let (closing, drained) = (tasks.stop.closing.clone(), tasks.stop.soft.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = drained.cancelled() => return,
+                () = closing.cancelled() => return,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -196,10 +199,19 @@ impl Subjects {
             hearing: self.sessions.trust() == Trust::Hearing,
             last_seen_dropped: self.sessions.last_seen().dropped(),
             log_dropped: self.log.dropped(),
-            hashes_waiting: self.auth.hashes_waiting(),
-            rate_limited: self.auth.rate_limited(),
+            open_streams: self.sessions.streams().open() as u64,
+            closed_streams: self.sessions.streams().closed(),
+            hashes_waiting: self.auth.load().hashes_waiting(),
+            rate_limited: {
+                let routes = sum(&|stats| stats.rate_limited.load(Ordering::Relaxed));
+                let mut refused = self.auth.load().rate_limited();
+                refused.push(("routes", routes));
+                refused
+            },
+            reloads: Arc::clone(&self.reloads),
             connects: self
                 .upstreams
+                .load()
                 .iter()
                 .map(|upstream| (upstream.name().to_owned(), upstream.connects.load(Ordering::Relaxed)))
                 .collect(),
@@ -223,9 +235,12 @@ struct Numbers {
     hearing: bool,
     last_seen_dropped: u64,
     log_dropped: u64,
+    open_streams: u64,
+    closed_streams: [(Why, u64); Why::ALL.len()],
     hashes_waiting: u64,
     rate_limited: Vec<(&'static str, u64)>,
     connects: Vec<(String, u64)>,
+    reloads: Arc<Reloads>,
 }
 
 impl Collector for Numbers {
@@ -303,6 +318,11 @@ impl Collector for Numbers {
                 u64::from(self.hearing),
             ),
             (
+                "vestibule_open_streams",
+                "Tunnels, event streams and gRPC calls open",
+                self.open_streams,
+            ),
+            (
                 "vestibule_hashes_waiting",
                 "Password hashes that wait for a thread",
                 self.hashes_waiting,
@@ -311,7 +331,8 @@ impl Collector for Numbers {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, gauge)?)?;
         }
 
-        let help = "Requests refused by a rate limit of the auth API; of \"mailbox\", mails left out";
+        let help =
+            "Requests refused by a rate limit: of the auth API by rule, of \"routes\"; of \"mailbox\", mails left out";
         let mut family = encoder.encode_descriptor("vestibule_rate_limited", help, None, counter)?;
         for (rule, count) in &self.rate_limited {
             let labels = [("rule", *rule)];
@@ -324,7 +345,21 @@ impl Collector for Numbers {
             let labels = [("upstream", upstream.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
-        self.downstream.encode(&mut encoder)
+        self.downstream.encode(&mut encoder)?;
+        self.encode_closed_streams(&mut encoder)
+    }
+}
+
+impl Numbers {
+    fn encode_closed_streams(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counter = prometheus_client::metrics::MetricType::Counter;
+        let help = "Tunnels, event streams and gRPC calls that were closed before either end closed them";
+        let mut family = encoder.encode_descriptor("vestibule_streams_closed", help, None, counter)?;
+        for (why, count) in &self.closed_streams {
+            let labels = [("reason", why.as_str())];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        self.reloads.encode(encoder)
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -56,13 +57,17 @@ const READ_BUFFER: usize = 8192 + 4096 * 100;
 
 /// A client that was told to go has so long to say that it heard it; requests in flight may take their time.
 const LEAVE: Duration = Duration::from_secs(5);
+/// At the soft stop, a connection this young that has said nothing may have its first request under way: it is not closed
+/// yet.
+const YOUNG: Duration = Duration::from_secs(5);
 
 /// One thread of the data path: all that its requests share.
 #[derive(Debug)]
 pub struct Worker {
     pub live: Arc<Live>,
     pub proxy: Proxy,
-    pub auth: Arc<Auth>,
+    /// Of all workers; replaced by a reload.
+    pub auth: Arc<ArcSwap<Auth>>,
     pub clock: Clock,
     pub tasks: Tasks,
     /// Of the runtime for cold work, which serves the auth API.
@@ -100,6 +105,7 @@ where
         patience: patience(&live.config.server),
         pace: Arc::new(Pace::new()),
         soft: worker.tasks.stop.soft.clone(),
+        grown_up: clock::monotonic() + YOUNG,
     };
     let asks_proxies = live.config.server.proxy_protocol;
     let is_trusted = asks_proxies && live.clients.trusts_peer(peer);
@@ -162,18 +168,24 @@ struct Entry {
     patience: Patience,
     pace: Arc<Pace>,
     soft: CancellationToken,
+    /// Until then it may have its first request under way, whatever we are told.
+    grown_up: Instant,
 }
 
 impl Entry {
     /// A step that waits for the client: it has as long as a head, and none of it once the gateway stops.
     async fn within<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        let stepped = self.soft.run_until_cancelled(timeout(self.patience.head, step)).await;
+        let told_to_stop = async {
+            self.soft.cancelled().await;
+            sleep_until(self.grown_up.into()).await;
+        };
+        let stepped = tokio::select! {
+            biased;
+            stepped = timeout(self.patience.head, step) => stepped,
+            () = told_to_stop => return Err(io::Error::other("the gateway stops")),
+        };
         self.pace.owes_a_head(clock::monotonic());
-        match stepped {
-            Some(Ok(outcome)) => outcome,
-            Some(Err(_)) => Err(io::ErrorKind::TimedOut.into()),
-            None => Err(io::Error::other("the gateway stops")),
-        }
+        stepped.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// On whose behalf a proxy connects; `None`: its own.
@@ -281,6 +293,8 @@ async fn attend<C: Attended>(conversation: &Conversation, connection: C, patienc
     let mut leave_by: Option<Instant> = None;
     loop {
         tokio::select! {
+            // The connection first: told to finish before it has read its first request, it would close instead.
+            biased;
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     refusal::record_nonsense(conversation, &error);

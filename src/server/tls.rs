@@ -98,7 +98,8 @@ pub struct Tls {
     refused: AtomicU64,
 }
 
-struct Terms {
+/// What handshakes go by, loaded.
+pub struct Terms {
     settings: config::Tls,
     config: Arc<ServerConfig>,
     resolver: Arc<Resolver>,
@@ -136,25 +137,27 @@ impl Tls {
         Terms::load(settings, None).map(drop)
     }
 
-    /// Puts other settings in force, or changes nothing. Reads all files again.
-    pub fn apply(&self, settings: &config::Tls) -> Result<(), TlsError> {
-        let outcome = self.replace(settings);
-        let counter = if outcome.is_ok() { &self.reloaded } else { &self.refused };
-        counter.fetch_add(1, Ordering::Relaxed);
-        outcome
+    /// What other settings come to, all files read again. Nothing is changed yet.
+    pub fn next(&self, settings: &config::Tls) -> Result<Terms, TlsError> {
+        let next = Terms::load(settings, self.issued.as_ref());
+        let next = next.and_then(|next| {
+            let now = self.clock.now();
+            match next.expired(now).filter(|_| self.terms.load().expired(now).is_none()) {
+                Some(expired) => Err(TlsError::Expired(expired.file.clone())),
+                None => Ok(next),
+            }
+        });
+        if next.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        next
     }
 
-    fn replace(&self, settings: &config::Tls) -> Result<(), TlsError> {
-        let terms = Terms::load(settings, self.issued.as_ref())?;
-        let now = self.clock.now();
-        if let Some(expired) = terms.expired(now)
-            && self.terms.load().expired(now).is_none()
-        {
-            return Err(TlsError::Expired(expired.file.clone()));
-        }
-        terms.warn(now);
+    /// From now on handshakes go by `terms`.
+    pub fn put_in_force(&self, terms: Terms) {
+        terms.warn(self.clock.now());
         self.terms.store(Arc::new(terms));
-        Ok(())
+        self.reloaded.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Loads what has changed on disk, until `stop`.
@@ -172,8 +175,11 @@ impl Tls {
             if !settled || now == terms.stamps || refused.as_ref() == Some(&now) {
                 continue;
             }
-            match self.apply(&terms.settings) {
-                Ok(()) => info!("certificates were read again"),
+            match self.next(&terms.settings) {
+                Ok(next) => {
+                    self.put_in_force(next);
+                    info!("certificates were read again");
+                }
                 Err(error) => {
                     error!(
                         error = %Chain(&error),

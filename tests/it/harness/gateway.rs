@@ -10,7 +10,10 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use toml::{Table, Value};
 use vestibule::{
-    app::{self, Ended, Options, Running},
+    app::{
+        self, Ended, Options, Running,
+        reload::{ReloadError, Reloaded},
+    },
     clock::{Clock, Timestamp},
     config,
 };
@@ -79,7 +82,7 @@ pub(crate) fn whole_text() -> String {
     let mut config: Table = BASE.parse().unwrap();
     let surroundings = "[database]\nurl = 'postgres://localhost/none'\n[mail]\nsmtp = 'smtp://localhost'\n\
                         [upstreams.app]\nendpoints = ['http://localhost']\n";
-    merge(&mut config, surroundings.parse().unwrap());
+    lay_over(&mut config, surroundings.parse().unwrap());
     config.to_string()
 }
 
@@ -105,7 +108,7 @@ pub(crate) struct Setup {
 impl Setup {
     /// Lays `toml` over the configuration: tables are merged, everything else is replaced.
     pub(crate) fn with(mut self, toml: &str) -> Self {
-        merge(&mut self.over, toml.parse().unwrap());
+        lay_over(&mut self.over, toml.parse().unwrap());
         self
     }
 
@@ -128,8 +131,8 @@ impl Setup {
             "[database]\nurl = '{}'\n[mail]\nsmtp = 'smtp://{mailbox}'\n[upstreams.app]\nendpoints = ['http://{upstream}']\n",
             db.url(),
         );
-        merge(&mut config, surroundings.parse().unwrap());
-        merge(&mut config, self.over.clone());
+        lay_over(&mut config, surroundings.parse().unwrap());
+        lay_over(&mut config, self.over.clone());
         config.to_string()
     }
 
@@ -152,6 +155,7 @@ impl Setup {
         let running = starting.await.unwrap().unwrap_or_else(|error| panic!("{error:#}"));
         Gateway {
             running,
+            text,
             site,
             log,
             upstream,
@@ -162,11 +166,11 @@ impl Setup {
     }
 }
 
-/// Lays `over` on `base`.
-fn merge(base: &mut Table, over: Table) {
+/// Lays `over` on `base`: tables are merged, everything else is replaced.
+pub(crate) fn lay_over(base: &mut Table, over: Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(base)), Value::Table(over)) => merge(base, over),
+            (Some(Value::Table(base)), Value::Table(over)) => lay_over(base, over),
             (_, value) => {
                 base.insert(key, value);
             }
@@ -191,6 +195,8 @@ impl io::Write for AccessLog {
 
 pub(crate) struct Gateway {
     running: Running,
+    /// Its configuration.
+    text: String,
     site: String,
     log: AccessLog,
     upstream: Upstream,
@@ -291,6 +297,16 @@ impl Gateway {
     /// A connection to write bytes to.
     pub(crate) async fn raw(&self) -> RawClient {
         RawClient::connect(self.addr()).await
+    }
+
+    /// Has it go by what it was started with, and `toml` laid over that.
+    pub(crate) async fn reload(&self, toml: &str) -> Result<Reloaded, ReloadError> {
+        let mut config: Table = self.text.parse().unwrap();
+        lay_over(&mut config, toml.parse().unwrap());
+        let text = config.to_string();
+        let reloader = Arc::clone(self.running.reloader());
+        let reloading = async move { reloader.reload(|| config::parse(&text, "gateway.toml", &|_| None)) };
+        COLD.spawn(reloading).await.unwrap()
     }
 
     /// Stops in order. Its upstream and its mailbox go on until then.
