@@ -57,7 +57,7 @@ pub use routes::{
 pub use server::{Admin, CertificateFiles, ClientAuth, Listen, Log, LogFormat, Server, Tls, TlsVersion};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;
-pub use upstreams::{Endpoint, Upstream};
+pub use upstreams::{At, ClientIdentity, Endpoint, HealthCheck, Outliers, Protocol, Scheme, Upstream, UpstreamTls};
 
 use section::{Reader, Section};
 

@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub routes: RouteTable,
     pub origins: TrustedOrigins,
     pub cookies: SessionCookies,
-    pub reserved: Reserved,
+    pub reserved: Arc<Reserved>,
     /// In the order of [`Config::upstreams`].
     pub pools: Vec<Arc<Pool>>,
 }
@@ -48,7 +48,7 @@ impl Snapshot {
             routes: RouteTable::build(&routes),
             origins: TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
-            reserved: Reserved::new(&config.identity),
+            reserved: Arc::new(Reserved::new(&config.identity)),
             pools: upstreams.iter().map(pool).collect(),
         }
     }

@@ -8,18 +8,20 @@ mod answers;
 pub mod body;
 pub mod error;
 mod files;
+pub mod grpc;
 pub mod head_guard;
 pub mod headers;
 pub mod pace;
 pub mod rate;
 pub mod record;
 pub mod rewrite;
-mod upgrade;
+pub mod trailers;
+pub mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
@@ -28,11 +30,12 @@ use tokio::sync::Semaphore;
 
 use self::{
     answers::Asked,
-    body::ProxyBody,
+    body::{GoesOn, ProxyBody},
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
     rate::Rates,
     record::Record,
+    upgrade::{ExtendedConnect, Tunnel},
 };
 use crate::{
     clock::Timestamp,
@@ -51,6 +54,7 @@ use crate::{
     session::{
         Sessions,
         credential::{self, Credential, Kind, Ownership, SessionCookies},
+        streams::{About, Holder, StreamGuard},
     },
     upstream::{
         Pool, UpstreamError,
@@ -77,6 +81,8 @@ pub struct Inbound {
     pub headers: HeaderMap,
     /// hyper's promise of the bare connection, if the client asked for one.
     pub on_upgrade: Option<OnUpgrade>,
+    /// It was an extended CONNECT (RFC 8441); `method` is what it stands for.
+    pub extended_connect: Option<ExtendedConnect>,
     pub path: NormalPath,
     pub client: ClientFacts,
     pub request_id: HeaderValue,
@@ -106,7 +112,7 @@ pub async fn handle(
         Some(Verdict::Refuse) => return Err(ProxyError::Preflight),
         Some(Verdict::PassOn(proof)) => Some(proof),
     };
-    let upgrade = headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers);
+    let upgrade = upgrade::of(inbound);
     if upgrade.is_some() && !route.websocket {
         return Err(ProxyError::UpgradeRefused);
     }
@@ -158,7 +164,7 @@ pub async fn handle(
     check_length(&inbound.headers, max_body)?;
     let limits = Limits::of(&live.config.server, max_body);
     let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits)
+        RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
     });
     record.body.clone_from(&watch);
     let authorization_is_ours = match found.authorization() {
@@ -166,7 +172,6 @@ pub async fn handle(
         Ownership::Unknown => bearer_is_ours(&proxy.sessions, &found, signed_in.as_ref(), inbound.now).await,
         Ownership::Theirs => false,
     };
-    let tunnel = upgrade.is_some();
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
@@ -177,16 +182,26 @@ pub async fn handle(
         authorization_is_ours,
         cookies: &live.cookies,
         reserved: &live.reserved,
-        upgrade,
+        upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
     let outbound = headers::prepare(material, &permit);
 
     let pool = live.pool(upstream);
     record.upstream = Some(Arc::clone(pool.upstream()));
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
-    let mut response = match inbound.on_upgrade.take().filter(|_| tunnel) {
-        Some(client) => upgrade::tunnel(proxy, pool, outbound, client, head_timeout).await?,
-        None => forward(pool, outbound, route.retries, head_timeout, watch).await?,
+    let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
+    let stream = |kind| lasting(proxy, inbound, signed_in.as_ref(), kind);
+    let mut response = match client {
+        Some((asked, client)) => {
+            let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
+            upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel)).await?
+        }
+        None => {
+            forward(pool, outbound, route.retries, head_timeout, watch, || {
+                stream(Lasting::Answer)
+            })
+            .await?
+        }
     };
 
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -211,6 +226,26 @@ fn finished(mut response: Response<ProxyBody>, route: &Route, slid: Option<Heade
         response.headers_mut().insert(header::CACHE_CONTROL, never);
     }
     response
+}
+
+/// What lasts longer than a request.
+#[derive(Clone, Copy)]
+enum Lasting {
+    Tunnel,
+    Answer,
+}
+
+/// Registers it: it ends when the session does, or may not go on for another reason.
+fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what: Lasting) -> StreamGuard {
+    let about = About {
+        session: signed_in.map(|signed_in| Holder::new(signed_in.credential.hash, &signed_in.session)),
+        host: inbound.client.host.name().into(),
+        path: inbound.path.target().clone(),
+        method: inbound.method.clone(),
+        upgrade: matches!(what, Lasting::Tunnel),
+        since: inbound.now,
+    };
+    proxy.sessions.stream(about, inbound.now)
 }
 
 /// The one that was asked about: others may take other routes.
@@ -322,10 +357,16 @@ async fn forward(
     retries: u32,
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
+    stream: impl FnOnce() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
-    let spare = |request: &Request<RequestBody>| if retries > 0 { headers::copy(request) } else { None };
     let answered = pool
-        .send(outbound.into_request(), spare, head_timeout, watch.clone())
+        .send(
+            outbound.into_request(),
+            headers::copy,
+            head_timeout,
+            watch.clone(),
+            retries,
+        )
         .await;
     match answered {
         // Nobody asked it to: what follows on that connection is not HTTP.
@@ -334,13 +375,16 @@ async fn forward(
         }
         .into()),
         Ok((response, lease)) => {
-            // Events come when they come.
-            let events = response
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream"));
-            let stall = (!events).then_some(head_timeout);
-            Ok(response.map(|incoming| ProxyBody::upstream(incoming, lease, stall)))
+            // Events and messages come when they come.
+            let goes_on = GoesOn::of(response.headers());
+            let stall = goes_on.is_none().then_some(head_timeout);
+            Ok(response.map(|incoming| {
+                let body = ProxyBody::upstream(incoming, lease, stall);
+                match goes_on {
+                    Some(how) => body.while_allowed(stream(), how),
+                    None => body,
+                }
+            }))
         }
         // A body that the client broke off is why the upstream failed.
         Err(error) => Err(watch

@@ -57,6 +57,8 @@ pub struct Server {
     /// Bytes per second, demanded of a body once it has lasted 10 s.
     pub min_body_rate: u64,
     pub max_tunnels: usize,
+    /// Zero: no limit.
+    pub tunnel_idle_timeout: Duration,
     /// Requests that a client may have under way on one HTTP/2 connection.
     pub max_streams: u32,
 }
@@ -145,6 +147,13 @@ impl Server {
                 integer(0..=10_000_000),
             )
             .or("5_000");
+        let tunnel_idle_timeout = s
+            .key(
+                "tunnel_idle_timeout",
+                "How long nothing may pass through a WebSocket, either way; \"0s\" = as long as both ends like.",
+                duration(),
+            )
+            .or("1h");
         let max_streams = s
             .key(
                 "max_streams",
@@ -260,6 +269,7 @@ impl Server {
             body_timeout: body_timeout?,
             min_body_rate: min_body_rate?,
             max_tunnels: max_tunnels?,
+            tunnel_idle_timeout: tunnel_idle_timeout?,
             max_streams: max_streams?,
         })
     }

@@ -47,6 +47,10 @@ pub enum ProxyError {
     UpgradeRefused,
     #[error("the route's rate limit was reached")]
     TooOften(#[from] TooOften),
+    #[error("upstream {upstream} agreed to another protocol than was asked for")]
+    Handshake { upstream: String },
+    #[error("what was asked for as a tunnel is none")]
+    NoTunnel,
     #[error("all places for tunnels are taken")]
     TooManyTunnels,
     #[error("a task panicked or was stopped")]
@@ -82,8 +86,9 @@ impl ProxyError {
             | Self::NoFile
             | Self::UpgradeRefused
             | Self::TooOften(_)
+            | Self::NoTunnel
             | Self::Body(_) => Side::Client,
-            Self::Upstream(_) => Side::Upstream,
+            Self::Upstream(_) | Self::Handshake { .. } => Side::Upstream,
             Self::Lookup(_) | Self::File(_) | Self::TooManyTunnels | Self::Internal => Side::Gateway,
         }
     }
@@ -97,7 +102,7 @@ impl ProxyError {
             Self::Route(NoRoute::Path) | Self::NoFile => Code::NotFound,
             Self::Route(NoRoute::Unfit(_)) => Code::BadPath,
             Self::Route(NoRoute::Method { .. }) => Code::MethodNotAllowed,
-            Self::Route(NoRoute::UnknownMethod) => Code::MethodNotImplemented,
+            Self::Route(NoRoute::UnknownMethod) | Self::NoTunnel => Code::MethodNotImplemented,
             Self::Expectation => Code::ExpectationFailed,
             Self::TransferCoding => Code::UnsupportedCoding,
             Self::Origin(_) => Code::CrossOrigin,
@@ -112,7 +117,10 @@ impl ProxyError {
             Self::Upstream(UpstreamError::Connect { .. }) => Code::UpstreamUnreachable,
             Self::Upstream(UpstreamError::Busy { .. }) => Code::UpstreamBusy,
             Self::Upstream(UpstreamError::HeadTimeout { .. }) => Code::UpstreamTimeout,
-            Self::Upstream(UpstreamError::Broken { .. } | UpstreamError::Switched { .. }) => Code::UpstreamFailed,
+            Self::Upstream(
+                UpstreamError::Broken { .. } | UpstreamError::Switched { .. } | UpstreamError::NoUpgrade { .. },
+            )
+            | Self::Handshake { .. } => Code::UpstreamFailed,
             Self::TooManyTunnels => Code::Busy,
             Self::UpgradeRefused => Code::UpgradeRefused,
             Self::TooOften(_) => Code::TooManyRequests,

@@ -13,7 +13,7 @@ use std::{io::Write, net::IpAddr};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 
-use super::rewrite;
+use super::{rewrite, trailers};
 use crate::{
     policy::{Permit, client::ClientFacts, connection::Peer, path::NormalPath},
     session::{
@@ -31,7 +31,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What an upstream says under these names is for us alone.
-const OWN_PREFIX: &str = "x-vestibule-";
+pub(super) const OWN_PREFIX: &str = "x-vestibule-";
 
 /// Who has no address, as behind a unix socket (RFC 7239, 6.2).
 const UNKNOWN: &[u8] = b"unknown";
@@ -91,6 +91,7 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
 
     let mut removed = Names::new();
     let (mut has_cookies, mut has_connection) = (false, false);
+    let (mut announced, mut trailers_accepted) = (None, false);
     for name in headers.keys() {
         match reserved.classify(name) {
             // The host and what `Expect` asks for are dealt with below and by hyper; a length is the body's.
@@ -105,8 +106,15 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
                 has_connection = true;
                 removed.push(name.clone());
             }
+            Disposition::Te => {
+                trailers_accepted = trailers::accepted(&headers);
+                removed.push(name.clone());
+            }
+            Disposition::Trailer => {
+                announced = trailers::announced(&headers, |name| trailers::may_follow_request(name, reserved));
+                removed.push(name.clone());
+            }
             Disposition::Upgrade
-            | Disposition::Te
             | Disposition::HopByHop
             | Disposition::Expect
             | Disposition::ForwardedFor
@@ -147,6 +155,14 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
         }
     }
     let wants_upgrade = upgrade.is_some();
+    if let Some(names) = announced {
+        headers.insert(header::TRAILER, names);
+    }
+    if trailers_accepted {
+        // Ours are kept on the way back. Who reads `TE` finds it in `Connection` (RFC 9110, 10.1.4).
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
@@ -299,16 +315,19 @@ pub enum CorsBy {
 pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: CorsBy, switching: bool) {
     let headers = response.headers_mut();
     let mut removed = Names::new();
-    let mut sets_ours = false;
+    let (mut sets_ours, mut has_trailer) = (false, false);
     for (name, value) in headers.iter() {
         match *name {
             header::CONNECTION | header::UPGRADE if switching => {}
             header::CONNECTION
             | header::UPGRADE
             | header::TE
-            | header::TRAILER
             | header::TRANSFER_ENCODING
             | header::PROXY_AUTHENTICATE => removed.push(name.clone()),
+            header::TRAILER => {
+                has_trailer = true;
+                removed.push(name.clone());
+            }
             // Two opinions would be none: browsers refuse an answer that has the field twice.
             header::ACCESS_CONTROL_ALLOW_ORIGIN | header::ACCESS_CONTROL_ALLOW_CREDENTIALS => {
                 if cors == CorsBy::Gateway {
@@ -332,7 +351,13 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
         // With both, the coding is what counts (RFC 9112, 6.3).
         removed.push(header::CONTENT_LENGTH);
     }
+    let announced = has_trailer
+        .then(|| trailers::announced(headers, trailers::may_follow_answer))
+        .flatten();
     removed.remove_from(headers);
+    if let Some(names) = announced {
+        headers.insert(header::TRAILER, names);
+    }
     if sets_ours {
         tracing::warn!("an upstream tried to set a cookie with one of the gateway's names; it was dropped");
         let kept: Vec<HeaderValue> = headers

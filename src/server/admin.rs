@@ -5,6 +5,7 @@
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
 mod downstream;
+mod upstreams;
 
 use std::{
     convert::Infallible,
@@ -209,12 +210,7 @@ impl Subjects {
                 refused
             },
             reloads: Arc::clone(&self.reloads),
-            connects: self
-                .upstreams
-                .load()
-                .iter()
-                .map(|upstream| (upstream.name().to_owned(), upstream.connects.load(Ordering::Relaxed)))
-                .collect(),
+            upstreams: self.upstreams.load_full(),
         }
     }
 }
@@ -239,8 +235,8 @@ struct Numbers {
     closed_streams: [(Why, u64); Why::ALL.len()],
     hashes_waiting: u64,
     rate_limited: Vec<(&'static str, u64)>,
-    connects: Vec<(String, u64)>,
     reloads: Arc<Reloads>,
+    upstreams: Arc<Vec<Arc<Upstream>>>,
 }
 
 impl Collector for Numbers {
@@ -339,12 +335,7 @@ impl Collector for Numbers {
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
 
-        let help = "Connections opened to an upstream";
-        let mut family = encoder.encode_descriptor("vestibule_upstream_connects", help, None, counter)?;
-        for (upstream, count) in &self.connects {
-            let labels = [("upstream", upstream.as_str())];
-            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
-        }
+        upstreams::encode(&self.upstreams, &mut encoder)?;
         self.downstream.encode(&mut encoder)?;
         self.encode_closed_streams(&mut encoder)
     }

@@ -30,7 +30,7 @@ const DRAIN_BYTES: u64 = 64 * 1024;
 const DRAIN_FOR: Duration = Duration::from_secs(1);
 
 /// Turns an error into an answer, and says in the log what the answer keeps to itself.
-pub(super) fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, record: &mut Record) -> Response<ProxyBody> {
+pub(super) fn refuse(live: &Snapshot, error: ProxyError, form: Form, record: &mut Record) -> Response<ProxyBody> {
     let (code, side) = (error.code(), error.side());
     // It may have been refused before anybody asked whose path it is.
     if let Some(target) = record.target.take() {
@@ -51,8 +51,9 @@ pub(super) fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, recor
     }
     let on_denied = record.route.as_ref().map_or(OnDenied::Auto, |route| route.on_denied);
     let to_page = match on_denied {
-        OnDenied::Auto => navigation,
-        OnDenied::SignIn => true,
+        OnDenied::Auto => form == Form::Html,
+        // A call can't go to a page.
+        OnDenied::SignIn => form != Form::Grpc,
         OnDenied::Status => false,
     };
     if to_page
@@ -61,7 +62,6 @@ pub(super) fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, recor
     {
         return redirect_to_sign_in(page, record);
     }
-    let form = if navigation { Form::Html } else { Form::Json };
     let request_id = record.request_id.to_str().unwrap_or_default();
     error.into_problem().into_response(form, request_id).map(ProxyBody::own)
 }
