@@ -51,6 +51,7 @@ use crate::{
     server::{self, Bound, admin::Admin, connection::Worker, reloads::Reloads, tls::Tls},
     session::{
         self, Sessions, Terms,
+        assertion::{self, Mint},
         geo::Places,
         streams::{self, About},
     },
@@ -132,6 +133,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         db: db.clone(),
         cold: options.cold.clone(),
         terms: Terms::new(&config),
+        mint: Mint::new(assertion::Terms::new(&config)),
         cache: config.auth.session.cache.clone(),
         lookup_timeout: config.database.acquire_timeout,
         places,
@@ -150,6 +152,16 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     let patience = timeout(config.database.acquire_timeout, sessions.hearing());
     if options.cancel.run_until_cancelled(patience).await.is_none() {
         bail!("told to stop while starting");
+    }
+
+    if config.signs_assertions()
+        && options
+            .cancel
+            .run_until_cancelled(sessions.mint().ready())
+            .await
+            .is_none()
+    {
+        bail!("told to stop while the keys that sign assertions were being made");
     }
 
     let log = Arc::new(AccessLog::start(config.log.format, options.access_log)?);
@@ -343,6 +355,8 @@ fn start_cold_work(
     let last_seen = sessions.last_seen().clone();
     tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
+    let signing = assertion::rotation::run(Arc::clone(sessions), db.clone(), clock.clone(), soft());
+    tasks.spawn_essential("signing keys", signing);
     reseal(tasks, db, config, clock);
     Ok(postman)
 }

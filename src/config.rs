@@ -41,7 +41,7 @@ pub use auth::{
 };
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};
-pub use identity::{Identity, IdentityNames};
+pub use identity::{AssertionRules, Identity, IdentityNames, SigningAlgorithm};
 pub use mail::{Mail, SmtpSecurity, SmtpUrl};
 pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};
@@ -188,6 +188,12 @@ impl Facts {
 }
 
 impl Config {
+    /// Whether an upstream gets assertions: then there must be a key before anything is served.
+    pub fn signs_assertions(&self) -> bool {
+        let on_a_route = |route: &Route| route.credentials == Credentials::Assertion;
+        self.identity.assertion.send || self.routes.iter().any(on_a_route)
+    }
+
     fn read(s: &mut Section<'_>) -> Option<Self> {
         let mut facts = Facts::default();
         let server = s.section("server", "The public listener, and what clients may ask of it.", |s| {

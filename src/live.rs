@@ -73,10 +73,10 @@ impl Snapshot {
         }
     }
 
-    /// Whether a stream could begin now as it did, for whoever has `session` or nobody.
+    /// Whether a stream could begin as it did, for whoever has `session` or nobody; fresh is who was so then.
     pub fn allows(&self, stream: &About, session: Option<&Session>) -> bool {
         self.route(stream)
-            .is_some_and(|route| policy::judge(route, session).is_ok())
+            .is_some_and(|route| policy::judge(route, session, stream.since).is_ok())
     }
 
     fn route(&self, stream: &About) -> Option<&Arc<Route>> {

@@ -5,10 +5,12 @@
 //! `Permit`. Skipping a step does not compile.
 
 mod answers;
+mod asks;
 pub mod body;
 pub mod error;
 mod files;
 pub mod grpc;
+pub mod handover;
 pub mod head_guard;
 pub mod headers;
 pub mod pace;
@@ -30,6 +32,7 @@ use tokio::sync::Semaphore;
 
 use self::{
     answers::Asked,
+    asks::Ended,
     body::{GoesOn, ProxyBody},
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
@@ -47,13 +50,13 @@ use crate::{
         self,
         client::ClientFacts,
         cors::{self, Preflight, Readers, Verdict},
-        origin,
+        origin::{self, ForeignOrigin},
         path::NormalPath,
         routes::NoRoute,
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind, Ownership, SessionCookies},
+        credential::{self, Credential, Kind, SessionCookies},
         streams::{About, Holder, StreamGuard},
     },
     upstream::{
@@ -124,25 +127,20 @@ pub async fn handle(
     } else {
         None
     };
-    if let Some(SignedIn { session, credential }) = &signed_in {
-        record.user = Some(session.identity.id);
-        if credential.kind == Kind::Cookie {
-            let also = route.cors.listed();
-            origin::check(
-                &inbound.method,
-                upgrade.is_some(),
-                &inbound.headers,
-                &live.origins,
-                also,
-            )?;
-        }
+    if let Some(signed_in) = &signed_in {
+        record.user = Some(signed_in.session.identity.id);
+        signed_in.check_origin(upgrade.is_some(), route, inbound, live)?;
     }
     proxy
         .rates
         .once_known(route, &inbound.client, record.user, inbound.now)?;
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
-        None => policy::authorise(route, signed_in.as_ref().map(|signed_in| &signed_in.session))?,
+        None => policy::authorise(
+            route,
+            signed_in.as_ref().map(|signed_in| &signed_in.session),
+            inbound.now,
+        )?,
     };
 
     let slid = signed_in
@@ -160,6 +158,10 @@ pub async fn handle(
         return Ok(finished(response, route, slid));
     };
 
+    let pool = live.pool(upstream);
+    record.upstream = Some(Arc::clone(pool.upstream()));
+    let name = pool.upstream().name();
+    let handover = handover::decide(proxy, live, route, name, &found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(&inbound.headers, max_body)?;
     let limits = Limits::of(&live.config.server, max_body);
@@ -167,11 +169,6 @@ pub async fn handle(
         RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
     });
     record.body.clone_from(&watch);
-    let authorization_is_ours = match found.authorization() {
-        Ownership::Ours => true,
-        Ownership::Unknown => bearer_is_ours(&proxy.sessions, &found, signed_in.as_ref(), inbound.now).await,
-        Ownership::Theirs => false,
-    };
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
@@ -179,19 +176,17 @@ pub async fn handle(
         path,
         client: &inbound.client,
         request_id: &inbound.request_id,
-        authorization_is_ours,
+        handover,
         cookies: &live.cookies,
         reserved: &live.reserved,
         upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
     let outbound = headers::prepare(material, &permit);
 
-    let pool = live.pool(upstream);
-    record.upstream = Some(Arc::clone(pool.upstream()));
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
     let stream = |kind| lasting(proxy, inbound, signed_in.as_ref(), kind);
-    let mut response = match client {
+    let response = match client {
         Some((asked, client)) => {
             let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
             upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel)).await?
@@ -204,14 +199,52 @@ pub async fn handle(
         }
     };
 
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let cors = if readers.are_ours() {
-        CorsBy::Gateway
-    } else {
-        CorsBy::Upstream
+    let back = Back {
+        route,
+        cors: if readers.are_ours() {
+            CorsBy::Gateway
+        } else {
+            CorsBy::Upstream
+        },
+        upstream: name,
+        signed_in,
+        slid,
     };
-    headers::give_back(&mut response, &live.cookies, cors, switching);
-    Ok(finished(response, route, slid))
+    back.give(proxy, live, inbound, response).await
+}
+
+/// The way of an upstream's answer to the client.
+struct Back<'r> {
+    route: &'r Route,
+    cors: CorsBy,
+    upstream: &'r str,
+    signed_in: Option<SignedIn>,
+    /// The cookie of a session whose expiry slides.
+    slid: Option<HeaderValue>,
+}
+
+impl Back<'_> {
+    async fn give(
+        self,
+        proxy: &Proxy,
+        live: &Snapshot,
+        inbound: &Inbound,
+        mut response: Response<ProxyBody>,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let cookies = &live.cookies;
+        let asks = headers::give_back(&mut response, cookies, self.cors, switching);
+        if asks.is_nothing() || switching {
+            return Ok(finished(response, self.route, self.slid));
+        }
+        let signed_in = self.signed_in.as_ref();
+        let ended = asks::heed(proxy, asks, self.upstream, signed_in, inbound, response.status()).await?;
+        let mut response = finished(response, self.route, self.slid.filter(|_| ended == Ended::No));
+        if let Some(SignedIn { credential, .. }) = signed_in.filter(|_| ended == Ended::Yes) {
+            asks::take_back(cookies, credential.kind, response.headers_mut());
+        }
+        Ok(response)
+    }
 }
 
 /// What the route and the session have to say on top of an answer.
@@ -289,6 +322,26 @@ struct SignedIn {
 }
 
 impl SignedIn {
+    /// A browser sends its cookie along with whatever another site has it send.
+    fn check_origin(
+        &self,
+        upgrades: bool,
+        route: &Route,
+        inbound: &Inbound,
+        live: &Snapshot,
+    ) -> Result<(), ForeignOrigin> {
+        match self.credential.kind {
+            Kind::Bearer => Ok(()),
+            Kind::Cookie => origin::check(
+                &inbound.method,
+                upgrades,
+                &inbound.headers,
+                &live.origins,
+                route.cors.listed(),
+            ),
+        }
+    }
+
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
     fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
         let due = sessions.used(&self.session, inbound.client.addr, inbound.now);

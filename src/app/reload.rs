@@ -38,7 +38,7 @@ use crate::{
         reloads::Reloads,
         tls::{self, Tls},
     },
-    session::{Sessions, Terms},
+    session::{Sessions, Terms, assertion},
     telemetry::AccessLog,
     upstream::{TlsError, Upstream},
 };
@@ -198,6 +198,10 @@ impl Reloader {
         // What is seen.
         if old.identity != next.identity || old.auth.session != next.auth.session {
             swapped.sessions.replace_terms(Terms::new(&next));
+        }
+        let said_by = |config: &Config| (config.identity.assertion.clone(), config.server.public_url.to_string());
+        if said_by(&old) != said_by(&next) || old.auth.secret != next.auth.secret {
+            swapped.sessions.mint().replace_terms(assertion::Terms::new(&next));
         }
         swapped.auth.store(Arc::new(auth));
         for (worker, snapshot) in swapped.workers.iter().zip(snapshots) {

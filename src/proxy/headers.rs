@@ -13,7 +13,11 @@ use std::{io::Write, net::IpAddr};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 
-use super::{rewrite, trailers};
+use super::{
+    asks::Asks,
+    handover::{ASSERTION, Handover},
+    rewrite, trailers,
+};
 use crate::{
     policy::{Permit, client::ClientFacts, connection::Peer, path::NormalPath},
     session::{
@@ -65,8 +69,7 @@ pub struct Material<'a> {
     pub path: NormalPath,
     pub client: &'a ClientFacts,
     pub request_id: &'a HeaderValue,
-    /// `Authorization` carries a session token.
-    pub authorization_is_ours: bool,
+    pub handover: Handover,
     pub cookies: &'a SessionCookies,
     pub reserved: &'a Reserved,
     /// The protocol that the client asks to switch to, if it is one that we let through.
@@ -82,7 +85,7 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
         path,
         client,
         request_id,
-        authorization_is_ours,
+        handover,
         cookies,
         reserved,
         upgrade,
@@ -98,7 +101,7 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
             Disposition::Pass | Disposition::Host | Disposition::ContentLength => {}
             Disposition::Cookie => has_cookies = true,
             Disposition::Authorization => {
-                if authorization_is_ours {
+                if handover.drops_authorization {
                     removed.push(name.clone());
                 }
             }
@@ -129,7 +132,7 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
         }
     }
     removed.remove_from(&mut headers);
-    if has_cookies {
+    if has_cookies && handover.cuts_cookies {
         cut_cookies(&mut headers, cookies);
     }
 
@@ -153,6 +156,12 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
         for (name, value) in &certificate.headers {
             headers.insert(name.clone(), value.clone());
         }
+    }
+    if let Some(authorization) = handover.authorization {
+        headers.insert(header::AUTHORIZATION, authorization);
+    }
+    if let Some(assertion) = handover.assertion {
+        headers.insert(ASSERTION, assertion);
     }
     let wants_upgrade = upgrade.is_some();
     if let Some(names) = announced {
@@ -311,11 +320,12 @@ pub enum CorsBy {
     Upstream,
 }
 
-/// Cleans an upstream's answer: what belongs to its connection, and what only we may say.
-pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: CorsBy, switching: bool) {
+/// Cleans an upstream's answer: what belongs to its connection, and what only we may say. What it asks of us comes back.
+pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: CorsBy, switching: bool) -> Asks {
     let headers = response.headers_mut();
     let mut removed = Names::new();
     let (mut sets_ours, mut has_trailer) = (false, false);
+    let mut asks = Asks::default();
     for (name, value) in headers.iter() {
         match *name {
             header::CONNECTION | header::UPGRADE if switching => {}
@@ -336,7 +346,10 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
             }
             header::SET_COOKIE => sets_ours |= cookies.is_ours(value),
             _ => {
-                if *name == KEEP_ALIVE || *name == PROXY_CONNECTION || name.as_str().starts_with(OWN_PREFIX) {
+                if name.as_str().starts_with(OWN_PREFIX) {
+                    asks.note(name, value);
+                    removed.push(name.clone());
+                } else if *name == KEEP_ALIVE || *name == PROXY_CONNECTION {
                     removed.push(name.clone());
                 }
             }
@@ -371,6 +384,7 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
             headers.append(header::SET_COOKIE, value);
         }
     }
+    asks
 }
 
 /// The protocol that a request asks to switch to. h2c is never let through: it would carry requests past us.

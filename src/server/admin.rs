@@ -200,6 +200,7 @@ impl Subjects {
             hearing: self.sessions.trust() == Trust::Hearing,
             last_seen_dropped: self.sessions.last_seen().dropped(),
             log_dropped: self.log.dropped(),
+            assertions: self.sessions.mint().minted(),
             open_streams: self.sessions.streams().open() as u64,
             closed_streams: self.sessions.streams().closed(),
             hashes_waiting: self.auth.load().hashes_waiting(),
@@ -231,6 +232,7 @@ struct Numbers {
     hearing: bool,
     last_seen_dropped: u64,
     log_dropped: u64,
+    assertions: u64,
     open_streams: u64,
     closed_streams: [(Why, u64); Why::ALL.len()],
     hashes_waiting: u64,
@@ -337,12 +339,12 @@ impl Collector for Numbers {
 
         upstreams::encode(&self.upstreams, &mut encoder)?;
         self.downstream.encode(&mut encoder)?;
-        self.encode_closed_streams(&mut encoder)
+        self.encode_identity(&mut encoder)
     }
 }
 
 impl Numbers {
-    fn encode_closed_streams(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode_identity(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let counter = prometheus_client::metrics::MetricType::Counter;
         let help = "Tunnels, event streams and gRPC calls that were closed before either end closed them";
         let mut family = encoder.encode_descriptor("vestibule_streams_closed", help, None, counter)?;
@@ -350,6 +352,9 @@ impl Numbers {
             let labels = [("reason", why.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
+        let help = "Assertions signed for upstreams";
+        let assertions = encoder.encode_descriptor("vestibule_assertions_signed", help, None, counter)?;
+        ConstCounter::new(self.assertions).encode(assertions)?;
         self.reloads.encode(encoder)
     }
 }

@@ -273,6 +273,12 @@ mod tests {
                 auth_time: None,
                 auth_methods: name("company_login.how"),
             },
+            assertion: config::AssertionRules {
+                send: false,
+                algorithm: config::SigningAlgorithm::EdDsa,
+                lifetime: std::time::Duration::from_mins(1),
+                rotate_every: std::time::Duration::from_hours(1),
+            },
         }
     }
 
