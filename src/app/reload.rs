@@ -32,7 +32,12 @@ use crate::{
     lifecycle::Tasks,
     live::Snapshot,
     mail::{Carrier, MailError, Postman},
-    server::{admin::Subjects, connection::Worker, reloads::Reloads},
+    server::{
+        admin::Subjects,
+        connection::Worker,
+        reloads::Reloads,
+        tls::{self, Tls},
+    },
     session::{Sessions, Terms, assertion},
     telemetry::AccessLog,
     upstream::{TlsError, Upstream},
@@ -48,6 +53,7 @@ pub struct Swapped {
     pub auth: Arc<ArcSwap<Auth>>,
     pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
     pub postman: Postman,
+    pub tls: Option<Arc<Tls>>,
     pub places: Arc<Semaphore>,
     pub tunnels: Arc<Semaphore>,
     pub reloads: Arc<Reloads>,
@@ -86,6 +92,8 @@ pub enum ReloadError {
     Auth(#[from] auth::StartError),
     #[error("mails can't be sent by the new configuration")]
     Mail(#[from] MailError),
+    #[error("TLS can't be set up by the new configuration")]
+    Tls(#[from] tls::TlsError),
     #[error("upstreams can't be reached by the new configuration")]
     Upstream(#[from] TlsError),
 }
@@ -109,6 +117,7 @@ impl Reloader {
             auth,
             upstreams,
             reloads,
+            tls,
             ..
         } = &self.swapped;
         Subjects {
@@ -121,6 +130,7 @@ impl Reloader {
                 .collect(),
             upstreams: Arc::clone(upstreams),
             reloads: Arc::clone(reloads),
+            tls: tls.clone(),
         }
     }
 
@@ -171,6 +181,10 @@ impl Reloader {
         } else {
             Some(Carrier::new(&next.mail)?)
         };
+        let tls = match (&swapped.tls, &next.server.tls) {
+            (Some(tls), Some(settings)) => Some((tls, tls.next(settings)?)),
+            _ => None,
+        };
 
         let upstreams = self.upstreams(&next)?;
 
@@ -199,6 +213,9 @@ impl Reloader {
         }
         let before = swapped.upstreams.swap(Arc::new(upstreams));
         self.start_and_retire(&before);
+        if let Some((tls, terms)) = tls {
+            tls.put_in_force(terms);
+        }
         if let Some(carrier) = carrier {
             swapped.postman.replace(carrier);
         }

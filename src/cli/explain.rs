@@ -147,9 +147,7 @@ fn decide(
     explanation: &mut Explanation,
 ) -> Result<(), ProxyError> {
     crate::proxy::check_head(&args.method, &headers)?;
-    let stranger = Connection {
-        peer: Peer::of(SocketAddr::from(([203, 0, 113, 7], 50_000))),
-    };
+    let stranger = Connection::plain(Peer::of(SocketAddr::from(([203, 0, 113, 7], 50_000))));
     let client = client::judge(&stranger, Version::HTTP_11, uri, &headers, &ClientRules::new(config))?;
     explanation.host = Some(client.host.name().to_owned());
     let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();

@@ -152,6 +152,11 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
             headers.insert(name.clone(), value.clone());
         }
     }
+    if let Some(certificate) = &client.certificate {
+        for (name, value) in &certificate.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
     if let Some(authorization) = handover.authorization {
         headers.insert(header::AUTHORIZATION, authorization);
     }

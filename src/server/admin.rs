@@ -4,6 +4,7 @@
 //! in force, the schema checked, the listeners open, and the gateway isn't draining; Postgres away *after* the start
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
+mod downstream;
 mod upstreams;
 
 use std::{
@@ -30,7 +31,8 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
-use super::reloads::Reloads;
+use self::downstream::Downstream;
+use super::{reloads::Reloads, tls::Tls};
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
@@ -61,6 +63,7 @@ pub struct Subjects {
     /// Of the configuration in force.
     pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
     pub reloads: Arc<Reloads>,
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Admin {
@@ -182,6 +185,14 @@ impl Subjects {
             duration: self.stats.iter().map(|stats| stats.total_duration()).sum(),
             connections: sum(&|stats| stats.connections.load(Ordering::Relaxed)),
             open_connections: sum(&|stats| stats.open_connections.load(Ordering::Relaxed)),
+            downstream: Downstream {
+                http1: sum(&|stats| stats.http1.load(Ordering::Relaxed)),
+                http2: sum(&|stats| stats.http2.load(Ordering::Relaxed)),
+                handshakes: sum(&|stats| stats.handshakes.load(Ordering::Relaxed)),
+                handshakes_failed: sum(&|stats| stats.handshakes_failed.load(Ordering::Relaxed)),
+                proxy_refused: sum(&|stats| stats.proxy_refused.load(Ordering::Relaxed)),
+                tls: self.tls.clone(),
+            },
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
             failures: counters.failures.load(Ordering::Relaxed),
@@ -213,6 +224,7 @@ struct Numbers {
     duration: Duration,
     connections: u64,
     open_connections: u64,
+    downstream: Downstream,
     hits: u64,
     misses: u64,
     failures: u64,
@@ -326,6 +338,7 @@ impl Collector for Numbers {
         }
 
         upstreams::encode(&self.upstreams, &mut encoder)?;
+        self.downstream.encode(&mut encoder)?;
         self.encode_identity(&mut encoder)
     }
 }

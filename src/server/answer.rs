@@ -15,7 +15,7 @@ use hyper::{
 
 use super::{
     connection::{Conversation, Worker},
-    http2, refusal,
+    http2, redirect, refusal,
 };
 use crate::{
     auth, clock,
@@ -24,7 +24,7 @@ use crate::{
     policy::{
         self,
         client::{self, ClientFacts},
-        connection::Connection,
+        connection::{Connection, Door},
         cors::{self, Readers},
         path::{NormalPath, PathError},
     },
@@ -138,6 +138,11 @@ async fn dispatch(
     body: &mut Option<Incoming>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
+    if facts.tls.is_none()
+        && let Some(answer) = answer_to_authority(worker, &parts)
+    {
+        return Ok(answer);
+    }
     if parts.version == Version::HTTP_2 {
         http2::check_head(&parts)?;
     }
@@ -150,6 +155,12 @@ async fn dispatch(
     let path = NormalPath::keeping(target, live.routes.kept())?;
     record.target = Some(path.target().clone());
 
+    if facts.door == Door::Redirect {
+        record.target = Some(refusal::loggable(live, path.target().clone()));
+        let is_public = client.host.name() == live.clients.public().name();
+        let public = &live.config.server.public_url;
+        return Ok(redirect::to_https(public, is_public, &client.host, path.target()));
+    }
     let base_path = &live.config.auth.base_path;
     if let Some(below) = path.below(base_path) {
         // What some routes keep, the API doesn't.
@@ -189,6 +200,21 @@ fn only_tunnels(
         Some(asked) => asked.check(answered),
         None => Ok(answered),
     }
+}
+
+/// The answer that a certificate authority looks for, over plain HTTP and before anything else (RFC 8555, 8.3).
+fn answer_to_authority(worker: &Worker, parts: &Parts) -> Option<Response<ProxyBody>> {
+    let issued = worker.issued.as_ref().filter(|issued| issued.is_challenged())?;
+    let host = match parts.uri.host() {
+        Some(host) => host,
+        None => parts.headers.get(header::HOST)?.to_str().ok()?,
+    };
+    let host = host.split(':').next().unwrap_or(host).to_ascii_lowercase();
+    let answer = issued.key_authorization(host.trim_end_matches('.'), parts.uri.path())?;
+    let mut response = Response::new(ProxyBody::own(answer.into()));
+    let octets = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, octets);
+    Some(response)
 }
 
 /// Has the auth API answer, on the runtime for cold work. What it has begun it finishes, even if the client leaves.

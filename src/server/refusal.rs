@@ -98,7 +98,7 @@ fn redirect_to_sign_in(page: &str, sign_in: SignIn, record: &Record) -> Response
 }
 
 /// What a log may say of a target: not the secrets in paths of the auth API.
-fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
+pub(super) fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
     let base_path = &live.config.auth.base_path;
     let Ok(path) = NormalPath::keeping(target.clone(), live.routes.kept()) else {
         return target;

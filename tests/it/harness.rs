@@ -3,6 +3,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod browser;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod desk;
