@@ -21,8 +21,10 @@ mod method;
 mod origin;
 mod overlap;
 mod path_pattern;
+mod read_from;
 mod reference;
 mod reserved;
+mod restart;
 mod routes;
 mod section;
 mod server;
@@ -39,13 +41,15 @@ pub use auth::{
 };
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};
-pub use identity::{Identity, IdentityNames};
+pub use identity::{AssertionRules, Identity, IdentityNames, SigningAlgorithm};
 pub use mail::{Mail, SmtpSecurity, SmtpUrl};
 pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};
 pub use path_pattern::{PathPattern, Segment};
+pub use read_from::{ReadFrom, on_disk};
 pub use reference::{json_schema, reference};
 pub use reserved::{RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte};
+pub use restart::keep_what_needs_a_restart;
 pub use routes::{
     Access, Cors, Credentials, Files, FixedAnswer, HeaderRules, HostPattern, Kept, LimitedBy, Needs, OnDenied, Piece,
     Redirect, Rewrite, Route, RouteLimit, Target,
@@ -53,7 +57,7 @@ pub use routes::{
 pub use server::{Admin, Log, LogFormat, Server};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;
-pub use upstreams::{Endpoint, Upstream};
+pub use upstreams::{At, ClientIdentity, Endpoint, HealthCheck, Outliers, Protocol, Scheme, Upstream, UpstreamTls};
 
 use section::{Reader, Section};
 
@@ -70,6 +74,7 @@ pub struct Config {
     /// In the order of the file; a route names one by its index.
     pub upstreams: Vec<Upstream>,
     pub routes: Vec<Route>,
+    pub read_from: ReadFrom,
 }
 
 /// Reads `file` and the environment; `extra` wins over both.
@@ -124,10 +129,13 @@ pub fn parse_with(
     let mut errors = Vec::new();
     overrides.lay_over(&mut table, &mut errors);
     let reader = Reader::load(file.parent().unwrap_or(Path::new("")), env);
+    reader.made_of(text);
+    overrides.each_text(&mut |text| reader.made_of(text));
     let config = reader.root(&table, Config::read);
+    let read_from = reader.read_from();
     errors.extend(reader.into_errors());
     match config {
-        Some(config) if errors.is_empty() => Ok(config),
+        Some(config) if errors.is_empty() => Ok(Config { read_from, ..config }),
         _ => Err(failed(errors)),
     }
 }
@@ -180,6 +188,12 @@ impl Facts {
 }
 
 impl Config {
+    /// Whether an upstream gets assertions: then there must be a key before anything is served.
+    pub fn signs_assertions(&self) -> bool {
+        let on_a_route = |route: &Route| route.credentials == Credentials::Assertion;
+        self.identity.assertion.send || self.routes.iter().any(on_a_route)
+    }
+
     fn read(s: &mut Section<'_>) -> Option<Self> {
         let mut facts = Facts::default();
         let server = s.section("server", "The public listener, and what clients may ask of it.", |s| {
@@ -235,6 +249,7 @@ impl Config {
             identity: identity?,
             upstreams: upstreams.into_iter().collect::<Option<_>>()?,
             routes: routes.into_iter().map(|listed| listed.route).collect(),
+            read_from: ReadFrom::default(),
         })
     }
 }

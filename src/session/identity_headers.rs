@@ -97,6 +97,8 @@ pub enum Disposition {
     Upgrade,
     /// `TE`: dropped, but for `trailers`.
     Te,
+    /// `Trailer`: what it announces is what passes behind the body.
+    Trailer,
     /// Of this hop only: dropped.
     HopByHop,
     Host,
@@ -233,7 +235,7 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("proxy-authenticate", Disposition::HopByHop),
     ("proxy-authorization", Disposition::HopByHop),
     ("proxy-connection", Disposition::HopByHop),
-    ("trailer", Disposition::HopByHop),
+    ("trailer", Disposition::Trailer),
     ("transfer-encoding", Disposition::HopByHop),
     ("http2-settings", Disposition::HopByHop),
     ("host", Disposition::Host),
@@ -270,6 +272,12 @@ mod tests {
                 session_id: name("x-session-id"),
                 auth_time: None,
                 auth_methods: name("company_login.how"),
+            },
+            assertion: config::AssertionRules {
+                send: false,
+                algorithm: config::SigningAlgorithm::EdDsa,
+                lifetime: std::time::Duration::from_mins(1),
+                rotate_every: std::time::Duration::from_hours(1),
             },
         }
     }
