@@ -108,12 +108,11 @@ impl ProxyError {
 
     pub const fn code(&self) -> Code {
         match self {
-            Self::Path(_) => Code::BadPath,
+            Self::Path(_) | Self::Route(NoRoute::Unfit(_)) => Code::BadPath,
             Self::Host(HostError::Misdirected) => Code::MisdirectedRequest,
             Self::Host(_) => Code::BadHost,
             Self::Header(_) => Code::BadHeader,
             Self::Route(NoRoute::Path) | Self::NoFile => Code::NotFound,
-            Self::Route(NoRoute::Unfit(_)) => Code::BadPath,
             Self::Route(NoRoute::Method { .. }) => Code::MethodNotAllowed,
             Self::Route(NoRoute::UnknownMethod) | Self::NoTunnel => Code::MethodNotImplemented,
             Self::Expectation => Code::ExpectationFailed,
