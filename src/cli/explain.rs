@@ -22,7 +22,7 @@ use super::{ConfigArg, EXIT_USAGE};
 use crate::{
     chain::Chain,
     clock::Clock,
-    config::{Access, Config, Cors, OnDenied, OriginPattern, Route},
+    config::{Access, Config, Cors, OnDenied, OriginPattern, Route, Target},
     identity::{Identity, Session, SessionId, UserId},
     policy::{
         self, Denied,
@@ -36,6 +36,7 @@ use crate::{
     proxy::{
         error::ProxyError,
         headers::{self, Material},
+        rewrite,
     },
     session::{
         credential::SessionCookies,
@@ -150,30 +151,28 @@ fn decide(
     };
     let client = client::judge(&stranger, Version::HTTP_11, uri, &headers, &ClientRules::new(config))?;
     explanation.host = Some(client.host.name().to_owned());
-    let path = NormalPath::parse(target)?;
+    let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
+    let table = RouteTable::build(&routes);
+    let path = NormalPath::parse_keeping(target, table.kept())?;
     explanation.path = Some(path.as_str().to_owned());
     if path.below(&config.auth.base_path).is_some() {
         explanation.served_by = Some("the auth API".to_owned());
         "answered by the gateway itself".clone_into(&mut explanation.outcome);
         return Ok(());
     }
-    let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
-    let table = RouteTable::build(&routes);
     let preflight = cors::preflight(&args.method, &headers);
     let method = preflight.as_ref().map_or(&args.method, |asked| &asked.method);
     let route = table.find(client.host.name(), &path, method)?;
     explanation.served_by = Some(format!(
         "route {}{}",
-        route.host.as_deref().unwrap_or_default(),
+        route.host.as_ref().map(ToString::to_string).unwrap_or_default(),
         route.path.text
     ));
     explanation.line = Some(route.line);
     explanation.demands = demands(route, config.auth.sign_in_page.as_deref());
-    let upstream = config
-        .upstreams
-        .get(route.upstream)
-        .map(|upstream| upstream.name.clone());
-    explanation.upstream = upstream;
+    if let Target::Upstream(index) = route.target {
+        explanation.upstream = config.upstreams.get(index).map(|upstream| upstream.name.clone());
+    }
     explanation.open_to = Some(open_to(route, config));
 
     let trusted = TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins);
@@ -192,6 +191,11 @@ fn decide(
         Some(proof) => policy::pass_on(route, &proof),
         None => policy::authorise(route, session.as_ref())?,
     };
+    let path = rewrite::outgoing(route, &path)?;
+    if !matches!(route.target, Target::Upstream(_)) {
+        answered_here(&route.target).clone_into(&mut explanation.outcome);
+        return Ok(());
+    }
     let cookies = SessionCookies::new(&config.auth, &config.server.public_url);
     let upgrade = headers::upgrade_of(&args.method, Version::HTTP_11, &headers);
     let outbound = headers::prepare(
@@ -287,6 +291,15 @@ fn somebody(config: &Config, args: &ExplainArgs) -> Session {
         extending: AtomicBool::new(false),
         last_seen: AtomicI64::new(0),
         headers,
+    }
+}
+
+fn answered_here(target: &Target) -> &'static str {
+    match target {
+        Target::Upstream(_) => "forwarded",
+        Target::Files(_) => "answered by the gateway, with a file",
+        Target::Redirect(_) => "answered by the gateway, with a redirect",
+        Target::Answer(_) => "answered by the gateway, always alike",
     }
 }
 

@@ -7,6 +7,7 @@ use super::*;
 mod documents;
 mod oauth;
 mod routes;
+mod targets;
 mod upstreams;
 mod values;
 

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -29,6 +30,7 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
+use super::reloads::Reloads;
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
@@ -53,10 +55,12 @@ pub struct Admin {
 #[derive(Debug)]
 pub struct Subjects {
     pub sessions: Arc<Sessions>,
-    pub auth: Arc<Auth>,
+    pub auth: Arc<ArcSwap<Auth>>,
     pub log: Arc<AccessLog>,
     pub stats: Vec<Arc<Stats>>,
-    pub upstreams: Vec<Arc<Upstream>>,
+    /// Of the configuration in force.
+    pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
+    pub reloads: Arc<Reloads>,
 }
 
 impl Admin {
@@ -71,14 +75,14 @@ impl Admin {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Answers on `listener` until the soft stop: that comes after the drain delay, in which readiness is seen to be
-    /// false.
+    /// Answers on `listener` until no connections are taken any more: that comes after the drain delay, in which
+    /// readiness is seen to be false.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tasks: Tasks) {
-        let drained = tasks.stop.soft.clone();
+        let (closing, drained) = (tasks.stop.closing.clone(), tasks.stop.soft.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = drained.cancelled() => return,
+                () = closing.cancelled() => return,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -187,9 +191,15 @@ impl Subjects {
             log_dropped: self.log.dropped(),
             open_streams: self.sessions.streams().open() as u64,
             closed_streams: self.sessions.streams().closed(),
-            hashes_waiting: self.auth.hashes_waiting(),
-            rate_limited: self.auth.rate_limited(),
-            upstreams: self.upstreams.clone(),
+            hashes_waiting: self.auth.load().hashes_waiting(),
+            rate_limited: {
+                let routes = sum(&|stats| stats.rate_limited.load(Ordering::Relaxed));
+                let mut refused = self.auth.load().rate_limited();
+                refused.push(("routes", routes));
+                refused
+            },
+            reloads: Arc::clone(&self.reloads),
+            upstreams: self.upstreams.load_full(),
         }
     }
 }
@@ -213,7 +223,8 @@ struct Numbers {
     closed_streams: [(Why, u64); Why::ALL.len()],
     hashes_waiting: u64,
     rate_limited: Vec<(&'static str, u64)>,
-    upstreams: Vec<Arc<Upstream>>,
+    reloads: Arc<Reloads>,
+    upstreams: Arc<Vec<Arc<Upstream>>>,
 }
 
 impl Collector for Numbers {
@@ -304,7 +315,8 @@ impl Collector for Numbers {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, gauge)?)?;
         }
 
-        let help = "Requests refused by a rate limit of the auth API; of \"mailbox\", mails left out";
+        let help =
+            "Requests refused by a rate limit: of the auth API by rule, of \"routes\"; of \"mailbox\", mails left out";
         let mut family = encoder.encode_descriptor("vestibule_rate_limited", help, None, counter)?;
         for (rule, count) in &self.rate_limited {
             let labels = [("rule", *rule)];
@@ -325,7 +337,7 @@ impl Numbers {
             let labels = [("reason", why.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
-        Ok(())
+        self.reloads.encode(encoder)
     }
 }
 
