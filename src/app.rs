@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
-    handover::{Door, Offered},
+    handover::{self as next_gateway, Offered},
     reload::{Reloader, Swapped},
     sockets::{Listening, Sockets},
     watch::Watched,
@@ -45,11 +45,13 @@ use crate::{
     lifecycle::Tasks,
     live::{Live, Snapshot},
     mail::{Outbox, OutboxBell, Postman},
+    policy::connection::Door,
     proxy::{Proxy, rate::Rates, record::Recorder},
     secret::sealed::SealingKeys,
-    server::{self, Bound, admin::Admin, connection::Worker, reloads::Reloads},
+    server::{self, Bound, admin::Admin, connection::Worker, reloads::Reloads, tls::Tls},
     session::{
         self, Sessions, Terms,
+        assertion::{self, Mint},
         geo::Places,
         streams::{self, About},
     },
@@ -119,6 +121,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     }
 
     // Before Postgres is waited for: what an operator got wrong is told at once.
+    let tls = start_tls(&config, &options.clock, &tasks)?;
     let places = Places::open(config.auth.session.geo_database.as_deref())?;
 
     let settings = settings(&config);
@@ -130,6 +133,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         db: db.clone(),
         cold: options.cold.clone(),
         terms: Terms::new(&config),
+        mint: Mint::new(assertion::Terms::new(&config)),
         cache: config.auth.session.cache.clone(),
         lookup_timeout: config.database.acquire_timeout,
         places,
@@ -150,6 +154,16 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         bail!("told to stop while starting");
     }
 
+    if config.signs_assertions()
+        && options
+            .cancel
+            .run_until_cancelled(sessions.mint().ready())
+            .await
+            .is_none()
+    {
+        bail!("told to stop while the keys that sign assertions were being made");
+    }
+
     let log = Arc::new(AccessLog::start(config.log.format, options.access_log)?);
     let upstreams = config.upstreams.iter().cloned();
     let upstreams = upstreams.map(|upstream| Upstream::new(upstream).map(Arc::new));
@@ -164,6 +178,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         sessions: Arc::clone(&sessions),
         auth: Arc::clone(&auth),
         log: Arc::clone(&log),
+        tls: tls.clone(),
     };
     let (threads, workers) = common.start_workers(sockets.public)?;
     for upstream in &common.upstreams {
@@ -179,6 +194,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
             postman,
             places: common.places,
             tunnels: common.tunnels,
+            tls,
             reloads: Arc::new(Reloads::new(config.read_from.fingerprint(), common.clock.now())),
             clock: common.clock,
             db,
@@ -216,7 +232,8 @@ fn open_door(config: &Config, offered: Offered, taken_over: &CancellationToken, 
     let Some(path) = &config.server.handover else {
         return Ok(());
     };
-    let door = Door::open(path).with_context(|| format!("can't listen on {} (server.handover)", path.display()))?;
+    let door = next_gateway::Door::open(path)
+        .with_context(|| format!("can't listen on {} (server.handover)", path.display()))?;
     let closing = tasks.stop.closing.clone();
     tasks.spawn("hand-over", door.serve(offered, taken_over.clone(), closing));
     Ok(())
@@ -237,6 +254,18 @@ impl Drop for StartGuard {
             tasks.stop.at_once();
         }
     }
+}
+
+/// Loads the certificates, and goes on loading them when their files change.
+fn start_tls(config: &Config, clock: &Clock, tasks: &Tasks) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some(settings) = &config.server.tls else {
+        return Ok(None);
+    };
+    let tls = Tls::new(settings, None, clock.clone()).context("TLS can't be set up ([server.tls])")?;
+    let tls = Arc::new(tls);
+    let watching = Arc::clone(&tls).watch(tasks.stop.soft.clone());
+    tasks.spawn_essential("certificates", watching);
+    Ok(Some(tls))
 }
 
 /// What `[database]` says, for [`Connector`].
@@ -326,6 +355,8 @@ fn start_cold_work(
     let last_seen = sessions.last_seen().clone();
     tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
+    let signing = assertion::rotation::run(Arc::clone(sessions), db.clone(), clock.clone(), soft());
+    tasks.spawn_essential("signing keys", signing);
     reseal(tasks, db, config, clock);
     Ok(postman)
 }
@@ -352,6 +383,7 @@ struct Common {
     sessions: Arc<Sessions>,
     auth: Arc<ArcSwap<Auth>>,
     log: Arc<AccessLog>,
+    tls: Option<Arc<Tls>>,
 }
 
 /// The workers, and their threads.
@@ -361,12 +393,12 @@ impl Common {
     /// Each worker gets a socket of each address, or more where there are more; they accept connections from here on.
     fn start_workers(&self, bound: Vec<Listening>) -> anyhow::Result<Workers> {
         let count = self.config.server.workers.get();
-        let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
+        let mut sockets: Vec<Vec<(Bound, Door)>> = (0..count).map(|_| Vec::new()).collect();
         for listening in bound {
             let turns = (0..count).cycle();
             for (socket, turn) in listening.sockets.into_iter().zip(turns) {
                 if let Some(own) = sockets.get_mut(turn) {
-                    own.push(socket);
+                    own.push((socket, listening.door));
                 }
             }
         }
@@ -418,6 +450,8 @@ impl Common {
                 stats: Arc::default(),
             }),
             ids: RequestIds::default(),
+            tls: self.tls.clone(),
+            issued: None,
         }
     }
 }
@@ -442,14 +476,19 @@ fn worker_thread(index: usize, tasks: &Tasks) -> anyhow::Result<(Handle, thread:
 }
 
 /// Starts a worker's own tasks, and accepts its connections.
-fn open(worker: &Arc<Worker>, sockets: Vec<Bound>, runtime: &Handle, places: &Arc<Semaphore>) -> anyhow::Result<()> {
+fn open(
+    worker: &Arc<Worker>,
+    sockets: Vec<(Bound, Door)>,
+    runtime: &Handle,
+    places: &Arc<Semaphore>,
+) -> anyhow::Result<()> {
     let sweeping = Arc::clone(worker);
     worker.tasks.spawn_essential("upstream sweeper", sweep_pools(sweeping));
     // A listener belongs to the runtime on which it is made.
     let _entered = runtime.enter();
-    for socket in sockets {
+    for (socket, door) in sockets {
         let listener = socket.listen().context("can't open a listener")?;
-        let accepting = server::accept(listener, Arc::clone(places), Arc::clone(worker));
+        let accepting = server::accept(listener, door, Arc::clone(places), Arc::clone(worker));
         worker.tasks.spawn_essential("listener", accepting);
     }
     Ok(())
@@ -471,7 +510,7 @@ async fn sweep_pools(worker: Arc<Worker>) {
 }
 
 impl Running {
-    /// The first of `server.listen`, with the port that was given.
+    /// The first address of `server.listen`, with the port that was given.
     pub fn public_addr(&self) -> SocketAddr {
         self.public.first().copied().unwrap_or(self.admin_addr)
     }
