@@ -1,6 +1,6 @@
 //! TLS towards clients: versions, protocols, certificates that change, and handshakes that fail.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -205,11 +205,11 @@ async fn a_large_answer_comes_whole() {
     assert!(answer.body == body.as_bytes());
 }
 
-fn judged(certificate: &PathBuf, key: &PathBuf) -> String {
+fn judged(certificate: &Path, key: &Path) -> String {
     let settings = Settings {
         certificates: vec![CertificateFiles {
-            certificate: certificate.clone(),
-            key: key.clone(),
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
         }],
         min_version: TlsVersion::Tls12,
         clients: ClientAuth::NotAsked,
