@@ -13,7 +13,6 @@ pub mod reloads;
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -106,7 +105,7 @@ pub async fn accept(listener: TcpListener, places: Arc<Semaphore>, worker: Arc<W
         let accepted = match stop.closing.run_until_cancelled(listener.accept()).await {
             Some(accepted) => accepted,
             None if left_in_queue == 0 => return,
-            None => match listener.accept().now_or_never() {
+            None => match queued(&listener) {
                 Some(accepted) => {
                     left_in_queue -= 1;
                     accepted
@@ -134,6 +133,18 @@ pub async fn accept(listener: TcpListener, places: Arc<Semaphore>, worker: Arc<W
                 sleep(ACCEPT_AGAIN).await;
             }
         }
+    }
+}
+
+/// A connection that the kernel has, if it has one. Asks itself: the runtime's listener knows only what it was told last.
+fn queued(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    match SockRef::from(listener).accept() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        accepted => Some(accepted.and_then(|(socket, peer)| {
+            socket.set_nonblocking(true)?;
+            let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+            Ok((TcpStream::from_std(socket.into())?, peer))
+        })),
     }
 }
 
