@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
-    handover::{Door, Offered},
+    handover::{self as next_gateway, Offered},
     reload::{Reloader, Swapped},
     sockets::{Listening, Sockets},
     watch::Watched,
@@ -45,11 +45,13 @@ use crate::{
     lifecycle::Tasks,
     live::{Live, Snapshot},
     mail::{Outbox, OutboxBell, Postman},
+    policy::connection::Door,
     proxy::{Proxy, rate::Rates, record::Recorder},
     secret::sealed::SealingKeys,
-    server::{self, Bound, admin::Admin, connection::Worker, reloads::Reloads},
+    server::{self, Bound, admin::Admin, connection::Worker, reloads::Reloads, tls::Tls},
     session::{
         self, Sessions, Terms,
+        assertion::{self, Mint},
         geo::Places,
         streams::{self, About},
     },
@@ -119,6 +121,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     }
 
     // Before Postgres is waited for: what an operator got wrong is told at once.
+    let tls = start_tls(&config, &options.clock, &tasks)?;
     let places = Places::open(config.auth.session.geo_database.as_deref())?;
 
     let settings = settings(&config);
@@ -130,6 +133,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         db: db.clone(),
         cold: options.cold.clone(),
         terms: Terms::new(&config),
+        mint: Mint::new(assertion::Terms::new(&config)),
         cache: config.auth.session.cache.clone(),
         lookup_timeout: config.database.acquire_timeout,
         places,
@@ -144,16 +148,13 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     })?));
     let postman = start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
 
-    // Nothing is lost by serving deaf, but each session would be looked up: better to begin with ears.
-    let patience = timeout(config.database.acquire_timeout, sessions.hearing());
-    if options.cancel.run_until_cancelled(patience).await.is_none() {
-        bail!("told to stop while starting");
-    }
+    wait_for_sessions(&config, &sessions, &options.cancel).await?;
 
     let log = Arc::new(AccessLog::start(config.log.format, options.access_log)?);
     let upstreams = config.upstreams.iter().cloned();
+    let upstreams = upstreams.map(|upstream| Upstream::new(upstream).map(Arc::new));
     let common = Common {
-        upstreams: upstreams.map(|upstream| Arc::new(Upstream::new(upstream))).collect(),
+        upstreams: upstreams.collect::<Result<_, _>>()?,
         places: Arc::new(Semaphore::new(config.server.max_connections)),
         tunnels: Arc::new(Semaphore::new(config.server.max_tunnels)),
         rates: Arc::default(),
@@ -163,8 +164,12 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         sessions: Arc::clone(&sessions),
         auth: Arc::clone(&auth),
         log: Arc::clone(&log),
+        tls: tls.clone(),
     };
     let (threads, workers) = common.start_workers(sockets.public)?;
+    for upstream in &common.upstreams {
+        upstream.start(&tasks);
+    }
     let reloader = Arc::new(Reloader::new(
         Arc::clone(&config),
         Swapped {
@@ -175,6 +180,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
             postman,
             places: common.places,
             tunnels: common.tunnels,
+            tls,
             reloads: Arc::new(Reloads::new(config.read_from.fingerprint(), common.clock.now())),
             clock: common.clock,
             db,
@@ -207,12 +213,26 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     })
 }
 
+/// Waits for what sessions need, before the first request can come.
+async fn wait_for_sessions(config: &Config, sessions: &Sessions, cancel: &CancellationToken) -> anyhow::Result<()> {
+    // Nothing is lost by serving deaf, but each session would be looked up: better to begin with ears.
+    let patience = timeout(config.database.acquire_timeout, sessions.hearing());
+    if cancel.run_until_cancelled(patience).await.is_none() {
+        bail!("told to stop while starting");
+    }
+    if config.signs_assertions() && cancel.run_until_cancelled(sessions.mint().ready()).await.is_none() {
+        bail!("told to stop while the keys that sign assertions were being made");
+    }
+    Ok(())
+}
+
 /// Lets the next gateway ask for the listening sockets.
 fn open_door(config: &Config, offered: Offered, taken_over: &CancellationToken, tasks: &Tasks) -> anyhow::Result<()> {
     let Some(path) = &config.server.handover else {
         return Ok(());
     };
-    let door = Door::open(path).with_context(|| format!("can't listen on {} (server.handover)", path.display()))?;
+    let door = next_gateway::Door::open(path)
+        .with_context(|| format!("can't listen on {} (server.handover)", path.display()))?;
     let closing = tasks.stop.closing.clone();
     tasks.spawn("hand-over", door.serve(offered, taken_over.clone(), closing));
     Ok(())
@@ -233,6 +253,18 @@ impl Drop for StartGuard {
             tasks.stop.at_once();
         }
     }
+}
+
+/// Loads the certificates, and goes on loading them when their files change.
+fn start_tls(config: &Config, clock: &Clock, tasks: &Tasks) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some(settings) = &config.server.tls else {
+        return Ok(None);
+    };
+    let tls = Tls::new(settings, None, clock.clone()).context("TLS can't be set up ([server.tls])")?;
+    let tls = Arc::new(tls);
+    let watching = Arc::clone(&tls).watch(tasks.stop.soft.clone());
+    tasks.spawn_essential("certificates", watching);
+    Ok(Some(tls))
 }
 
 /// What `[database]` says, for [`Connector`].
@@ -322,6 +354,8 @@ fn start_cold_work(
     let last_seen = sessions.last_seen().clone();
     tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
+    let signing = assertion::rotation::run(Arc::clone(sessions), db.clone(), clock.clone(), soft());
+    tasks.spawn_essential("signing keys", signing);
     reseal(tasks, db, config, clock);
     Ok(postman)
 }
@@ -348,6 +382,7 @@ struct Common {
     sessions: Arc<Sessions>,
     auth: Arc<ArcSwap<Auth>>,
     log: Arc<AccessLog>,
+    tls: Option<Arc<Tls>>,
 }
 
 /// The workers, and their threads.
@@ -357,12 +392,12 @@ impl Common {
     /// Each worker gets a socket of each address, or more where there are more; they accept connections from here on.
     fn start_workers(&self, bound: Vec<Listening>) -> anyhow::Result<Workers> {
         let count = self.config.server.workers.get();
-        let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
+        let mut sockets: Vec<Vec<(Bound, Door)>> = (0..count).map(|_| Vec::new()).collect();
         for listening in bound {
             let turns = (0..count).cycle();
             for (socket, turn) in listening.sockets.into_iter().zip(turns) {
                 if let Some(own) = sockets.get_mut(turn) {
-                    own.push(socket);
+                    own.push((socket, listening.door));
                 }
             }
         }
@@ -414,6 +449,8 @@ impl Common {
                 stats: Arc::default(),
             }),
             ids: RequestIds::default(),
+            tls: self.tls.clone(),
+            issued: None,
         }
     }
 }
@@ -438,14 +475,19 @@ fn worker_thread(index: usize, tasks: &Tasks) -> anyhow::Result<(Handle, thread:
 }
 
 /// Starts a worker's own tasks, and accepts its connections.
-fn open(worker: &Arc<Worker>, sockets: Vec<Bound>, runtime: &Handle, places: &Arc<Semaphore>) -> anyhow::Result<()> {
+fn open(
+    worker: &Arc<Worker>,
+    sockets: Vec<(Bound, Door)>,
+    runtime: &Handle,
+    places: &Arc<Semaphore>,
+) -> anyhow::Result<()> {
     let sweeping = Arc::clone(worker);
     worker.tasks.spawn_essential("upstream sweeper", sweep_pools(sweeping));
     // A listener belongs to the runtime on which it is made.
     let _entered = runtime.enter();
-    for socket in sockets {
+    for (socket, door) in sockets {
         let listener = socket.listen().context("can't open a listener")?;
-        let accepting = server::accept(listener, Arc::clone(places), Arc::clone(worker));
+        let accepting = server::accept(listener, door, Arc::clone(places), Arc::clone(worker));
         worker.tasks.spawn_essential("listener", accepting);
     }
     Ok(())
@@ -467,7 +509,7 @@ async fn sweep_pools(worker: Arc<Worker>) {
 }
 
 impl Running {
-    /// The first of `server.listen`, with the port that was given.
+    /// The first address of `server.listen`, with the port that was given.
     pub fn public_addr(&self) -> SocketAddr {
         self.public.first().copied().unwrap_or(self.admin_addr)
     }

@@ -32,10 +32,15 @@ use crate::{
     lifecycle::Tasks,
     live::Snapshot,
     mail::{Carrier, MailError, Postman},
-    server::{admin::Subjects, connection::Worker, reloads::Reloads},
-    session::{Sessions, Terms},
+    server::{
+        admin::Subjects,
+        connection::Worker,
+        reloads::Reloads,
+        tls::{self, Tls},
+    },
+    session::{Sessions, Terms, assertion},
     telemetry::AccessLog,
-    upstream::Upstream,
+    upstream::{TlsError, Upstream},
 };
 
 /// How often it is looked whether an old configuration is still in use.
@@ -48,6 +53,7 @@ pub struct Swapped {
     pub auth: Arc<ArcSwap<Auth>>,
     pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
     pub postman: Postman,
+    pub tls: Option<Arc<Tls>>,
     pub places: Arc<Semaphore>,
     pub tunnels: Arc<Semaphore>,
     pub reloads: Arc<Reloads>,
@@ -89,6 +95,10 @@ pub enum ReloadError {
     Auth(#[from] auth::StartError),
     #[error("mails can't be sent by the new configuration")]
     Mail(#[from] MailError),
+    #[error("TLS can't be set up by the new configuration")]
+    Tls(#[from] tls::TlsError),
+    #[error("upstreams can't be reached by the new configuration")]
+    Upstream(#[from] TlsError),
 }
 
 impl Reloader {
@@ -111,6 +121,7 @@ impl Reloader {
             auth,
             upstreams,
             reloads,
+            tls,
             ..
         } = &self.swapped;
         Subjects {
@@ -123,6 +134,7 @@ impl Reloader {
                 .collect(),
             upstreams: Arc::clone(upstreams),
             reloads: Arc::clone(reloads),
+            tls: tls.clone(),
         }
     }
 
@@ -173,9 +185,14 @@ impl Reloader {
         } else {
             Some(Carrier::new(&next.mail)?)
         };
+        let tls = match (&swapped.tls, &next.server.tls) {
+            (Some(tls), Some(settings)) => Some((tls, tls.next(settings)?)),
+            _ => None,
+        };
+
+        let upstreams = self.upstreams(&next)?;
 
         // What takes long.
-        let upstreams = self.upstreams(&next);
         let snapshot = |worker: &Arc<Worker>| {
             let before = worker.live.load();
             Snapshot::new(&next, &upstreams, &worker.tasks, Some(&before))
@@ -186,6 +203,10 @@ impl Reloader {
         if old.identity != next.identity || old.auth.session != next.auth.session {
             swapped.sessions.replace_terms(Terms::new(&next));
         }
+        let said_by = |config: &Config| (config.identity.assertion.clone(), config.server.public_url.to_string());
+        if said_by(&old) != said_by(&next) || old.auth.secret != next.auth.secret {
+            swapped.sessions.mint().replace_terms(assertion::Terms::new(&next));
+        }
         swapped.auth.store(Arc::new(auth));
         let replaced = swapped.workers.iter().zip(snapshots);
         let replaced: Vec<_> = replaced
@@ -195,7 +216,11 @@ impl Reloader {
             let live = worker.live.load();
             swapped.sessions.streams().judge(&|stream| live.serves(stream));
         }
-        swapped.upstreams.store(Arc::new(upstreams));
+        let before = swapped.upstreams.swap(Arc::new(upstreams));
+        self.start_and_retire(&before);
+        if let Some((tls, terms)) = tls {
+            tls.put_in_force(terms);
+        }
         if let Some(carrier) = carrier {
             swapped.postman.replace(carrier);
         }
@@ -212,13 +237,29 @@ impl Reloader {
     }
 
     /// Those of `next`: running ones where the settings are equal, with all that they know.
-    fn upstreams(&self, next: &Config) -> Vec<Arc<Upstream>> {
+    fn upstreams(&self, next: &Config) -> Result<Vec<Arc<Upstream>>, TlsError> {
         let running = self.swapped.upstreams.load();
         let upstream = |settings: &config::Upstream| {
             let kept = running.iter().find(|upstream| upstream.settings == *settings);
-            kept.map_or_else(|| Arc::new(Upstream::new(settings.clone())), Arc::clone)
+            kept.map_or_else(
+                || Upstream::new(settings.clone()).map(Arc::new),
+                |kept| Ok(Arc::clone(kept)),
+            )
         };
         next.upstreams.iter().map(upstream).collect()
+    }
+
+    /// Begins what runs beside requests for upstreams that are new, and ends it for those that are gone.
+    fn start_and_retire(&self, before: &[Arc<Upstream>]) {
+        let now = self.swapped.upstreams.load();
+        let among =
+            |upstream: &Arc<Upstream>, all: &[Arc<Upstream>]| all.iter().any(|other| Arc::ptr_eq(other, upstream));
+        for upstream in now.iter().filter(|upstream| !among(upstream, before)) {
+            upstream.start(&self.swapped.tasks);
+        }
+        for upstream in before.iter().filter(|upstream| !among(upstream, &now)) {
+            upstream.retire();
+        }
     }
 
     /// Makes places, or takes them away: those that are free at once, the others as they become free.

@@ -23,7 +23,7 @@ use crate::{
     chain::Chain,
     clock::Clock,
     config::{Access, Config, Cors, OnDenied, OriginPattern, Route, Target},
-    identity::{Identity, Session, SessionId, UserId},
+    identity::{Assertions, Identity, Session, SessionId, UserId},
     policy::{
         self, Denied,
         client::{self, ClientRules},
@@ -35,6 +35,7 @@ use crate::{
     },
     proxy::{
         error::ProxyError,
+        handover::Handover,
         headers::{self, Material},
         rewrite,
     },
@@ -146,9 +147,7 @@ fn decide(
     explanation: &mut Explanation,
 ) -> Result<(), ProxyError> {
     crate::proxy::check_head(&args.method, &headers)?;
-    let stranger = Connection {
-        peer: Peer::of(SocketAddr::from(([203, 0, 113, 7], 50_000))),
-    };
+    let stranger = Connection::plain(Peer::of(SocketAddr::from(([203, 0, 113, 7], 50_000))));
     let client = client::judge(&stranger, Version::HTTP_11, uri, &headers, &ClientRules::new(config))?;
     explanation.host = Some(client.host.name().to_owned());
     let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
@@ -189,7 +188,7 @@ fn decide(
     let session = (!args.anonymous && policy::wants_session(route)).then(|| Arc::new(somebody(config, args)));
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
-        None => policy::authorise(route, session.as_ref())?,
+        None => policy::authorise(route, session.as_ref(), Clock::System.now())?,
     };
     let path = rewrite::outgoing(route, &path)?;
     if !matches!(route.target, Target::Upstream(_)) {
@@ -201,7 +200,7 @@ fn decide(
     let outbound = headers::prepare(
         Material {
             method: args.method.clone(),
-            authorization_is_ours: false,
+            handover: Handover::shown(route, config.identity.assertion.send, permit.session().is_some()),
             body: RequestBody::EMPTY,
             path,
             client: &client,
@@ -291,6 +290,8 @@ fn somebody(config: &Config, args: &ExplainArgs) -> Session {
         extending: AtomicBool::new(false),
         last_seen: AtomicI64::new(0),
         headers,
+        methods: vec!["pwd".to_owned()],
+        assertions: Assertions::default(),
     }
 }
 
@@ -311,6 +312,9 @@ fn demands(route: &Route, sign_in_page: Option<&str>) -> Vec<String> {
             let mut demands = vec!["a session".to_owned()];
             if !needs.roles.is_empty() {
                 demands.push(format!("one of the roles {}", needs.roles.join(", ")));
+            }
+            if let Some(fresh) = needs.fresh {
+                demands.push(format!("a sign-in within the last {fresh:?}"));
             }
             if needs.verified_email {
                 demands.push("a verified e-mail address".to_owned());
