@@ -2,13 +2,11 @@
 
 use std::{
     io::{self, IoSlice},
-    net::SocketAddr,
-    os::fd::OwnedFd,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use socket2::{SockAddr, SockRef};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -29,7 +27,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Socket::tcp(stream, peer)
+                Ok((Socket::tcp(stream)?, Peer::of(peer)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -38,31 +36,21 @@ impl Listener {
         }
     }
 
-    /// A connection that the kernel has, if it has one. Asks itself: the runtime's listener knows only what it was told
-    /// last.
+    /// A connection that the kernel has, if it has one. Asks itself: the runtime knows only what it was told last.
     pub(super) fn queued(&self) -> Option<io::Result<(Socket, Peer)>> {
-        let accepted = match self {
-            Self::Tcp(listener) => SockRef::from(listener).accept(),
-            Self::Unix(listener) => SockRef::from(listener).accept(),
+        let listener = match self {
+            Self::Tcp(listener) => SockRef::from(listener),
+            Self::Unix(listener) => SockRef::from(listener),
         };
-        match accepted {
+        match listener.accept() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(error) => Some(Err(error)),
-            Ok((socket, peer)) => Some(self.taken(socket, &peer)),
-        }
-    }
-
-    fn taken(&self, socket: socket2::Socket, peer: &SockAddr) -> io::Result<(Socket, Peer)> {
-        socket.set_nonblocking(true)?;
-        match self {
-            Self::Tcp(_) => {
-                let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
-                Socket::tcp(TcpStream::from_std(socket.into())?, peer)
-            }
-            Self::Unix(_) => {
-                let stream = UnixStream::from_std(OwnedFd::from(socket).into())?;
-                Ok((Socket::Unix(stream), Peer::Unix))
-            }
+            accepted => Some(accepted.and_then(|(socket, peer)| {
+                socket.set_nonblocking(true)?;
+                match peer.as_socket() {
+                    Some(peer) => Ok((Socket::tcp(TcpStream::from_std(socket.into())?)?, Peer::of(peer))),
+                    None => Ok((Socket::Unix(UnixStream::from_std(socket.into())?), Peer::Unix)),
+                }
+            })),
         }
     }
 }
@@ -75,11 +63,11 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    fn tcp(stream: TcpStream, peer: SocketAddr) -> io::Result<(Self, Peer)> {
+    fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         // A peer that vanished without a word would keep a tunnel for ever.
         SockRef::from(&stream).set_tcp_keepalive(&lifecycle::KEEPALIVE)?;
-        Ok((Self::Tcp(stream), Peer::of(peer)))
+        Ok(Self::Tcp(stream))
     }
 }
 
