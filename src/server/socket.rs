@@ -2,11 +2,13 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
+    os::fd::OwnedFd,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use socket2::SockRef;
+use socket2::{SockAddr, SockRef};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -27,13 +29,38 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                // A peer that vanished without a word would keep a tunnel for ever.
-                SockRef::from(&stream).set_tcp_keepalive(&lifecycle::KEEPALIVE)?;
-                Ok((Socket::Tcp(stream), Peer::of(peer)))
+                Socket::tcp(stream, peer)
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), Peer::Unix))
+            }
+        }
+    }
+
+    /// A connection that the kernel has, if it has one. Asks itself: the runtime's listener knows only what it was told
+    /// last.
+    pub(super) fn queued(&self) -> Option<io::Result<(Socket, Peer)>> {
+        let accepted = match self {
+            Self::Tcp(listener) => SockRef::from(listener).accept(),
+            Self::Unix(listener) => SockRef::from(listener).accept(),
+        };
+        match accepted {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(error)),
+            Ok((socket, peer)) => Some(self.taken(socket, &peer)),
+        }
+    }
+
+    fn taken(&self, socket: socket2::Socket, peer: &SockAddr) -> io::Result<(Socket, Peer)> {
+        socket.set_nonblocking(true)?;
+        match self {
+            Self::Tcp(_) => {
+                let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+                Socket::tcp(TcpStream::from_std(socket.into())?, peer)
+            }
+            Self::Unix(_) => {
+                let stream = UnixStream::from_std(OwnedFd::from(socket).into())?;
                 Ok((Socket::Unix(stream), Peer::Unix))
             }
         }
@@ -45,6 +72,15 @@ impl Listener {
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Socket {
+    fn tcp(stream: TcpStream, peer: SocketAddr) -> io::Result<(Self, Peer)> {
+        stream.set_nodelay(true)?;
+        // A peer that vanished without a word would keep a tunnel for ever.
+        SockRef::from(&stream).set_tcp_keepalive(&lifecycle::KEEPALIVE)?;
+        Ok((Self::Tcp(stream), Peer::of(peer)))
+    }
 }
 
 impl AsyncRead for Socket {
