@@ -1,12 +1,13 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser bench bench-enumeration
+.PHONY: help dev test test-browser test-memory bench bench-enumeration bench-matching restart-load
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
 PROVIDERS := tests/clients/providers
 SCHEMATHESIS := .vestibule/schemathesis
+PROTOCOLS := .vestibule/protocols
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +25,7 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-postgres
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
 	@scripts/ensure-venv $(SCHEMATHESIS) tests/clients/schemathesis/requirements.txt
+	@scripts/ensure-venv $(PROTOCOLS) tests/clients/protocols/requirements.txt
 	@scripts/ensure-node-modules $(CLIENTS)
 	@scripts/ensure-node-modules $(PROVIDERS)
 	@scripts/check
@@ -36,10 +38,24 @@ test-browser: ## Signing in at providers with a real browser: needs chromium
 	@cargo build --locked
 	@VESTIBULE_BIN=$(CURDIR)/target/debug/vestibule npm --prefix tests/clients/browser test
 
+test-memory: ## 1 GiB through the gateway each way, and 10,000 connections that wait
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@VESTIBULE_TEST_BODY_MIB=1024 VESTIBULE_TEST_CONNECTIONS=10000 cargo test --locked --test it memory:: -- --nocapture --test-threads 1
+
 bench: ## Requests per second and CPU per request, compared with no gateway
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@bench/run
+
+bench-matching: ## What finding a route costs with ten routes and with twenty thousand
+	@scripts/ensure-tools cc
+	@cargo bench --locked --bench matching
+
+restart-load: ## Whether a request fails while gateways restart and reload, at 2,000 a second
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@cargo test --locked --release --test it restart_load -- --ignored --nocapture
 
 bench-enumeration: ## Whether an answer's time tells if an address has a user
 	@scripts/ensure-tools cc

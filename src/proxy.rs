@@ -4,13 +4,21 @@
 //! sent; only [`policy::authorise`] makes a `Permit`; only [`headers::prepare`] makes an `Outbound`, and it demands a
 //! `Permit`. Skipping a step does not compile.
 
+mod answers;
+mod asks;
 pub mod body;
 pub mod error;
+mod files;
+pub mod grpc;
+pub mod handover;
 pub mod head_guard;
 pub mod headers;
 pub mod pace;
+pub mod rate;
 pub mod record;
-mod upgrade;
+pub mod rewrite;
+pub mod trailers;
+pub mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,13 +31,18 @@ use hyper::{
 use tokio::sync::Semaphore;
 
 use self::{
-    body::ProxyBody,
+    answers::Asked,
+    asks::Ended,
+    body::{GoesOn, ProxyBody},
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
+    rate::Rates,
     record::Record,
+    upgrade::{ExtendedConnect, Tunnel},
 };
 use crate::{
     clock::Timestamp,
+    config::{Route, Target},
     identity::Session,
     lifecycle::Tasks,
     live::Snapshot,
@@ -37,14 +50,14 @@ use crate::{
         self,
         client::ClientFacts,
         cors::{self, Preflight, Readers, Verdict},
-        origin,
+        origin::{self, ForeignOrigin},
         path::NormalPath,
         routes::NoRoute,
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind, Ownership},
-        identity_headers::Reserved,
+        credential::{self, Credential, Kind, SessionCookies},
+        streams::{About, Holder, StreamGuard},
     },
     upstream::{
         Pool, UpstreamError,
@@ -56,9 +69,10 @@ use crate::{
 #[derive(Debug)]
 pub struct Proxy {
     pub sessions: Arc<Sessions>,
-    pub reserved: Reserved,
     /// Places for tunnels, shared by all workers.
     pub tunnels: Arc<Semaphore>,
+    /// What is left of the routes' rate limits, shared by all workers.
+    pub rates: Arc<Rates>,
     pub tasks: Tasks,
 }
 
@@ -70,6 +84,8 @@ pub struct Inbound {
     pub headers: HeaderMap,
     /// hyper's promise of the bare connection, if the client asked for one.
     pub on_upgrade: Option<OnUpgrade>,
+    /// It was an extended CONNECT (RFC 8441); `method` is what it stands for.
+    pub extended_connect: Option<ExtendedConnect>,
     pub path: NormalPath,
     pub client: ClientFacts,
     pub request_id: HeaderValue,
@@ -99,84 +115,170 @@ pub async fn handle(
         Some(Verdict::Refuse) => return Err(ProxyError::Preflight),
         Some(Verdict::PassOn(proof)) => Some(proof),
     };
-    let upgrade = headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers);
+    let upgrade = upgrade::of(inbound);
+    if upgrade.is_some() && !route.websocket {
+        return Err(ProxyError::UpgradeRefused);
+    }
+    proxy.rates.before_sign_in(route, &inbound.client, inbound.now)?;
 
-    let found = proxy.sessions.cookies().find(&inbound.headers);
+    let found = live.cookies.find(&inbound.headers);
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
         authenticate(&proxy.sessions, &found, inbound.now).await?
     } else {
         None
     };
-    if let Some(SignedIn { session, credential }) = &signed_in {
-        record.user = Some(session.identity.id);
-        if credential.kind == Kind::Cookie {
-            let also = route.cors.listed();
-            origin::check(
-                &inbound.method,
-                upgrade.is_some(),
-                &inbound.headers,
-                &live.origins,
-                also,
-            )?;
-        }
+    if let Some(signed_in) = &signed_in {
+        record.user = Some(signed_in.session.identity.id);
+        signed_in.check_origin(upgrade.is_some(), route, inbound, live)?;
     }
+    proxy
+        .rates
+        .once_known(route, &inbound.client, record.user, inbound.now)?;
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
-        None => policy::authorise(route, signed_in.as_ref().map(|signed_in| &signed_in.session))?,
+        None => policy::authorise(
+            route,
+            signed_in.as_ref().map(|signed_in| &signed_in.session),
+            inbound.now,
+        )?,
     };
 
-    let max_body = route.max_body.unwrap_or(live.config.server.max_body);
-    check_length(&inbound.headers, max_body)?;
     let slid = signed_in
         .as_ref()
-        .and_then(|signed_in| signed_in.used(&proxy.sessions, inbound));
-    let limits = Limits::of(&live.config.server, max_body);
+        .and_then(|signed_in| signed_in.used(&proxy.sessions, &live.cookies, inbound));
+    let path = rewrite::outgoing(route, &inbound.path)?;
+    let Target::Upstream(upstream) = route.target else {
+        let response = answers::answer(route, &asked(inbound, &path)).await?;
+        return Ok(finished(response, route, slid));
+    };
+
+    let pool = live.pool(upstream);
+    record.upstream = Some(Arc::clone(pool.upstream()));
+    let name = pool.upstream().name();
+    let handover = handover::decide(proxy, live, route, name, &found, signed_in.as_ref(), inbound).await?;
+    let max_body = route.max_body.unwrap_or(live.config.server.max_body);
+    check_length(&inbound.headers, max_body)?;
+    let limits = limits(live, inbound, pool, max_body);
     let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits)
+        RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
     });
     record.body.clone_from(&watch);
-    let authorization_is_ours = match found.authorization() {
-        Ownership::Ours => true,
-        Ownership::Unknown => bearer_is_ours(&proxy.sessions, &found, signed_in.as_ref(), inbound.now).await,
-        Ownership::Theirs => false,
-    };
-    let tunnel = upgrade.is_some();
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
         body,
-        path: inbound.path.clone(),
+        path,
         client: &inbound.client,
         request_id: &inbound.request_id,
-        authorization_is_ours,
-        cookies: proxy.sessions.cookies(),
-        reserved: &proxy.reserved,
-        upgrade,
+        handover,
+        cookies: &live.cookies,
+        reserved: &live.reserved,
+        upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
     let outbound = headers::prepare(material, &permit);
 
-    let pool = live.pool(permit.route());
-    record.upstream = Some(Arc::clone(pool.upstream()));
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
-    let mut response = match inbound.on_upgrade.take().filter(|_| tunnel) {
-        Some(client) => upgrade::tunnel(proxy, pool, outbound, client, head_timeout).await?,
-        None => forward(pool, outbound, head_timeout, watch).await?,
+    let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
+    let stream = |kind| lasting(proxy, inbound, signed_in.as_ref(), kind);
+    let response = match client {
+        Some((asked, client)) => {
+            let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
+            upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel)).await?
+        }
+        None => {
+            forward(pool, outbound, route.retries, head_timeout, watch, || {
+                stream(Lasting::Answer)
+            })
+            .await?
+        }
     };
 
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let cors = if readers.are_ours() {
-        CorsBy::Gateway
-    } else {
-        CorsBy::Upstream
+    let back = Back {
+        route,
+        cors: CorsBy::of(&readers),
+        upstream: name,
+        signed_in,
+        slid,
     };
-    headers::give_back(&mut response, proxy.sessions.cookies(), cors, switching);
+    back.give(proxy, live, inbound, response).await
+}
+
+/// What a route that answers by itself looks at.
+const fn asked<'a>(inbound: &'a Inbound, leaves: &'a NormalPath) -> Asked<'a> {
+    Asked {
+        method: &inbound.method,
+        headers: &inbound.headers,
+        came: &inbound.path,
+        leaves,
+    }
+}
+
+/// The way of an upstream's answer to the client.
+struct Back<'r> {
+    route: &'r Route,
+    cors: CorsBy,
+    upstream: &'r str,
+    signed_in: Option<SignedIn>,
+    /// The cookie of a session whose expiry slides.
+    slid: Option<HeaderValue>,
+}
+
+impl Back<'_> {
+    async fn give(
+        self,
+        proxy: &Proxy,
+        live: &Snapshot,
+        inbound: &Inbound,
+        mut response: Response<ProxyBody>,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let cookies = &live.cookies;
+        let asks = headers::give_back(&mut response, cookies, self.cors, switching);
+        if asks.is_nothing() || upgrade::is_open(&response) {
+            return Ok(finished(response, self.route, self.slid));
+        }
+        let signed_in = self.signed_in.as_ref();
+        let ended = asks::heed(proxy, asks, self.upstream, signed_in, inbound, response.status()).await?;
+        let mut response = finished(response, self.route, self.slid.filter(|_| ended == Ended::No));
+        if let Some(SignedIn { credential, .. }) = signed_in.filter(|_| ended == Ended::Yes) {
+            asks::take_back(cookies, credential.kind, response.headers_mut());
+        }
+        Ok(response)
+    }
+}
+
+/// What the route and the session have to say on top of an answer.
+fn finished(mut response: Response<ProxyBody>, route: &Route, slid: Option<HeaderValue>) -> Response<ProxyBody> {
+    if !route.response_headers.is_empty() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        rewrite::apply(&route.response_headers, response.headers_mut());
+    }
     if let Some(cookie) = slid {
         response.headers_mut().append(header::SET_COOKIE, cookie);
         // An answer that sets a session must not be kept for somebody else.
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
     }
-    Ok(response)
+    response
+}
+
+/// What lasts longer than a request.
+#[derive(Clone, Copy)]
+enum Lasting {
+    Tunnel,
+    Answer,
+}
+
+/// Registers it: it ends when the session does, or may not go on for another reason.
+fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what: Lasting) -> StreamGuard {
+    let about = About {
+        session: signed_in.map(|signed_in| Holder::new(signed_in.credential.hash, &signed_in.session)),
+        host: inbound.client.host.name().into(),
+        path: inbound.path.target().clone(),
+        method: inbound.method.clone(),
+        upgrade: matches!(what, Lasting::Tunnel),
+        since: inbound.now,
+    };
+    proxy.sessions.stream(about, inbound.now)
 }
 
 /// The one that was asked about: others may take other routes.
@@ -220,18 +322,38 @@ struct SignedIn {
 }
 
 impl SignedIn {
+    /// A browser sends its cookie along with whatever another site has it send.
+    fn check_origin(
+        &self,
+        upgrades: bool,
+        route: &Route,
+        inbound: &Inbound,
+        live: &Snapshot,
+    ) -> Result<(), ForeignOrigin> {
+        match self.credential.kind {
+            Kind::Bearer => Ok(()),
+            Kind::Cookie => origin::check(
+                &inbound.method,
+                upgrades,
+                &inbound.headers,
+                &live.origins,
+                route.cors.listed(),
+            ),
+        }
+    }
+
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
-    fn used(&self, sessions: &Arc<Sessions>, inbound: &Inbound) -> Option<HeaderValue> {
+    fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
         let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
-        if !due || sessions.cookies().dont_remember(&inbound.headers) {
+        if !due || cookies.dont_remember(&inbound.headers) {
             return None;
         }
         let remaining = sessions.extend(self.credential.hash, inbound.now);
         match self.credential.kind {
             Kind::Bearer => None,
             Kind::Cookie => {
-                let token = sessions.cookies().token(&inbound.headers, Kind::Cookie)?;
-                Some(sessions.cookies().set(&token, Some(remaining)))
+                let token = cookies.token(&inbound.headers, Kind::Cookie)?;
+                Some(cookies.set(&token, Some(remaining)))
             }
         }
     }
@@ -271,6 +393,15 @@ async fn bearer_is_ours(
     false
 }
 
+/// What is demanded of a request's body. A client that calls its request a gRPC call gains nothing where none is served.
+fn limits(live: &Snapshot, inbound: &Inbound, pool: &Pool, max_body: u64) -> Limits {
+    if grpc::is_call(inbound.version, &inbound.headers) && grpc::may_be_served(&pool.upstream().settings) {
+        Limits::of_call(max_body)
+    } else {
+        Limits::of(&live.config.server, max_body)
+    }
+}
+
 /// Refuses a declared length that is too large, before the upstream hears of it.
 fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
     let declared = headers
@@ -285,23 +416,29 @@ fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
 async fn forward(
     pool: &Arc<Pool>,
     outbound: Outbound,
+    retries: u32,
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
+    stream: impl FnOnce() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
-    match pool.send(outbound.into_request(), head_timeout, watch.clone()).await {
+    let request = outbound.into_request();
+    match pool.send(request, head_timeout, watch.clone(), retries).await {
         // Nobody asked it to: what follows on that connection is not HTTP.
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(UpstreamError::Switched {
             upstream: pool.upstream().name().to_owned(),
         }
         .into()),
         Ok(response) => {
-            // Events come when they come.
-            let events = response
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream"));
-            let stall = (!events).then_some(head_timeout);
-            Ok(response.map(|answer| ProxyBody::upstream(answer, stall)))
+            // Events and messages come when they come.
+            let goes_on = GoesOn::of(response.headers());
+            let stall = goes_on.is_none().then_some(head_timeout);
+            Ok(response.map(|answer| {
+                let body = ProxyBody::upstream(answer, stall);
+                match goes_on {
+                    Some(how) => body.while_allowed(stream(), how),
+                    None => body,
+                }
+            }))
         }
         // A body that the client broke off is why the upstream failed.
         Err(error) => Err(watch

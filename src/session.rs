@@ -5,12 +5,14 @@
 //! and every session is checked; while Postgres can't be reached at all, a session that was checked within
 //! `cache.ttl` still passes and everything else is refused at once.
 
+pub mod assertion;
 pub mod cache;
 pub mod credential;
 pub mod device;
 pub mod geo;
 pub mod identity_headers;
 pub mod last_seen;
+pub mod sign_out;
 pub mod streams;
 
 use std::{
@@ -22,12 +24,13 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use tracing::warn;
 
 use self::{
+    assertion::Mint,
     cache::{Found, SessionCache},
-    credential::SessionCookies,
     geo::Places,
     identity_headers::Renderer,
     last_seen::LastSeen,
@@ -36,9 +39,9 @@ use self::{
 use crate::{
     chain::Chain,
     clock::Timestamp,
-    config::SessionRules,
+    config::{self, Config, SessionRules},
     db::{self, Db, DbError, listen::Heard},
-    identity::{Session, UserId},
+    identity::{Assertions, Session, UserId},
     secret::TokenHash,
 };
 
@@ -52,13 +55,13 @@ pub struct Sessions {
     trust: AtomicU8,
     /// Rung when revocations begin to be heard.
     hearing: Notify,
-    cookies: SessionCookies,
-    renderer: Renderer,
-    rules: SessionRules,
+    /// Replaced by a reload.
+    terms: ArcSwap<Terms>,
     lookup_timeout: Duration,
     places: Arc<Places>,
     last_seen: LastSeen,
     streams: Streams,
+    mint: Mint,
     counters: Counters,
 }
 
@@ -93,14 +96,30 @@ pub enum LookupError {
     Unreachable,
 }
 
+/// What the configuration says about sessions, but for what is sized once at the start.
+#[derive(Debug)]
+pub struct Terms {
+    pub renderer: Renderer,
+    pub rules: SessionRules,
+}
+
+impl Terms {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            renderer: Renderer::new(&config.identity),
+            rules: config.auth.session.clone(),
+        }
+    }
+}
+
 /// What [`Sessions`] is made of.
 #[derive(Debug)]
 pub struct Parts {
     pub db: Db,
     pub cold: Handle,
-    pub cookies: SessionCookies,
-    pub renderer: Renderer,
-    pub rules: SessionRules,
+    pub terms: Terms,
+    pub mint: Mint,
+    pub cache: config::Cache,
     /// For a look-up as a whole, connection and answer.
     pub lookup_timeout: Duration,
     pub places: Places,
@@ -109,15 +128,14 @@ pub struct Parts {
 impl Sessions {
     pub fn new(parts: Parts) -> Self {
         Self {
-            cache: SessionCache::new(parts.rules.cache.ttl, parts.rules.cache.capacity),
+            cache: SessionCache::new(parts.cache.ttl, parts.cache.capacity),
             db: parts.db,
             cold: parts.cold,
             trust: AtomicU8::new(Trust::Deaf as u8),
             hearing: Notify::new(),
-            cookies: parts.cookies,
-            renderer: parts.renderer,
-            streams: Streams::new(parts.rules.close_streams_on_revoke),
-            rules: parts.rules,
+            streams: Streams::new(parts.terms.rules.close_streams_on_revoke),
+            terms: ArcSwap::from_pointee(parts.terms),
+            mint: parts.mint,
             lookup_timeout: parts.lookup_timeout,
             places: Arc::new(parts.places),
             last_seen: LastSeen::default(),
@@ -125,8 +143,11 @@ impl Sessions {
         }
     }
 
-    pub const fn cookies(&self) -> &SessionCookies {
-        &self.cookies
+    /// What look-ups go by from here on. Sessions that are cached hold what the old terms made of them: they are
+    /// forgotten, after the store, so that no look-up brings one back.
+    pub fn replace_terms(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
+        self.cache.clear();
     }
 
     pub const fn counters(&self) -> &Counters {
@@ -147,6 +168,11 @@ impl Sessions {
 
     pub const fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// Who signs what upstreams are told.
+    pub const fn mint(&self) -> &Mint {
+        &self.mint
     }
 
     /// Registers a stream for as long as the guard lives: whoever moves its bytes ends it when the guard says so. What
@@ -206,7 +232,7 @@ impl Sessions {
     /// Slides the expiry of a session, without anybody waiting for it. Returns what remains of it then.
     pub fn extend(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Duration {
         let this = Arc::clone(self);
-        let expires_in = self.rules.expires_in;
+        let expires_in = self.terms.load().rules.expires_in;
         self.cold.spawn(async move {
             let extended = async {
                 let client = this.db.client().await?;
@@ -254,8 +280,10 @@ impl Sessions {
             // It may have been extended or ended, by anybody.
             Heard::Session(hash) => self.forget(&hash),
             Heard::User(user) => self.forget_user(user),
+            Heard::Keys => self.mint.ring_bell(),
             Heard::Everything => {
                 self.cache.clear();
+                self.mint.ring_bell();
                 self.streams.doubt_everything();
             }
             Heard::Hearing => {
@@ -263,6 +291,7 @@ impl Sessions {
                 self.cache.clear();
                 self.set_trust(Trust::Hearing);
                 self.streams.doubt_everything();
+                self.mint.ring_bell();
                 self.hearing.notify_waiters();
             }
             Heard::Deaf { reachable: true } => self.set_trust(Trust::Deaf),
@@ -311,25 +340,28 @@ impl Sessions {
     }
 
     fn session(&self, found: db::sessions::Found) -> Session {
-        let headers = self
+        let terms = self.terms.load();
+        let headers = terms
             .renderer
             .render(&found.identity, found.id, found.created_at, &found.methods);
         // Extended once `refresh_after` of its present life has gone by.
         let refresh_at = found.remembered.then(|| {
             found
                 .expires_at
-                .minus(self.rules.expires_in)
-                .plus(self.rules.refresh_after)
+                .minus(terms.rules.expires_in)
+                .plus(terms.rules.refresh_after)
         });
         Session {
             id: found.id,
             identity: Arc::new(found.identity),
+            methods: found.methods,
             created_at: found.created_at,
             expires_at: found.expires_at,
             refresh_at,
             extending: AtomicBool::new(false),
             last_seen: AtomicI64::new(found.last_seen_at.map_or(0, Timestamp::micros)),
             headers,
+            assertions: Assertions::default(),
         }
     }
 }

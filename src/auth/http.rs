@@ -15,9 +15,10 @@ use super::{Auth, AuthError, Route, complete::Remember, error::Target, input::Fi
 use crate::{
     clock::Timestamp,
     db::{self, DbError, audit, sessions::StoredSession, users::User},
+    identity,
     policy::client::ClientFacts,
     problem::PAGE_POLICY,
-    secret::{SessionToken, random},
+    secret::SessionToken,
     session::credential::{Credential, Kind},
 };
 
@@ -204,7 +205,7 @@ impl<'a> Call<'a> {
 
     /// Hands the client a session's token: as a cookie, and as a header for those that keep none.
     pub(super) fn hand_out(&mut self, token: &SessionToken, remember: Remember) {
-        let cookies = self.auth.sessions.cookies();
+        let cookies = &self.auth.cookies;
         let max_age = match remember {
             Remember::Yes => Some(self.auth.config.auth.session.expires_in),
             Remember::No => None,
@@ -216,7 +217,7 @@ impl<'a> Call<'a> {
     /// Leaves or takes away the mark of a session that is not remembered. Left by an earlier session, it would keep one
     /// that is from being extended.
     pub(super) fn mark_remembered(&mut self, remember: Remember) {
-        let cookies = self.auth.sessions.cookies();
+        let cookies = &self.auth.cookies;
         match remember {
             Remember::Yes if cookies.dont_remember(self.headers) => self.set_cookie(cookies.clear_dont_remember()),
             Remember::Yes => {}
@@ -226,7 +227,7 @@ impl<'a> Call<'a> {
 
     /// Takes the companion cookie of a session that ended back, if the browser has one.
     pub(super) fn clear_device_cookie(&mut self, token: &SessionToken) {
-        let cookies = self.auth.sessions.cookies();
+        let cookies = &self.auth.cookies;
         let companions = cookies.device_tokens(self.headers);
         if companions.iter().any(|other| other.as_str() == token.as_str()) {
             self.set_cookie(cookies.clear_device(token));
@@ -241,7 +242,7 @@ impl<'a> Call<'a> {
     ///
     /// Sets the cookie again when the expiry slides, and takes the cookies of a dead session back (section 6).
     pub(super) async fn session(&mut self, refresh: Refresh) -> Result<Option<Current>, AuthError> {
-        let found = self.auth.sessions.cookies().find(self.headers);
+        let found = self.auth.cookies.find(self.headers);
         if found.is_empty() {
             return Ok(None);
         }
@@ -249,7 +250,7 @@ impl<'a> Call<'a> {
         let mut dead_cookie = false;
         for credential in found.candidates() {
             let live = db::sessions::find_with_user(&client, &credential.hash, self.now).await?;
-            let token = self.auth.sessions.cookies().token(self.headers, credential.kind);
+            let token = self.auth.cookies.token(self.headers, credential.kind);
             let Some(((mut session, user), token)) = live.zip(token) else {
                 dead_cookie |= credential.kind == Kind::Cookie;
                 continue;
@@ -285,7 +286,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn clear_session_cookies(&mut self) {
-        self.handed_out.cookies.extend(self.auth.sessions.cookies().clear());
+        self.handed_out.cookies.extend(self.auth.cookies.clear());
     }
 
     /// Extends a session that was used late enough in its life.
@@ -296,7 +297,7 @@ impl<'a> Call<'a> {
         session: &mut StoredSession,
         token: &SessionToken,
     ) -> Result<(), DbError> {
-        let cookies = self.auth.sessions.cookies();
+        let cookies = &self.auth.cookies;
         let rules = &self.auth.config.auth.session;
         let due_at = session.expires_at.minus(rules.expires_in).plus(rules.refresh_after);
         if !session.remembered || self.now < due_at || cookies.dont_remember(self.headers) {
@@ -314,8 +315,7 @@ impl<'a> Call<'a> {
 
     /// A new id, in order of time.
     pub(super) fn new_id(&self) -> Uuid {
-        let millis = u64::try_from(self.now.micros() / 1000).unwrap_or(0);
-        uuid::Builder::from_unix_timestamp_millis(millis, &random()).into_uuid()
+        identity::new_id(self.now)
     }
 
     /// Notes an event, in the transaction of the change that it records if `client` is one.

@@ -22,8 +22,8 @@ use super::{ConfigArg, EXIT_USAGE};
 use crate::{
     chain::Chain,
     clock::Clock,
-    config::{Access, Config, Cors, OnDenied, OriginPattern, Route},
-    identity::{Identity, Session, SessionId, UserId},
+    config::{Access, Config, Cors, OnDenied, OriginPattern, Route, Target},
+    identity::{Assertions, Identity, Session, SessionId, UserId},
     policy::{
         self, Denied,
         client::{self, ClientRules},
@@ -35,7 +35,9 @@ use crate::{
     },
     proxy::{
         error::ProxyError,
+        handover::Handover,
         headers::{self, Material},
+        rewrite,
     },
     session::{
         credential::SessionCookies,
@@ -145,35 +147,31 @@ fn decide(
     explanation: &mut Explanation,
 ) -> Result<(), ProxyError> {
     crate::proxy::check_head(&args.method, &headers)?;
-    let stranger = Connection {
-        peer: Peer::of(SocketAddr::from(([203, 0, 113, 7], 50_000))),
-    };
+    let stranger = Connection::plain(Peer::of(SocketAddr::from(([203, 0, 113, 7], 50_000))));
     let client = client::judge(&stranger, Version::HTTP_11, uri, &headers, &ClientRules::new(config))?;
     explanation.host = Some(client.host.name().to_owned());
-    let path = NormalPath::parse(target)?;
+    let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
+    let table = RouteTable::build(&routes);
+    let path = NormalPath::parse_keeping(target, table.kept())?;
     explanation.path = Some(path.as_str().to_owned());
     if path.below(&config.auth.base_path).is_some() {
         explanation.served_by = Some("the auth API".to_owned());
         "answered by the gateway itself".clone_into(&mut explanation.outcome);
         return Ok(());
     }
-    let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
-    let table = RouteTable::build(&routes);
     let preflight = cors::preflight(&args.method, &headers);
     let method = preflight.as_ref().map_or(&args.method, |asked| &asked.method);
     let route = table.find(client.host.name(), &path, method)?;
     explanation.served_by = Some(format!(
         "route {}{}",
-        route.host.as_deref().unwrap_or_default(),
+        route.host.as_ref().map(ToString::to_string).unwrap_or_default(),
         route.path.text
     ));
     explanation.line = Some(route.line);
     explanation.demands = demands(route, config.auth.sign_in_page.as_deref());
-    let upstream = config
-        .upstreams
-        .get(route.upstream)
-        .map(|upstream| upstream.name.clone());
-    explanation.upstream = upstream;
+    if let Target::Upstream(index) = route.target {
+        explanation.upstream = config.upstreams.get(index).map(|upstream| upstream.name.clone());
+    }
     explanation.open_to = Some(open_to(route, config));
 
     let trusted = TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins);
@@ -190,14 +188,19 @@ fn decide(
     let session = (!args.anonymous && policy::wants_session(route)).then(|| Arc::new(somebody(config, args)));
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
-        None => policy::authorise(route, session.as_ref())?,
+        None => policy::authorise(route, session.as_ref(), Clock::System.now())?,
     };
+    let path = rewrite::outgoing(route, &path)?;
+    if !matches!(route.target, Target::Upstream(_)) {
+        answered_here(&route.target).clone_into(&mut explanation.outcome);
+        return Ok(());
+    }
     let cookies = SessionCookies::new(&config.auth, &config.server.public_url);
     let upgrade = headers::upgrade_of(&args.method, Version::HTTP_11, &headers);
     let outbound = headers::prepare(
         Material {
             method: args.method.clone(),
-            authorization_is_ours: false,
+            handover: Handover::shown(route, config.identity.assertion.send, permit.session().is_some()),
             body: RequestBody::EMPTY,
             path,
             client: &client,
@@ -287,6 +290,17 @@ fn somebody(config: &Config, args: &ExplainArgs) -> Session {
         extending: AtomicBool::new(false),
         last_seen: AtomicI64::new(0),
         headers,
+        methods: vec!["pwd".to_owned()],
+        assertions: Assertions::default(),
+    }
+}
+
+fn answered_here(target: &Target) -> &'static str {
+    match target {
+        Target::Upstream(_) => "forwarded",
+        Target::Files(_) => "answered by the gateway, with a file",
+        Target::Redirect(_) => "answered by the gateway, with a redirect",
+        Target::Answer(_) => "answered by the gateway, always alike",
     }
 }
 
@@ -298,6 +312,9 @@ fn demands(route: &Route, sign_in_page: Option<&str>) -> Vec<String> {
             let mut demands = vec!["a session".to_owned()];
             if !needs.roles.is_empty() {
                 demands.push(format!("one of the roles {}", needs.roles.join(", ")));
+            }
+            if let Some(fresh) = needs.fresh {
+                demands.push(format!("a sign-in within the last {fresh:?}"));
             }
             if needs.verified_email {
                 demands.push("a verified e-mail address".to_owned());

@@ -7,6 +7,8 @@ use super::*;
 mod documents;
 mod oauth;
 mod routes;
+mod targets;
+mod upstreams;
 mod values;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef-the-secret";
@@ -99,7 +101,7 @@ fn set(section: &str, key: &str, value: &str) -> String {
 #[test]
 fn the_least_is_enough_and_the_rest_has_safe_defaults() {
     let config = loaded(MINIMAL);
-    assert_eq!(config.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!(config.server.listen, [Listen::Tcp("0.0.0.0:8080".parse().unwrap())]);
     assert_eq!(config.server.public_url.as_str(), "https://app.example.com");
     assert!(config.server.trusted_proxies.is_empty());
     assert_eq!(config.server.max_header_bytes, 32 * 1024);
@@ -250,7 +252,7 @@ fn the_environment_overrides_single_keys() {
         ],
     )
     .unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.server.listen, ["127.0.0.1:1234".parse().unwrap()]);
+    assert_eq!(config.server.listen, [Listen::Tcp("127.0.0.1:1234".parse().unwrap())]);
     assert_eq!(config.server.max_connections, 7);
     assert_eq!(config.server.hosts, ["a.example", "b.example"]);
     assert!(!config.auth.sign_up);
@@ -258,7 +260,7 @@ fn the_environment_overrides_single_keys() {
     assert_eq!(config.auth.session.cache.ttl, Duration::from_secs(3));
     assert_eq!(
         config.upstreams[0].endpoints,
-        [Endpoint::Addr("10.0.0.1:9000".parse().unwrap())]
+        [Endpoint::http("10.0.0.1:9000".parse().unwrap())]
     );
     assert_eq!((config.routes.len(), config.routes[0].line), (1, 0));
 }

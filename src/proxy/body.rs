@@ -4,23 +4,25 @@
 use std::{
     fmt,
     future::Future,
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Sleep, sleep_until},
-};
+use tokio::time::{Sleep, sleep_until};
+use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use super::record::Record;
+use super::{grpc, record::Record, trailers};
 use crate::{
     clock,
-    upstream::{WireError, answer::AnswerBody, body::RequestBody},
+    problem::{GRPC_STATUS, grpc_status},
+    session::streams::{StreamGuard, Why},
+    upstream::{Place, WireError, answer::AnswerBody, body::RequestBody},
 };
 
 /// An answer's body as the client reads it.
@@ -30,7 +32,29 @@ pub struct ProxyBody {
     /// It was read to its end; one of unknown length is known to be whole only by that.
     ended: bool,
     stall: Stall,
+    /// Until when it may go on, if it is one that could for ever.
+    stream: Option<(StreamGuard, GoesOn)>,
     record: Option<Record>,
+}
+
+/// How an answer goes on for as long as somebody listens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum GoesOn {
+    /// Event by event; it may end anywhere.
+    Events,
+    /// Message by message of a gRPC call, whose end says how it went.
+    Call,
+}
+
+impl GoesOn {
+    /// `None`: an ordinary answer, as most are.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let media = headers.get(header::CONTENT_TYPE)?;
+        if media.as_bytes().starts_with(b"text/event-stream") {
+            return Some(Self::Events);
+        }
+        grpc::names(media).then_some(Self::Call)
+    }
 }
 
 /// Why an answer broke off half way.
@@ -40,6 +64,8 @@ pub enum AnswerError {
     Broken(#[source] WireError),
     #[error("the upstream sent nothing of its answer for {0:?}")]
     Stalled(Duration),
+    #[error("a file could not be read to its end")]
+    File(#[source] io::Error),
 }
 
 /// Notices an upstream that stops half way. A timer is made only once there is something to wait for.
@@ -72,10 +98,11 @@ impl Stall {
 
 enum Source {
     Own(Option<Bytes>),
+    File(ServeFileSystemResponseBody),
     Upstream(AnswerBody),
     Declined {
         incoming: Incoming,
-        _held: (SendRequest<RequestBody>, OwnedSemaphorePermit),
+        _held: (SendRequest<RequestBody>, Place),
     },
 }
 
@@ -86,6 +113,19 @@ impl ProxyBody {
             bytes: 0,
             ended: false,
             stall: Stall::default(),
+            stream: None,
+            record: None,
+        }
+    }
+
+    /// A file's bytes, as they are read.
+    pub fn file(file: ServeFileSystemResponseBody) -> Self {
+        Self {
+            source: Source::File(file),
+            bytes: 0,
+            ended: false,
+            stall: Stall::default(),
+            stream: None,
             record: None,
         }
     }
@@ -100,12 +140,13 @@ impl ProxyBody {
                 limit: stall,
                 ..Stall::default()
             },
+            stream: None,
             record: None,
         }
     }
 
     /// An answer to an upgrade request that is not an upgrade; its connection is not used again.
-    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: OwnedSemaphorePermit) -> Self {
+    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: Place) -> Self {
         Self {
             source: Source::Declined {
                 incoming,
@@ -114,8 +155,16 @@ impl ProxyBody {
             bytes: 0,
             ended: false,
             stall: Stall::default(),
+            stream: None,
             record: None,
         }
+    }
+
+    /// Ends it when `guard` says so.
+    #[must_use]
+    pub fn while_allowed(mut self, guard: StreamGuard, how: GoesOn) -> Self {
+        self.stream = Some((guard, how));
+        self
     }
 
     /// Writes `record` to the log when the last byte has gone, or nobody wants it any more.
@@ -131,6 +180,24 @@ impl ProxyBody {
         self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         frame
     }
+
+    /// Ends a stream that may not go on: the upstream's connection with it.
+    fn end(&mut self, why: Why, how: GoesOn) -> Option<Frame<Bytes>> {
+        self.source = Source::Own(None);
+        self.stream = None;
+        if let Some(record) = &mut self.record {
+            record.had_to_end(why);
+        }
+        // Events end as they could have by themselves: whoever listens asks again, and is told.
+        (how == GoesOn::Call).then(|| {
+            let status = match why {
+                Why::Revoked | Why::Expired => StatusCode::UNAUTHORIZED,
+                Why::NotAllowed => StatusCode::FORBIDDEN,
+                Why::Reloaded | Why::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            Frame::trailers(HeaderMap::from_iter([(GRPC_STATUS, grpc_status(status))]))
+        })
+    }
 }
 
 impl Body for ProxyBody {
@@ -139,14 +206,37 @@ impl Body for ProxyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = &mut *self;
+        if let Some((guard, how)) = &this.stream
+            && let Poll::Ready(why) = guard.poll_closed(cx)
+        {
+            let how = *how;
+            return Poll::Ready(this.end(why, how).map(Ok));
+        }
         let polled = match &mut this.source {
             Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(this.count(Frame::data(bytes))))),
+            Source::File(file) => match ready!(Pin::new(file).poll_frame(cx)) {
+                Some(Ok(frame)) => return Poll::Ready(Some(Ok(this.count(frame)))),
+                None => {
+                    this.ended = true;
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => {
+                    let error = AnswerError::File(error);
+                    if let Some(record) = &mut this.record {
+                        record.broke_off(&error);
+                    }
+                    return Poll::Ready(Some(Err(error)));
+                }
+            },
             Source::Upstream(answer) => Pin::new(answer).poll_frame(cx),
             Source::Declined { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(WireError::Hyper),
         };
         let outcome = match polled {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 this.stall.since = None;
+                if let Some(fields) = frame.trailers_mut() {
+                    trailers::clean_answer(fields);
+                }
                 return Poll::Ready(Some(Ok(this.count(frame))));
             }
             Poll::Ready(None) => {
@@ -157,7 +247,7 @@ impl Body for ProxyBody {
             Poll::Pending => AnswerError::Stalled(ready!(this.stall.poll(cx))),
         };
         if let Some(record) = &mut this.record {
-            record.upstream_broke_off(&outcome);
+            record.broke_off(&outcome);
         }
         Poll::Ready(Some(Err(outcome)))
     }
@@ -165,6 +255,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
+            Source::File(file) => file.is_end_stream(),
             Source::Upstream(answer) => answer.is_end_stream(),
             Source::Declined { incoming, .. } => incoming.is_end_stream(),
         }
@@ -173,6 +264,7 @@ impl Body for ProxyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::File(file) => file.size_hint(),
             Source::Upstream(answer) => answer.size_hint(),
             Source::Declined { incoming, .. } => incoming.size_hint(),
         }
@@ -193,6 +285,7 @@ impl fmt::Debug for ProxyBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.source {
             Source::Own(_) => "ProxyBody(own)",
+            Source::File(_) => "ProxyBody(file)",
             Source::Upstream(_) | Source::Declined { .. } => "ProxyBody(upstream)",
         })
     }

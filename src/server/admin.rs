@@ -4,6 +4,9 @@
 //! in force, the schema checked, the listeners open, and the gateway isn't draining; Postgres away *after* the start
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
+mod downstream;
+mod upstreams;
+
 use std::{
     convert::Infallible,
     sync::{
@@ -13,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -27,6 +31,8 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
+use self::downstream::Downstream;
+use super::{reloads::Reloads, tls::Tls};
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
@@ -51,10 +57,13 @@ pub struct Admin {
 #[derive(Debug)]
 pub struct Subjects {
     pub sessions: Arc<Sessions>,
-    pub auth: Arc<Auth>,
+    pub auth: Arc<ArcSwap<Auth>>,
     pub log: Arc<AccessLog>,
     pub stats: Vec<Arc<Stats>>,
-    pub upstreams: Vec<Arc<Upstream>>,
+    /// Of the configuration in force.
+    pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
+    pub reloads: Arc<Reloads>,
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Admin {
@@ -69,14 +78,14 @@ impl Admin {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Answers on `listener` until the soft stop: that comes after the drain delay, in which readiness is seen to be
-    /// false.
+    /// Answers on `listener` until no connections are taken any more: that comes after the drain delay, in which
+    /// readiness is seen to be false.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tasks: Tasks) {
-        let drained = tasks.stop.soft.clone();
+        let (closing, drained) = (tasks.stop.closing.clone(), tasks.stop.soft.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = drained.cancelled() => return,
+                () = closing.cancelled() => return,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -176,6 +185,14 @@ impl Subjects {
             duration: self.stats.iter().map(|stats| stats.total_duration()).sum(),
             connections: sum(&|stats| stats.connections.load(Ordering::Relaxed)),
             open_connections: sum(&|stats| stats.open_connections.load(Ordering::Relaxed)),
+            downstream: Downstream {
+                http1: sum(&|stats| stats.http1.load(Ordering::Relaxed)),
+                http2: sum(&|stats| stats.http2.load(Ordering::Relaxed)),
+                handshakes: sum(&|stats| stats.handshakes.load(Ordering::Relaxed)),
+                handshakes_failed: sum(&|stats| stats.handshakes_failed.load(Ordering::Relaxed)),
+                proxy_refused: sum(&|stats| stats.proxy_refused.load(Ordering::Relaxed)),
+                tls: self.tls.clone(),
+            },
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
             failures: counters.failures.load(Ordering::Relaxed),
@@ -183,15 +200,18 @@ impl Subjects {
             hearing: self.sessions.trust() == Trust::Hearing,
             last_seen_dropped: self.sessions.last_seen().dropped(),
             log_dropped: self.log.dropped(),
+            assertions: self.sessions.mint().minted(),
             open_streams: self.sessions.streams().open() as u64,
             closed_streams: self.sessions.streams().closed(),
-            hashes_waiting: self.auth.hashes_waiting(),
-            rate_limited: self.auth.rate_limited(),
-            connects: self
-                .upstreams
-                .iter()
-                .map(|upstream| (upstream.name().to_owned(), upstream.connects.load(Ordering::Relaxed)))
-                .collect(),
+            hashes_waiting: self.auth.load().hashes_waiting(),
+            rate_limited: {
+                let routes = sum(&|stats| stats.rate_limited.load(Ordering::Relaxed));
+                let mut refused = self.auth.load().rate_limited();
+                refused.push(("routes", routes));
+                refused
+            },
+            reloads: Arc::clone(&self.reloads),
+            upstreams: self.upstreams.load_full(),
         }
     }
 }
@@ -204,6 +224,7 @@ struct Numbers {
     duration: Duration,
     connections: u64,
     open_connections: u64,
+    downstream: Downstream,
     hits: u64,
     misses: u64,
     failures: u64,
@@ -211,11 +232,13 @@ struct Numbers {
     hearing: bool,
     last_seen_dropped: u64,
     log_dropped: u64,
+    assertions: u64,
     open_streams: u64,
     closed_streams: [(Why, u64); Why::ALL.len()],
     hashes_waiting: u64,
     rate_limited: Vec<(&'static str, u64)>,
-    connects: Vec<(String, u64)>,
+    reloads: Arc<Reloads>,
+    upstreams: Arc<Vec<Arc<Upstream>>>,
 }
 
 impl Collector for Numbers {
@@ -306,25 +329,22 @@ impl Collector for Numbers {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, gauge)?)?;
         }
 
-        let help = "Requests refused by a rate limit of the auth API; of \"mailbox\", mails left out";
+        let help =
+            "Requests refused by a rate limit: of the auth API by rule, of \"routes\"; of \"mailbox\", mails left out";
         let mut family = encoder.encode_descriptor("vestibule_rate_limited", help, None, counter)?;
         for (rule, count) in &self.rate_limited {
             let labels = [("rule", *rule)];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
 
-        let help = "Connections opened to an upstream";
-        let mut family = encoder.encode_descriptor("vestibule_upstream_connects", help, None, counter)?;
-        for (upstream, count) in &self.connects {
-            let labels = [("upstream", upstream.as_str())];
-            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
-        }
-        self.encode_closed_streams(&mut encoder)
+        upstreams::encode(&self.upstreams, &mut encoder)?;
+        self.downstream.encode(&mut encoder)?;
+        self.encode_identity(&mut encoder)
     }
 }
 
 impl Numbers {
-    fn encode_closed_streams(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode_identity(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let counter = prometheus_client::metrics::MetricType::Counter;
         let help = "Tunnels, event streams and gRPC calls that were closed before either end closed them";
         let mut family = encoder.encode_descriptor("vestibule_streams_closed", help, None, counter)?;
@@ -332,7 +352,10 @@ impl Numbers {
             let labels = [("reason", why.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
-        Ok(())
+        let help = "Assertions signed for upstreams";
+        let assertions = encoder.encode_descriptor("vestibule_assertions_signed", help, None, counter)?;
+        ConstCounter::new(self.assertions).encode(assertions)?;
+        self.reloads.encode(encoder)
     }
 }
 

@@ -3,7 +3,7 @@
 //! An error becomes a problem, a page or a way to the sign-in page; what its answer keeps to itself is logged. Behind
 //! a refusal the rest of the request's body is read within limits, or the connection ends.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, uri::PathAndQuery};
@@ -18,7 +18,7 @@ use crate::{
     chain::Chain,
     config::OnDenied,
     live::Snapshot,
-    policy::{self, Denied, path::NormalPath},
+    policy::{self, Denied, Unmet, path::NormalPath},
     problem::{Code, Form},
     proxy::{body::ProxyBody, error::ProxyError, record::Record},
     telemetry::{Access, Side},
@@ -30,13 +30,16 @@ const DRAIN_BYTES: u64 = 64 * 1024;
 const DRAIN_FOR: Duration = Duration::from_secs(1);
 
 /// Turns an error into an answer, and says in the log what the answer keeps to itself.
-pub(super) fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, record: &mut Record) -> Response<ProxyBody> {
+pub(super) fn refuse(live: &Snapshot, error: ProxyError, form: Form, record: &mut Record) -> Response<ProxyBody> {
     let (code, side) = (error.code(), error.side());
     // It may have been refused before anybody asked whose path it is.
     if let Some(target) = record.target.take() {
         record.target = Some(loggable(live, target));
     }
     record.failure = Some((code, side));
+    if matches!(error, ProxyError::TooOften(_)) {
+        record.recorder.stats.rate_limited.fetch_add(1, Ordering::Relaxed);
+    }
     if side != Side::Client {
         let request_id = record.request_id.to_str().unwrap_or_default();
         warn!(
@@ -48,25 +51,41 @@ pub(super) fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, recor
     }
     let on_denied = record.route.as_ref().map_or(OnDenied::Auto, |route| route.on_denied);
     let to_page = match on_denied {
-        OnDenied::Auto => navigation,
-        OnDenied::SignIn => true,
+        OnDenied::Auto => form == Form::Html,
+        // A call can't go to a page.
+        OnDenied::SignIn => form != Form::Grpc,
         OnDenied::Status => false,
     };
+    let sign_in = match error {
+        ProxyError::Denied(Denied::SignInNeeded) => Some(SignIn::Plain),
+        ProxyError::Denied(Denied::NotAllowed(Unmet::Fresh)) => Some(SignIn::Again),
+        _ => None,
+    };
     if to_page
-        && matches!(error, ProxyError::Denied(Denied::SignInNeeded))
+        && let Some(sign_in) = sign_in
         && let Some(page) = &live.config.auth.sign_in_page
     {
-        return redirect_to_sign_in(page, record);
+        return redirect_to_sign_in(page, sign_in, record);
     }
-    let form = if navigation { Form::Html } else { Form::Json };
     let request_id = record.request_id.to_str().unwrap_or_default();
     error.into_problem().into_response(form, request_id).map(ProxyBody::own)
 }
 
+/// Why somebody is sent to the sign-in page.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SignIn {
+    Plain,
+    /// They are signed in, but have to show anew who they are: a page that sent them straight back would do so for ever.
+    Again,
+}
+
 /// To the sign-in page, which gets the way back: a path of this origin, never a whole URL.
-fn redirect_to_sign_in(page: &str, record: &Record) -> Response<ProxyBody> {
+fn redirect_to_sign_in(page: &str, sign_in: SignIn, record: &Record) -> Response<ProxyBody> {
     let back = record.target.as_ref().map_or("/", PathAndQuery::as_str);
-    let to = policy::origin::append_query(page, "return_to", back);
+    let mut to = policy::origin::append_query(page, "return_to", back);
+    if sign_in == SignIn::Again {
+        to = policy::origin::append_query(&to, "step_up", "fresh");
+    }
     let mut response = Response::new(ProxyBody::own(Bytes::new()));
     // 303: whatever the method was, the page is fetched with GET (RFC 9110, 15.4.4).
     *response.status_mut() = StatusCode::SEE_OTHER;
@@ -79,9 +98,9 @@ fn redirect_to_sign_in(page: &str, record: &Record) -> Response<ProxyBody> {
 }
 
 /// What a log may say of a target: not the secrets in paths of the auth API.
-fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
+pub(super) fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
     let base_path = &live.config.auth.base_path;
-    let Ok(path) = NormalPath::from_target(target.clone()) else {
+    let Ok(path) = NormalPath::keeping(target.clone(), live.routes.kept()) else {
         return target;
     };
     match path.below(base_path) {

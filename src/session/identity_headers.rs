@@ -5,8 +5,8 @@
 //!
 //! Names are compared *folded*: without case, and with everything that is neither letter nor digit taken as `-`. CGI,
 //! WSGI and PHP fold names so, each a little differently; a name that any of them could take for one of ours is
-//! reserved. Prefixes from which only gateways speak (`x-vestibule-`, `x-forwarded-`, `x-auth-request-`) are reserved
-//! whole.
+//! reserved. Prefixes from which only gateways speak (`x-vestibule-`, `x-forwarded-`, `x-auth-request-`,
+//! `x-client-cert-`) are reserved whole.
 //!
 //! Values: visible ASCII and inner spaces as they are; everything else, and `%`, is percent-encoded UTF-8, so that
 //! decoding gives the text back. In roles, a comma is encoded as well, for it separates them. A value longer than
@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     clock::Timestamp,
-    config,
+    config::{self, RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte as fold},
     identity::{Identity, SessionId},
 };
 
@@ -65,7 +65,7 @@ impl Renderer {
 }
 
 /// `text` as visible ASCII and inner spaces; `also` is encoded on top.
-fn encoded(text: &str, also: &[u8]) -> String {
+pub fn encoded(text: &str, also: &[u8]) -> String {
     let trimmed = text.trim_matches(' ');
     let inner_from = text.len() - text.trim_start_matches(' ').len();
     let inner = inner_from..inner_from + trimmed.len();
@@ -97,6 +97,8 @@ pub enum Disposition {
     Upgrade,
     /// `TE`: dropped, but for `trailers`.
     Te,
+    /// `Trailer`: what it announces is what passes behind the body.
+    Trailer,
     /// Of this hop only: dropped.
     HopByHop,
     Host,
@@ -151,7 +153,7 @@ impl Reserved {
             &names.auth_methods,
         ];
         let configured = configured.into_iter().flatten().map(HeaderName::as_str);
-        for name in configured.chain(RESERVED.iter().copied()) {
+        for name in configured.chain(RESERVED_NAMES.iter().copied()) {
             reserved.add(name, Disposition::Reserved);
         }
         reserved
@@ -195,7 +197,7 @@ impl Reserved {
             }
         }
         if initial == b'x'
-            && PREFIXES
+            && RESERVED_PREFIXES
                 .iter()
                 .any(|prefix| name.get(..prefix.len()).is_some_and(|head| is_folded(head, prefix)))
         {
@@ -224,17 +226,6 @@ fn is_folded(name: &[u8], folded: &[u8]) -> bool {
     name.len() == folded.len() && name.iter().zip(folded).all(|(byte, folded)| fold(*byte) == *folded)
 }
 
-const fn fold(byte: u8) -> u8 {
-    if byte.is_ascii_alphanumeric() {
-        byte.to_ascii_lowercase()
-    } else {
-        b'-'
-    }
-}
-
-/// Folded prefixes of names that only a gateway uses; all begin with an `x`.
-const PREFIXES: &[&[u8]] = &[b"x-vestibule-", b"x-forwarded-", b"x-auth-request-"];
-
 /// What the data path does something with; look-alikes of these are dropped.
 const HANDLED: &[(&str, Disposition)] = &[
     ("connection", Disposition::Connection),
@@ -244,7 +235,7 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("proxy-authenticate", Disposition::HopByHop),
     ("proxy-authorization", Disposition::HopByHop),
     ("proxy-connection", Disposition::HopByHop),
-    ("trailer", Disposition::HopByHop),
+    ("trailer", Disposition::Trailer),
     ("transfer-encoding", Disposition::HopByHop),
     ("http2-settings", Disposition::HopByHop),
     ("host", Disposition::Host),
@@ -259,37 +250,6 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("forwarded", Disposition::Forwarded),
     ("x-real-ip", Disposition::Forwarded),
     ("x-request-id", Disposition::RequestId),
-];
-
-/// Names of every preset, whichever is in force, and what could show an upstream another request than was authorised.
-const RESERVED: &[&str] = &[
-    "x-user-id",
-    "x-user-email",
-    "x-user-email-verified",
-    "x-user-name",
-    "x-user-roles",
-    "x-session-id",
-    "x-auth-time",
-    "x-auth-methods",
-    "remote-user",
-    "remote-email",
-    "remote-name",
-    "remote-groups",
-    "x-remote-user",
-    "x-remote-email",
-    "x-remote-name",
-    "x-remote-groups",
-    "x-original-url",
-    "x-original-uri",
-    "x-original-host",
-    "x-original-method",
-    "x-rewrite-url",
-    "x-rewrite-uri",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-host",
-    "proxy",
 ];
 
 #[cfg(test)]
@@ -312,6 +272,12 @@ mod tests {
                 session_id: name("x-session-id"),
                 auth_time: None,
                 auth_methods: name("company_login.how"),
+            },
+            assertion: config::AssertionRules {
+                send: false,
+                algorithm: config::SigningAlgorithm::EdDsa,
+                lifetime: std::time::Duration::from_mins(1),
+                rotate_every: std::time::Duration::from_hours(1),
             },
         }
     }
@@ -481,7 +447,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_folds_to_a_reserved_name_is_reserved(index in any::<prop::sample::Index>(), seed in any::<u64>()) {
-            let name = RESERVED[index.index(RESERVED.len())];
+            let name = RESERVED_NAMES[index.index(RESERVED_NAMES.len())];
             let spelled: String = name
                 .bytes()
                 .enumerate()

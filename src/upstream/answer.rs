@@ -8,41 +8,58 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::net::TcpStream;
+use hyper::body::Incoming;
 use tokio_util::sync::DropGuard;
 
-use super::{Lease, WireError, lean};
+use super::{Place, WireError, http2::Held, lean::answer::Answer, pool::Lease, stream::Stream};
 
 /// The body of an upstream's answer. Once its last byte is here the connection is anybody's again; dropped before, it
-/// takes the connection along.
-pub struct AnswerBody {
-    /// `None`: it has ended.
-    open: Option<Open>,
-}
+/// takes the connection along, or ends its stream.
+pub struct AnswerBody(Source);
 
-struct Open {
-    answer: lean::answer::Answer<TcpStream>,
-    lease: Lease,
-    /// The rest of the request, which is still being sent, ends with the answer.
-    _upload: Option<DropGuard>,
+enum Source {
+    Http1 {
+        answer: Answer<Stream>,
+        lease: Lease,
+        /// The rest of the request, which is still being sent, ends with the answer.
+        _upload: Option<DropGuard>,
+    },
+    /// Others use the connection as well: it is only counted.
+    Http2 {
+        incoming: Incoming,
+        _held: (Held, Place),
+    },
+    Ended,
 }
 
 impl AnswerBody {
-    pub(super) fn new(answer: lean::answer::Answer<TcpStream>, lease: Lease, upload: Option<DropGuard>) -> Self {
-        let mut body = Self {
-            open: Some(Open {
-                answer,
-                lease,
-                _upload: upload,
-            }),
-        };
-        body.give_back_if_ended();
+    pub(super) fn http1(answer: Answer<Stream>, lease: Lease, upload: Option<DropGuard>) -> Self {
+        let mut body = Self(Source::Http1 {
+            answer,
+            lease,
+            _upload: upload,
+        });
+        body.let_go_if_ended();
         body
     }
 
-    fn give_back_if_ended(&mut self) {
-        if self.open.as_ref().is_some_and(|open| open.answer.is_end())
-            && let Some(Open { answer, lease, .. }) = self.open.take()
+    pub(super) fn http2(incoming: Incoming, held: Held, place: Place) -> Self {
+        let mut body = Self(Source::Http2 {
+            incoming,
+            _held: (held, place),
+        });
+        body.let_go_if_ended();
+        body
+    }
+
+    fn let_go_if_ended(&mut self) {
+        let ended = match &self.0 {
+            Source::Http1 { answer, .. } => answer.is_end(),
+            Source::Http2 { incoming, .. } => incoming.is_end_stream(),
+            Source::Ended => false,
+        };
+        if ended
+            && let Source::Http1 { answer, lease, .. } = std::mem::replace(&mut self.0, Source::Ended)
             && let Some(connection) = answer.into_idle()
         {
             lease.give_back(connection);
@@ -55,32 +72,38 @@ impl Body for AnswerBody {
     type Error = WireError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
-        let Some(open) = &mut self.open else {
-            return Poll::Ready(None);
+        let frame = match &mut self.0 {
+            Source::Http1 { answer, .. } => ready!(answer.poll_frame(cx)).map(|frame| frame.map_err(WireError::Lean)),
+            Source::Http2 { incoming, .. } => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                frame.map(|frame| frame.map_err(WireError::Hyper))
+            }
+            Source::Ended => return Poll::Ready(None),
         };
-        let frame = ready!(open.answer.poll_frame(cx));
         // Before the last frame is passed on: the next request may be waiting for a connection.
-        self.give_back_if_ended();
-        Poll::Ready(frame.map(|frame| frame.map_err(WireError::Lean)))
+        self.let_go_if_ended();
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.open.is_none()
+        matches!(self.0, Source::Ended)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.open
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), |open| open.answer.size_hint())
+        match &self.0 {
+            Source::Http1 { answer, .. } => answer.size_hint(),
+            Source::Http2 { incoming, .. } => incoming.size_hint(),
+            Source::Ended => SizeHint::with_exact(0),
+        }
     }
 }
 
 impl fmt::Debug for AnswerBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.open.is_some() {
-            "AnswerBody(open)"
-        } else {
-            "AnswerBody(ended)"
+        f.write_str(match self.0 {
+            Source::Http1 { .. } => "AnswerBody(HTTP/1.1)",
+            Source::Http2 { .. } => "AnswerBody(HTTP/2)",
+            Source::Ended => "AnswerBody(ended)",
         })
     }
 }

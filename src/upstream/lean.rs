@@ -27,7 +27,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Method, Response, request::Parts};
+use http::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -135,19 +135,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .is_pending()
     }
 
-    /// Sends the request that `parts` are of, and waits for the head of the answer. An answer that comes before the whole body was
-    /// sent brings the rest of the [`Upload`] along; `body` is left empty then.
+    /// Sends `request`, and waits for the head of the answer. One that comes before the whole body was sent brings the
+    /// rest of it along as an [`Upload`]; none is left in `request` then.
     ///
     /// Cancel-safe: dropping it closes the connection.
-    pub(super) async fn exchange(mut self, parts: &Parts, body: &mut RequestBody) -> Result<Answered<S>, Failed> {
+    pub(super) async fn exchange(mut self, request: &mut Request<RequestBody>) -> Result<Answered<S>, Failed> {
         self.out.clear();
-        let length = request::write(parts, body, &mut self.out);
-        let mut sending = upload::Sending::new(length);
+        let mut sending = upload::Sending::new(request::write(request, &mut self.out));
         let mut unsendable = None;
         let mut interim = 0;
         let outcome = poll_fn(|cx| {
             if unsendable.is_none()
-                && let Poll::Ready(Err(error)) = sending.poll(cx, &mut self.stream, &self.out, body)
+                && let Poll::Ready(Err(error)) = sending.poll(cx, &mut self.stream, &self.out, request.body_mut())
             {
                 match error {
                     // An upstream that refuses a body may close its ear and still have said why.
@@ -156,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             loop {
-                if let Some(found) = self.parse(&parts.method, &mut interim)? {
+                if let Some(found) = self.parse(request.method(), &mut interim)? {
                     return Poll::Ready(Ok(found));
                 }
                 match ready!(self.poll_fill(cx, FIRST_READ)) {
@@ -173,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             answered: interim > 0 || !self.unread.is_empty(),
         })?;
         let whole = sending.is_done();
-        let upload = (!whole && unsendable.is_none()).then(|| sending.into_upload(&self.out, body));
+        let upload = (!whole && unsendable.is_none()).then(|| sending.into_upload(&self.out, request.body_mut()));
         Ok(self.answered(found, whole, upload))
     }
 

@@ -1,7 +1,9 @@
 //! What the tests stand on: the real gateway on real sockets, a database of its own for each test, an upstream that
 //! keeps what it is sent, a mail server, providers to sign in at, a polite client, one that writes bytes, and a browser.
 
+pub(crate) mod backend;
 pub(crate) mod browser;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod desk;
@@ -14,9 +16,11 @@ pub(crate) mod mailbox;
 pub(crate) mod people;
 pub(crate) mod places_file;
 pub(crate) mod program;
+pub(crate) mod protocols;
 pub(crate) mod provider;
 pub(crate) mod raw_client;
 pub(crate) mod schemathesis;
+pub(crate) mod signer;
 pub(crate) mod upstream;
 pub(crate) mod visitor;
 pub(crate) mod wire;

@@ -102,25 +102,35 @@ fn loads(snippet: &Snippet) -> Result<(), String> {
     lay_over(&mut whole, piece);
     let text = whole.to_string();
     let file = folder.path().join("gateway.toml");
-    match config::parse_with(&text, &file, &variable, &Overrides::default()) {
+    match config::parse_with(&text, &file, &|name| Some(variable(name)), &Overrides::default()) {
         Ok(_) => Ok(()),
         Err(errors) => Err(format!("{place}: {errors}\n{}", snippet.text)),
     }
 }
 
 /// What the environment holds under names that documents use.
-fn variable(name: &str) -> Option<String> {
-    Some(match name {
+fn variable(name: &str) -> String {
+    match name {
         "SMTP_URL" => "smtp://localhost".to_owned(),
         name if name.contains("DATABASE") => "postgres://localhost/app".to_owned(),
         name => format!("the value of {name}, which is long enough for a secret"),
-    })
+    }
 }
 
 /// Makes the files and folders that a piece names. Those of the whole machine are made in `folder` instead.
 fn provide(value: &mut Value, folder: &TempDir) {
     match value {
-        Value::Table(table) => table.iter_mut().for_each(|(_, value)| provide(value, folder)),
+        Value::Table(table) => {
+            // A file of a folder that is served.
+            if let (Some(Value::String(served)), Some(Value::String(page))) =
+                (table.get("serve"), table.get("fallback"))
+            {
+                let served = folder.path().join(served);
+                fs::create_dir_all(&served).unwrap();
+                fs::write(served.join(page), "").unwrap();
+            }
+            table.iter_mut().for_each(|(_, value)| provide(value, folder));
+        }
         Value::Array(values) => values.iter_mut().for_each(|value| provide(value, folder)),
         Value::String(text) => {
             let Some(made) = made_for(text) else { return };
@@ -133,7 +143,7 @@ fn provide(value: &mut Value, folder: &TempDir) {
                 }
             }
             if text.starts_with('/') {
-                *text = here.to_str().unwrap().to_owned();
+                here.to_str().unwrap().clone_into(text);
             }
         }
         _ => {}

@@ -22,7 +22,7 @@ mod values;
 pub use values::SET_BY_THE_FLOW;
 
 /// A provider, and this gateway's registration there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OAuthProvider {
     /// As it stands in paths, in `accounts.provider_id` and in what clients send.
     pub name: String,
@@ -75,7 +75,7 @@ pub enum ProviderKind {
 }
 
 /// What the kind, or discovery, would say otherwise.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ProviderEndpoints {
     pub authorization: Option<Url>,
     pub token: Option<Url>,
@@ -86,7 +86,7 @@ pub struct ProviderEndpoints {
 }
 
 /// What Apple's client secret is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AppleKey {
     pub team_id: String,
     pub key_id: String,

@@ -65,8 +65,8 @@ fn beside(task: impl Future<Output: Send> + Send + 'static) -> AbortHandle {
 async fn lean(method: &Method, said: &[u8], piece: usize) -> Result<(Got, bool), Failed> {
     let (ours, theirs) = duplex(64);
     let talking = beside(say(theirs, said.to_vec(), piece));
-    let (parts, mut nothing) = asked(method).into_parts();
-    let exchange = Connection::new(ours).exchange(&parts, &mut nothing);
+    let mut request = asked(method);
+    let exchange = Connection::new(ours).exchange(&mut request);
     let answered = timeout(SOON, exchange).await.expect("it ends");
     let got = match answered {
         Ok(answered) => Ok(timeout(SOON, read(answered)).await.expect("it ends")),
@@ -321,8 +321,8 @@ async fn an_unusual_reason_is_kept() {
         b"HTTP/1.1 418 I'm short\r\nContent-Length: 0\r\n\r\n".to_vec(),
         100,
     ));
-    let (parts, mut nothing) = asked(&Method::GET).into_parts();
-    let exchange = Connection::new(ours).exchange(&parts, &mut nothing);
+    let mut request = asked(&Method::GET);
+    let exchange = Connection::new(ours).exchange(&mut request);
     let response = exchange.await.unwrap().response;
     let reason = response.extensions().get::<hyper::ext::ReasonPhrase>().unwrap();
     assert_eq!(reason.as_bytes(), b"I'm short");
@@ -345,8 +345,8 @@ async fn only_a_quiet_connection_is_used_again() {
 async fn how_far_it_came_is_known_when_it_fails() {
     let (ours, theirs) = duplex(1024);
     drop(theirs);
-    let (parts, mut nothing) = asked(&Method::GET).into_parts();
-    let exchange = Connection::new(ours).exchange(&parts, &mut nothing);
+    let mut request = asked(&Method::GET);
+    let exchange = Connection::new(ours).exchange(&mut request);
     let failed = exchange.await.unwrap_err();
     assert!(!failed.sent && !failed.answered, "{failed:?}");
     for (said, answered) in [
@@ -368,9 +368,8 @@ fn a_length_that_the_body_does_not_have_is_not_passed_on() {
     request
         .headers_mut()
         .insert("transfer-encoding", "chunked".parse().unwrap());
-    let (parts, nothing) = request.into_parts();
     let mut head = Vec::new();
-    request::write(&parts, &nothing, &mut head);
+    request::write(&request, &mut head);
     let head = String::from_utf8(head).unwrap();
     assert_eq!(
         head,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
@@ -48,8 +48,8 @@ impl Sending {
             before: Bytes::new(),
             data: Bytes::new(),
             after: &[],
-            length,
             ended: matches!(length, Length::Empty),
+            length,
             flushed: false,
         }
     }
@@ -130,8 +130,8 @@ impl Sending {
         let bytes = data.len() as u64;
         match &mut self.length {
             // An empty chunk would end the body.
-            Length::Chunked if bytes == 0 => return Ok(()),
-            Length::Chunked => {
+            Length::Chunked { .. } if bytes == 0 => return Ok(()),
+            Length::Chunked { .. } => {
                 self.before = Bytes::from(format!("{bytes:x}\r\n"));
                 self.after = LINE_END;
             }
@@ -144,13 +144,17 @@ impl Sending {
 
     fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), LeanError> {
         self.ended = true;
-        match (self.length, trailers) {
+        match (&self.length, trailers) {
             (Length::Known(0) | Length::Empty, _) => {}
             (Length::Known(_), _) => return Err(LeanError::BodyLength),
-            (Length::Chunked, None) => self.after = LAST_CHUNK,
-            (Length::Chunked, Some(trailers)) => {
+            (
+                Length::Chunked {
+                    trailers: Some(announced),
+                },
+                Some(trailers),
+            ) => {
                 let mut last = b"0\r\n".to_vec();
-                for (name, value) in trailers {
+                for (name, value) in trailers.iter().filter(|(name, _)| names(announced, name)) {
                     last.extend_from_slice(name.as_str().as_bytes());
                     last.extend_from_slice(b": ");
                     last.extend_from_slice(value.as_bytes());
@@ -159,6 +163,8 @@ impl Sending {
                 self.before = Bytes::from(last);
                 self.after = LINE_END;
             }
+            // What was not announced nobody waits for.
+            (Length::Chunked { .. }, _) => self.after = LAST_CHUNK,
         }
         Ok(())
     }
@@ -170,6 +176,12 @@ impl Sending {
             body: std::mem::replace(body, RequestBody::EMPTY),
         }
     }
+}
+
+/// Whether a list of field names has `name`.
+fn names(list: &HeaderValue, name: &HeaderName) -> bool {
+    let mut names = list.as_bytes().split(|&byte| byte == b',');
+    names.any(|listed| listed.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 impl Upload {

@@ -10,7 +10,10 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use toml::{Table, Value};
 use vestibule::{
-    app::{self, Ended, Options, Running},
+    app::{
+        self, Ended, Options, Running,
+        reload::{ReloadError, Reloaded},
+    },
     clock::{Clock, Timestamp},
     config,
 };
@@ -109,6 +112,14 @@ impl Setup {
         self
     }
 
+    /// Forwards to these endpoints rather than to its own upstream; what `more` says is of the upstream, too. One
+    /// worker, so that its connections can be counted.
+    pub(crate) fn endpoints(self, endpoints: &[String], more: &str) -> Self {
+        self.with(&format!(
+            "[server]\nworkers = 1\n[upstreams.app]\nendpoints = {endpoints:?}\n{more}\n"
+        ))
+    }
+
     /// Goes by another gateway's clock.
     pub(crate) fn clock(mut self, clock: &Clock) -> Self {
         self.clock = Some(clock.clone());
@@ -152,6 +163,7 @@ impl Setup {
         let running = starting.await.unwrap().unwrap_or_else(|error| panic!("{error:#}"));
         Gateway {
             running,
+            text,
             site,
             log,
             upstream,
@@ -191,6 +203,8 @@ impl io::Write for AccessLog {
 
 pub(crate) struct Gateway {
     running: Running,
+    /// Its configuration.
+    text: String,
     site: String,
     log: AccessLog,
     upstream: Upstream,
@@ -214,6 +228,11 @@ impl Gateway {
         self.running.public_addr()
     }
 
+    /// All addresses that it listens on, in the order of the configuration; those that redirect come last.
+    pub(crate) fn addrs(&self) -> &[SocketAddr] {
+        self.running.public_addrs()
+    }
+
     pub(crate) fn admin(&self) -> SocketAddr {
         self.running.admin_addr()
     }
@@ -221,6 +240,19 @@ impl Gateway {
     /// Asks the admin listener.
     pub(crate) fn admin_get(&self, target: &str) -> Call {
         Call::new(self.admin(), "http://localhost", "GET", target).undescribed()
+    }
+
+    /// A number of the metrics; `name` with its labels, as it stands there.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let metrics = self.admin_get("/metrics").await;
+        let value = metrics
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("no {name} in\n{}", metrics.text()))
+            .parse()
+            .unwrap()
     }
 
     pub(crate) const fn upstream(&self) -> &Upstream {
@@ -286,6 +318,16 @@ impl Gateway {
     /// A connection to write bytes to.
     pub(crate) async fn raw(&self) -> RawClient {
         RawClient::connect(self.addr()).await
+    }
+
+    /// Has it go by what it was started with, and `toml` laid over that.
+    pub(crate) async fn reload(&self, toml: &str) -> Result<Reloaded, ReloadError> {
+        let mut config: Table = self.text.parse().unwrap();
+        lay_over(&mut config, toml.parse().unwrap());
+        let text = config.to_string();
+        let reloader = Arc::clone(self.running.reloader());
+        let reloading = async move { reloader.reload(|| config::parse(&text, "gateway.toml", &|_| None)) };
+        COLD.spawn(reloading).await.unwrap()
     }
 
     /// Stops in order. Its upstream and its mailbox go on until then.
