@@ -26,6 +26,8 @@ pub(in crate::upstream) struct Answer<S> {
     ended: bool,
     keep_alive: bool,
     next_read: usize,
+    /// Why it breaks off, once what came before had its chance to be passed on.
+    broke_off: Option<LeanError>,
 }
 
 /// The side of a stream that an answer comes from.
@@ -53,6 +55,7 @@ impl<S: AsyncRead + Unpin> Answer<S> {
             framing,
             keep_alive,
             next_read: READS.0,
+            broke_off: None,
         }
     }
 
@@ -64,13 +67,21 @@ impl<S: AsyncRead + Unpin> Answer<S> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = ready!(self.poll_next(cx));
-        if frame.is_err() {
-            // Nothing comes behind an error.
+        if let Some(error) = self.broke_off.take() {
+            // Nothing comes behind it.
             self.ended = true;
             self.keep_alive = false;
+            return Poll::Ready(Some(Err(error)));
         }
-        Poll::Ready(frame.transpose())
+        match ready!(self.poll_next(cx)) {
+            Ok(frame) => Poll::Ready(frame.map(Ok)),
+            Err(error) => {
+                // Whoever is told of an error forgets what it has not written yet: it writes while there is nothing new.
+                self.broke_off = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, LeanError>> {
