@@ -7,6 +7,7 @@ VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
 PROVIDERS := tests/clients/providers
 SCHEMATHESIS := .vestibule/schemathesis
+ACME := .vestibule/acme
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +25,7 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-postgres
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
 	@scripts/ensure-venv $(SCHEMATHESIS) tests/clients/schemathesis/requirements.txt
+	@scripts/ensure-venv $(ACME) tests/clients/acme/requirements.txt
 	@scripts/ensure-node-modules $(CLIENTS)
 	@scripts/ensure-node-modules $(PROVIDERS)
 	@scripts/check

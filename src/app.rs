@@ -35,6 +35,7 @@ use crate::{
     secret::sealed::SealingKeys,
     server::{
         self, Bound,
+        acme::{self, Acme},
         admin::{Admin, Subjects},
         connection::Worker,
     },
@@ -132,6 +133,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         outbox: bell.clone(),
     })?);
     start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
+    let acme = start_acme(&tasks, &config, &db, &options.clock).await?;
 
     // Nothing is lost by serving deaf, but each session would be looked up: better to begin with ears.
     let patience = timeout(config.database.acquire_timeout, sessions.hearing());
@@ -159,6 +161,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         log: Arc::clone(&log),
         stats,
         upstreams: common.upstreams,
+        acme,
     });
     starting.done();
     Ok(Running {
@@ -301,6 +304,28 @@ fn start_cold_work(
         tasks.spawn("resealing", auth::reseal::run(db.clone(), keys, clock.clone(), soft()));
     }
     Ok(())
+}
+
+/// Puts the certificates to use that are kept, and goes on ordering and renewing; `None`: none are ordered.
+async fn start_acme(tasks: &Tasks, config: &Config, db: &Db, clock: &Clock) -> anyhow::Result<Option<Arc<Acme>>> {
+    let Some(settings) = config.server.acme.clone() else {
+        return Ok(None);
+    };
+    let secrets = config.auth.secret.iter().map(|secret| secret.expose().as_bytes());
+    let acme = Acme::new(acme::Parts {
+        settings,
+        db: db.clone(),
+        clock: clock.clone(),
+        keys: SealingKeys::new(secrets),
+    });
+    let acme = Arc::new(acme.context("certificates can't be ordered ([server.acme])")?);
+    acme.load()
+        .await
+        .context("the certificates that are kept can't be read")?;
+    let soft = || tasks.stop.soft.clone();
+    tasks.spawn_essential("certificates", Arc::clone(&acme).watch(soft()));
+    tasks.spawn_essential("certificate orders", Arc::clone(&acme).renew(soft()));
+    Ok(Some(acme))
 }
 
 /// What all workers share.

@@ -45,7 +45,7 @@ pub use origin::{Origin, OriginPattern, is_loopback_host};
 pub use path_pattern::{PathPattern, Segment};
 pub use reference::{json_schema, reference};
 pub use routes::{Access, Cors, Needs, OnDenied, Route};
-pub use server::{Admin, Log, LogFormat, Server};
+pub use server::{Acme, Admin, Challenge, ExternalAccount, Log, LogFormat, Server};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;
 pub use upstreams::{Endpoint, Upstream};

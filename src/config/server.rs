@@ -8,6 +8,10 @@ use std::{
 
 use ipnet::IpNet;
 
+mod acme;
+
+pub use acme::{Acme, Challenge, ExternalAccount};
+
 use super::{
     Facts, Origin,
     error::nearest,
@@ -42,6 +46,8 @@ pub struct Server {
     /// Bytes per second, demanded of a body once it has lasted 10 s.
     pub min_body_rate: u64,
     pub max_tunnels: usize,
+    /// `None`: no certificates are ordered.
+    pub acme: Option<Acme>,
 }
 
 #[derive(Clone, Debug)]
@@ -172,6 +178,11 @@ impl Server {
                 duration(),
             )
             .or("30s");
+        let acme = s.section(
+            "acme",
+            "Certificates that the gateway orders for itself, and renews in time.",
+            Acme::read,
+        );
         if let Some(listen) = &listen {
             report_clashes(s, listen);
         }
@@ -193,6 +204,7 @@ impl Server {
             body_timeout: body_timeout?,
             min_body_rate: min_body_rate?,
             max_tunnels: max_tunnels?,
+            acme: acme?,
         })
     }
 }

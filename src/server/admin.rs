@@ -27,6 +27,7 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
+use super::acme::{self, Acme};
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
@@ -55,6 +56,8 @@ pub struct Subjects {
     pub log: Arc<AccessLog>,
     pub stats: Vec<Arc<Stats>>,
     pub upstreams: Vec<Arc<Upstream>>,
+    /// If certificates are ordered.
+    pub acme: Option<Arc<Acme>>,
 }
 
 impl Admin {
@@ -190,6 +193,7 @@ impl Subjects {
                 .iter()
                 .map(|upstream| (upstream.name().to_owned(), upstream.connects.load(Ordering::Relaxed)))
                 .collect(),
+            acme: self.acme.as_ref().map(|acme| acme.numbers()),
         }
     }
 }
@@ -212,6 +216,7 @@ struct Numbers {
     hashes_waiting: u64,
     rate_limited: Vec<(&'static str, u64)>,
     connects: Vec<(String, u64)>,
+    acme: Option<acme::Numbers>,
 }
 
 impl Collector for Numbers {
@@ -310,7 +315,10 @@ impl Collector for Numbers {
             let labels = [("upstream", upstream.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
-        Ok(())
+        match &self.acme {
+            Some(acme) => acme.encode(&mut encoder),
+            None => Ok(()),
+        }
     }
 }
 

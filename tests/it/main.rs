@@ -13,6 +13,7 @@ mod harness;
 
 mod access;
 mod account;
+mod acme;
 mod admin;
 mod bad_input;
 mod better_auth_client;
