@@ -13,6 +13,7 @@ mod auth;
 mod catalogue;
 mod database;
 mod error;
+mod expectations;
 mod found;
 mod identity;
 mod kind;
@@ -38,6 +39,9 @@ pub use auth::{
 };
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};
+pub use expectations::{
+    Carried, Expectation, Expected, ExpectedHeader, ExpectedOutcome, Person, load_expectations, parse_expectations,
+};
 pub use identity::{Identity, IdentityNames};
 pub use mail::{Mail, SmtpSecurity, SmtpUrl};
 pub use method::is_registered;

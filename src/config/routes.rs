@@ -295,7 +295,7 @@ fn cors() -> Kind<Cors> {
     listed.otherwise(word)
 }
 
-fn role() -> Kind<String> {
+pub(super) fn role() -> Kind<String> {
     parsed("1 to 64 letters, digits, `.`, `_`, `:` and `-`", |text| {
         let plain = text
             .bytes()
