@@ -28,6 +28,7 @@ use crate::{
         listen::{self, Heard},
         migrate::{self, SchemaState},
     },
+    identity::Session,
     lifecycle::Tasks,
     live::{Live, Snapshot},
     mail::{Outbox, OutboxBell},
@@ -44,6 +45,7 @@ use crate::{
         credential::SessionCookies,
         geo::Places,
         identity_headers::{Renderer, Reserved},
+        streams::{self, About},
     },
     telemetry::{AccessLog, RequestIds, Stats},
     upstream::Upstream,
@@ -361,9 +363,26 @@ impl Common {
             threads.push(thread);
             let worker = Arc::new(self.worker(handle.clone()));
             stats.push(Arc::clone(&worker.recorder.stats));
+            if index == 0 {
+                self.watch_streams(&worker.live);
+            }
             open(&worker, own, &handle, &self.places)?;
         }
         Ok((threads, stats))
+    }
+
+    /// Streams of sessions that end are closed, while requests are being finished too. All workers have the same rules:
+    /// any one's will do.
+    fn watch_streams(&self, live: &Arc<Live>) {
+        let live = Arc::clone(live);
+        let may_go_on = move |stream: &About, session: &Session| live.load().allows(stream, Some(session));
+        let watching = streams::watch(
+            Arc::clone(&self.sessions),
+            self.clock.clone(),
+            Arc::new(may_go_on),
+            self.tasks.stop.hard.clone(),
+        );
+        self.tasks.spawn_until_hard_stop("streams", watching);
     }
 
     fn worker(&self, runtime: Handle) -> Worker {

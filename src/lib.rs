@@ -1,6 +1,6 @@
 //! Vestibule: a reverse-proxy auth gateway.
 //!
-//! A connection is accepted in [`server`]; [`server::connection`] finds out what every request has and hands it either
+//! A connection is accepted in [`server`]; `server::answer` finds out what every request has and hands it either
 //! to [`auth`], which serves the auth API, or to [`proxy::handle`], which forwards it to an [`upstream`]. The two never
 //! import each other: what a token means is in [`session`], what is allowed in [`policy`]. [`app`] puts all of it
 //! together. Which module may import which is in `ARCHITECTURE.md`, and kept true by a test.

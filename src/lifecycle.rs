@@ -96,6 +96,19 @@ impl Tasks {
         );
     }
 
+    /// As [`Tasks::spawn_essential`], for what requests need while they are being finished: it goes on until the hard
+    /// stop, and nobody waits for it.
+    pub fn spawn_until_hard_stop(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = Arc::clone(&self.stop);
+        self.runtime.spawn(async move {
+            let guarded = AssertUnwindSafe(task).catch_unwind();
+            if stop.hard.run_until_cancelled(guarded).await.is_some() {
+                error!(task = name, "an essential task ended early, stopping");
+                stop.failed.cancel();
+            }
+        });
+    }
+
     /// Runs `work` to its end whether or not anybody still waits for the answer: for changes that, once begun, must
     /// not be left half done because a client went away. `None` if it panicked or the hard stop came.
     pub async fn detached<T: Send + 'static>(

@@ -10,8 +10,10 @@ use arc_swap::ArcSwap;
 
 use crate::{
     config::{Config, Route},
+    identity::Session,
     lifecycle::Tasks,
-    policy::{client::ClientRules, origin::TrustedOrigins, routes::RouteTable},
+    policy::{self, client::ClientRules, origin::TrustedOrigins, path::NormalPath, routes::RouteTable},
+    session::streams::About,
     upstream::{Pool, Upstream},
 };
 
@@ -52,6 +54,15 @@ impl Snapshot {
     )]
     pub fn pool(&self, route: &Route) -> &Arc<Pool> {
         &self.pools[route.upstream]
+    }
+
+    /// Whether a stream could begin now as it did, for whoever has `session` or nobody.
+    pub fn allows(&self, stream: &About, session: Option<&Session>) -> bool {
+        let Ok(path) = NormalPath::from_target(stream.path.clone()) else {
+            return false;
+        };
+        let route = self.routes.find(&stream.host, &path, &stream.method);
+        route.is_ok_and(|route| policy::judge(route, session).is_ok())
     }
 }
 

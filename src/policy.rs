@@ -13,6 +13,7 @@ use crate::{
 };
 
 pub mod client;
+pub mod connection;
 pub mod cors;
 pub mod origin;
 pub mod path;
@@ -62,19 +63,23 @@ pub enum Unmet {
 
 /// Whether `session`, if there is one, may take `route`.
 pub fn authorise(route: &Arc<Route>, session: Option<&Arc<Session>>) -> Result<Permit, Denied> {
-    let session = match (&route.access, session) {
-        (Access::Public, _) | (Access::Optional, None) => None,
-        (Access::Optional, Some(session)) => Some(Arc::clone(session)),
-        (Access::Required(_), None) => return Err(Denied::SignInNeeded),
-        (Access::Required(needs), Some(session)) => match unmet(needs, &session.identity) {
-            Some(unmet) => return Err(Denied::NotAllowed(unmet)),
-            None => Some(Arc::clone(session)),
-        },
-    };
+    judge(route, session.map(Arc::as_ref))?;
     Ok(Permit {
         route: Arc::clone(route),
-        session,
+        session: session.filter(|_| wants_session(route)).cloned(),
     })
+}
+
+/// The same judgement without a permit: of what was let through earlier.
+pub fn judge(route: &Route, session: Option<&Session>) -> Result<(), Denied> {
+    match (&route.access, session) {
+        (Access::Public | Access::Optional, _) => Ok(()),
+        (Access::Required(_), None) => Err(Denied::SignInNeeded),
+        (Access::Required(needs), Some(session)) => match unmet(needs, &session.identity) {
+            Some(unmet) => Err(Denied::NotAllowed(unmet)),
+            None => Ok(()),
+        },
+    }
 }
 
 /// A preflight that is the upstream's to answer needs no session, and nobody's identity goes with it.

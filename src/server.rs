@@ -6,7 +6,10 @@
 
 pub mod acme;
 pub mod admin;
+mod answer;
 pub mod connection;
+mod http2;
+mod refusal;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,7 +22,10 @@ use tokio::{
 use tracing::warn;
 
 use self::connection::Worker;
-use crate::lifecycle;
+use crate::{
+    lifecycle,
+    policy::connection::{Connection, Peer},
+};
 
 /// Connections that the kernel keeps for us while all places are taken.
 const BACKLOG: i32 = 1024;
@@ -91,7 +97,8 @@ pub async fn accept(listener: TcpListener, places: Arc<Semaphore>, worker: Arc<W
                 let Some(Ok(place)) = stop.run_until_cancelled(place).await else {
                     return;
                 };
-                let serving = connection::serve(Arc::clone(&worker), stream, peer);
+                let facts = Connection { peer: Peer::of(peer) };
+                let serving = connection::serve(Arc::clone(&worker), stream, facts);
                 worker.tasks.spawn("connection", async move {
                     serving.await;
                     drop(place);

@@ -11,6 +11,7 @@ pub mod device;
 pub mod geo;
 pub mod identity_headers;
 pub mod last_seen;
+pub mod streams;
 
 use std::{
     net::IpAddr,
@@ -30,6 +31,7 @@ use self::{
     geo::Places,
     identity_headers::Renderer,
     last_seen::LastSeen,
+    streams::{About, StreamGuard, Streams},
 };
 use crate::{
     chain::Chain,
@@ -56,6 +58,7 @@ pub struct Sessions {
     lookup_timeout: Duration,
     places: Arc<Places>,
     last_seen: LastSeen,
+    streams: Streams,
     counters: Counters,
 }
 
@@ -113,6 +116,7 @@ impl Sessions {
             hearing: Notify::new(),
             cookies: parts.cookies,
             renderer: parts.renderer,
+            streams: Streams::new(parts.rules.close_streams_on_revoke),
             rules: parts.rules,
             lookup_timeout: parts.lookup_timeout,
             places: Arc::new(parts.places),
@@ -139,6 +143,25 @@ impl Sessions {
 
     pub const fn last_seen(&self) -> &LastSeen {
         &self.last_seen
+    }
+
+    pub const fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Registers a stream for as long as the guard lives: whoever moves its bytes ends it when the guard says so. What
+    /// happened to the session since it was authenticated is not lost: see [`streams`].
+    pub fn stream(&self, about: About, now: Timestamp) -> StreamGuard {
+        let hash = about.session.map(|holder| holder.hash);
+        let guard = self.streams.register(about);
+        if let Some(hash) = hash {
+            // After it was registered: a revocation has either forgotten the session by now, or finds the stream.
+            let known = self.trust() == Trust::Hearing && matches!(self.cache.get(&hash, now), Some(Some(_)));
+            if !known {
+                self.streams.doubt(&hash);
+            }
+        }
+        guard
     }
 
     /// The live session that `hash` stands for. A hit awaits nothing and takes no lock.
@@ -191,7 +214,7 @@ impl Sessions {
             };
             match extended.await {
                 // The next request reads the new expiry.
-                Ok(()) => this.cache.forget(&hash),
+                Ok(()) => this.forget(&hash),
                 Err(error) => warn!(
                     error = %Chain(&error),
                     "could not extend a session; its next use tries again"
@@ -201,26 +224,45 @@ impl Sessions {
         expires_in
     }
 
-    /// To be called after the commit of a revocation, before it is answered.
-    pub fn forget(&self, hash: &TokenHash) {
+    /// To be called after the commit of a revocation, before it is answered. Its streams end.
+    pub fn end(&self, hash: &TokenHash) {
         self.cache.forget(hash);
+        self.streams.close_session(hash);
     }
 
-    /// The same for all sessions of a user, and for a change of who they are.
+    /// The same for all sessions of a user.
+    pub fn end_user(&self, user: UserId) {
+        self.cache.forget_user(user);
+        self.streams.close_user(user);
+    }
+
+    /// For a change of a session that goes on, after its commit. Its streams go on if it does.
+    pub fn forget(&self, hash: &TokenHash) {
+        self.cache.forget(hash);
+        self.streams.doubt(hash);
+    }
+
+    /// The same for a change of who somebody is. Streams that they may no longer have end.
     pub fn forget_user(&self, user: UserId) {
         self.cache.forget_user(user);
+        self.streams.doubt_user(user);
     }
 
     /// What the listening connection says.
     pub fn hear(&self, heard: Heard) {
         match heard {
-            Heard::Session(hash) => self.cache.forget(&hash),
-            Heard::User(user) => self.cache.forget_user(user),
-            Heard::Everything => self.cache.clear(),
+            // It may have been extended or ended, by anybody.
+            Heard::Session(hash) => self.forget(&hash),
+            Heard::User(user) => self.forget_user(user),
+            Heard::Everything => {
+                self.cache.clear();
+                self.streams.doubt_everything();
+            }
             Heard::Hearing => {
                 // In this order: what was stored while deaf may be wrong.
                 self.cache.clear();
                 self.set_trust(Trust::Hearing);
+                self.streams.doubt_everything();
                 self.hearing.notify_waiters();
             }
             Heard::Deaf { reachable: true } => self.set_trust(Trust::Deaf),

@@ -108,7 +108,7 @@ impl Completed {
     pub(super) fn tell(self, call: &mut Call<'_>) -> SignedIn {
         let sessions = &call.auth.sessions;
         for ended in &self.revoked {
-            sessions.forget(&ended.token_hash);
+            sessions.end(&ended.token_hash);
         }
         if self.ban_is_over {
             sessions.forget_user(self.signed_in.user.id);

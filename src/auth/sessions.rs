@@ -146,7 +146,7 @@ pub(super) async fn note(
 /// For after the commit that ended them: no request that begins later passes here.
 pub(super) fn forget(call: &Call<'_>, revoked: &[Revoked]) {
     for ended in revoked {
-        call.auth.sessions.forget(&ended.token_hash);
+        call.auth.sessions.end(&ended.token_hash);
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Server {
     /// Bytes per second, demanded of a body once it has lasted 10 s.
     pub min_body_rate: u64,
     pub max_tunnels: usize,
+    /// Requests that a client may have under way on one HTTP/2 connection.
+    pub max_streams: u32,
     /// `None`: no certificates are ordered.
     pub acme: Option<Acme>,
 }
@@ -125,6 +127,13 @@ impl Server {
                 integer(0..=10_000_000),
             )
             .or("5_000");
+        let max_streams = s
+            .key(
+                "max_streams",
+                "Requests that a client may have under way on one HTTP/2 connection; more wait at the client.",
+                integer(1..=10_000),
+            )
+            .or("100");
         let max_header_bytes = s
             .key(
                 "max_header_bytes",
@@ -204,6 +213,7 @@ impl Server {
             body_timeout: body_timeout?,
             min_body_rate: min_body_rate?,
             max_tunnels: max_tunnels?,
+            max_streams: max_streams?,
             acme: acme?,
         })
     }

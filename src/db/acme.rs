@@ -201,8 +201,8 @@ pub async fn load(client: &impl GenericClient, of: Of<'_>) -> Result<Option<Kept
     }))
 }
 
-/// Takes the order of a domain's next certificate upon this gateway, if one is due and nobody else has it; `$6`: whether
-/// or not one is due. Answered by `acme_certificates_pkey`.
+/// Takes the order of a domain's next certificate upon this gateway, if one is due and nobody else has it; or if the one
+/// that was issued at `$6` is of no use, and ordering another has not failed yet. Answered by `acme_certificates_pkey`.
 pub const HOLD: Query = Query {
     name: "acme_certificates.hold",
     sql: "
@@ -210,7 +210,7 @@ pub const HOLD: Query = Query {
         SET held_by = $3, held_until = $5, challenge_token = NULL, challenge_answer = NULL
         WHERE directory = $1 AND domain = $2
             AND (held_until IS NULL OR held_until <= $4)
-            AND (due_at <= $4 OR $6)
+            AND (due_at <= $4 OR (issued_at = $6 AND failures = 0))
     ",
 };
 
@@ -221,9 +221,9 @@ pub async fn hold(
     by: Uuid,
     now: Timestamp,
     until: Timestamp,
-    anyway: bool,
+    useless: Option<Timestamp>,
 ) -> Result<bool, DbError> {
-    let params: Params<'_> = &[&of.directory, &of.domain, &by, &now, &until, &anyway];
+    let params: Params<'_> = &[&of.directory, &of.domain, &by, &now, &until, &useless];
     HOLD.run(client, params).await.map(|rows| rows > 0)
 }
 

@@ -16,6 +16,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, uri};
 use ipnet::IpNet;
 
+use super::connection::{Connection, Peer};
 use crate::config::{self, Config};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -38,7 +39,7 @@ pub struct ClientRules {
 #[derive(Clone, Debug)]
 pub struct ClientFacts {
     /// The other end of the connection.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// The client's own address: the peer's, or what trusted proxies say.
     pub addr: IpAddr,
     pub trusted_peer: bool,
@@ -75,6 +76,13 @@ impl ClientRules {
         }
     }
 
+    fn trusts_peer(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Ip(addr) => !self.trusted_proxies.is_empty() && self.trusts(addr),
+            Peer::Unix => false,
+        }
+    }
+
     fn trusts(&self, addr: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|net| net.contains(&addr))
     }
@@ -87,21 +95,21 @@ impl ClientRules {
     }
 }
 
-/// The facts about a request whose head is `version`, `uri` and `headers`.
+/// The facts about a request on `connection` whose head is `version`, `uri` and `headers`.
 pub fn judge(
-    peer: SocketAddr,
+    connection: &Connection,
     version: Version,
     uri: &Uri,
     headers: &HeaderMap,
     rules: &ClientRules,
 ) -> Result<ClientFacts, HostError> {
-    let peer_addr = peer.ip().to_canonical();
-    let trusted_peer = !rules.trusted_proxies.is_empty() && rules.trusts(peer_addr);
+    let peer = connection.peer;
+    let trusted_peer = rules.trusts_peer(peer);
     let mut host = asked_host(version, uri, headers, rules)?;
     let mut scheme = None;
-    let mut addr = peer_addr;
+    let mut addr = peer.addr();
     if trusted_peer {
-        addr = client_addr(peer_addr, headers, rules);
+        addr = client_addr(addr, headers, rules);
         if let Some(forwarded) = last_value(headers, &X_FORWARDED_HOST)? {
             host = Host::parse(forwarded).ok_or(HostError::Bad)?;
         }
@@ -267,7 +275,18 @@ impl Host {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        Parts::of(text.as_bytes()).map(|parts| parts.to_host())
+        let parts = Parts::of(text.as_bytes())?;
+        // What every request of HTTP/2 comes by.
+        if parts.is_normal
+            && let Ok(value) = HeaderValue::from_str(text)
+        {
+            return Some(Self {
+                value,
+                name_len: parts.name.len(),
+                port: parts.port,
+            });
+        }
+        Some(parts.to_host())
     }
 
     fn from_parts(name: &str, port: Option<u16>) -> Self {
@@ -396,14 +415,25 @@ mod tests {
             .collect()
     }
 
+    fn from(peer: &str) -> Connection {
+        Connection {
+            peer: Peer::of(SocketAddr::new(peer.parse().unwrap(), 5000)),
+        }
+    }
+
     fn facts(
         rules: &ClientRules,
         peer: &str,
         uri: &str,
         lines: &[(&'static str, &str)],
     ) -> Result<ClientFacts, HostError> {
-        let peer = SocketAddr::new(peer.parse().unwrap(), 5000);
-        judge(peer, Version::HTTP_11, &uri.parse().unwrap(), &headers(lines), rules)
+        judge(
+            &from(peer),
+            Version::HTTP_11,
+            &uri.parse().unwrap(),
+            &headers(lines),
+            rules,
+        )
     }
 
     #[test]
@@ -504,10 +534,10 @@ mod tests {
             HostError::Bad
         );
         let two = Uri::from_static("https://app.example.com/x");
-        let peer = "192.0.2.1:1".parse().unwrap();
-        assert!(judge(peer, Version::HTTP_2, &two, &HeaderMap::new(), &rules).is_ok());
+        let peer = from("192.0.2.1");
+        assert!(judge(&peer, Version::HTTP_2, &two, &HeaderMap::new(), &rules).is_ok());
         let old = judge(
-            peer,
+            &peer,
             Version::HTTP_10,
             &Uri::from_static("/"),
             &HeaderMap::new(),

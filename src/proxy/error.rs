@@ -16,6 +16,8 @@ pub enum ProxyError {
     Path(#[from] PathError),
     #[error("the host was refused")]
     Host(#[from] HostError),
+    #[error("a header field was refused")]
+    Header(#[from] BadHeader),
     #[error("no route")]
     Route(#[from] NoRoute),
     #[error("an expectation other than 100-continue")]
@@ -40,6 +42,15 @@ pub enum ProxyError {
     Internal,
 }
 
+/// A field that a message of its version must not have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadHeader {
+    #[error("a value begins or ends with a blank")]
+    Blank,
+    #[error("the scheme is neither http nor https")]
+    Scheme,
+}
+
 /// After so many seconds a busy upstream may have room again.
 const BUSY_RETRY_SECS: u32 = 1;
 /// Postgres is probed more often than that.
@@ -50,6 +61,7 @@ impl ProxyError {
         match self {
             Self::Path(_)
             | Self::Host(_)
+            | Self::Header(_)
             | Self::Route(_)
             | Self::Expectation
             | Self::TransferCoding
@@ -67,6 +79,7 @@ impl ProxyError {
             Self::Path(_) => Code::BadPath,
             Self::Host(HostError::Misdirected) => Code::MisdirectedRequest,
             Self::Host(_) => Code::BadHost,
+            Self::Header(_) => Code::BadHeader,
             Self::Route(NoRoute::Path) => Code::NotFound,
             Self::Route(NoRoute::Method { .. }) => Code::MethodNotAllowed,
             Self::Route(NoRoute::UnknownMethod) => Code::MethodNotImplemented,

@@ -6,15 +6,76 @@
 //! connection just closely enough to know where heads and chunk lines are, and turns such a byte into NUL, which the
 //! parser refuses by itself with 400, closing the connection. It never accepts anything: where it loses track, because
 //! the message is malformed or may become a tunnel, it lets all bytes pass to the parser, and whoever answers such a
-//! message closes the connection behind it (`server::connection`).
+//! message closes the connection behind it (`server::answer`).
+
+use std::{
+    io::{IoSlice, Result},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use memchr::{memchr, memchr_iter};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The longest line whose beginning is remembered across reads: long enough for the fields that we look for.
 const REMEMBERED: usize = 64;
 
 /// What a bad byte is turned into; no parser of ours takes it.
 const REFUSED: u8 = 0;
+
+/// A stream of HTTP/1.1 that shows all it reads to the [`HeadGuard`].
+#[derive(Debug)]
+pub struct Guarded<S> {
+    stream: S,
+    guard: HeadGuard,
+}
+
+impl<S> Guarded<S> {
+    pub fn new(stream: S) -> Self {
+        Self {
+            stream,
+            guard: HeadGuard::default(),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if let Some(read) = buf.filled_mut().get_mut(before..) {
+            this.guard.look(read);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
 
 /// Where in the byte stream of a connection we are.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 
 use crate::{
-    policy::{Permit, client::ClientFacts, path::NormalPath},
+    policy::{Permit, client::ClientFacts, connection::Peer, path::NormalPath},
     session::{
         credential::{Cut, SessionCookies},
         identity_headers::{Disposition, Reserved},
@@ -30,6 +30,9 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What an upstream says under these names is for us alone.
 const OWN_PREFIX: &str = "x-vestibule-";
+
+/// Who has no address, as behind a unix socket (RFC 7239, 6.2).
+const UNKNOWN: &[u8] = b"unknown";
 
 /// Fields that one request may lose before their names need memory of their own.
 const FEW: usize = 24;
@@ -202,11 +205,23 @@ fn forwarded_for(headers: &HeaderMap, client: &ClientFacts) -> HeaderValue {
     let mut value = BytesMut::with_capacity(64);
     if client.trusted_peer {
         for line in headers.get_all(X_FORWARDED_FOR) {
+            if !value.is_empty() {
+                value.put_slice(b", ");
+            }
             value.put_slice(line.as_bytes());
-            value.put_slice(b", ");
         }
     }
-    put_address(&mut value, client.peer.ip().to_canonical());
+    match client.peer {
+        Peer::Ip(addr) => {
+            if !value.is_empty() {
+                value.put_slice(b", ");
+            }
+            put_address(&mut value, addr);
+        }
+        // It has no address to add; but the field must be there, else one hop further it would be the client's to say.
+        Peer::Unix if value.is_empty() => value.put_slice(UNKNOWN),
+        Peer::Unix => {}
+    }
     visible(value)
 }
 
@@ -237,14 +252,19 @@ fn put_address(out: &mut BytesMut, address: IpAddr) {
 /// RFC 7239, with the one hop that we can vouch for.
 fn forwarded(client: &ClientFacts) -> HeaderValue {
     let mut value = BytesMut::with_capacity(96);
-    let (before, behind) = if client.addr.is_ipv6() {
-        (&b"for=\"["[..], &b"]\""[..])
+    if client.addr.is_unspecified() {
+        value.put_slice(b"for=");
+        value.put_slice(UNKNOWN);
     } else {
-        (&b"for="[..], &b""[..])
-    };
-    value.put_slice(before);
-    put_address(&mut value, client.addr);
-    value.put_slice(behind);
+        let (before, behind) = if client.addr.is_ipv6() {
+            (&b"for=\"["[..], &b"]\""[..])
+        } else {
+            (&b"for="[..], &b""[..])
+        };
+        value.put_slice(before);
+        put_address(&mut value, client.addr);
+        value.put_slice(behind);
+    }
     value.put_slice(b";host=\"");
     value.put_slice(client.host.value().as_bytes());
     value.put_slice(b"\";proto=");

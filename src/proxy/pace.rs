@@ -1,28 +1,33 @@
 //! How a connection is getting on: does its client send, wait, or keep us waiting?
 //!
 //! hyper's own head time-out counts an idle connection as one that is slow to send a head, and sets a timer for each
-//! request. Here a request costs two stores; one timer a connection looks at them when it fires, which is seldom.
+//! request. Here a request costs a few relaxed stores; one timer a connection looks at them when it fires, which is
+//! seldom.
+//!
+//! [`Paced`] sits on the socket itself, below TLS: what counts is whether the other end takes bytes, not whether a
+//! buffer of ours does. HTTP/2 has several requests at once: a connection is idle when none of them is in flight, and
+//! its bytes may be anything (a ping, a window), so that none of them begins a head.
 
 use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::head_guard::HeadGuard;
 use crate::clock;
 
 /// Nothing is under way; the client may stay for the idle time-out.
 const IDLE: u8 = 0;
 /// A head has begun to arrive; it must be whole within the header time-out.
 const HEAD: u8 = 1;
-/// A request is being answered: it has time-outs of its own.
+/// Requests are being answered: they have time-outs of their own.
 const BUSY: u8 = 2;
 
 /// How long a client may take.
@@ -39,6 +44,9 @@ pub struct Patience {
 pub struct Pace {
     opened: Instant,
     phase: AtomicU8,
+    in_flight: AtomicU32,
+    /// Several requests share the connection.
+    multiplexed: AtomicBool,
     since_ms: AtomicU64,
     /// One more than when the client stopped taking what we write; zero while it takes it.
     blocked_ms: AtomicU64,
@@ -50,6 +58,8 @@ impl Pace {
         Self {
             opened: clock::monotonic(),
             phase: AtomicU8::new(HEAD),
+            in_flight: AtomicU32::new(0),
+            multiplexed: AtomicBool::new(false),
             since_ms: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
         }
@@ -62,6 +72,24 @@ impl Pace {
 
     fn ms(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.opened).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// From now on the connection owes us a head, as after a handshake that had a time-out of its own.
+    pub fn owes_a_head(&self, now: Instant) {
+        self.enter(HEAD, now);
+    }
+
+    /// The connection speaks HTTP/2. Its first head is not owed: browsers open such connections before they need them.
+    pub fn multiplex(&self, now: Instant) {
+        self.multiplexed.store(true, Ordering::Relaxed);
+        self.enter(IDLE, now);
+    }
+
+    /// Bytes have come.
+    fn heard(&self) {
+        if self.phase.load(Ordering::Relaxed) == IDLE && !self.multiplexed.load(Ordering::Relaxed) {
+            self.enter(HEAD, clock::monotonic());
+        }
     }
 
     /// What was written was not taken, or now it is.
@@ -77,17 +105,25 @@ impl Pace {
         }
     }
 
-    /// A whole head is here.
+    /// A whole head is here. Each beginning needs its end.
     pub fn request_begins(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.phase.store(BUSY, Ordering::Relaxed);
     }
 
     /// The last byte of an answer was handed over.
     pub fn request_ended(&self, now: Instant) {
-        self.enter(IDLE, now);
+        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.enter(IDLE, now);
+        }
     }
 
-    /// Until when our patience with the client lasts. `None`: a request is being answered, and the answer is taken.
+    /// No request is in flight.
+    pub fn at_rest(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0
+    }
+
+    /// Until when our patience with the client lasts. `None`: requests are being answered, and the answers are taken.
     pub fn deadline(&self, patience: &Patience) -> Option<Instant> {
         let blocked_ms = self.blocked_ms.load(Ordering::Relaxed);
         if blocked_ms != 0 {
@@ -108,12 +144,13 @@ impl Default for Pace {
     }
 }
 
-/// A client's stream that tells [`Pace`] when a head begins, and shows what it reads to the [`HeadGuard`].
+/// A client's socket that tells [`Pace`] how it is getting on.
 #[derive(Debug)]
 pub struct Paced<S> {
     stream: S,
     pace: Arc<Pace>,
-    guard: HeadGuard,
+    /// Read before its time, and given back to be read again.
+    unread: Bytes,
 }
 
 impl<S> Paced<S> {
@@ -121,7 +158,19 @@ impl<S> Paced<S> {
         Self {
             stream,
             pace,
-            guard: HeadGuard::default(),
+            unread: Bytes::new(),
+        }
+    }
+
+    /// Gives back what was read last: it is read again before anything else.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        if self.unread.is_empty() {
+            self.unread = bytes;
+        } else {
+            let mut both = BytesMut::with_capacity(bytes.len() + self.unread.len());
+            both.extend_from_slice(&bytes);
+            both.extend_from_slice(&self.unread);
+            self.unread = both.freeze();
         }
     }
 }
@@ -130,13 +179,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        let Some(read) = buf.filled_mut().get_mut(before..).filter(|read| !read.is_empty()) else {
-            return Poll::Ready(Ok(()));
-        };
-        this.guard.look(read);
-        if this.pace.phase.load(Ordering::Relaxed) == IDLE {
-            this.pace.enter(HEAD, clock::monotonic());
+        if this.unread.is_empty() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        } else {
+            let taken = this.unread.len().min(buf.remaining());
+            buf.put_slice(this.unread.get(..taken).unwrap_or_default());
+            this.unread.advance(taken);
+        }
+        if buf.filled().len() > before {
+            this.pace.heard();
         }
         Poll::Ready(Ok(()))
     }
@@ -222,5 +273,37 @@ mod tests {
         stream.read_u8().await.unwrap();
         let deadline = pace.deadline(&PATIENCE).unwrap();
         assert!(deadline < pace.opened + PATIENCE.idle);
+    }
+
+    #[test]
+    fn a_multiplexed_connection_is_idle_when_nothing_is_in_flight() {
+        let pace = Pace::new();
+        pace.multiplex(pace.opened);
+        assert_eq!(pace.deadline(&PATIENCE), Some(pace.opened + PATIENCE.idle));
+        pace.heard();
+        assert_eq!(
+            pace.deadline(&PATIENCE),
+            Some(pace.opened + PATIENCE.idle),
+            "a ping begins no head"
+        );
+        pace.request_begins();
+        pace.request_begins();
+        pace.request_ended(pace.opened);
+        assert_eq!(pace.deadline(&PATIENCE), None, "one is still in flight");
+        assert!(!pace.at_rest());
+        pace.request_ended(pace.opened + Duration::from_secs(5));
+        assert_eq!(pace.deadline(&PATIENCE), Some(pace.opened + Duration::from_secs(80)));
+        assert!(pace.at_rest());
+    }
+
+    #[tokio::test]
+    async fn what_is_put_back_is_read_first() {
+        use tokio::io::AsyncReadExt;
+        let mut stream = Paced::new(&b"three"[..], Arc::new(Pace::new()));
+        stream.put_back(Bytes::from_static(b"two "));
+        stream.put_back(Bytes::from_static(b"one "));
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "one two three");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The request was authorised like any other. Nothing that a client sends behind it travels before the upstream has
 //! answered 101: hyper keeps those bytes until then. If the upstream declines, they could only be misread as another
-//! request, so the connection is closed after its answer (`server::connection` does it).
+//! request, so the connection is closed after its answer (`server::answer` does it).
 
 use std::{sync::Arc, time::Duration};
 

@@ -368,10 +368,10 @@ impl Acme {
 
     async fn hold(&self, standing: &Standing) -> Result<bool, AcmeError> {
         let now = self.clock.now();
-        let anyway = self.seen().is_unreadable(standing, now);
+        let useless = standing.issued_at.filter(|_| self.seen().is_unreadable(standing, now));
         let client = self.db.client().await?;
         let of = self.of(&standing.domain);
-        Ok(rows::hold(&client, of, self.id, now, now.plus(HELD_FOR), anyway).await?)
+        Ok(rows::hold(&client, of, self.id, now, now.plus(HELD_FOR), useless).await?)
     }
 
     async fn let_go(&self, domain: &str) -> Result<(), AcmeError> {

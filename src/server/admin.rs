@@ -31,7 +31,7 @@ use super::acme::{self, Acme};
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
-    session::{Sessions, Trust},
+    session::{Sessions, Trust, streams::Why},
     telemetry::{AccessLog, DURATION_BUCKETS_US, Stats},
     upstream::Upstream,
 };
@@ -186,6 +186,8 @@ impl Subjects {
             hearing: self.sessions.trust() == Trust::Hearing,
             last_seen_dropped: self.sessions.last_seen().dropped(),
             log_dropped: self.log.dropped(),
+            open_streams: self.sessions.streams().open() as u64,
+            closed_streams: self.sessions.streams().closed(),
             hashes_waiting: self.auth.hashes_waiting(),
             rate_limited: self.auth.rate_limited(),
             connects: self
@@ -213,6 +215,8 @@ struct Numbers {
     hearing: bool,
     last_seen_dropped: u64,
     log_dropped: u64,
+    open_streams: u64,
+    closed_streams: [(Why, u64); Why::ALL.len()],
     hashes_waiting: u64,
     rate_limited: Vec<(&'static str, u64)>,
     connects: Vec<(String, u64)>,
@@ -294,6 +298,11 @@ impl Collector for Numbers {
                 u64::from(self.hearing),
             ),
             (
+                "vestibule_open_streams",
+                "Tunnels, event streams and gRPC calls open",
+                self.open_streams,
+            ),
+            (
                 "vestibule_hashes_waiting",
                 "Password hashes that wait for a thread",
                 self.hashes_waiting,
@@ -315,10 +324,24 @@ impl Collector for Numbers {
             let labels = [("upstream", upstream.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
+        self.encode_closed_streams(&mut encoder)?;
         match &self.acme {
             Some(acme) => acme.encode(&mut encoder),
             None => Ok(()),
         }
+    }
+}
+
+impl Numbers {
+    fn encode_closed_streams(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counter = prometheus_client::metrics::MetricType::Counter;
+        let help = "Tunnels, event streams and gRPC calls that were closed before either end closed them";
+        let mut family = encoder.encode_descriptor("vestibule_streams_closed", help, None, counter)?;
+        for (why, count) in &self.closed_streams {
+            let labels = [("reason", why.as_str())];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

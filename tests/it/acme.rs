@@ -292,6 +292,26 @@ async fn what_is_kept_is_sealed_anew_with_a_new_secret() {
 }
 
 #[tokio::test]
+async fn a_key_that_no_secret_opens_is_ordered_anew_an_hour_later() {
+    let (authority, db, site) = site("").await;
+    let first = another(&authority, &site, None).await;
+    let clock = site.clock.clone();
+    site.stop();
+    let lost = "[auth]\nsecret = 'another secret, as long as one has to be'\n";
+    let site = Site::start(&authority, &db, &clock, lost).await;
+    authority.looks_at(&[site.tls()], &[]).await;
+    assert_eq!(site.shows(&authority).await, None);
+    assert_eq!(authority.count("orders").await, 1);
+    moved(&authority, &site, Duration::from_hours(1)).await;
+    another(&authority, &site, Some(&first)).await;
+    assert_eq!(
+        authority.count("accounts").await,
+        2,
+        "the account's key was lost as well"
+    );
+}
+
+#[tokio::test]
 async fn an_account_is_bound_to_the_one_elsewhere() {
     let clock = Clock::manual(START);
     let (authority, db) = (Authority::start(&clock).await, Database::fresh().await);
@@ -415,10 +435,10 @@ async fn an_order_is_one_gateways_until_it_ends_or_the_gateway_has_died() {
         .unwrap();
     let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let until = START.plus(Duration::from_mins(10));
-    let hold = async |by, now| rows::hold(&client, of, by, now, until.plus(DAY), false).await.unwrap();
+    let hold = async |by, now| rows::hold(&client, of, by, now, until.plus(DAY), None).await.unwrap();
 
     assert!(!hold(one, START.minus(DAY)).await, "not due");
-    assert!(rows::hold(&client, of, one, START, until, false).await.unwrap());
+    assert!(rows::hold(&client, of, one, START, until, None).await.unwrap());
     assert!(!hold(two, START).await, "the other has it");
     assert!(!rows::challenge(&client, of, two, "token", "answer").await.unwrap());
     rows::fail(&client, of, two, "not theirs to end", START).await.unwrap();

@@ -10,6 +10,7 @@ pub(crate) mod document;
 pub(crate) mod example;
 pub(crate) mod gateway;
 pub(crate) mod golden;
+pub(crate) mod h2_client;
 pub(crate) mod mailbox;
 pub(crate) mod people;
 pub(crate) mod places_file;

@@ -150,7 +150,7 @@ async fn remove(call: &mut Call<'_>, current: &Current, token: Option<&str>) -> 
     db::sessions::revoke_all(&tx, user, None, call.now).await?;
     users::delete(&tx, user).await?;
     db::commit(tx).await?;
-    auth.sessions.forget_user(user);
+    auth.sessions.end_user(user);
     call.clear_session_cookies();
     call.clear_device_cookie(&current.token);
     Ok(())

@@ -27,6 +27,7 @@ use crate::{
     policy::{
         self, Denied,
         client::{self, ClientRules},
+        connection::{Connection, Peer},
         cors::{self, Readers, Verdict},
         origin::{self, TrustedOrigins},
         path::NormalPath,
@@ -112,13 +113,10 @@ impl<'c> Judges<'c> {
             }
         };
         proxy::check_head(&method, &headers)?;
-        let client = client::judge(
-            SocketAddr::from(SOMEWHERE),
-            Version::HTTP_11,
-            &uri,
-            &headers,
-            &self.clients,
-        )?;
+        let stranger = Connection {
+            peer: Peer::of(SocketAddr::from(SOMEWHERE)),
+        };
+        let client = client::judge(&stranger, Version::HTTP_11, &uri, &headers, &self.clients)?;
         decision.host = Some(client.host.name().to_owned());
         let path = NormalPath::parse(&target)?;
         decision.path = Some(path.as_str().to_owned());

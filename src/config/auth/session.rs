@@ -24,6 +24,8 @@ pub struct SessionRules {
     /// 0 = no limit.
     pub max_per_user: usize,
     pub multi_session: MultiSession,
+    /// Tunnels, event streams and gRPC calls end with the session that they began in.
+    pub close_streams_on_revoke: bool,
     /// `None`: sessions have no place.
     pub geo_database: Option<PathBuf>,
     pub cookie: Cookie,
@@ -105,6 +107,14 @@ impl SessionRules {
                 ]),
             )
             .or("when-shared");
+        let close_streams_on_revoke = s
+            .key(
+                "close_streams_on_revoke",
+                "Whether WebSockets and other tunnels, event streams and gRPC calls are closed when their session ends, or \
+                 their user may no longer take the route.",
+                boolean(),
+            )
+            .or("true");
         let geo_database = s
             .key(
                 "geo_database",
@@ -136,6 +146,7 @@ impl SessionRules {
             fresh_for: fresh_for?,
             max_per_user: max_per_user?,
             multi_session: multi_session?,
+            close_streams_on_revoke: close_streams_on_revoke?,
             geo_database: geo_database?,
             cookie: cookie?,
             cache: cache?,

@@ -46,6 +46,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             refresh_after: Duration::from_hours(24),
             fresh_for: Duration::from_hours(24),
             max_per_user: 0,
+            close_streams_on_revoke: true,
             multi_session: config::MultiSession::WhenShared,
             geo_database: None,
             cookie: config::Cookie {

@@ -79,7 +79,7 @@ pub(crate) fn whole_text() -> String {
     let mut config: Table = BASE.parse().unwrap();
     let surroundings = "[database]\nurl = 'postgres://localhost/none'\n[mail]\nsmtp = 'smtp://localhost'\n\
                         [upstreams.app]\nendpoints = ['http://localhost']\n";
-    merge(&mut config, surroundings.parse().unwrap());
+    lay_over(&mut config, surroundings.parse().unwrap());
     config.to_string()
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct Setup {
 impl Setup {
     /// Lays `toml` over the configuration: tables are merged, everything else is replaced.
     pub(crate) fn with(mut self, toml: &str) -> Self {
-        merge(&mut self.over, toml.parse().unwrap());
+        lay_over(&mut self.over, toml.parse().unwrap());
         self
     }
 
@@ -128,8 +128,8 @@ impl Setup {
             "[database]\nurl = '{}'\n[mail]\nsmtp = 'smtp://{mailbox}'\n[upstreams.app]\nendpoints = ['http://{upstream}']\n",
             db.url(),
         );
-        merge(&mut config, surroundings.parse().unwrap());
-        merge(&mut config, self.over.clone());
+        lay_over(&mut config, surroundings.parse().unwrap());
+        lay_over(&mut config, self.over.clone());
         config.to_string()
     }
 
@@ -162,11 +162,11 @@ impl Setup {
     }
 }
 
-/// Lays `over` on `base`.
-fn merge(base: &mut Table, over: Table) {
+/// Lays `over` on `base`: tables are merged, everything else is replaced.
+pub(crate) fn lay_over(base: &mut Table, over: Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(base)), Value::Table(over)) => merge(base, over),
+            (Some(Value::Table(base)), Value::Table(over)) => lay_over(base, over),
             (_, value) => {
                 base.insert(key, value);
             }

@@ -1,0 +1,682 @@
+//! What lasts longer than a request: tunnels, event streams and gRPC calls, each with the session that it began in.
+//!
+//! An ordinary request that has begun is finished whatever becomes of its session; a stream could go on for days. So
+//! each is registered while it lasts, and told to end when its session has ended, when its user may no longer take its
+//! route, or when a new configuration no longer allows it.
+//!
+//! Two ways lead there. A revocation *here* closes at once, before it is answered ([`Streams::close_session`]). Whatever
+//! else happened to a session (a notification, a time that has come, a while of deafness) only makes it *doubtful*: it
+//! is looked up again ([`watch`]), since it may have been extended, or be somebody's with another name now. A doubt that
+//! nobody can resolve, Postgres being away, stays one; but an expiry that can't be disproved for [`GIVE_UP_AFTER`] counts.
+//!
+//! A stream that begins while its session is being revoked is registered after the closing, or before it: in the one
+//! case the cache has forgotten the session already, which makes it doubtful at once (`Sessions::stream`); in the other
+//! it is closed. Ordinary requests never come here.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream, task::AtomicWaker};
+use http::{Method, uri::PathAndQuery};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Sessions;
+use crate::{
+    clock::{Clock, Timestamp},
+    identity::{Session, SessionId, UserId},
+    secret::TokenHash,
+};
+
+/// How often expiries are looked at, and look-ups that failed are tried again.
+const TICK: Duration = Duration::from_secs(1);
+/// Look-ups of doubtful sessions at once: they share connections with requests that miss the cache.
+const LOOKUPS_AT_ONCE: usize = 8;
+/// How long after its known expiry a session that can't be looked up passes for one that was extended.
+const GIVE_UP_AFTER: Duration = Duration::from_mins(1);
+
+/// The streams that are open. One for the whole gateway; clones are the same.
+#[derive(Clone)]
+pub struct Streams {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// `auth.session.close_streams_on_revoke`: without it only a new configuration closes streams.
+    follow_sessions: bool,
+    state: Mutex<State>,
+    /// Rung when a session has become doubtful.
+    doubt: Notify,
+    /// By [`Why`].
+    closed: [AtomicU64; Why::ALL.len()],
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    open: HashMap<u64, Open>,
+    sessions: HashMap<TokenHash, Held>,
+    /// Which sessions with streams are a user's.
+    users: HashMap<UserId, Vec<TokenHash>>,
+    doubtful: HashSet<TokenHash>,
+}
+
+struct Open {
+    about: Arc<About>,
+    end: Arc<End>,
+}
+
+/// A session with streams.
+struct Held {
+    user: UserId,
+    /// As far as is known: it may have been extended since.
+    expires_at: Timestamp,
+    /// That expiry made it doubtful already.
+    expiry_noticed: bool,
+    streams: Vec<u64>,
+}
+
+/// What a stream is, for whoever judges whether it may go on.
+pub struct About {
+    /// `None` on a route, or for a person, without one: no revocation ends it.
+    pub session: Option<Holder>,
+    /// As routes match it: in lower case, without port.
+    pub host: Box<str>,
+    /// As it was matched, before any rewriting.
+    pub path: PathAndQuery,
+    pub method: Method,
+    /// A tunnel, rather than an answer that goes on.
+    pub upgrade: bool,
+    pub since: Timestamp,
+}
+
+/// Whose session a stream began in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Holder {
+    pub hash: TokenHash,
+    pub session: SessionId,
+    pub user: UserId,
+    pub expires_at: Timestamp,
+}
+
+impl Holder {
+    pub fn new(hash: TokenHash, session: &Session) -> Self {
+        Self {
+            hash,
+            session: session.id,
+            user: session.identity.id,
+            expires_at: session.expires_at,
+        }
+    }
+}
+
+/// Why a stream has to end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Why {
+    /// Its session was revoked, or its user banned or deleted.
+    Revoked = 1,
+    /// Its session's time is over.
+    Expired = 2,
+    /// The user may not take the route any more: a role was taken away.
+    NotAllowed = 3,
+    /// A new configuration has no such route, or demands more of it.
+    Reloaded = 4,
+}
+
+impl Why {
+    pub const ALL: [Self; 4] = [Self::Revoked, Self::Expired, Self::NotAllowed, Self::Reloaded];
+
+    /// As metrics and logs have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::NotAllowed => "not-allowed",
+            Self::Reloaded => "reloaded",
+        }
+    }
+
+    fn of(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|why| *why as u8 == code)
+    }
+}
+
+/// How a stream is told to end.
+#[derive(Default)]
+struct End {
+    /// 0 while it may go on, else a [`Why`].
+    why: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl End {
+    fn why(&self) -> Option<Why> {
+        Why::of(self.why.load(Ordering::Acquire))
+    }
+}
+
+/// A stream's place in the registry, given up on drop. Whoever moves the bytes watches it.
+pub struct StreamGuard {
+    shared: Arc<Shared>,
+    id: u64,
+    end: Arc<End>,
+}
+
+impl StreamGuard {
+    /// Ready once the stream has to end. One task at a time may wait: the last that polled is woken.
+    pub fn poll_closed(&self, cx: &Context<'_>) -> Poll<Why> {
+        if let Some(why) = self.end.why() {
+            return Poll::Ready(why);
+        }
+        self.end.waker.register(cx.waker());
+        // It may have been closed between looking and registering.
+        self.end.why().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Resolves once the stream has to end. Cancel-safe.
+    pub async fn closed(&self) -> Why {
+        poll_fn(|cx| self.poll_closed(cx)).await
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.shared.state().remove(self.id);
+    }
+}
+
+impl Streams {
+    pub(super) fn new(follow_sessions: bool) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                follow_sessions,
+                state: Mutex::default(),
+                doubt: Notify::new(),
+                closed: Default::default(),
+            }),
+        }
+    }
+
+    /// By `Sessions::stream` alone, which sees to what happened to the session meanwhile.
+    pub(super) fn register(&self, about: About) -> StreamGuard {
+        let end = Arc::<End>::default();
+        let id = self.shared.state().insert(about, &end);
+        StreamGuard {
+            shared: Arc::clone(&self.shared),
+            id,
+            end,
+        }
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.shared.state().open.len()
+    }
+
+    /// How many were told to end.
+    pub fn closed(&self) -> [(Why, u64); Why::ALL.len()] {
+        let [revoked, expired, not_allowed, reloaded] = &self.shared.closed;
+        [
+            (Why::Revoked, revoked),
+            (Why::Expired, expired),
+            (Why::NotAllowed, not_allowed),
+            (Why::Reloaded, reloaded),
+        ]
+        .map(|(why, count)| (why, count.load(Ordering::Relaxed)))
+    }
+
+    /// Closes the streams of a session that was revoked.
+    pub fn close_session(&self, hash: &TokenHash) {
+        self.end_session(hash, Why::Revoked);
+    }
+
+    /// Closes the streams of a user all of whose sessions were revoked.
+    pub fn close_user(&self, user: UserId) {
+        if !self.shared.follow_sessions {
+            return;
+        }
+        let ends = {
+            let state = self.shared.state();
+            let hashes = state.users.get(&user).into_iter().flatten();
+            hashes.flat_map(|hash| state.ends_of(hash)).collect::<Vec<_>>()
+        };
+        self.shared.close(&ends, Why::Revoked);
+    }
+
+    /// Closes those of which `may_go_on` says no, and has [`watch`] judge the others by who their users are: for when a
+    /// new configuration is in force, in every worker.
+    pub fn judge(&self, may_go_on: &dyn Fn(&About) -> bool) {
+        // Judged without the lock: it may take a while, and streams begin and end meanwhile.
+        let open: Vec<_> = {
+            let state = self.shared.state();
+            let open = state.open.values();
+            open.map(|open| (Arc::clone(&open.about), Arc::clone(&open.end)))
+                .collect()
+        };
+        let ends: Vec<_> = open
+            .into_iter()
+            .filter(|(about, _)| !may_go_on(about))
+            .map(|(_, end)| end)
+            .collect();
+        self.shared.close(&ends, Why::Reloaded);
+        self.doubt_those(|state| state.sessions.keys().copied().collect());
+    }
+
+    /// Something happened to a session, if it has streams at all: it has to be looked up.
+    pub(super) fn doubt(&self, hash: &TokenHash) {
+        if self.shared.follow_sessions {
+            self.doubt_those(|state| state.sessions.contains_key(hash).then_some(*hash).into_iter().collect());
+        }
+    }
+
+    /// The same for all sessions of a user.
+    pub(super) fn doubt_user(&self, user: UserId) {
+        if self.shared.follow_sessions {
+            self.doubt_those(|state| state.users.get(&user).cloned().unwrap_or_default());
+        }
+    }
+
+    pub(super) fn doubt_everything(&self) {
+        if self.shared.follow_sessions {
+            self.doubt_those(|state| state.sessions.keys().copied().collect());
+        }
+    }
+
+    fn doubt_those(&self, which: impl FnOnce(&State) -> Vec<TokenHash>) {
+        let mut state = self.shared.state();
+        let which = which(&state);
+        let any = !which.is_empty();
+        state.doubtful.extend(which);
+        drop(state);
+        if any {
+            self.shared.doubt.notify_one();
+        }
+    }
+
+    /// All doubtful sessions; they are in doubt no more, so that a doubt that comes up later counts anew.
+    fn take_doubtful(&self, now: Timestamp) -> Vec<TokenHash> {
+        let mut state = self.shared.state();
+        if self.shared.follow_sessions {
+            let State { sessions, doubtful, .. } = &mut *state;
+            for (hash, held) in sessions {
+                if now >= held.expires_at && !held.expiry_noticed {
+                    held.expiry_noticed = true;
+                    doubtful.insert(*hash);
+                }
+            }
+        }
+        state.doubtful.drain().collect()
+    }
+
+    fn end_session(&self, hash: &TokenHash, why: Why) {
+        if !self.shared.follow_sessions {
+            return;
+        }
+        let ends: Vec<_> = self.shared.state().ends_of(hash).collect();
+        self.shared.close(&ends, why);
+    }
+
+    /// What a look-up of a doubtful session found.
+    fn looked_up(&self, hash: &TokenHash, found: Option<&Session>, may_go_on: &Judge, now: Timestamp) {
+        let Some(session) = found else {
+            let why = match self.shared.state().sessions.get(hash) {
+                Some(held) if now >= held.expires_at => Why::Expired,
+                Some(_) | None => Why::Revoked,
+            };
+            self.end_session(hash, why);
+            return;
+        };
+        let streams: Vec<_> = {
+            let mut state = self.shared.state();
+            let Some(held) = state.sessions.get_mut(hash) else {
+                return;
+            };
+            held.expires_at = session.expires_at;
+            held.expiry_noticed = false;
+            let open = state.open_of(hash);
+            open.map(|open| (Arc::clone(&open.about), Arc::clone(&open.end)))
+                .collect()
+        };
+        let ends: Vec<_> = streams
+            .into_iter()
+            .filter(|(about, _)| !may_go_on(about, session))
+            .map(|(_, end)| end)
+            .collect();
+        self.shared.close(&ends, Why::NotAllowed);
+    }
+
+    /// Nobody could tell: the next tick asks again, unless its time has been over for a while.
+    fn not_looked_up(&self, hash: TokenHash, now: Timestamp) {
+        let mut state = self.shared.state();
+        let Some(held) = state.sessions.get(&hash) else { return };
+        if now < held.expires_at.plus(GIVE_UP_AFTER) {
+            state.doubtful.insert(hash);
+            return;
+        }
+        drop(state);
+        self.end_session(&hash, Why::Expired);
+    }
+}
+
+/// Whether a stream may go on in a session as it is now.
+pub type Judge = dyn Fn(&About, &Session) -> bool + Send + Sync;
+
+/// Looks doubtful sessions up and closes the streams of those that have ended, until `stop`. `may_go_on` judges whether
+/// the user may still take the stream's route, who they are having perhaps changed. Cancel-safe.
+pub async fn watch(sessions: Arc<Sessions>, clock: Clock, may_go_on: Arc<Judge>, stop: CancellationToken) {
+    let streams = sessions.streams();
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = streams.shared.doubt.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        let now = clock.now();
+        let doubtful = stream::iter(streams.take_doubtful(now));
+        let resolving = doubtful.for_each_concurrent(LOOKUPS_AT_ONCE, |hash| {
+            resolve(Arc::clone(&sessions), hash, Arc::clone(&may_go_on), now)
+        });
+        if stop.run_until_cancelled(resolving).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn resolve(sessions: Arc<Sessions>, hash: TokenHash, may_go_on: Arc<Judge>, now: Timestamp) {
+    let streams = sessions.streams();
+    match sessions.authenticate(&hash, now).await {
+        Ok(found) => streams.looked_up(&hash, found.as_deref(), &*may_go_on, now),
+        Err(_) => streams.not_looked_up(hash, now),
+    }
+}
+
+impl Shared {
+    /// Nothing that is done under it can panic half way.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Without the lock: whoever is woken gives its place up.
+    fn close(&self, ends: &[Arc<End>], why: Why) {
+        let Some(count) = self.closed.get(usize::from(why as u8) - 1) else {
+            return;
+        };
+        for end in ends {
+            let first = end
+                .why
+                .compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire);
+            if first.is_ok() {
+                count.fetch_add(1, Ordering::Relaxed);
+                end.waker.wake();
+            }
+        }
+    }
+}
+
+impl State {
+    fn insert(&mut self, about: About, end: &Arc<End>) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        if let Some(holder) = about.session {
+            let held = self.sessions.entry(holder.hash).or_insert_with(|| {
+                self.users.entry(holder.user).or_default().push(holder.hash);
+                Held {
+                    user: holder.user,
+                    expires_at: holder.expires_at,
+                    expiry_noticed: false,
+                    streams: Vec::new(),
+                }
+            });
+            // The newest look-up knows best: expiries only move away.
+            held.expires_at = held.expires_at.max(holder.expires_at);
+            held.streams.push(id);
+        }
+        let open = Open {
+            about: Arc::new(about),
+            end: Arc::clone(end),
+        };
+        self.open.insert(id, open);
+        id
+    }
+
+    fn remove(&mut self, id: u64) {
+        let Some(open) = self.open.remove(&id) else { return };
+        let Some(Holder { hash, .. }) = open.about.session else {
+            return;
+        };
+        let Some(held) = self.sessions.get_mut(&hash) else {
+            return;
+        };
+        held.streams.retain(|stream| *stream != id);
+        if !held.streams.is_empty() {
+            return;
+        }
+        let user = held.user;
+        self.sessions.remove(&hash);
+        self.doubtful.remove(&hash);
+        if let Some(hashes) = self.users.get_mut(&user) {
+            hashes.retain(|other| *other != hash);
+            if hashes.is_empty() {
+                self.users.remove(&user);
+            }
+        }
+    }
+
+    fn open_of(&self, hash: &TokenHash) -> impl Iterator<Item = &Open> {
+        let ids = self.sessions.get(hash).into_iter().flat_map(|held| &held.streams);
+        ids.filter_map(|id| self.open.get(id))
+    }
+
+    fn ends_of(&self, hash: &TokenHash) -> impl Iterator<Item = Arc<End>> {
+        self.open_of(hash).map(|open| Arc::clone(&open.end))
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Streams({} open)", self.open())
+    }
+}
+
+impl fmt::Debug for StreamGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StreamGuard({}, {:?})", self.id, self.end.why())
+    }
+}
+
+/// Without the query: it may hold what is nobody else's business.
+impl fmt::Debug for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.method, self.host, self.path.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicI64};
+
+    use futures_util::task::noop_waker_ref;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::identity::Identity;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
+    const LATER: Timestamp = Timestamp::from_secs(2_000);
+
+    fn user(number: u128) -> UserId {
+        UserId(Uuid::from_u128(number))
+    }
+
+    fn hash(number: u8) -> TokenHash {
+        TokenHash::of(&[number])
+    }
+
+    fn about(session: Option<(u8, u128)>) -> About {
+        About {
+            session: session.map(|(token, owner)| Holder {
+                hash: hash(token),
+                session: SessionId(Uuid::from_u128(token.into())),
+                user: user(owner),
+                expires_at: LATER,
+            }),
+            host: "app.example.com".into(),
+            path: PathAndQuery::from_static("/api/ws?ticket=x"),
+            method: Method::GET,
+            upgrade: true,
+            since: NOW,
+        }
+    }
+
+    fn session(owner: u128, roles: &[&str], expires_at: Timestamp) -> Session {
+        Session {
+            id: SessionId(Uuid::nil()),
+            identity: Arc::new(Identity {
+                id: user(owner),
+                email: "ada@example.test".to_owned(),
+                email_verified: true,
+                name: "Ada".to_owned(),
+                roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            }),
+            created_at: NOW,
+            expires_at,
+            refresh_at: None,
+            extending: AtomicBool::new(false),
+            last_seen: AtomicI64::new(0),
+            headers: Box::new([]),
+        }
+    }
+
+    fn why(guard: &StreamGuard) -> Option<Why> {
+        match guard.poll_closed(&Context::from_waker(noop_waker_ref())) {
+            Poll::Ready(why) => Some(why),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_revoked_session_s_streams_end_and_nobody_else_s() {
+        let streams = Streams::new(true);
+        let [own, also, other, nobodys] =
+            [Some((1, 1)), Some((1, 1)), Some((2, 1)), None].map(|session| streams.register(about(session)));
+        streams.close_session(&hash(1));
+        assert_eq!(
+            [&own, &also, &other, &nobodys].map(why),
+            [Some(Why::Revoked), Some(Why::Revoked), None, None]
+        );
+        streams.close_user(user(2));
+        assert_eq!(why(&other), None);
+        streams.close_user(user(1));
+        assert_eq!([&other, &nobodys].map(why), [Some(Why::Revoked), None]);
+        assert_eq!(streams.closed()[0], (Why::Revoked, 3), "each is counted once");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_woken() {
+        let streams = Streams::new(true);
+        let guard = streams.register(about(Some((1, 1))));
+        let closing = async {
+            tokio::task::yield_now().await;
+            streams.close_session(&hash(1));
+        };
+        let (why, ()) = tokio::join!(guard.closed(), closing);
+        assert_eq!(why, Why::Revoked);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_stream_that_ended() {
+        let streams = Streams::new(true);
+        let guards = [Some((1, 1)), Some((1, 1)), Some((2, 1)), None].map(|session| streams.register(about(session)));
+        streams.doubt_everything();
+        assert_eq!(streams.open(), 4);
+        drop(guards);
+        let state = streams.shared.state();
+        assert!(state.open.is_empty() && state.sessions.is_empty() && state.users.is_empty());
+        assert!(state.doubtful.is_empty());
+    }
+
+    #[test]
+    fn a_doubt_is_resolved_by_what_is_found() {
+        let streams = Streams::new(true);
+        let guard = streams.register(about(Some((1, 1))));
+        assert_eq!(streams.take_doubtful(NOW), []);
+        streams.doubt(&hash(2));
+        streams.doubt_user(user(2));
+        assert_eq!(streams.take_doubtful(NOW), [], "they have no streams");
+        streams.doubt_user(user(1));
+        assert_eq!(streams.take_doubtful(NOW), [hash(1)]);
+        assert_eq!(streams.take_doubtful(NOW), []);
+
+        let is_admin = |_: &About, session: &Session| session.identity.roles.contains(&"admin".to_owned());
+        let found = session(1, &["admin"], LATER);
+        streams.looked_up(&hash(1), Some(&found), &is_admin, NOW);
+        assert_eq!(why(&guard), None);
+        streams.looked_up(&hash(1), Some(&session(1, &[], LATER)), &is_admin, NOW);
+        assert_eq!(why(&guard), Some(Why::NotAllowed));
+
+        let guard = streams.register(about(Some((3, 1))));
+        streams.looked_up(&hash(3), None, &is_admin, NOW);
+        assert_eq!(why(&guard), Some(Why::Revoked));
+    }
+
+    #[test]
+    fn an_expiry_counts_unless_it_has_moved() {
+        let streams = Streams::new(true);
+        let guard = streams.register(about(Some((1, 1))));
+        let anybody = |_: &About, _: &Session| true;
+        assert_eq!(streams.take_doubtful(LATER), [hash(1)]);
+        assert_eq!(streams.take_doubtful(LATER), [], "it is being looked up");
+        let moved = LATER.plus(Duration::from_hours(1));
+        streams.looked_up(&hash(1), Some(&session(1, &[], moved)), &anybody, LATER);
+        assert_eq!((streams.take_doubtful(LATER), why(&guard)), (vec![], None));
+        assert_eq!(streams.take_doubtful(moved), [hash(1)]);
+        streams.looked_up(&hash(1), None, &anybody, moved);
+        assert_eq!(why(&guard), Some(Why::Expired));
+    }
+
+    #[test]
+    fn a_doubt_that_nobody_resolves_stays_one_until_the_session_is_long_over() {
+        let streams = Streams::new(true);
+        let guard = streams.register(about(Some((1, 1))));
+        for now in [NOW, LATER] {
+            streams.not_looked_up(hash(1), now);
+            assert_eq!((streams.take_doubtful(now), why(&guard)), (vec![hash(1)], None));
+        }
+        streams.not_looked_up(hash(1), LATER.plus(GIVE_UP_AFTER));
+        assert_eq!(why(&guard), Some(Why::Expired));
+    }
+
+    #[test]
+    fn new_rules_are_judged_by_what_a_stream_is() {
+        let streams = Streams::new(false);
+        let [own, nobodys] = [Some((1, 1)), None].map(|session| streams.register(about(session)));
+        streams.judge(&|about| about.session.is_some() && &*about.host == "app.example.com");
+        assert_eq!([&own, &nobodys].map(why), [None, Some(Why::Reloaded)]);
+        assert_eq!(streams.take_doubtful(NOW), [hash(1)], "who they are is judged next");
+    }
+
+    #[test]
+    fn told_not_to_follow_sessions_it_does_not() {
+        let streams = Streams::new(false);
+        let guard = streams.register(about(Some((1, 1))));
+        streams.close_session(&hash(1));
+        streams.close_user(user(1));
+        streams.doubt_everything();
+        assert_eq!((streams.take_doubtful(LATER), why(&guard)), (vec![], None));
+    }
+}

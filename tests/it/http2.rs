@@ -1,0 +1,440 @@
+//! HTTP/2 from clients, by prior knowledge: the same gateway, several requests at once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http_body_util::Full;
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use crate::harness::{
+    Gateway, RawClient, SOON, Setup, eventually,
+    h2_client::{Ending, H2Client},
+};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// An empty SETTINGS frame.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+async fn client(gateway: &Gateway) -> H2Client {
+    H2Client::connect(gateway.addr(), gateway.host()).await
+}
+
+/// With its end, for tests that are about how connections end.
+async fn watched(gateway: &Gateway) -> (H2Client, Ending) {
+    let stream = TcpStream::connect(gateway.addr()).await.unwrap();
+    H2Client::over(stream, &format!("http://{}", gateway.host())).await
+}
+
+/// A HEADERS frame with these fields, none of them compressed (RFC 7541, 6.2.2), that ends its stream.
+fn headers_frame(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127, "longer ones need another encoding");
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    let length = u32::try_from(block.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    // HEADERS, END_STREAM and END_HEADERS.
+    frame.extend_from_slice(&[1, 0x5]);
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(&block);
+    frame
+}
+
+/// The type and stream of each frame, in order.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let Some((head, rest)) = bytes.split_at_checked(9) {
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let Some((payload, rest)) = rest.split_at_checked(length) else {
+            break;
+        };
+        frames.push((head[3], stream, payload.to_vec()));
+        bytes = rest;
+    }
+    frames
+}
+
+#[tokio::test]
+async fn a_request_reaches_the_upstream_as_http_1_1() {
+    let gateway = Gateway::start().await;
+    let answer = client(&gateway).await.get("/public/x?a=b").await;
+    assert_eq!((answer.status, answer.text()), (200, "GET /public/x?a=b"));
+    let seen = gateway.upstream().last();
+    assert_eq!(seen.head.target(), "/public/x?a=b");
+    assert_eq!(seen.head.all("host"), [gateway.host()]);
+    assert_eq!(seen.head.one("x-forwarded-for"), Some("127.0.0.1"));
+    assert!(!seen.head.has("connection"));
+}
+
+#[tokio::test]
+async fn many_requests_share_a_connection_and_each_gets_its_own_answer() {
+    let gateway = Gateway::start().await;
+    let client = client(&gateway).await;
+    let answers = join_all((0..50).map(|number| {
+        let client = client.clone();
+        async move { client.get(&format!("/public/{number}")).await }
+    }))
+    .await;
+    for (number, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.text(), format!("GET /public/{number}"));
+    }
+    let metrics = gateway.admin_get("/metrics").await;
+    assert!(
+        metrics.text().contains("\nvestibule_connections_total 1\n"),
+        "{}",
+        metrics.text()
+    );
+}
+
+#[tokio::test]
+async fn a_session_is_known_and_each_request_is_judged_for_itself() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let client = client(&gateway).await;
+    let signed_in = client
+        .request("GET", "/api/me")
+        .header("cookie", &ada.cookie)
+        .body(Full::default())
+        .unwrap();
+    let (with, without) = tokio::join!(client.send(signed_in), client.get("/api/other"));
+    assert_eq!(with.unwrap().status, 200);
+    assert_eq!((without.status, without.code()), (401, "UNAUTHORIZED".to_owned()));
+    assert_eq!(without.headers["www-authenticate"], "Bearer");
+    assert!(!without.headers.contains_key("connection"));
+    assert_eq!(gateway.upstream().seen("/api/other"), 0);
+}
+
+#[tokio::test]
+async fn cookies_in_several_lines_are_one() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let client = client(&gateway).await;
+    let request = client
+        .request("GET", "/api/me")
+        .header("cookie", "theme=dark")
+        .header("cookie", &ada.cookie)
+        .header("cookie", "lang=en")
+        .body(Full::default())
+        .unwrap();
+    assert_eq!(client.send(request).await.unwrap().status, 200);
+    let seen = gateway.upstream().last();
+    assert_eq!(
+        seen.head.all("cookie"),
+        ["theme=dark; lang=en"],
+        "one line, without ours"
+    );
+}
+
+#[tokio::test]
+async fn the_authority_is_the_host_and_another_host_is_refused() {
+    let gateway = Gateway::start().await;
+    let client = client(&gateway).await;
+    let with_host = |host: &str| {
+        let request = client.request("GET", "/public/x").header("host", host);
+        client.send(request.body(Full::default()).unwrap())
+    };
+    assert_eq!(with_host(gateway.host()).await.unwrap().status, 200);
+    let before = gateway.upstream().requests().len();
+    for other in ["evil.example", "app.example.com.evil.example", "app.example.com:81", ""] {
+        let answer = with_host(other).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.code()),
+            (400, "BAD_HOST".to_owned()),
+            "{other:?}"
+        );
+    }
+    let stranger = H2Client::connect(gateway.addr(), "evil.example").await;
+    let answer = stranger.get("/public/x").await;
+    assert_eq!((answer.status, answer.code()), (421, "MISDIRECTED_REQUEST".to_owned()));
+    assert_eq!(gateway.upstream().requests().len(), before);
+}
+
+#[tokio::test]
+async fn identity_headers_of_a_client_are_removed_in_every_spelling() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let client = client(&gateway).await;
+    let request = client
+        .request("GET", "/api/me")
+        .header("cookie", &ada.cookie)
+        .header("x-user-id", "1")
+        .header("x_user_id", "2")
+        .header("x-user-roles", "admin")
+        .body(Full::default())
+        .unwrap();
+    assert_eq!(client.send(request).await.unwrap().status, 200);
+    let seen = gateway.upstream().last();
+    assert_eq!(seen.head.spellings("x-user-id"), ["x-user-id"]);
+    assert_eq!(seen.head.one("x-user-id"), Some(ada.id.as_str()));
+    assert!(!seen.head.has("x-user-roles"));
+}
+
+#[tokio::test]
+async fn connect_is_refused_unless_it_names_a_protocol() {
+    let gateway = Gateway::start().await;
+    let client = client(&gateway).await;
+    let request = http::Request::connect("app.example.com:443")
+        .body(Full::default())
+        .unwrap();
+    let answer = client.send(request).await.unwrap();
+    assert_eq!((answer.status, answer.code()), (405, "METHOD_NOT_ALLOWED".to_owned()));
+}
+
+#[tokio::test]
+async fn a_refused_upload_costs_its_stream_and_not_the_connection() {
+    let gateway = Gateway::start().await;
+    let (client, ending) = watched(&gateway).await;
+    for _ in 0..3 {
+        let body = Full::new(Bytes::from(vec![b'x'; 4 << 20]));
+        let request = client.request("POST", "/api/upload").body(body).unwrap();
+        let answer = client.send(request).await.unwrap();
+        assert_eq!(answer.status, 401);
+    }
+    assert_eq!(client.get("/public/x").await.status, 200);
+    assert!(!ending.is_finished());
+    assert_eq!(gateway.upstream().seen("/api/upload"), 0);
+}
+
+#[tokio::test]
+async fn bodies_of_a_mebibyte_pass_whole() {
+    let gateway = Gateway::start().await;
+    let client = client(&gateway).await;
+    let body = vec![b'u'; 1 << 20];
+    let answer = "d".repeat(1 << 20);
+    gateway.upstream().answer(
+        "/public/big",
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len()),
+    );
+    let request = client
+        .request("POST", "/public/big")
+        .body(Full::new(Bytes::from(body.clone())))
+        .unwrap();
+    let down = client.send(request).await.unwrap();
+    assert_eq!((down.status, down.body.len()), (200, 1 << 20));
+    assert!(gateway.upstream().last().body == body);
+}
+
+#[tokio::test]
+async fn a_header_list_past_the_limit_is_431_and_the_connection_goes_on() {
+    let gateway = Gateway::start().await;
+    let client = client(&gateway).await;
+    let with = |value: String| {
+        let request = client.request("GET", "/public/x").header("x-large", value);
+        client.send(request.body(Full::default()).unwrap())
+    };
+    // hyper's client keeps to what the gateway announced.
+    let refused = with("x".repeat(40 << 10)).await;
+    assert!(refused.map_or(true, |answer| answer.status == 431));
+    assert_eq!(gateway.upstream().requests().len(), 0);
+    assert_eq!(with("x".repeat(7 << 10)).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn what_http_1_1_would_read_otherwise_is_refused() {
+    let gateway = Gateway::start().await;
+    let client = client(&gateway).await;
+    for value in [" a", "a ", "\ta"] {
+        let request = client.request("GET", "/public/x").header("x-odd", value);
+        let answer = client.send(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.code()),
+            (400, "BAD_HEADER".to_owned()),
+            "{value:?}"
+        );
+    }
+    assert_eq!(gateway.upstream().requests().len(), 0);
+    let request = client.request("GET", "/public/x").header("x-odd", "a b");
+    assert_eq!(
+        client
+            .send(request.body(Full::default()).unwrap())
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn fields_of_a_connection_reset_their_stream() {
+    let gateway = Gateway::start().await;
+    let pseudo = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "app.example.com"),
+        (":path", "/public/x"),
+    ];
+    let bad = [
+        ("connection", "x-user-id"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "websocket"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-connection", "close"),
+        ("te", "gzip"),
+        ("X-Upper", "1"),
+    ];
+    let mut sent = [PREFACE, SETTINGS].concat();
+    for (number, field) in bad.iter().enumerate() {
+        let stream = 1 + 2 * u32::try_from(number).unwrap();
+        sent.extend(headers_frame(stream, &[&pseudo[..], &[*field]].concat()));
+    }
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send(&sent).await;
+    raw.stream.shutdown().await.unwrap();
+    let frames = frames(&raw.rest().await);
+    let answered = frames.iter().filter(|(kind, _, _)| *kind == 1).count();
+    assert_eq!(answered, 0, "none of them gets an answer: {frames:?}");
+    assert_eq!(gateway.upstream().requests().len(), 0);
+
+    let mut fine = [PREFACE, SETTINGS].concat();
+    fine.extend(headers_frame(1, &[&pseudo[..], &[("te", "trailers")]].concat()));
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send(&fine).await;
+    eventually(SOON, async || gateway.upstream().seen("/public/x") == 1).await;
+}
+
+#[tokio::test]
+async fn a_preface_may_come_in_pieces_but_not_for_ever() {
+    let setup = Setup::default().with("[server]\nheader_timeout = '400ms'");
+    let gateway = setup.start().await;
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    for byte in PREFACE {
+        raw.send([*byte]).await;
+    }
+    raw.send(SETTINGS).await;
+    raw.send(headers_frame(
+        1,
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "app.example.com"),
+            (":path", "/public/x"),
+        ],
+    ))
+    .await;
+    eventually(SOON, async || gateway.upstream().seen("/public/x") == 1).await;
+
+    let mut slow = RawClient::connect(gateway.addr()).await;
+    slow.send(&PREFACE[..10]).await;
+    assert!(slow.is_closed().await);
+    let mut silent = RawClient::connect(gateway.addr()).await;
+    assert!(silent.is_closed().await);
+}
+
+#[tokio::test]
+async fn garbage_behind_the_preface_ends_the_connection_alone() {
+    let gateway = Gateway::start().await;
+    let good = client(&gateway).await;
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send([PREFACE, &[0xff; 64]].concat()).await;
+    let frames = frames(&raw.rest().await);
+    assert!(frames.iter().any(|(kind, _, _)| *kind == 7), "it is told: {frames:?}");
+    assert_eq!(good.get("/public/x").await.status, 200);
+}
+
+#[tokio::test]
+async fn no_more_streams_are_open_than_was_announced() {
+    let gateway = Setup::default().with("[server]\nmax_streams = 1").start().await;
+    let mut slow = gateway.upstream().by_hand("/public/slow");
+    let client = client(&gateway).await;
+    // The announcement has come by then.
+    assert_eq!(client.get("/public/x").await.status, 200);
+    let both = async { tokio::join!(client.get("/public/slow"), client.get("/public/slow")) };
+    let serving = async {
+        let mut first = slow.next().await;
+        assert_eq!(gateway.upstream().seen("/public/slow"), 1);
+        first
+            .send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .await;
+        let mut second = slow.next().await;
+        second.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    };
+    let ((first, second), ()) = tokio::join!(both, serving);
+    assert_eq!((first.status, second.status), (200, 200));
+}
+
+#[tokio::test]
+async fn rapid_resets_end_the_connection() {
+    let gateway = Gateway::start().await;
+    let mut sent = [PREFACE, SETTINGS].concat();
+    for number in 0..200_u32 {
+        let stream = 1 + 2 * number;
+        sent.extend(headers_frame(
+            stream,
+            &[
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":authority", "app.example.com"),
+                (":path", "/public/reset"),
+            ],
+        ));
+        // RST_STREAM, CANCEL.
+        sent.extend_from_slice(&[0, 0, 4, 3, 0]);
+        sent.extend_from_slice(&stream.to_be_bytes());
+        sent.extend_from_slice(&8_u32.to_be_bytes());
+    }
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send(&sent).await;
+    let frames = frames(&raw.rest().await);
+    let goodbye = frames.iter().find(|(kind, _, _)| *kind == 7).expect("a GOAWAY");
+    // ENHANCE_YOUR_CALM.
+    assert_eq!(goodbye.2[4..8], 11_u32.to_be_bytes());
+    assert_eq!(gateway.get("/public/x").await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_told_to_go_and_a_busy_one_is_not() {
+    let gateway = Setup::default().with("[server]\nidle_timeout = '300ms'").start().await;
+    let mut slow = gateway.upstream().by_hand("/public/slow");
+    let (busy, busy_ends) = watched(&gateway).await;
+    let (_idle, idle_ends) = watched(&gateway).await;
+    let asking = tokio::spawn(async move { busy.get("/public/slow").await });
+    let mut conversation = slow.next().await;
+    let ended = timeout(SOON, idle_ends).await.expect("the idle one ends").unwrap();
+    assert!(ended.is_ok(), "in good order: {ended:?}");
+    // Twice as long as an idle one may stay.
+    sleep(Duration::from_millis(600)).await;
+    assert!(!busy_ends.is_finished());
+    conversation
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
+    assert_eq!(asking.await.unwrap().text(), "ok");
+    timeout(SOON, busy_ends)
+        .await
+        .expect("and then it is idle")
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn stopping_finishes_streams_and_takes_no_more() {
+    let gateway = Setup::default().with("[server]\nshutdown_grace = '30s'").start().await;
+    let mut slow = gateway.upstream().by_hand("/public/slow");
+    let public = gateway.addr();
+    let (client, ending) = watched(&gateway).await;
+    let asking = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/public/slow").await }
+    });
+    let mut conversation = slow.next().await;
+    let stopping = tokio::spawn(gateway.stop());
+    eventually(SOON, async || TcpStream::connect(public).await.is_err()).await;
+    let late = client.request("GET", "/public/late").body(Full::default()).unwrap();
+    eventually(SOON, async || client.send(late.clone()).await.is_err()).await;
+    conversation
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+        .await;
+    assert_eq!(asking.await.unwrap().text(), "done");
+    assert_eq!(stopping.await.unwrap().cut_off, 0);
+    assert!(timeout(SOON, ending).await.unwrap().unwrap().is_ok());
+}
