@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser bench bench-enumeration
+.PHONY: help dev test test-browser bench bench-enumeration bench-matching restart-load
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -42,6 +42,15 @@ bench: ## Requests per second and CPU per request, compared with no gateway
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@bench/run
+
+bench-matching: ## What finding a route costs with ten routes and with twenty thousand
+	@scripts/ensure-tools cc
+	@cargo bench --locked --bench matching
+
+restart-load: ## Whether a request fails while gateways restart and reload, at 2,000 a second
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@cargo test --locked --release --test it restart_load -- --ignored --nocapture
 
 bench-enumeration: ## Whether an answer's time tells if an address has a user
 	@scripts/ensure-tools cc

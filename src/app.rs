@@ -5,19 +5,32 @@
 //! Postgres being away is waited for, not its refusals. Stop: unready, drain delay, soft stop (finish what has begun),
 //! hard stop.
 
-use std::{fmt, io, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, thread, time::Duration};
+mod handover;
+pub mod reload;
+mod sockets;
+pub mod systemd;
+mod watch;
+
+use std::{fmt, io, net::SocketAddr, panic::AssertUnwindSafe, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use tokio::{
-    net::TcpListener,
     runtime::Handle,
+    signal::unix::Signal,
     sync::Semaphore,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::{
+    handover::{Door, Offered},
+    reload::{Reloader, Swapped},
+    sockets::{Listening, Sockets},
+    watch::Watched,
+};
 use crate::{
     auth::{self, Auth, AuthParts},
     chain::Chain,
@@ -31,23 +44,22 @@ use crate::{
     identity::Session,
     lifecycle::Tasks,
     live::{Live, Snapshot},
-    mail::{Outbox, OutboxBell},
-    proxy::{Proxy, record::Recorder},
+    mail::{Outbox, OutboxBell, Postman},
+    proxy::{Proxy, rate::Rates, record::Recorder},
     secret::sealed::SealingKeys,
     server::{
         self, Bound,
         acme::{self, Acme},
-        admin::{Admin, Subjects},
+        admin::Admin,
         connection::Worker,
+        reloads::Reloads,
     },
     session::{
-        self, Sessions,
-        credential::SessionCookies,
+        self, Sessions, Terms,
         geo::Places,
-        identity_headers::{Renderer, Reserved},
         streams::{self, About},
     },
-    telemetry::{AccessLog, RequestIds, Stats},
+    telemetry::{AccessLog, RequestIds},
     upstream::Upstream,
 };
 
@@ -55,6 +67,8 @@ use crate::{
 const WAIT_FOR_POSTGRES: Duration = Duration::from_secs(1);
 /// How often workers close upstream connections that nobody uses.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Of the grace, when streams have to end at the latest.
+const STREAMS_LEAVE_AT: f64 = 0.9;
 /// After the hard stop, tasks only have to notice it.
 const HARD_STOP_TAKES: Duration = Duration::from_secs(2);
 
@@ -76,8 +90,9 @@ pub struct Running {
     tasks: Tasks,
     admin: Arc<Admin>,
     threads: Vec<thread::JoinHandle<()>>,
-    drain_delay: Duration,
-    shutdown_grace: Duration,
+    reloader: Arc<Reloader>,
+    /// The next gateway has the listening sockets, and is ready.
+    taken_over: CancellationToken,
     sessions: Arc<Sessions>,
     /// Flushed when it is dropped, last of all.
     _log: Arc<AccessLog>,
@@ -96,18 +111,18 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     let tasks = Tasks::new(options.cold.clone());
     let starting = StartGuard(Some(tasks.clone()));
 
-    let bound = bind(&config.server.listen, config.server.workers.get())?;
-    let public = bound.iter().map(|(addr, _)| *addr).collect();
-    let admin_listener = TcpListener::bind(config.admin.listen)
-        .await
-        .with_context(|| format!("can't listen on {} (admin.listen)", config.admin.listen))?;
-    let admin_addr = admin_listener.local_addr()?;
-    // From the very start: alive, not yet ready.
+    let sockets = Sockets::open(&config).await?;
+    let (public, admin_addr) = (sockets.public_addrs(), sockets.admin.local_addr()?);
     let admin = Arc::new(Admin::default());
-    tasks.spawn_essential(
-        "admin listener",
-        Arc::clone(&admin).serve(admin_listener, tasks.clone()),
-    );
+    let serving_admin = Arc::clone(&admin).serve(sockets.admin, tasks.clone());
+    // From the very start: alive, not yet ready. But where another gateway answers too, which is ready, not before this
+    // one is.
+    let mut serving_admin = Some(serving_admin);
+    if !sockets.admin_is_shared
+        && let Some(serving) = serving_admin.take()
+    {
+        tasks.spawn_essential("admin listener", serving);
+    }
 
     // Before Postgres is waited for: what an operator got wrong is told at once.
     let places = Places::open(config.auth.session.geo_database.as_deref())?;
@@ -120,21 +135,20 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     let sessions = Arc::new(Sessions::new(session::Parts {
         db: db.clone(),
         cold: options.cold.clone(),
-        cookies: SessionCookies::new(&config.auth, &config.server.public_url),
-        renderer: Renderer::new(&config.identity),
-        rules: config.auth.session.clone(),
+        terms: Terms::new(&config),
+        cache: config.auth.session.cache.clone(),
         lookup_timeout: config.database.acquire_timeout,
         places,
     }));
     let bell = OutboxBell::default();
-    let auth = Arc::new(Auth::new(AuthParts {
+    let auth = Arc::new(ArcSwap::from_pointee(Auth::new(AuthParts {
         db: db.clone(),
         sessions: Arc::clone(&sessions),
         clock: options.clock.clone(),
         config: Arc::clone(&config),
         outbox: bell.clone(),
-    })?);
-    start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
+    })?));
+    let postman = start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
     let acme = start_acme(&tasks, &config, &db, &options.clock).await?;
 
     // Nothing is lost by serving deaf, but each session would be looked up: better to begin with ears.
@@ -149,6 +163,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         upstreams: upstreams.map(|upstream| Arc::new(Upstream::new(upstream))).collect(),
         places: Arc::new(Semaphore::new(config.server.max_connections)),
         tunnels: Arc::new(Semaphore::new(config.server.max_tunnels)),
+        rates: Arc::default(),
         clock: options.clock,
         tasks: tasks.clone(),
         config: Arc::clone(&config),
@@ -156,15 +171,36 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         auth: Arc::clone(&auth),
         log: Arc::clone(&log),
     };
-    let (threads, stats) = common.start_workers(bound)?;
-    admin.ready(Subjects {
-        sessions: Arc::clone(&sessions),
-        auth,
-        log: Arc::clone(&log),
-        stats,
-        upstreams: common.upstreams,
-        acme,
-    });
+    let (threads, workers) = common.start_workers(sockets.public)?;
+    let reloader = Arc::new(Reloader::new(
+        Arc::clone(&config),
+        Swapped {
+            workers,
+            sessions: Arc::clone(&sessions),
+            auth,
+            upstreams: Arc::new(ArcSwap::from_pointee(common.upstreams)),
+            postman,
+            places: common.places,
+            tunnels: common.tunnels,
+            reloads: Arc::new(Reloads::new(config.read_from.fingerprint(), common.clock.now())),
+            clock: common.clock,
+            db,
+            acme,
+            tasks: tasks.clone(),
+        },
+    ));
+    admin.ready(reloader.subjects(&log));
+    let closing = tasks.stop.closing.clone();
+    tasks.spawn_essential("old configurations", Arc::clone(&reloader).free_old_ones(closing));
+    if let Some(serving) = serving_admin {
+        tasks.spawn_essential("admin listener", serving);
+    }
+    // From here on the gateway that was here before stops.
+    sockets.inherited.take_over().await?;
+    let taken_over = CancellationToken::new();
+    if let Some(offered) = sockets.offered {
+        open_door(&reloader.config(), offered, &taken_over, &tasks)?;
+    }
     starting.done();
     Ok(Running {
         public,
@@ -172,11 +208,22 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         tasks,
         admin,
         threads,
-        drain_delay: config.server.drain_delay,
-        shutdown_grace: config.server.shutdown_grace,
+        reloader,
+        taken_over,
         sessions,
         _log: log,
     })
+}
+
+/// Lets the next gateway ask for the listening sockets.
+fn open_door(config: &Config, offered: Offered, taken_over: &CancellationToken, tasks: &Tasks) -> anyhow::Result<()> {
+    let Some(path) = &config.server.handover else {
+        return Ok(());
+    };
+    let door = Door::open(path).with_context(|| format!("can't listen on {} (server.handover)", path.display()))?;
+    let closing = tasks.stop.closing.clone();
+    tasks.spawn("hand-over", door.serve(offered, taken_over.clone(), closing));
+    Ok(())
 }
 
 /// A start that fails half way must not leave anything running.
@@ -191,27 +238,9 @@ impl StartGuard {
 impl Drop for StartGuard {
     fn drop(&mut self) {
         if let Some(tasks) = &self.0 {
-            tasks.stop.soft.cancel();
-            tasks.stop.hard.cancel();
+            tasks.stop.at_once();
         }
     }
-}
-
-/// One socket a worker for each address; the address with the port that was given.
-fn bind(listen: &[SocketAddr], workers: usize) -> anyhow::Result<Vec<(SocketAddr, Vec<Bound>)>> {
-    let mut bound = Vec::new();
-    for &asked in listen {
-        let context = || format!("can't listen on {asked} (server.listen)");
-        Bound::ensure_free(asked).with_context(context)?;
-        let first = Bound::new(asked).with_context(context)?;
-        let addr = first.addr().with_context(context)?;
-        let mut sockets = vec![first];
-        for _ in 1..workers {
-            sockets.push(Bound::new(addr).with_context(context)?);
-        }
-        bound.push((addr, sockets));
-    }
-    Ok(bound)
 }
 
 /// What `[database]` says, for [`Connector`].
@@ -271,7 +300,7 @@ fn start_cold_work(
     sessions: &Arc<Sessions>,
     options: &Options,
     bell: OutboxBell,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Postman> {
     let (clock, cold) = (&options.clock, &options.cold);
     let soft = || tasks.stop.soft.clone();
     let channel = migrate::channel(&config.database.schema);
@@ -295,17 +324,27 @@ fn start_cold_work(
         let _entered = cold.enter();
         Outbox::new(db.clone(), &config.mail, clock.clone(), bell)?
     };
+    let postman = outbox.postman();
     tasks.spawn_essential("outbox", outbox.run(soft()));
     let places = Arc::clone(sessions.places());
     let last_seen = sessions.last_seen().clone();
     tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
+    reseal(tasks, db, config, clock);
+    Ok(postman)
+}
+
+/// Seals by today's secret what was sealed by another, if there is one.
+fn reseal(tasks: &Tasks, db: &Db, config: &Config, clock: &Clock) {
     if config.auth.secret.len() > 1 {
-        let secrets = config.auth.secret.iter().map(|secret| secret.expose().as_bytes());
-        let keys = SealingKeys::new(secrets);
-        tasks.spawn("resealing", auth::reseal::run(db.clone(), keys, clock.clone(), soft()));
+        let keys = sealing_keys(config);
+        let soft = tasks.stop.soft.clone();
+        tasks.spawn("resealing", auth::reseal::run(db.clone(), keys, clock.clone(), soft));
     }
-    Ok(())
+}
+
+fn sealing_keys(config: &Config) -> SealingKeys {
+    SealingKeys::new(config.auth.secret.iter().map(|secret| secret.expose().as_bytes()))
 }
 
 /// Puts the certificates to use that are kept, and goes on ordering and renewing; `None`: none are ordered.
@@ -313,12 +352,11 @@ async fn start_acme(tasks: &Tasks, config: &Config, db: &Db, clock: &Clock) -> a
     let Some(settings) = config.server.acme.clone() else {
         return Ok(None);
     };
-    let secrets = config.auth.secret.iter().map(|secret| secret.expose().as_bytes());
     let acme = Acme::new(acme::Parts {
         settings,
         db: db.clone(),
         clock: clock.clone(),
-        keys: SealingKeys::new(secrets),
+        keys: sealing_keys(config),
     });
     let acme = Arc::new(acme.context("certificates can't be ordered ([server.acme])")?);
     acme.load()
@@ -336,39 +374,43 @@ struct Common {
     upstreams: Vec<Arc<Upstream>>,
     places: Arc<Semaphore>,
     tunnels: Arc<Semaphore>,
+    rates: Arc<Rates>,
     clock: Clock,
     tasks: Tasks,
     sessions: Arc<Sessions>,
-    auth: Arc<Auth>,
+    auth: Arc<ArcSwap<Auth>>,
     log: Arc<AccessLog>,
 }
 
-/// The workers' threads, and their numbers.
-type Workers = (Vec<thread::JoinHandle<()>>, Vec<Arc<Stats>>);
+/// The workers, and their threads.
+type Workers = (Vec<thread::JoinHandle<()>>, Vec<Arc<Worker>>);
 
 impl Common {
-    /// One worker for each socket of an address; they accept connections from here on.
-    fn start_workers(&self, bound: Vec<(SocketAddr, Vec<Bound>)>) -> anyhow::Result<Workers> {
+    /// Each worker gets a socket of each address, or more where there are more; they accept connections from here on.
+    fn start_workers(&self, bound: Vec<Listening>) -> anyhow::Result<Workers> {
         let count = self.config.server.workers.get();
         let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
-        for (_, of_address) in bound {
-            for (own, socket) in sockets.iter_mut().zip(of_address) {
-                own.push(socket);
+        for listening in bound {
+            let turns = (0..count).cycle();
+            for (socket, turn) in listening.sockets.into_iter().zip(turns) {
+                if let Some(own) = sockets.get_mut(turn) {
+                    own.push(socket);
+                }
             }
         }
         let mut threads = Vec::new();
-        let mut stats = Vec::new();
+        let mut workers = Vec::new();
         for (index, own) in sockets.into_iter().enumerate() {
             let (handle, thread) = worker_thread(index, &self.tasks)?;
             threads.push(thread);
             let worker = Arc::new(self.worker(handle.clone()));
-            stats.push(Arc::clone(&worker.recorder.stats));
             if index == 0 {
                 self.watch_streams(&worker.live);
             }
             open(&worker, own, &handle, &self.places)?;
+            workers.push(worker);
         }
-        Ok((threads, stats))
+        Ok((threads, workers))
     }
 
     /// Streams of sessions that end are closed, while requests are being finished too. All workers have the same rules:
@@ -388,11 +430,11 @@ impl Common {
     fn worker(&self, runtime: Handle) -> Worker {
         let tasks = self.tasks.on_worker(runtime);
         Worker {
-            live: Arc::new(Live::new(Snapshot::new(&self.config, &self.upstreams, &tasks))),
+            live: Arc::new(Live::new(Snapshot::new(&self.config, &self.upstreams, &tasks, None))),
             proxy: Proxy {
                 sessions: Arc::clone(&self.sessions),
-                reserved: Reserved::new(&self.config.identity),
                 tunnels: Arc::clone(&self.tunnels),
+                rates: Arc::clone(&self.rates),
                 tasks: tasks.clone(),
             },
             auth: Arc::clone(&self.auth),
@@ -474,6 +516,32 @@ impl Running {
         &self.sessions
     }
 
+    pub const fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
+    }
+
+    /// Reloads `file` whenever it has changed, or what it names, and at each SIGHUP. `seen` is what was on disk when the
+    /// configuration of the start was read.
+    pub fn watch(&self, file: PathBuf, seen: [u8; 32], hangup: Signal) {
+        let watched = Watched {
+            file,
+            seen,
+            reloader: Arc::clone(&self.reloader),
+        };
+        let closing = self.tasks.stop.closing.clone();
+        self.tasks
+            .spawn_essential("configuration watcher", watched.run(hangup, closing));
+    }
+
+    /// Resolves when the next gateway has the listening sockets and is ready.
+    pub async fn taken_over(&self) {
+        self.taken_over.cancelled().await;
+    }
+
+    pub fn is_taken_over(&self) -> bool {
+        self.taken_over.is_cancelled()
+    }
+
     /// Resolves when something that the gateway can't do without has ended.
     pub async fn failed(&self) {
         self.tasks.stop.failed.cancelled().await;
@@ -481,20 +549,42 @@ impl Running {
 
     /// Stops in order: unready, drain delay, finish what has begun within the grace, cut off the rest.
     /// `hurry` (a second signal) skips to the last.
+    ///
+    /// During the delay answers ask clients to close their connections, so that whoever is active goes elsewhere by itself,
+    /// and what the soft stop closes is idle. Only a gateway that was taken over stops accepting at once: whoever is ready
+    /// does so from the same queues.
     pub async fn stop(mut self, hurry: CancellationToken) -> Ended {
+        let config = self.reloader.config();
+        let server = &config.server;
+        let stop = Arc::clone(&self.tasks.stop);
         self.admin.drain();
-        if self.drain_delay > Duration::ZERO {
-            info!(delay = ?self.drain_delay, "not ready any more, still accepting");
-            hurry.run_until_cancelled(sleep(self.drain_delay)).await;
+        stop.leave();
+        if self.taken_over.is_cancelled() {
+            stop.closing.cancel();
         }
-        self.tasks.stop.soft.cancel();
-        let finishing = timeout(self.shutdown_grace, self.tasks.ended());
+        if server.drain_delay > Duration::ZERO {
+            info!(delay = ?server.drain_delay, accepting = !stop.closing.is_cancelled(), "not ready any more");
+            hurry.run_until_cancelled(sleep(server.drain_delay)).await;
+        }
+        stop.softly();
+        let finishing = timeout(server.shutdown_grace, async {
+            // Late enough for those that end by themselves, and with a little time to end in order.
+            let streams = sleep(server.stream_grace.min(server.shutdown_grace.mul_f64(STREAMS_LEAVE_AT)));
+            tokio::select! {
+                () = self.tasks.ended() => return,
+                () = streams => {
+                    stop.streams.cancel();
+                    self.sessions.streams().close_everything();
+                }
+            }
+            self.tasks.ended().await;
+        });
         let in_time = matches!(hurry.run_until_cancelled(finishing).await, Some(Ok(())));
         let cut_off = if in_time { 0 } else { self.tasks.running() };
         if cut_off > 0 {
             warn!(cut_off, "the grace is over: what still ran was cut off");
         }
-        self.tasks.stop.hard.cancel();
+        stop.at_once();
         let _ = timeout(HARD_STOP_TAKES, self.tasks.ended()).await;
         for thread in self.threads.drain(..) {
             // It has nothing to do but to notice the hard stop.
@@ -506,8 +596,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.tasks.stop.soft.cancel();
-        self.tasks.stop.hard.cancel();
+        self.tasks.stop.at_once();
     }
 }
 

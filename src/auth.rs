@@ -60,7 +60,7 @@ use crate::{
     policy::{self, client::ClientFacts, origin::TrustedOrigins},
     problem::{Code, Form, Problem},
     secret::sealed::SealingKeys,
-    session::Sessions,
+    session::{Sessions, credential::SessionCookies},
 };
 
 /// One endpoint of the API.
@@ -295,6 +295,7 @@ pub struct Auth {
     clock: Clock,
     config: Arc<Config>,
     outbox: OutboxBell,
+    cookies: SessionCookies,
     passwords: Passwords,
     throttle: Throttle,
     providers: Providers,
@@ -318,6 +319,7 @@ impl Auth {
         } = parts;
         let public_url = &config.server.public_url;
         Ok(Self {
+            cookies: SessionCookies::new(&config.auth, public_url),
             passwords: Passwords::start(&config.auth.password)?,
             throttle: Throttle::new(&config.auth),
             providers: Providers::new(&config.auth.oauth, public_url.is_loopback())?,
@@ -330,6 +332,32 @@ impl Auth {
             clock,
             config,
             outbox,
+        })
+    }
+
+    /// The API by another configuration. What counts, hashes or has learnt something goes on where its settings are the
+    /// same; requests that have begun finish by the old one.
+    pub fn next(&self, config: Arc<Config>) -> Result<Self, StartError> {
+        let (old, new) = (&self.config, &config);
+        let public_url = &new.server.public_url;
+        let is_local = public_url.is_loopback();
+        let same_place = is_local == old.server.public_url.is_loopback();
+        Ok(Self {
+            cookies: SessionCookies::new(&new.auth, public_url),
+            passwords: self.passwords.next(&old.auth.password, &new.auth.password)?,
+            throttle: self.throttle.next(&new.auth),
+            providers: self.providers.next(&new.auth.oauth, is_local, |provider| {
+                same_place && old.auth.oauth.contains(provider)
+            })?,
+            sealing: SealingKeys::new(new.auth.secret.iter().map(|secret| secret.expose().as_bytes())),
+            origins: TrustedOrigins::new(public_url, &new.auth.trusted_origins),
+            base_url: format!("{public_url}{}", new.auth.base_path),
+            documents: Documents::default(),
+            db: self.db.clone(),
+            sessions: Arc::clone(&self.sessions),
+            clock: self.clock.clone(),
+            outbox: self.outbox.clone(),
+            config,
         })
     }
 

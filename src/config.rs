@@ -22,7 +22,10 @@ mod method;
 mod origin;
 mod overlap;
 mod path_pattern;
+mod read_from;
 mod reference;
+mod reserved;
+mod restart;
 mod routes;
 mod section;
 mod server;
@@ -47,8 +50,14 @@ pub use mail::{Mail, SmtpSecurity, SmtpUrl};
 pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};
 pub use path_pattern::{PathPattern, Segment};
+pub use read_from::{ReadFrom, on_disk};
 pub use reference::{json_schema, reference};
-pub use routes::{Access, Cors, Needs, OnDenied, Route};
+pub use reserved::{RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte};
+pub use restart::keep_what_needs_a_restart;
+pub use routes::{
+    Access, Cors, Credentials, Files, FixedAnswer, HeaderRules, HostPattern, Kept, LimitedBy, Needs, OnDenied, Piece,
+    Redirect, Rewrite, Route, RouteLimit, Target,
+};
 pub use server::{Acme, Admin, Challenge, ExternalAccount, Log, LogFormat, Server};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;
@@ -69,6 +78,7 @@ pub struct Config {
     /// In the order of the file; a route names one by its index.
     pub upstreams: Vec<Upstream>,
     pub routes: Vec<Route>,
+    pub read_from: ReadFrom,
 }
 
 /// Reads `file` and the environment; `extra` wins over both.
@@ -123,10 +133,13 @@ pub fn parse_with(
     let mut errors = Vec::new();
     overrides.lay_over(&mut table, &mut errors);
     let reader = Reader::load(file.parent().unwrap_or(Path::new("")), env);
+    reader.made_of(text);
+    overrides.each_text(&mut |text| reader.made_of(text));
     let config = reader.root(&table, Config::read);
+    let read_from = reader.read_from();
     errors.extend(reader.into_errors());
     match config {
-        Some(config) if errors.is_empty() => Ok(config),
+        Some(config) if errors.is_empty() => Ok(Config { read_from, ..config }),
         _ => Err(failed(errors)),
     }
 }
@@ -143,11 +156,20 @@ struct Facts {
     base_path: Option<String>,
     /// `None`: wrong; `Some(None)`: there is none.
     sign_in_page: Option<Option<String>>,
+    /// Under which identities travel.
+    identity_names: Vec<http::HeaderName>,
     /// Their names, in the order that routes count.
     upstreams: Vec<String>,
 }
 
 impl Facts {
+    /// Whether an upstream could take this header for an identity of ours.
+    fn is_identity(&self, name: &http::HeaderName) -> bool {
+        self.identity_names
+            .iter()
+            .any(|known| reserved::alike(name, known.as_str()))
+    }
+
     /// A sign-in page that needs a session would send people to itself, for ever.
     fn circle(&self, routes: &[routes::Listed]) -> Option<ConfigError> {
         let public = url::Url::parse(self.public_url.as_ref()?.as_str()).ok()?;
@@ -191,6 +213,9 @@ impl Config {
         });
         let mail = s.section("mail", "Mails verify that an address is its owner's.", Mail::read);
         let identity = s.section("identity", "The headers that tell upstreams who calls.", Identity::read);
+        if let Some(identity) = &identity {
+            facts.identity_names = identity.names.iter().cloned().collect();
+        }
         let upstreams = s.named(
             "upstreams",
             "Whom requests are forwarded to. The name is yours; routes refer to it.",
@@ -202,7 +227,7 @@ impl Config {
         );
         let routes = s.items(
             "routes",
-            "Which requests are forwarded; as many as you like. The most specific wins, in whatever order they stand: \
+            "Which requests are answered, and by what; as many as you like. The most specific wins, in whatever order they stand: \
              host, then exact before {parameter} before wildcard, then methods. What no route matches is 404.",
             |s| Route::read(s, &facts),
         );
@@ -222,6 +247,7 @@ impl Config {
             identity: identity?,
             upstreams: upstreams.into_iter().collect::<Option<_>>()?,
             routes: routes.into_iter().map(|listed| listed.route).collect(),
+            read_from: ReadFrom::default(),
         })
     }
 }

@@ -3,7 +3,16 @@
 //! Every task is started by [`Tasks`], which names it, keeps track of it and tells it to stop. A loop that the
 //! gateway can't do without is *essential*: should one end early, even by a panic, the whole gateway stops in order.
 
-use std::{fmt, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use socket2::TcpKeepalive;
@@ -20,12 +29,43 @@ pub const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 /// Told once; can't be taken back.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
+    /// Ask clients to go elsewhere: answers say that the connection closes.
+    leaving: Arc<AtomicBool>,
+    /// Take no new connections. At the latest at the soft stop.
+    pub closing: CancellationToken,
     /// Finish what has begun, begin nothing.
     pub soft: CancellationToken,
+    /// End what could go on for ever: tunnels, streams.
+    pub streams: CancellationToken,
     /// Drop everything.
     pub hard: CancellationToken,
     /// An essential task ended: somebody should stop the gateway and report failure.
     pub failed: CancellationToken,
+}
+
+impl Stop {
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Asked for each answer: one load of what nobody writes.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// The soft stop, and what goes before it.
+    pub fn softly(&self) {
+        self.leave();
+        self.closing.cancel();
+        self.soft.cancel();
+    }
+
+    /// The hard stop.
+    pub fn at_once(&self) {
+        self.softly();
+        self.streams.cancel();
+        self.hard.cancel();
+    }
 }
 
 /// The only place that starts tasks.
@@ -77,7 +117,7 @@ impl Tasks {
         }
     }
 
-    /// As [`Tasks::spawn`], and if it ends before the soft stop the gateway stops too.
+    /// As [`Tasks::spawn`], and if it ends before the gateway begins to stop, the gateway stops too.
     pub fn spawn_essential(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let stop = Arc::clone(&self.stop);
         self.tracker.spawn_on(
@@ -87,7 +127,10 @@ impl Tasks {
                 if let Some(Err(_)) = ended {
                     error!(task = name, "an essential task panicked, stopping");
                     stop.failed.cancel();
-                } else if !stop.soft.is_cancelled() && !stop.hard.is_cancelled() {
+                } else if ![&stop.closing, &stop.soft, &stop.hard]
+                    .iter()
+                    .any(|told| told.is_cancelled())
+                {
                     error!(task = name, "an essential task ended early, stopping");
                     stop.failed.cancel();
                 }

@@ -13,7 +13,7 @@ use crate::{
     identity::Session,
     lifecycle::Tasks,
     policy::{self, client::ClientRules, origin::TrustedOrigins, path::NormalPath, routes::RouteTable},
-    session::streams::About,
+    session::{credential::SessionCookies, identity_headers::Reserved, streams::About},
     upstream::{Pool, Upstream},
 };
 
@@ -24,13 +24,22 @@ pub struct Snapshot {
     pub clients: ClientRules,
     pub routes: RouteTable,
     pub origins: TrustedOrigins,
+    pub cookies: SessionCookies,
+    pub reserved: Reserved,
     /// In the order of [`Config::upstreams`].
     pub pools: Vec<Arc<Pool>>,
 }
 
 impl Snapshot {
-    /// `tasks` are those of the worker.
-    pub fn new(config: &Arc<Config>, upstreams: &[Arc<Upstream>], tasks: &Tasks) -> Self {
+    /// `tasks` are those of the worker; `before` is what it goes by now: pools of upstreams that stay, stay warm.
+    pub fn new(config: &Arc<Config>, upstreams: &[Arc<Upstream>], tasks: &Tasks, before: Option<&Self>) -> Self {
+        let pool = |upstream: &Arc<Upstream>| {
+            let before = before.map(|before| before.pools.as_slice()).unwrap_or_default();
+            match before.iter().find(|pool| Arc::ptr_eq(pool.upstream(), upstream)) {
+                Some(warm) => Arc::clone(warm),
+                None => Arc::new(Pool::new(Arc::clone(upstream), tasks.clone())),
+            }
+        };
         // Routes of its own as well: a request counts references to its route.
         let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
         Self {
@@ -38,31 +47,41 @@ impl Snapshot {
             clients: ClientRules::new(config),
             routes: RouteTable::build(&routes),
             origins: TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins),
-            pools: upstreams
-                .iter()
-                .map(|upstream| Arc::new(Pool::new(Arc::clone(upstream), tasks.clone())))
-                .collect(),
+            cookies: SessionCookies::new(&config.auth, &config.server.public_url),
+            reserved: Reserved::new(&config.identity),
+            pools: upstreams.iter().map(pool).collect(),
         }
     }
 }
 
 impl Snapshot {
-    /// The worker's connections to a route's upstream.
+    /// The worker's connections to an upstream, as [`crate::config::Target`] names it.
     #[expect(
         clippy::indexing_slicing,
         reason = "the configuration resolves upstreams to indexes of this very list"
     )]
-    pub fn pool(&self, route: &Route) -> &Arc<Pool> {
-        &self.pools[route.upstream]
+    pub fn pool(&self, upstream: usize) -> &Arc<Pool> {
+        &self.pools[upstream]
+    }
+
+    /// Whether a stream could begin now as it did, for somebody.
+    pub fn serves(&self, stream: &About) -> bool {
+        match &stream.session {
+            // Whether for them, is looked up and judged next ([`Snapshot::allows`]).
+            Some(_) => self.route(stream).is_some(),
+            None => self.allows(stream, None),
+        }
     }
 
     /// Whether a stream could begin now as it did, for whoever has `session` or nobody.
     pub fn allows(&self, stream: &About, session: Option<&Session>) -> bool {
-        let Ok(path) = NormalPath::from_target(stream.path.clone()) else {
-            return false;
-        };
-        let route = self.routes.find(&stream.host, &path, &stream.method);
-        route.is_ok_and(|route| policy::judge(route, session).is_ok())
+        self.route(stream)
+            .is_some_and(|route| policy::judge(route, session).is_ok())
+    }
+
+    fn route(&self, stream: &About) -> Option<&Arc<Route>> {
+        let path = NormalPath::keeping(stream.path.clone(), self.routes.kept()).ok()?;
+        self.routes.find(&stream.host, &path, &stream.method).ok()
     }
 }
 
@@ -77,5 +96,18 @@ impl Live {
 
     pub fn load(&self) -> Arc<Snapshot> {
         self.0.load_full()
+    }
+
+    /// What the next requests go by. Those in flight keep what they took; connections of upstreams that `next` does not
+    /// have are closed once they carry nothing. Returns what was in force: whoever lets the last of it go frees all its
+    /// routes, which is no work for a worker.
+    pub fn replace(&self, next: Snapshot) -> Arc<Snapshot> {
+        let next = Arc::new(next);
+        let before = self.0.swap(Arc::clone(&next));
+        let stays = |pool: &Arc<Pool>| next.pools.iter().any(|kept| Arc::ptr_eq(kept, pool));
+        for gone in before.pools.iter().filter(|pool| !stays(pool)) {
+            gone.close();
+        }
+        before
     }
 }

@@ -12,7 +12,7 @@ mod outbox;
 mod smtp;
 
 pub use message::Message;
-pub use outbox::{Outbox, OutboxBell};
+pub use outbox::{Carrier, Outbox, OutboxBell, Postman};
 pub use smtp::MailError;
 
 use deadpool_postgres::Transaction;

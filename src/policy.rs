@@ -150,26 +150,13 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        config::{Cors, OnDenied, PathPattern},
         identity::{SessionId, UserId},
     };
 
     fn route(access: Access) -> Arc<Route> {
         Arc::new(Route {
-            host: None,
-            path: PathPattern {
-                text: "/*".to_owned(),
-                segments: Vec::new(),
-                wildcard: true,
-            },
-            methods: Vec::new(),
-            upstream: 0,
             access,
-            on_denied: OnDenied::Auto,
-            max_body: None,
-            timeout: None,
-            cors: Cors::Trusted,
-            line: 1,
+            ..Route::example("/*")
         })
     }
 
@@ -196,6 +183,7 @@ mod tests {
         Access::Required(Needs {
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             verified_email,
+            fresh: None,
         })
     }
 

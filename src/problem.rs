@@ -47,6 +47,7 @@ codes! {
     MethodNotImplemented = "METHOD_NOT_IMPLEMENTED", NOT_IMPLEMENTED, "This method is not known here";
     ExpectationFailed = "EXPECTATION_FAILED", EXPECTATION_FAILED, "Only Expect: 100-continue can be met";
     UnsupportedCoding = "UNSUPPORTED_TRANSFER_CODING", NOT_IMPLEMENTED, "Only the chunked transfer coding is known here";
+    UpgradeRefused = "UPGRADE_REFUSED", FORBIDDEN, "This address takes no WebSocket";
     BodyTooLarge = "BODY_TOO_LARGE", PAYLOAD_TOO_LARGE, "The request body is larger than allowed here";
     BodyTimeout = "BODY_TIMEOUT", REQUEST_TIMEOUT, "The request body did not arrive in time";
     BadBody = "BAD_BODY", BAD_REQUEST, "The request body broke off or is malformed";

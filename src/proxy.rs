@@ -4,18 +4,22 @@
 //! sent; only [`policy::authorise`] makes a `Permit`; only [`headers::prepare`] makes an `Outbound`, and it demands a
 //! `Permit`. Skipping a step does not compile.
 
+pub mod answers;
 pub mod body;
 pub mod error;
+mod files;
 pub mod head_guard;
 pub mod headers;
 pub mod pace;
+pub mod rate;
 pub mod record;
+pub mod rewrite;
 mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
@@ -23,13 +27,16 @@ use hyper::{
 use tokio::sync::Semaphore;
 
 use self::{
+    answers::Asked,
     body::ProxyBody,
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
+    rate::Rates,
     record::Record,
 };
 use crate::{
     clock::Timestamp,
+    config::{Route, Target},
     identity::Session,
     lifecycle::Tasks,
     live::Snapshot,
@@ -43,8 +50,7 @@ use crate::{
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind, Ownership},
-        identity_headers::Reserved,
+        credential::{self, Credential, Kind, Ownership, SessionCookies},
     },
     upstream::{
         Pool, UpstreamError,
@@ -56,9 +62,10 @@ use crate::{
 #[derive(Debug)]
 pub struct Proxy {
     pub sessions: Arc<Sessions>,
-    pub reserved: Reserved,
     /// Places for tunnels, shared by all workers.
     pub tunnels: Arc<Semaphore>,
+    /// What is left of the routes' rate limits, shared by all workers.
+    pub rates: Arc<Rates>,
     pub tasks: Tasks,
 }
 
@@ -100,8 +107,12 @@ pub async fn handle(
         Some(Verdict::PassOn(proof)) => Some(proof),
     };
     let upgrade = headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers);
+    if upgrade.is_some() && !route.websocket {
+        return Err(ProxyError::UpgradeRefused);
+    }
+    proxy.rates.before_sign_in(route, &inbound.client, inbound.now)?;
 
-    let found = proxy.sessions.cookies().find(&inbound.headers);
+    let found = live.cookies.find(&inbound.headers);
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
         authenticate(&proxy.sessions, &found, inbound.now).await?
     } else {
@@ -120,16 +131,31 @@ pub async fn handle(
             )?;
         }
     }
+    proxy
+        .rates
+        .once_known(route, &inbound.client, record.user, inbound.now)?;
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
         None => policy::authorise(route, signed_in.as_ref().map(|signed_in| &signed_in.session))?,
     };
 
-    let max_body = route.max_body.unwrap_or(live.config.server.max_body);
-    check_length(&inbound.headers, max_body)?;
     let slid = signed_in
         .as_ref()
-        .and_then(|signed_in| signed_in.used(&proxy.sessions, inbound));
+        .and_then(|signed_in| signed_in.used(&proxy.sessions, &live.cookies, inbound));
+    let path = rewrite::outgoing(route, &inbound.path)?;
+    let Target::Upstream(upstream) = route.target else {
+        let asked = Asked {
+            method: &inbound.method,
+            headers: &inbound.headers,
+            came: &inbound.path,
+            leaves: &path,
+        };
+        let response = answers::answer(route, &asked).await?;
+        return Ok(finished(response, route, slid));
+    };
+
+    let max_body = route.max_body.unwrap_or(live.config.server.max_body);
+    check_length(&inbound.headers, max_body)?;
     let limits = Limits::of(&live.config.server, max_body);
     let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
         RequestBody::new(incoming, limits)
@@ -145,22 +171,22 @@ pub async fn handle(
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
         body,
-        path: inbound.path.clone(),
+        path,
         client: &inbound.client,
         request_id: &inbound.request_id,
         authorization_is_ours,
-        cookies: proxy.sessions.cookies(),
-        reserved: &proxy.reserved,
+        cookies: &live.cookies,
+        reserved: &live.reserved,
         upgrade,
     };
     let outbound = headers::prepare(material, &permit);
 
-    let pool = live.pool(permit.route());
+    let pool = live.pool(upstream);
     record.upstream = Some(Arc::clone(pool.upstream()));
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let mut response = match inbound.on_upgrade.take().filter(|_| tunnel) {
         Some(client) => upgrade::tunnel(proxy, pool, outbound, client, head_timeout).await?,
-        None => forward(pool, outbound, head_timeout, watch).await?,
+        None => forward(pool, outbound, route.retries, head_timeout, watch).await?,
     };
 
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -169,14 +195,22 @@ pub async fn handle(
     } else {
         CorsBy::Upstream
     };
-    headers::give_back(&mut response, proxy.sessions.cookies(), cors, switching);
+    headers::give_back(&mut response, &live.cookies, cors, switching);
+    Ok(finished(response, route, slid))
+}
+
+/// What the route and the session have to say on top of an answer.
+fn finished(mut response: Response<ProxyBody>, route: &Route, slid: Option<HeaderValue>) -> Response<ProxyBody> {
+    if !route.response_headers.is_empty() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        rewrite::apply(&route.response_headers, response.headers_mut());
+    }
     if let Some(cookie) = slid {
         response.headers_mut().append(header::SET_COOKIE, cookie);
         // An answer that sets a session must not be kept for somebody else.
         let never = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, never);
     }
-    Ok(response)
+    response
 }
 
 /// The one that was asked about: others may take other routes.
@@ -221,17 +255,17 @@ struct SignedIn {
 
 impl SignedIn {
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
-    fn used(&self, sessions: &Arc<Sessions>, inbound: &Inbound) -> Option<HeaderValue> {
+    fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
         let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
-        if !due || sessions.cookies().dont_remember(&inbound.headers) {
+        if !due || cookies.dont_remember(&inbound.headers) {
             return None;
         }
         let remaining = sessions.extend(self.credential.hash, inbound.now);
         match self.credential.kind {
             Kind::Bearer => None,
             Kind::Cookie => {
-                let token = sessions.cookies().token(&inbound.headers, Kind::Cookie)?;
-                Some(sessions.cookies().set(&token, Some(remaining)))
+                let token = cookies.token(&inbound.headers, Kind::Cookie)?;
+                Some(cookies.set(&token, Some(remaining)))
             }
         }
     }
@@ -285,11 +319,13 @@ fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
 async fn forward(
     pool: &Arc<Pool>,
     outbound: Outbound,
+    retries: u32,
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
 ) -> Result<Response<ProxyBody>, ProxyError> {
+    let spare = |request: &Request<RequestBody>| if retries > 0 { headers::copy(request) } else { None };
     let answered = pool
-        .send(outbound.into_request(), headers::copy, head_timeout, watch.clone())
+        .send(outbound.into_request(), spare, head_timeout, watch.clone())
         .await;
     match answered {
         // Nobody asked it to: what follows on that connection is not HTTP.

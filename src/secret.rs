@@ -10,6 +10,7 @@ use std::{fmt, marker::PhantomData};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 /// A value that does not print and is wiped on drop.
@@ -26,6 +27,15 @@ impl<T: Zeroize> Secret<T> {
         &self.0
     }
 }
+
+impl PartialEq for Secret<String> {
+    /// In constant time for texts of one length.
+    fn eq(&self, other: &Self) -> bool {
+        self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
+    }
+}
+
+impl Eq for Secret<String> {}
 
 impl<T: Zeroize> fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,9 +10,11 @@ mod answer;
 pub mod connection;
 mod http2;
 mod refusal;
+pub mod reloads;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -67,6 +69,18 @@ impl Bound {
         socket.listen(1)
     }
 
+    /// One that another process listens at, and goes on with until this one does.
+    pub fn inherited(socket: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// The same socket once more, with the same queue: for whoever is to go on with it.
+    pub fn handle(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone().map(OwnedFd::from)
+    }
+
     /// With the port that the system chose, where the configuration says 0.
     pub fn addr(&self) -> io::Result<SocketAddr> {
         self.0
@@ -82,19 +96,30 @@ impl Bound {
     }
 }
 
-/// Accepts connections until the soft stop. `places` is shared by all workers: while none is free, one connection a
-/// listener waits here and the others in the kernel's backlog.
+/// Accepts connections until it is told to take no more. `places` is shared by all workers: while none is free, one
+/// connection a listener waits here and the others in the kernel's backlog.
+///
+/// Those that wait in the kernel's queue then are still taken: closing the socket would reset them.
 pub async fn accept(listener: TcpListener, places: Arc<Semaphore>, worker: Arc<Worker>) {
-    let stop = worker.tasks.stop.soft.clone();
+    let stop = &worker.tasks.stop;
+    let mut left_in_queue = BACKLOG;
     loop {
-        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else {
-            return;
+        let accepted = match stop.closing.run_until_cancelled(listener.accept()).await {
+            Some(accepted) => accepted,
+            None if left_in_queue == 0 => return,
+            None => match listener.accept().now_or_never() {
+                Some(accepted) => {
+                    left_in_queue -= 1;
+                    accepted
+                }
+                None => return,
+            },
         };
         match accepted.and_then(|(stream, peer)| prepared(stream).map(|stream| (stream, peer))) {
             Ok((stream, peer)) => {
                 // Only now: an idle listener must not hold a place that another could fill.
                 let place = Arc::clone(&places).acquire_owned();
-                let Some(Ok(place)) = stop.run_until_cancelled(place).await else {
+                let Some(Ok(place)) = stop.hard.run_until_cancelled(place).await else {
                     return;
                 };
                 let facts = Connection { peer: Peer::of(peer) };

@@ -22,12 +22,12 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use tracing::warn;
 
 use self::{
     cache::{Found, SessionCache},
-    credential::SessionCookies,
     geo::Places,
     identity_headers::Renderer,
     last_seen::LastSeen,
@@ -36,7 +36,7 @@ use self::{
 use crate::{
     chain::Chain,
     clock::Timestamp,
-    config::SessionRules,
+    config::{self, Config, SessionRules},
     db::{self, Db, DbError, listen::Heard},
     identity::{Session, UserId},
     secret::TokenHash,
@@ -52,9 +52,8 @@ pub struct Sessions {
     trust: AtomicU8,
     /// Rung when revocations begin to be heard.
     hearing: Notify,
-    cookies: SessionCookies,
-    renderer: Renderer,
-    rules: SessionRules,
+    /// Replaced by a reload.
+    terms: ArcSwap<Terms>,
     lookup_timeout: Duration,
     places: Arc<Places>,
     last_seen: LastSeen,
@@ -93,14 +92,29 @@ pub enum LookupError {
     Unreachable,
 }
 
+/// What the configuration says about sessions, but for what is sized once at the start.
+#[derive(Debug)]
+pub struct Terms {
+    pub renderer: Renderer,
+    pub rules: SessionRules,
+}
+
+impl Terms {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            renderer: Renderer::new(&config.identity),
+            rules: config.auth.session.clone(),
+        }
+    }
+}
+
 /// What [`Sessions`] is made of.
 #[derive(Debug)]
 pub struct Parts {
     pub db: Db,
     pub cold: Handle,
-    pub cookies: SessionCookies,
-    pub renderer: Renderer,
-    pub rules: SessionRules,
+    pub terms: Terms,
+    pub cache: config::Cache,
     /// For a look-up as a whole, connection and answer.
     pub lookup_timeout: Duration,
     pub places: Places,
@@ -109,15 +123,13 @@ pub struct Parts {
 impl Sessions {
     pub fn new(parts: Parts) -> Self {
         Self {
-            cache: SessionCache::new(parts.rules.cache.ttl, parts.rules.cache.capacity),
+            cache: SessionCache::new(parts.cache.ttl, parts.cache.capacity),
             db: parts.db,
             cold: parts.cold,
             trust: AtomicU8::new(Trust::Deaf as u8),
             hearing: Notify::new(),
-            cookies: parts.cookies,
-            renderer: parts.renderer,
-            streams: Streams::new(parts.rules.close_streams_on_revoke),
-            rules: parts.rules,
+            streams: Streams::new(parts.terms.rules.close_streams_on_revoke),
+            terms: ArcSwap::from_pointee(parts.terms),
             lookup_timeout: parts.lookup_timeout,
             places: Arc::new(parts.places),
             last_seen: LastSeen::default(),
@@ -125,8 +137,11 @@ impl Sessions {
         }
     }
 
-    pub const fn cookies(&self) -> &SessionCookies {
-        &self.cookies
+    /// What look-ups go by from here on. Sessions that are cached hold what the old terms made of them: they are
+    /// forgotten, after the store, so that no look-up brings one back.
+    pub fn replace_terms(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
+        self.cache.clear();
     }
 
     pub const fn counters(&self) -> &Counters {
@@ -206,7 +221,7 @@ impl Sessions {
     /// Slides the expiry of a session, without anybody waiting for it. Returns what remains of it then.
     pub fn extend(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Duration {
         let this = Arc::clone(self);
-        let expires_in = self.rules.expires_in;
+        let expires_in = self.terms.load().rules.expires_in;
         self.cold.spawn(async move {
             let extended = async {
                 let client = this.db.client().await?;
@@ -311,15 +326,16 @@ impl Sessions {
     }
 
     fn session(&self, found: db::sessions::Found) -> Session {
-        let headers = self
+        let terms = self.terms.load();
+        let headers = terms
             .renderer
             .render(&found.identity, found.id, found.created_at, &found.methods);
         // Extended once `refresh_after` of its present life has gone by.
         let refresh_at = found.remembered.then(|| {
             found
                 .expires_at
-                .minus(self.rules.expires_in)
-                .plus(self.rules.refresh_after)
+                .minus(terms.rules.expires_in)
+                .plus(terms.rules.refresh_after)
         });
         Session {
             id: found.id,

@@ -422,6 +422,8 @@ pub struct Stats {
     duration_us: AtomicU64,
     pub connections: AtomicU64,
     pub open_connections: AtomicU64,
+    /// Requests that a route's rate limit refused.
+    pub rate_limited: AtomicU64,
 }
 
 impl Stats {

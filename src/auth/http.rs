@@ -204,7 +204,7 @@ impl<'a> Call<'a> {
 
     /// Hands the client a session's token: as a cookie, and as a header for those that keep none.
     pub(super) fn hand_out(&mut self, token: &SessionToken, remember: Remember) {
-        let cookies = self.auth.sessions.cookies();
+        let cookies = &self.auth.cookies;
         let max_age = match remember {
             Remember::Yes => Some(self.auth.config.auth.session.expires_in),
             Remember::No => None,
@@ -216,7 +216,7 @@ impl<'a> Call<'a> {
     /// Leaves or takes away the mark of a session that is not remembered. Left by an earlier session, it would keep one
     /// that is from being extended.
     pub(super) fn mark_remembered(&mut self, remember: Remember) {
-        let cookies = self.auth.sessions.cookies();
+        let cookies = &self.auth.cookies;
         match remember {
             Remember::Yes if cookies.dont_remember(self.headers) => self.set_cookie(cookies.clear_dont_remember()),
             Remember::Yes => {}
@@ -226,7 +226,7 @@ impl<'a> Call<'a> {
 
     /// Takes the companion cookie of a session that ended back, if the browser has one.
     pub(super) fn clear_device_cookie(&mut self, token: &SessionToken) {
-        let cookies = self.auth.sessions.cookies();
+        let cookies = &self.auth.cookies;
         let companions = cookies.device_tokens(self.headers);
         if companions.iter().any(|other| other.as_str() == token.as_str()) {
             self.set_cookie(cookies.clear_device(token));
@@ -241,7 +241,7 @@ impl<'a> Call<'a> {
     ///
     /// Sets the cookie again when the expiry slides, and takes the cookies of a dead session back (section 6).
     pub(super) async fn session(&mut self, refresh: Refresh) -> Result<Option<Current>, AuthError> {
-        let found = self.auth.sessions.cookies().find(self.headers);
+        let found = self.auth.cookies.find(self.headers);
         if found.is_empty() {
             return Ok(None);
         }
@@ -249,7 +249,7 @@ impl<'a> Call<'a> {
         let mut dead_cookie = false;
         for credential in found.candidates() {
             let live = db::sessions::find_with_user(&client, &credential.hash, self.now).await?;
-            let token = self.auth.sessions.cookies().token(self.headers, credential.kind);
+            let token = self.auth.cookies.token(self.headers, credential.kind);
             let Some(((mut session, user), token)) = live.zip(token) else {
                 dead_cookie |= credential.kind == Kind::Cookie;
                 continue;
@@ -285,7 +285,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn clear_session_cookies(&mut self) {
-        self.handed_out.cookies.extend(self.auth.sessions.cookies().clear());
+        self.handed_out.cookies.extend(self.auth.cookies.clear());
     }
 
     /// Extends a session that was used late enough in its life.
@@ -296,7 +296,7 @@ impl<'a> Call<'a> {
         session: &mut StoredSession,
         token: &SessionToken,
     ) -> Result<(), DbError> {
-        let cookies = self.auth.sessions.cookies();
+        let cookies = &self.auth.cookies;
         let rules = &self.auth.config.auth.session;
         let due_at = session.expires_at.minus(rules.expires_in).plus(rules.refresh_after);
         if !session.remembered || self.now < due_at || cookies.dont_remember(self.headers) {

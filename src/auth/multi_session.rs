@@ -47,7 +47,7 @@ pub(super) async fn join(
     if rule == MultiSession::Off {
         return Ok(joined);
     }
-    let cookies = call.auth.sessions.cookies();
+    let cookies = &call.auth.cookies;
     let Device { here, gone } = of_device(call, tx).await?;
     joined
         .cookies
@@ -74,7 +74,7 @@ pub(super) async fn join(
 fn companion(call: &Call<'_>, token: &SessionToken, remember: Remember) -> HeaderValue {
     let expires_in = call.auth.config.auth.session.expires_in;
     let max_age = (remember == Remember::Yes).then_some(expires_in);
-    call.auth.sessions.cookies().set_device(token, max_age)
+    call.auth.cookies.set_device(token, max_age)
 }
 
 /// A live session whose cookie the browser sent.
@@ -93,7 +93,7 @@ struct Device {
 }
 
 async fn of_device(call: &Call<'_>, client: &impl GenericClient) -> Result<Device, DbError> {
-    let cookies = call.auth.sessions.cookies();
+    let cookies = &call.auth.cookies;
     let companions = cookies.device_tokens(call.headers);
     let active = cookies.session_token(call.headers);
     let active = active.filter(|active| companions.iter().all(|token| token.as_str() != active.as_str()));

@@ -18,7 +18,7 @@ pub(in crate::auth) mod start;
 pub(in crate::auth) mod tokens;
 pub mod vault;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub(in crate::auth) use self::flow::Family;
 pub use self::provider::StartError;
@@ -28,21 +28,44 @@ use crate::{config::OAuthProvider, db::accounts::Account};
 /// The configured providers, by name.
 #[derive(Debug, Default)]
 pub(in crate::auth) struct Providers {
-    by_name: BTreeMap<String, Provider>,
-    refreshes: Flights,
+    by_name: BTreeMap<String, Arc<Provider>>,
+    /// Of all configurations that this process has had: two refreshes of one token at once would spoil it.
+    refreshes: Arc<Flights>,
 }
 
 impl Providers {
     pub(in crate::auth) fn new(settings: &[OAuthProvider], is_local: bool) -> Result<Self, StartError> {
-        let provider = |settings: &OAuthProvider| Ok((settings.name.clone(), Provider::new(settings, is_local)?));
+        let provider =
+            |settings: &OAuthProvider| Ok((settings.name.clone(), Arc::new(Provider::new(settings, is_local)?)));
         Ok(Self {
             by_name: settings.iter().map(provider).collect::<Result<_, _>>()?,
-            refreshes: Flights::default(),
+            refreshes: Arc::default(),
+        })
+    }
+
+    /// Those of the next configuration. What `is_same` holds for is kept, with all that it has learnt of the provider.
+    pub(in crate::auth) fn next(
+        &self,
+        settings: &[OAuthProvider],
+        is_local: bool,
+        is_same: impl Fn(&OAuthProvider) -> bool,
+    ) -> Result<Self, StartError> {
+        let provider = |settings: &OAuthProvider| {
+            let kept = self.by_name.get(&settings.name).filter(|_| is_same(settings));
+            let provider = match kept {
+                Some(kept) => Arc::clone(kept),
+                None => Arc::new(Provider::new(settings, is_local)?),
+            };
+            Ok((settings.name.clone(), provider))
+        };
+        Ok(Self {
+            by_name: settings.iter().map(provider).collect::<Result<_, _>>()?,
+            refreshes: Arc::clone(&self.refreshes),
         })
     }
 
     pub(in crate::auth) fn get(&self, name: &str) -> Option<&Provider> {
-        self.by_name.get(name)
+        self.by_name.get(name).map(Arc::as_ref)
     }
 
     /// The provider that an account is at, if it still goes by that name, and the name means the same issuer as then.
@@ -52,7 +75,7 @@ impl Providers {
         (account.issuer.is_empty() || provider.is_issuer(&account.issuer)).then_some(provider)
     }
 
-    const fn refreshes(&self) -> &Flights {
+    fn refreshes(&self) -> &Flights {
         &self.refreshes
     }
 }

@@ -96,6 +96,20 @@ impl Passwords {
         })
     }
 
+    /// By other rules, on the same threads; new threads only where their settings differ. Old ones finish what they have
+    /// been given.
+    pub fn next(&self, old: &config::Password, new: &config::Password) -> Result<Self, StartError> {
+        let threads = |config: &config::Password| (config.argon2, config.max_concurrent, config.queue);
+        if threads(old) != threads(new) {
+            return Self::start(new);
+        }
+        Ok(Self {
+            min_length: new.min_length,
+            max_length: new.max_length,
+            ..self.clone()
+        })
+    }
+
     /// Whether `password` may become one. Lengths are in UTF-16 units, as the wire contract counts.
     pub fn check_new(&self, password: &str) -> Result<(), Unacceptable> {
         self.check_length(password)?;

@@ -98,7 +98,7 @@ pub(super) async fn revoke_all(call: &mut Call<'_>, own: Own) -> Result<Answer, 
 /// POST /sign-out: whoever holds a token may end its session, be the user banned or gone; and it is no mistake to have
 /// none. Where several people are signed in in one browser, all of them leave (section 18).
 pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
-    let cookies = call.auth.sessions.cookies();
+    let cookies = &call.auth.cookies;
     let carried = cookies.find(call.headers);
     let companions = cookies.device_tokens(call.headers);
     if !carried.is_empty() || !companions.is_empty() {

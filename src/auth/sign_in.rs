@@ -123,7 +123,7 @@ async fn not_verified(
     db::commit(tx).await?;
     auth.outbox.ring();
     if let Some(mark) = mark {
-        call.set_cookie(auth.sessions.cookies().set_sign_up_mark(&mark, rules.expires_in));
+        call.set_cookie(auth.cookies.set_sign_up_mark(&mark, rules.expires_in));
     }
     Err(AuthError::NotVerified)
 }

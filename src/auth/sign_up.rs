@@ -167,7 +167,7 @@ async fn register(
     db::commit(tx).await?;
     auth.outbox.ring();
     let life = auth.config.auth.email_verification.expires_in;
-    call.set_cookie(auth.sessions.cookies().set_sign_up_mark(&mark, life));
+    call.set_cookie(auth.cookies.set_sign_up_mark(&mark, life));
     Ok(())
 }
 

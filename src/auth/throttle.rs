@@ -21,7 +21,10 @@
 mod tally;
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -86,29 +89,60 @@ enum Taken {
 pub(super) struct Throttle {
     rules: RateLimit,
     keys: SigningKeys,
+    /// What they hold outlives a configuration, unless its windows are others.
+    counts: Arc<Counts>,
+    refusals: Arc<[(&'static str, AtomicU64)]>,
+}
+
+#[derive(Debug)]
+struct Counts {
     /// Apart, so that many addresses can't push accounts out.
     addresses: Tally,
     people: Tally,
     refused_addresses: Refused,
     refused_people: Refused,
-    refusals: Vec<(&'static str, AtomicU64)>,
+}
+
+impl Counts {
+    fn new(rules: &RateLimit) -> Self {
+        let of_rules = RULES.iter().map(|rule| rule.budget.window).max().unwrap_or_default();
+        let windows = [rules.account_failures.window, rules.mails.window, IN_SESSION.window];
+        let of_people = windows.into_iter().max().unwrap_or_default();
+        Self {
+            addresses: Tally::new(of_rules),
+            people: Tally::new(of_people),
+            refused_addresses: Refused::new(of_rules),
+            refused_people: Refused::new(of_people),
+        }
+    }
 }
 
 impl Throttle {
     pub(super) fn new(config: &config::Auth) -> Self {
         let rules = config.rate_limit.clone();
-        let of_rules = RULES.iter().map(|rule| rule.budget.window).max().unwrap_or_default();
-        let windows = [rules.account_failures.window, rules.mails.window, IN_SESSION.window];
-        let of_people = windows.into_iter().max().unwrap_or_default();
         let names = RULES.iter().map(|rule| rule.name).chain([ACCOUNT, SESSION, MAILBOX]);
         Self {
             keys: SigningKeys::new(config.secret.iter().map(|secret| secret.expose().as_bytes())),
-            addresses: Tally::new(of_rules),
-            people: Tally::new(of_people),
-            refused_addresses: Refused::new(of_rules),
-            refused_people: Refused::new(of_people),
+            counts: Arc::new(Counts::new(&rules)),
             refusals: names.map(|name| (name, AtomicU64::new(0))).collect(),
             rules,
+        }
+    }
+
+    /// By other rules, on what was counted so far: nobody gets a new budget by a reload.
+    pub(super) fn next(&self, config: &config::Auth) -> Self {
+        let (old, new) = (&self.rules, &config.rate_limit);
+        // What is refused is remembered with how long: of a budget that has changed it may be wrong.
+        let same = (old.account_failures, old.mails) == (new.account_failures, new.mails);
+        Self {
+            counts: if same {
+                Arc::clone(&self.counts)
+            } else {
+                Arc::new(Counts::new(new))
+            },
+            refusals: Arc::clone(&self.refusals),
+            rules: new.clone(),
+            keys: SigningKeys::new(config.secret.iter().map(|secret| secret.expose().as_bytes())),
         }
     }
 
@@ -167,40 +201,41 @@ impl Throttle {
         key: Key,
     ) -> Result<Result<(), Duration>, DbError> {
         let (budget, now) = (rule.budget, auth.clock.now());
-        if let Some(wait) = self.refused_addresses.wait(key, budget, now) {
+        if let Some(wait) = self.counts.refused_addresses.wait(key, budget, now) {
             return Ok(Err(wait));
         }
         // Where nothing is, nothing is worth a write.
         let taken = if self.rules.storage == RateStorage::Memory || endpoint.is_none() {
-            self.addresses.take(key, budget, now)
+            self.counts.addresses.take(key, budget, now)
         } else {
             match rule.counted {
                 Counted::Together => take_together(&auth.db.client().await?, key, budget, 1, now).await?,
                 Counted::HereAtFirst => self.take_here_at_first(auth, rule, key, now).await,
             }
         };
-        Ok(taken.inspect_err(|wait| self.refused_addresses.remember(key, *wait, Duration::MAX, now)))
+        Ok(taken.inspect_err(|wait| self.counts.refused_addresses.remember(key, *wait, Duration::MAX, now)))
     }
 
     /// Counts here, and tells the others once there is something to tell. Never fails: that they can't be told is no
     /// reason to turn somebody away.
     async fn take_here_at_first(&self, auth: &Auth, rule: &Rule, key: Key, now: Timestamp) -> Result<(), Duration> {
         let tell = self
+            .counts
             .addresses
             .take_and_tell(key, rule.budget, rule.counts_alone_until(), now)?;
         if tell == 0 {
             return Ok(());
         }
         if auth.sessions.trust() == Trust::Unreachable {
-            self.addresses.not_told(key, tell);
+            self.counts.addresses.not_told(key, tell);
             return Ok(());
         }
         let told = async { take_together(&auth.db.client().await?, key, rule.budget, tell, now).await };
         match told.await {
-            Ok(taken) => taken.inspect_err(|_| self.addresses.forget(key)),
+            Ok(taken) => taken.inspect_err(|_| self.counts.addresses.forget(key)),
             Err(error) => {
                 debug!(error = %Chain(&error), "counted a request here alone");
-                self.addresses.not_told(key, tell);
+                self.counts.addresses.not_told(key, tell);
                 Ok(())
             }
         }
@@ -215,16 +250,16 @@ impl Throttle {
         known_for: Duration,
         now: Timestamp,
     ) -> Result<Taken, DbError> {
-        if let Some(wait) = self.refused_people.wait(key, budget, now) {
+        if let Some(wait) = self.counts.refused_people.wait(key, budget, now) {
             return Ok(Taken::No { wait, is_news: false });
         }
         let taken = match self.rules.storage {
-            RateStorage::Memory => self.people.take(key, budget, now),
+            RateStorage::Memory => self.counts.people.take(key, budget, now),
             RateStorage::Database => take_together(client, key, budget, 1, now).await?,
         };
         Ok(taken.map_or_else(
             |wait| {
-                self.refused_people.remember(key, wait, known_for, now);
+                self.counts.refused_people.remember(key, wait, known_for, now);
                 Taken::No { wait, is_news: true }
             },
             |()| Taken::Yes,
@@ -309,12 +344,12 @@ pub(super) async fn attempt_in_session(
         return Ok(Attempt(None));
     }
     let key = throttle.key(&[SESSION, &current.user.id.to_string()]);
-    throttle.people.take(key, IN_SESSION, call.now).map_err(|wait| {
+    throttle.counts.people.take(key, IN_SESSION, call.now).map_err(|wait| {
         throttle.count_refusal(SESSION);
         AuthError::TooManyRequests(wait)
     })?;
     let attempt = attempt(call, &current.user.email, action).await;
-    attempt.inspect_err(|_| throttle.people.give_back(key))
+    attempt.inspect_err(|_| throttle.counts.people.give_back(key))
 }
 
 impl Attempt {
@@ -339,10 +374,10 @@ impl Attempt {
         };
         let throttle = &call.auth.throttle;
         match throttle.rules.storage {
-            RateStorage::Memory => throttle.people.give_back(key),
+            RateStorage::Memory => throttle.counts.people.give_back(key),
             RateStorage::Database => rate_limits::give_back(&call.auth.db.client().await?, &key.0).await?,
         }
-        throttle.refused_people.forget(key);
+        throttle.counts.refused_people.forget(key);
         Ok(())
     }
 }

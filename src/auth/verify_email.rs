@@ -59,7 +59,7 @@ pub(super) struct Link<'a> {
 ///
 /// Whatever the link may do beyond verifying: the mark also tells whose sign-up is whose.
 pub(super) fn browser_mark(call: &Call<'_>) -> OneTimeToken<SameBrowser> {
-    let mark = call.auth.sessions.cookies().sign_up_mark(call.headers);
+    let mark = call.auth.cookies.sign_up_mark(call.headers);
     mark.unwrap_or_else(OneTimeToken::generate)
 }
 
@@ -152,7 +152,7 @@ async fn resend(call: &mut Call<'_>, email: &str, callback_url: Option<&str>) ->
     call.audit(&tx, &entry).await?;
     db::commit(tx).await?;
     let life = auth.config.auth.email_verification.expires_in;
-    call.set_cookie(auth.sessions.cookies().set_sign_up_mark(&mark, life));
+    call.set_cookie(auth.cookies.set_sign_up_mark(&mark, life));
     Ok(())
 }
 
@@ -293,7 +293,7 @@ async fn visit(
         auth.sessions.forget_user(user.id);
     }
     if signs_in {
-        call.set_cookie(auth.sessions.cookies().clear_sign_up_mark());
+        call.set_cookie(auth.cookies.clear_sign_up_mark());
     }
     if let Some(completed) = completed? {
         completed.tell(call);
@@ -404,7 +404,7 @@ async fn put_in_force(
 
 /// The mark of the browser that asks, as it is stored.
 pub(super) fn mark_hash(call: &Call<'_>) -> Option<TokenHash> {
-    let mark = call.auth.sessions.cookies().sign_up_mark(call.headers)?;
+    let mark = call.auth.cookies.sign_up_mark(call.headers)?;
     Some(mark.hash())
 }
 

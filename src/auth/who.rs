@@ -22,7 +22,7 @@ pub(super) async fn me(call: &mut Call<'_>) -> Result<Answer, AuthError> {
 /// often costs little; a check is no use of the session and extends nothing.
 pub(super) async fn verify_token(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let sessions = &call.auth.sessions;
-    for credential in sessions.cookies().find(call.headers).candidates() {
+    for credential in call.auth.cookies.find(call.headers).candidates() {
         if let Some(session) = sessions.authenticate(&credential.hash, call.now).await? {
             return Ok(Answer::json(json!({
                 "userId": session.identity.id.to_string(),

@@ -1,18 +1,18 @@
 //! `vestibule serve`: the gateway, until a signal.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{ConfigArg, cold_runtime};
 use crate::{
-    app::{self, Options},
+    app::{self, Options, systemd},
     clock::Clock,
-    config::Config,
+    config::{self, Config},
     telemetry,
 };
 
@@ -29,14 +29,17 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     };
     telemetry::init(&config.log);
     let runtime = cold_runtime().context("can't start a runtime")?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config, &args.config.config));
     // Nothing is waited for that had its chance within the grace.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, file: &Path) -> anyhow::Result<ExitCode> {
     let told = Signals::listen()?;
+    // From the start: else it would end the process, or be missed.
+    let hangup: Signal = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
+    let seen = config::on_disk(file, &config.read_from.files);
     let options = Options {
         clock: Clock::System,
         cold: tokio::runtime::Handle::current(),
@@ -51,11 +54,20 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     for addr in running.public_addrs() {
         info!(%addr, admin = %running.admin_addr(), "serving {public_url}");
     }
+    running.watch(file.to_owned(), seen, hangup);
+    systemd::ready();
     let failed = tokio::select! {
         () = told.first.cancelled() => false,
+        () = running.taken_over() => {
+            info!("another gateway has taken over");
+            false
+        }
         () = running.failed() => true,
     };
     info!("stopping");
+    if !running.is_taken_over() {
+        systemd::stopping();
+    }
     running.stop(told.second.clone()).await;
     if failed {
         error!("stopped because an essential task ended");

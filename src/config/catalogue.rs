@@ -37,6 +37,8 @@ pub(super) enum Presence {
     Default(&'static str),
     /// With an example.
     Required(&'static str),
+    /// With an example; another key may be there in its place.
+    OneOfSeveral(&'static str),
     /// With an example; the doc says what absence means.
     Optional(&'static str),
 }

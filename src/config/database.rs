@@ -12,7 +12,7 @@ use super::{
 };
 use crate::secret::Secret;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Database {
     pub url: Secret<String>,
     pub pool_size: NonZeroUsize,

@@ -90,6 +90,8 @@ pub enum ExpectedOutcome {
     Redirect,
     /// By the auth API.
     AuthApi,
+    /// With a file, whether or not there is one.
+    File,
     /// A page of another origin was told that it may send its request.
     Preflight,
     /// An answer of the gateway's with this status.
@@ -104,8 +106,9 @@ pub enum ExpectedHeader {
     Absent,
 }
 
-const OUTCOMES: [(&str, ExpectedOutcome); 4] = [
+const OUTCOMES: [(&str, ExpectedOutcome); 5] = [
     ("forwarded", ExpectedOutcome::Forwarded),
+    ("file", ExpectedOutcome::File),
     ("redirect", ExpectedOutcome::Redirect),
     ("auth-api", ExpectedOutcome::AuthApi),
     ("preflight", ExpectedOutcome::Preflight),

@@ -97,7 +97,10 @@ impl<'a> Found<'a> {
         };
         match only.name.as_str() {
             "env" => match (self.reader.env)(target) {
-                Some(value) => Some(value),
+                Some(value) => {
+                    self.reader.made_of(&value);
+                    Some(value)
+                }
                 None => failed("the environment variable is not set".to_owned()),
             },
             "file" => match self.file(target) {
@@ -117,17 +120,20 @@ impl<'a> Found<'a> {
 
     fn file(&self, path: &str) -> Result<String, String> {
         let mut text = String::new();
+        let path = self.reader.folder.join(path);
+        self.reader.read_file(path.clone());
         let failed = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::InvalidData => "the file is not UTF-8".to_owned(),
             _ => format!("the file can't be read: {error}"),
         };
         let most = MAX_FILE_KIB * 1024;
-        File::open(self.reader.folder.join(path))
+        File::open(path)
             .and_then(|file| file.take(most + 1).read_to_string(&mut text))
             .map_err(failed)?;
         if text.len() as u64 > most {
             return Err(format!("the file is longer than {MAX_FILE_KIB} KiB"));
         }
+        self.reader.made_of(&text);
         let line = text.strip_suffix('\n').unwrap_or(&text);
         Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
     }

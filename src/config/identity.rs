@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Under which names an identity travels to upstreams. `None`: that part is not sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     pub names: IdentityNames,
 }
@@ -27,6 +27,24 @@ pub struct IdentityNames {
     pub session_id: Option<HeaderName>,
     pub auth_time: Option<HeaderName>,
     pub auth_methods: Option<HeaderName>,
+}
+
+impl IdentityNames {
+    /// Those that are sent.
+    pub fn iter(&self) -> impl Iterator<Item = &HeaderName> {
+        [
+            &self.user_id,
+            &self.email,
+            &self.email_verified,
+            &self.name,
+            &self.roles,
+            &self.session_id,
+            &self.auth_time,
+            &self.auth_methods,
+        ]
+        .into_iter()
+        .flatten()
+    }
 }
 
 /// Names that programs already look for.

@@ -151,6 +151,17 @@ pub(super) fn file(allowed: impl Into<String>, judge: impl Fn(&Path) -> Result<(
     })
 }
 
+/// The path of something that need not exist; relative to the configuration's folder.
+pub(super) fn path_to_make(allowed: impl Into<String>) -> Kind<PathBuf> {
+    file(allowed, |path| {
+        if path.file_name().is_some() {
+            Ok(())
+        } else {
+            Err("it names no file".into())
+        }
+    })
+}
+
 /// One of some words.
 pub(super) fn choice<T: Copy + 'static>(choices: &'static [(&'static str, T)]) -> Kind<T> {
     let names = || choices.iter().map(|(name, _)| *name);

@@ -10,14 +10,14 @@ use super::{
 };
 use crate::secret::Secret;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mail {
     /// An RFC 5322 mailbox: `Example <no-reply@example.com>`.
     pub from: String,
     pub smtp: SmtpUrl,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SmtpUrl {
     pub security: SmtpSecurity,
     pub host: String,

@@ -8,31 +8,34 @@ use std::{borrow::Cow, cmp::Ordering};
 
 use http::Method;
 
+mod index;
+
+use index::Index;
+
 use super::{
-    Access, Needs, PathPattern, Route, Segment,
+    HostPattern, PathPattern, Route, Segment,
     error::{ConfigError, Place},
     method::is_registered,
     routes::Listed,
 };
 
+/// Reports every two routes that tie, and every hole.
 pub(super) fn check(routes: &[Listed], report: &dyn Fn(ConfigError)) {
-    for (index, later) in routes.iter().enumerate() {
-        let earlier = routes.iter().take(index);
-        if let Some(earlier) = earlier.into_iter().find(|earlier| tie(&earlier.route, &later.route)) {
-            report(tied(earlier, later));
+    let index = Index::of(routes);
+    let is_own = |listed: &Listed| listed.route.methods.iter().any(|method| !is_registered(method));
+    let own_methods = routes.iter().any(is_own);
+    for group in &index.groups {
+        for (place, later) in group.iter().enumerate() {
+            let mut earlier = group.iter().take(place);
+            if let Some(earlier) = earlier.find(|earlier| share_methods(&earlier.route, &later.route)) {
+                report(tied(earlier, later));
+            }
         }
-    }
-    let mut seen: Vec<&Listed> = Vec::new();
-    for listed in routes {
-        if seen.iter().any(|other| alike(&other.route, &listed.route)) {
-            continue;
-        }
-        seen.push(listed);
-        let group: Vec<&Listed> = routes
-            .iter()
-            .filter(|other| alike(&other.route, &listed.route))
-            .collect();
-        if let Some(error) = hole(&group, routes) {
+        // Nothing falls past a route for any method, but methods of the operator's own.
+        let takes_all = group.iter().any(|listed| listed.route.methods.is_empty());
+        if (!takes_all || own_methods)
+            && let Some(error) = hole(group, &index)
+        {
             report(error);
         }
     }
@@ -43,7 +46,7 @@ pub(super) fn answering<'r>(routes: &'r [Listed], host: &str, path: &str) -> Opt
     let page = PathPattern::parse(path).ok()?;
     routes
         .iter()
-        .filter(|listed| listed.route.host.as_deref().is_none_or(|own| own == host))
+        .filter(|listed| listed.route.host.as_ref().is_none_or(|own| own.matches(host)))
         .filter(|listed| takes(&listed.route, &Method::GET) && covers(&listed.route.path, &page))
         .min_by(|a, b| order(&a.route, &b.route).then_with(|| named_methods(a).cmp(&named_methods(b))))
 }
@@ -63,35 +66,28 @@ fn tied(earlier: &Listed, later: &Listed) -> ConfigError {
     .allowed("routes that differ in host, path or methods; names of parameters make no difference")
 }
 
-/// Whether a request could take either.
-fn tie(a: &Route, b: &Route) -> bool {
-    let share = |a: &[Method], b: &[Method]| a.iter().any(|method| b.contains(method));
-    let same_methods = match (a.methods.as_slice(), b.methods.as_slice()) {
+/// Whether a request could take either of two routes that differ in methods alone.
+fn share_methods(a: &Route, b: &Route) -> bool {
+    match (a.methods.as_slice(), b.methods.as_slice()) {
         ([], []) => true,
         ([], _) | (_, []) => false,
-        (a, b) => share(a, b),
-    };
-    same_methods && alike(a, b)
-}
-
-/// Same host, same shape of path.
-fn alike(a: &Route, b: &Route) -> bool {
-    a.host == b.host && shape(&a.path) == shape(&b.path)
+        (a, b) => a.iter().any(|method| b.contains(method)),
+    }
 }
 
 /// Where other methods of `group`, routes that are alike, would find less resistance.
-fn hole(group: &[&Listed], routes: &[Listed]) -> Option<ConfigError> {
+fn hole(group: &[&Listed], index: &Index<'_>) -> Option<ConfigError> {
     let first = group.first()?;
-    let mut below: Vec<&Listed> = routes
-        .iter()
-        .filter(|other| falls_to(&first.route, &other.route))
-        .collect();
-    below.sort_by(|a, b| order(&a.route, &b.route));
+    let mut below = index.near(first);
+    below.retain(|other| falls_to(&first.route, &other.route));
+    below.sort_by(|a, b| order(&a.route, &b.route).then_with(|| a.path_place.cmp(&b.path_place)));
     let mut answered: Vec<&Route> = group.iter().map(|listed| &listed.route).collect();
     for next in below {
         let passing = passing(&answered, &next.route);
         if let Some(method) = passing
-            && let Some(guarded) = group.iter().find(|listed| lets_in_more(&next.route, &listed.route))
+            && let Some(guarded) = group
+                .iter()
+                .find(|listed| next.route.access.lets_in_more_than(&listed.route.access))
         {
             return Some(unguarded(guarded, next, &method));
         }
@@ -153,19 +149,6 @@ fn takes(route: &Route, method: &Method) -> bool {
     route.methods.contains(method) || (*method == Method::HEAD && route.methods.contains(&Method::GET))
 }
 
-/// Whether `other` lets somebody in whom `route` would refuse.
-fn lets_in_more(other: &Route, route: &Route) -> bool {
-    let Access::Required(needs) = &route.access else {
-        return false;
-    };
-    let Access::Required(Needs { roles, verified_email }) = &other.access else {
-        return true;
-    };
-    let roles_suffice =
-        needs.roles.is_empty() || (!roles.is_empty() && roles.iter().all(|it| needs.roles.contains(it)));
-    !roles_suffice || (needs.verified_email && !verified_email)
-}
-
 /// Whether requests for `route` that it doesn't take could come to `other`.
 fn falls_to(route: &Route, other: &Route) -> bool {
     if !overlap(&route.path, &other.path) {
@@ -174,16 +157,16 @@ fn falls_to(route: &Route, other: &Route) -> bool {
     match (&route.host, &other.host) {
         (a, b) if a == b => specificity(&route.path, &other.path) == Ordering::Less,
         (Some(_), None) => true,
+        (Some(HostPattern::Exact(name)), Some(wide)) => wide.matches(name),
+        // `.a.example.com` ends in `.example.com`.
+        (Some(HostPattern::Below(narrow)), Some(HostPattern::Below(wide))) => narrow.ends_with(wide.as_str()),
         _ => false,
     }
 }
 
 /// In which order routes are tried, for paths that they share.
 fn order(a: &Route, b: &Route) -> Ordering {
-    a.host
-        .is_none()
-        .cmp(&b.host.is_none())
-        .then_with(|| specificity(&a.path, &b.path))
+    HostPattern::order(a.host.as_ref(), b.host.as_ref()).then_with(|| specificity(&a.path, &b.path))
 }
 
 /// Segment by segment from the left: a literal before a parameter before the wildcard.
@@ -253,7 +236,7 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
 }
 
 fn shown(route: &Route) -> String {
-    let host = route.host.as_deref().unwrap_or_default();
+    let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
     let methods: Vec<&str> = route.methods.iter().map(Method::as_str).collect();
     let methods = if methods.is_empty() {
         "any method".to_owned()

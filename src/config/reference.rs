@@ -130,6 +130,10 @@ fn write_key(text: &mut String, key: &KeyDoc, mark: &str) {
             comment(text, &format!("Required: {allowed}."));
             writeln!(text, "{mark}{name} = {}", as_toml(example))
         }
+        Presence::OneOfSeveral(example) => {
+            comment(text, &format!("Allowed: {allowed}."));
+            writeln!(text, "{mark}{name} = {}", as_toml(example))
+        }
         Presence::Optional(example) => {
             comment(text, &format!("Allowed: {allowed}."));
             writeln!(text, "# {name} = {}", as_toml(example))
@@ -203,7 +207,7 @@ fn key_schema(key: &KeyDoc) -> Json {
             schema.insert("default".to_owned(), default);
         }
         Presence::Required(_) => description.push_str("\n\nRequired."),
-        Presence::Optional(_) => {}
+        Presence::OneOfSeveral(_) | Presence::Optional(_) => {}
     }
     schema.insert("description".to_owned(), json!(description));
     if let Json::Object(kind) = &key.schema {

@@ -1,4 +1,4 @@
-//! `[[routes]]`: which requests go to which upstream, and what they must bring.
+//! `[[routes]]`: which requests are answered by what, and what they must bring.
 
 use std::time::Duration;
 
@@ -8,23 +8,39 @@ use super::{
     Facts, OriginPattern, PathPattern, Segment,
     error::{Place, nearest},
     found::Wrong,
-    kind::{Kind, boolean, choice, list, parsed},
+    kind::{Kind, boolean, choice, integer, list, parsed},
     method::method,
     origin::origin_pattern,
     section::Section,
-    server::{body_size, host_name},
+    server::body_size,
     units::nonzero_duration,
 };
 
+mod header_rules;
+mod host;
+mod rate_limit;
+mod redirect;
+mod rewrite;
+mod rules;
+mod target;
+
+pub use header_rules::HeaderRules;
+pub use host::HostPattern;
+pub use rate_limit::{LimitedBy, RouteLimit};
+pub use redirect::{Piece, Redirect};
+pub use rewrite::Rewrite;
+pub use target::{Files, FixedAnswer, Target};
+
+use header_rules::Way;
+
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Lower case, without port; `None` = any host that is served.
-    pub host: Option<String>,
+    /// `None` = any host that is served.
+    pub host: Option<HostPattern>,
     pub path: PathPattern,
     /// Empty = any method.
     pub methods: Vec<Method>,
-    /// Index into [`super::Config::upstreams`].
-    pub upstream: usize,
+    pub target: Target,
     pub access: Access,
     pub on_denied: OnDenied,
     /// `None`: `server.max_body`.
@@ -32,8 +48,40 @@ pub struct Route {
     /// `None`: the upstream's `response_timeout`.
     pub timeout: Option<Duration>,
     pub cors: Cors,
+    pub rewrite: Rewrite,
+    pub request_headers: HeaderRules,
+    pub response_headers: HeaderRules,
+    pub rate_limit: Option<RouteLimit>,
+    pub credentials: Credentials,
+    /// How often a request may be sent once more, where that is safe.
+    pub retries: u32,
+    /// Whether a client may ask to switch to another protocol.
+    pub websocket: bool,
+    pub kept: Kept,
     /// Where it stands in the file, for `explain` and errors: line of its `[[routes]]`; 0 if it isn't from there.
     pub line: usize,
+}
+
+/// What an upstream gets of the credentials that the gateway knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Credentials {
+    /// Nothing.
+    Strip,
+    /// `Authorization: Bearer` with the session token.
+    Bearer,
+    /// `Authorization: Bearer` with the signed assertion.
+    Assertion,
+    /// Cookie and `Authorization` as they came.
+    Keep,
+}
+
+/// What paths may hold that others must not: none of it reads the same everywhere.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Kept {
+    /// Encoded slashes, `%2F`.
+    pub slashes: bool,
+    /// Escapes that are not UTF-8.
+    pub bytes: bool,
 }
 
 /// What a route demands of whoever calls.
@@ -45,12 +93,35 @@ pub enum Access {
     Required(Needs),
 }
 
+impl Access {
+    /// Whether somebody gets in here whom `other` would refuse.
+    pub fn lets_in_more_than(&self, other: &Self) -> bool {
+        let Self::Required(needs) = other else {
+            return false;
+        };
+        let Self::Required(Needs {
+            roles,
+            verified_email,
+            fresh,
+        }) = self
+        else {
+            return true;
+        };
+        let roles_suffice =
+            needs.roles.is_empty() || (!roles.is_empty() && roles.iter().all(|it| needs.roles.contains(it)));
+        let fresh_suffices = needs.fresh.is_none_or(|within| fresh.is_some_and(|own| own <= within));
+        !roles_suffice || !fresh_suffices || (needs.verified_email && !verified_email)
+    }
+}
+
 /// What a session must have on top of being live. All must hold.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Needs {
     /// One of these is enough; empty = any.
     pub roles: Vec<String>,
     pub verified_email: bool,
+    /// The sign-in is no longer ago.
+    pub fresh: Option<Duration>,
 }
 
 /// What a refused request is answered with.
@@ -111,8 +182,8 @@ impl Route {
         let host = s
             .key(
                 "host",
-                "Only for requests to this host. Absent: any host that is served.",
-                parsed("a host name such as \"api.example.com\", without a port", host_name),
+                "Only for requests to this host, or with \"*.example.com\" to all below one. Absent: any host that is served.",
+                host::host_pattern(),
             )
             .optional("api.example.com");
         let methods = s
@@ -122,13 +193,7 @@ impl Route {
                 list(method()),
             )
             .or("[]");
-        let upstream = s
-            .key(
-                "upstream",
-                "Who gets the requests: a name from [upstreams].",
-                parsed("the name of an upstream", |name| Ok(name.to_owned())),
-            )
-            .required("api");
+        let target = Target::read(s, facts);
         let auth = s
             .key(
                 "auth",
@@ -175,10 +240,70 @@ impl Route {
                 cors(),
             )
             .optional("[\"https://partner.example.com\"]");
+        let rewrite = Rewrite::read(s, path.as_ref());
+        let credentials = s
+            .key(
+                "credentials",
+                "What the upstream gets of the person's credentials. \"strip\": none; \"bearer\": Authorization with the \
+                 session token, for backends that validate sessions themselves; \"assertion\": there the signed assertion; \
+                 \"keep\": cookie and Authorization as they came.",
+                choice(&[
+                    ("strip", Credentials::Strip),
+                    ("bearer", Credentials::Bearer),
+                    ("assertion", Credentials::Assertion),
+                    ("keep", Credentials::Keep),
+                ]),
+            )
+            .or("strip");
+        let retries = s
+            .key(
+                "retries",
+                "How often a request may be sent once more: only where nothing of it was sent, or its method may be \
+                 repeated and it has no body.",
+                integer::<u32>(0..=10),
+            )
+            .or("1");
+        let websocket = s
+            .key(
+                "websocket",
+                "Whether WebSockets may be opened; else an attempt gets 403.",
+                boolean(),
+            )
+            .or("true");
+        let slashes = s
+            .key(
+                "encoded_slashes",
+                "Whether a path may hold %2F: \"keep\" is for upstreams that tell it from a slash. It is never a slash in \
+                 matching.",
+                refuse_or_keep(),
+            )
+            .or("refuse");
+        let bytes = s
+            .key(
+                "encoded_bytes",
+                "Whether a path may hold escapes that are not UTF-8.",
+                refuse_or_keep(),
+            )
+            .or("refuse");
         let needs = s.section(
             "require",
             "What the session must have; all of it. Also: require = { roles = [\"admin\"] }.",
             Needs::read,
+        );
+        let rate_limit = s.section(
+            "rate_limit",
+            "How often the route may be asked, counted by each gateway for itself. Also: rate_limit = { requests = 100 }.",
+            RouteLimit::read,
+        );
+        let request_headers = s.section(
+            "request_headers",
+            "Headers on their way to the upstream: removed, then set, then added. The gateway's own can't be touched.",
+            |s| HeaderRules::read(s, Way::ToUpstream),
+        );
+        let response_headers = s.section(
+            "response_headers",
+            "Headers of the answer on its way to the client, such as Content-Security-Policy; not of refusals.",
+            |s| HeaderRules::read(s, Way::ToClient),
         );
         if auth.is_some_and(|auth| auth != Auth::Required) {
             for key in ["require", "on_denied"] {
@@ -209,30 +334,25 @@ impl Route {
                 .allowed(format!("a path outside of {base}")),
             );
         }
-        let upstream = upstream.and_then(|name| {
-            let index = facts.upstreams.iter().position(|known| *known == name);
-            if index.is_none() {
-                let known = &facts.upstreams;
-                let allowed = if known.is_empty() {
-                    format!("a name from [upstreams]; add [upstreams.{name}]")
-                } else {
-                    known.join(", ")
-                };
-                s.report(
-                    s.wrong("upstream", "no such upstream")
-                        .found(format!("{name:?}"))
-                        .allowed(allowed)
-                        .nearest(nearest(&name, known.iter().map(String::as_str))),
-                );
-            }
-            index
-        });
+        let written = rules::Written {
+            target: target.as_ref(),
+            methods: methods.as_deref(),
+            request_headers: request_headers.as_ref(),
+            credentials,
+            cors: cors.as_ref().and_then(Option::as_ref),
+        };
+        rules::check(s, facts, &written);
         let access = match auth {
             Some(Auth::Public) => Some(Access::Public),
             Some(Auth::Optional) => Some(Access::Optional),
             Some(Auth::Required) => needs.map(Access::Required),
             None => None,
         };
+        let counted = rate_limit::counted_as(
+            host.as_ref().and_then(Option::as_ref),
+            path.as_ref(),
+            methods.as_deref(),
+        );
         Some(Listed {
             key: s.path().to_owned(),
             path_place: s.wrong("path", "").place,
@@ -243,17 +363,56 @@ impl Route {
                 methods: methods?,
                 access: access?,
                 // What is wrong with these has been reported: nobody gets the route, but it is still compared.
-                upstream: upstream.unwrap_or_default(),
+                target: target.unwrap_or(Target::Upstream(0)),
                 on_denied: on_denied.unwrap_or(OnDenied::Auto),
                 max_body: max_body.flatten(),
                 timeout: timeout.flatten(),
                 cors: cors.flatten().unwrap_or(Cors::Trusted),
+                rewrite: rewrite.unwrap_or_default(),
+                request_headers: request_headers.unwrap_or_default(),
+                response_headers: response_headers.unwrap_or_default(),
+                rate_limit: rate_limit.flatten().map(|limit| RouteLimit { of: counted, ..limit }),
+                credentials: credentials.unwrap_or(Credentials::Strip),
+                retries: retries.unwrap_or_default(),
+                websocket: websocket.unwrap_or_default(),
+                kept: Kept {
+                    slashes: slashes.unwrap_or_default(),
+                    bytes: bytes.unwrap_or_default(),
+                },
                 line: match s.place() {
                     Place::File { line, .. } => *line,
                     Place::Missing | Place::Variable(_) | Place::Setting(_) | Place::Default => 0,
                 },
             },
         })
+    }
+}
+
+#[cfg(test)]
+impl Route {
+    /// A public route with everything else by default, to upstream 0.
+    pub(crate) fn example(path: &str) -> Self {
+        let fails = |wrong: Wrong| panic!("{path}: {}", wrong.problem);
+        Self {
+            host: None,
+            path: PathPattern::parse(path).unwrap_or_else(fails),
+            methods: Vec::new(),
+            target: Target::Upstream(0),
+            access: Access::Public,
+            on_denied: OnDenied::Auto,
+            max_body: None,
+            timeout: None,
+            cors: Cors::Trusted,
+            rewrite: Rewrite::default(),
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
+            rate_limit: None,
+            credentials: Credentials::Strip,
+            retries: 1,
+            websocket: true,
+            kept: Kept::default(),
+            line: 1,
+        }
     }
 }
 
@@ -265,9 +424,17 @@ impl Needs {
         let verified_email = s
             .key("verified_email", "A verified e-mail address.", boolean())
             .or("false");
+        let fresh = s
+            .key(
+                "fresh",
+                "A sign-in that is no longer ago than this.",
+                nonzero_duration(),
+            )
+            .optional("10m");
         Some(Self {
             roles: roles?,
             verified_email: verified_email?,
+            fresh: fresh?,
         })
     }
 }
@@ -293,6 +460,11 @@ fn cors() -> Kind<Cors> {
     });
     word.schema = choice(&[("upstream", ())]).schema;
     listed.otherwise(word)
+}
+
+/// Whether it is kept.
+fn refuse_or_keep() -> Kind<bool> {
+    choice(&[("refuse", false), ("keep", true)])
 }
 
 pub(super) fn role() -> Kind<String> {

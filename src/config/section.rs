@@ -11,13 +11,17 @@
 //! A reader goes on after an error, so that all of them come out at once: sections ask for all their keys, and only
 //! then fail if one is missing.
 
-use std::{cell::RefCell, path::Path};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 use super::{
     catalogue::{KeyDoc, Presence, SectionDoc, Step, prefix},
     error::{ConfigError, Place, nearest},
     found::Found,
     kind::Kind,
+    read_from::ReadFrom,
     source::{self, Node, Table, Value},
 };
 
@@ -27,6 +31,7 @@ pub(super) struct Reader<'a> {
     pub folder: &'a Path,
     pub env: &'a dyn Fn(&str) -> Option<String>,
     purpose: Purpose,
+    read_from: RefCell<ReadFrom>,
     errors: RefCell<Vec<ConfigError>>,
     unknown: RefCell<Vec<Unknown>>,
     catalogue: RefCell<Vec<SectionDoc>>,
@@ -58,6 +63,7 @@ impl<'a> Reader<'a> {
             folder,
             env,
             purpose,
+            read_from: RefCell::default(),
             errors: RefCell::default(),
             unknown: RefCell::default(),
             catalogue: RefCell::default(),
@@ -68,6 +74,20 @@ impl<'a> Reader<'a> {
         if self.purpose == Purpose::Load {
             self.errors.borrow_mut().push(error);
         }
+    }
+
+    /// Notes something that the configuration is made of.
+    pub(super) fn made_of(&self, text: &str) {
+        self.read_from.borrow_mut().add(text);
+    }
+
+    /// Notes a file that a value stands in.
+    pub(super) fn read_file(&self, path: PathBuf) {
+        self.read_from.borrow_mut().files.push(path);
+    }
+
+    pub(super) fn read_from(&self) -> ReadFrom {
+        self.read_from.borrow().clone()
     }
 
     /// Reads the whole tree with `read`.
@@ -263,6 +283,11 @@ impl<'a> Section<'a> {
         items.iter().enumerate().filter_map(read_one).collect()
     }
 
+    /// Whether the section itself was written.
+    pub(super) const fn is_present(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// Whether the key was written, rather than left to its default.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entry(name).is_some()
@@ -386,6 +411,24 @@ impl<T> Key<'_, '_, T> {
     )]
     pub(super) fn optional(self, example: &'static str) -> Option<Option<T>> {
         self.note(Presence::Optional(example));
+        self.read_if_there()
+    }
+
+    /// As [`Key::optional`], for one of several keys of which a section must have one: documents show this one.
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is wrong or right, the inner one absent or there"
+    )]
+    pub(super) fn one_of_several(self, example: &'static str) -> Option<Option<T>> {
+        self.note(Presence::OneOfSeveral(example));
+        self.read_if_there()
+    }
+
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is wrong or right, the inner one absent or there"
+    )]
+    fn read_if_there(&self) -> Option<Option<T>> {
         match self.section.entry(self.name) {
             Some(entry) => self.read(&entry.node).map(Some),
             None => Some(None),

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use super::{
     Facts, Origin,
     error::nearest,
     found::Wrong,
-    kind::{Kind, choice, integer, list, one_or_more, parsed},
+    kind::{Kind, choice, integer, list, one_or_more, parsed, path_to_make},
     section::Section,
     units::{duration, nonzero_duration, size},
 };
@@ -40,6 +41,9 @@ pub struct Server {
     pub max_body: u64,
     pub shutdown_grace: Duration,
     pub drain_delay: Duration,
+    pub stream_grace: Duration,
+    /// Where a gateway that starts asks this one for its listening sockets.
+    pub handover: Option<PathBuf>,
     /// Host names served besides `public_url`'s and the routes', lower case; `*` = any.
     pub hosts: Vec<String>,
     pub body_timeout: Duration,
@@ -57,7 +61,7 @@ pub struct Admin {
     pub listen: SocketAddr,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Log {
     pub format: LogFormat,
     /// In the syntax of `tracing_subscriber::EnvFilter`.
@@ -187,6 +191,21 @@ impl Server {
                 duration(),
             )
             .or("30s");
+        let stream_grace = s
+            .key(
+                "stream_grace",
+                "Of that, how long WebSockets and event streams may go on before they are closed.",
+                duration(),
+            )
+            .or("10s");
+        let handover = s
+            .key(
+                "handover",
+                "A unix socket, made by the gateway, at which the next `vestibule serve` takes over the listening \
+                 sockets: a restart refuses no connection. Absent: the next one starts when this one has ended.",
+                path_to_make("the path of a unix socket, in a folder that only this user may write to"),
+            )
+            .optional("/run/vestibule/handover.sock");
         let acme = s.section(
             "acme",
             "Certificates that the gateway orders for itself, and renews in time.",
@@ -209,6 +228,8 @@ impl Server {
             max_body: max_body?,
             shutdown_grace: shutdown_grace?,
             drain_delay: drain_delay?,
+            stream_grace: stream_grace?,
+            handover: handover?,
             hosts: hosts?,
             body_timeout: body_timeout?,
             min_body_rate: min_body_rate?,

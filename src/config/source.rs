@@ -139,6 +139,14 @@ impl Overrides {
         Self { list }
     }
 
+    /// What they set, one after the other.
+    pub(super) fn each_text(&self, tell: &mut dyn FnMut(&str)) {
+        for it in &self.list {
+            tell(&it.path.join("."));
+            tell(it.text.expose());
+        }
+    }
+
     pub(super) fn lay_over(&self, table: &mut Table, errors: &mut Vec<ConfigError>) {
         for it in &self.list {
             if let Err(problem) = lay(table, &it.path, it) {

@@ -7,6 +7,7 @@ use super::*;
 mod documents;
 mod oauth;
 mod routes;
+mod targets;
 mod values;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef-the-secret";

@@ -6,6 +6,7 @@
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::Notify,
@@ -29,6 +30,8 @@ use crate::{
 /// Mails in hand at once, each on an SMTP connection of its own. Sending is waiting for the other side's answers;
 /// this many wait side by side, and even careful providers allow as many connections.
 const HANDS: usize = 8;
+const CONNECTIONS: u32 = 8;
+const _: () = assert!(HANDS == CONNECTIONS as usize, "each hand has a connection");
 
 /// How often the table is looked at when nobody rings.
 const POLL_EVERY: Duration = Duration::from_secs(2);
@@ -63,13 +66,35 @@ impl OutboxBell {
     }
 }
 
+/// Who carries the mails. A clone of the [`Outbox`]'s own: replaced, the next attempt goes by the new one.
+#[derive(Clone, Debug)]
+pub struct Postman(Arc<ArcSwap<Smtp>>);
+
+impl Postman {
+    /// Mails in hand are finished by the old one.
+    pub fn replace(&self, next: Carrier) {
+        self.0.store(Arc::new(next.0));
+    }
+}
+
+/// The next who is to carry mails.
+#[derive(Debug)]
+pub struct Carrier(Smtp);
+
+impl Carrier {
+    /// Must be called within a Tokio runtime, as [`Outbox::new`].
+    pub fn new(settings: &Mail) -> Result<Self, MailError> {
+        Smtp::new(settings, CONNECTIONS, &[]).map(Self)
+    }
+}
+
 /// Sends mails until it is told to stop.
 #[derive(Debug)]
 pub struct Outbox {
     db: Db,
     clock: Clock,
     bell: OutboxBell,
-    smtp: Smtp,
+    postman: Postman,
 }
 
 impl Outbox {
@@ -86,9 +111,17 @@ impl Outbox {
         bell: OutboxBell,
         roots: &[lettre::transport::smtp::client::Certificate],
     ) -> Result<Self, MailError> {
-        let connections = u32::try_from(HANDS).unwrap_or(u32::MAX);
-        let smtp = Smtp::new(settings, connections, roots)?;
-        Ok(Self { db, clock, bell, smtp })
+        let smtp = Smtp::new(settings, CONNECTIONS, roots)?;
+        Ok(Self {
+            db,
+            clock,
+            bell,
+            postman: Postman(Arc::new(ArcSwap::from_pointee(smtp))),
+        })
+    }
+
+    pub fn postman(&self) -> Postman {
+        self.postman.clone()
     }
 
     /// Works until `stop`, then finishes the mails in hand; what is left stays in the table.
@@ -178,7 +211,8 @@ impl Outbox {
         if mail.useless_at.is_some_and(|at| at <= self.clock.now()) {
             return Err(SendError::ForGood("expired".to_owned()));
         }
-        match self.smtp.send(mail).await {
+        let smtp = self.postman.0.load_full();
+        match smtp.send(mail).await {
             Err(SendError::ForNow(error)) if self.clock.now().since(mail.created_at) > GIVE_UP_AFTER => {
                 Err(SendError::ForGood(error))
             }

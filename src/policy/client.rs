@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, uri};
 use ipnet::IpNet;
 
 use super::connection::{Connection, Peer};
-use crate::config::{self, Config};
+use crate::config::{self, Config, HostPattern};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -32,6 +32,8 @@ pub struct ClientRules {
     loopback: bool,
     /// Host names served besides `public_url`'s.
     hosts: HashSet<Box<str>>,
+    /// Of routes for all hosts below one, what these end in.
+    below: HashSet<Box<str>>,
     any_host: bool,
 }
 
@@ -64,15 +66,23 @@ pub enum HostError {
 impl ClientRules {
     pub fn new(config: &Config) -> Self {
         let public = &config.server.public_url;
-        let routes = config.routes.iter().filter_map(|route| route.host.as_deref());
-        let hosts = config.server.hosts.iter().map(String::as_str).chain(routes);
+        let mut hosts: HashSet<Box<str>> = HashSet::new();
+        let mut below = HashSet::new();
+        for host in config.routes.iter().filter_map(|route| route.host.as_ref()) {
+            match host {
+                HostPattern::Exact(name) => hosts.insert(name.as_str().into()),
+                HostPattern::Below(above) => below.insert(above.as_str().into()),
+            };
+        }
+        hosts.extend(config.server.hosts.iter().map(|host| host.to_ascii_lowercase().into()));
         Self {
             trusted_proxies: config.server.trusted_proxies.clone(),
             public: Host::of(public),
             public_scheme: if public.is_https() { Scheme::Https } else { Scheme::Http },
             loopback: public.is_loopback(),
             any_host: config.server.hosts.iter().any(|host| host == "*"),
-            hosts: hosts.map(|host| host.to_ascii_lowercase().into()).collect(),
+            hosts,
+            below,
         }
     }
 
@@ -91,6 +101,7 @@ impl ClientRules {
         host == self.public.name()
             || self.any_host
             || self.hosts.contains(host)
+            || (!self.below.is_empty() && HostPattern::endings(host).any(|ending| self.below.contains(ending)))
             || (self.loopback && config::is_loopback_host(host))
     }
 }
@@ -404,6 +415,7 @@ mod tests {
             loopback: public.is_loopback(),
             any_host: hosts.contains(&"*"),
             hosts: hosts.iter().map(|host| (*host).into()).collect(),
+            below: HashSet::new(),
             public: Host::of(&public),
         }
     }

@@ -4,6 +4,11 @@
 //! segments resolved. What could be read in two ways is refused: encoded slashes, backslashes, control bytes, escapes
 //! that are not valid UTF-8, a dot segment with a path parameter (`..;x`), a `..` above the root.
 //!
+//! Some routes keep encoded slashes or bytes that are not UTF-8. Which route it is, is only known once there is a path to
+//! match, so such a path says that it is one ([`NormalPath::odd`]), and `policy::routes` refuses it unless its route keeps
+//! it. Only [`NormalPath::keeping`] lets it through at all. An encoded slash stays what it is: it ends no segment,
+//! and what it encloses may not be a dot segment to whoever decodes it. Overlong forms of UTF-8 are refused even so.
+//!
 //! Invariant: parsing what [`NormalPath::target`] gives changes nothing. No segment of it is `.` or `..`, only the
 //! last may be empty.
 //!
@@ -15,11 +20,15 @@
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 
+use crate::config::Kept;
+
 /// A request target whose path can be judged by its bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NormalPath {
     target: PathAndQuery,
     unchanged: bool,
+    /// What it holds that only some routes keep.
+    odd: Kept,
 }
 
 /// Why a path is refused. Always the client's fault: 400.
@@ -52,20 +61,26 @@ pub enum PathError {
 impl NormalPath {
     /// From a request target in origin form, `/path` or `/path?query`.
     pub fn parse(target: &str) -> Result<Self, PathError> {
+        Self::parse_keeping(target, Kept::default())
+    }
+
+    /// As [`NormalPath::keeping`], from a text.
+    pub fn parse_keeping(target: &str, kept: Kept) -> Result<Self, PathError> {
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         // `PathAndQuery` would cut a fragment off silently, so every byte of the path is judged before it is made.
-        let normal = normalised(path.as_bytes())?;
+        let normal = normalised(path.as_bytes(), kept)?;
         if target.len() > path.len() && target.contains('#') {
             return Err(PathError::Fragment);
         }
         match normal {
-            None => PathAndQuery::try_from(target)
+            Normal::Already { odd } => PathAndQuery::try_from(target)
                 .map(|target| Self {
                     target,
                     unchanged: true,
+                    odd,
                 })
                 .map_err(|_| refused(target.len())),
-            Some(path) => joined(path, target.split_once('?').map(|(_, query)| query)),
+            Normal::Made { path, odd } => joined(path, target.split_once('?').map(|(_, query)| query), odd),
         }
     }
 
@@ -73,15 +88,64 @@ impl NormalPath {
     ///
     /// `PathAndQuery` has lost a raw `#` and what followed it: that must be refused where the bytes are still whole.
     pub fn from_target(target: PathAndQuery) -> Result<Self, PathError> {
-        match normalised(target.path().as_bytes())? {
+        Self::keeping(target, Kept::default())
+    }
+
+    /// As [`NormalPath::from_target`], for a path that may come to a route that keeps what others refuse: `kept` is what
+    /// any route keeps, and what of it is there, [`NormalPath::odd`] says.
+    pub fn keeping(target: PathAndQuery, kept: Kept) -> Result<Self, PathError> {
+        match normalised(target.path().as_bytes(), kept)? {
             // `http://host?query` has an empty path, which `path()` shows as `/`.
-            None if target.as_str().starts_with('/') => Ok(Self {
+            Normal::Already { odd } if target.as_str().starts_with('/') => Ok(Self {
                 target,
                 unchanged: true,
+                odd,
             }),
-            None => joined(b"/".to_vec(), target.query()),
-            Some(path) => joined(path, target.query()),
+            Normal::Already { odd } => joined(b"/".to_vec(), target.query(), odd),
+            Normal::Made { path, odd } => joined(path, target.query(), odd),
         }
+    }
+
+    /// The path without its first `strip` segments, behind `add` (empty, or normal and without a slash at its end). The
+    /// query stays as it is.
+    ///
+    /// What is left of a normal path is normal, and begins with one slash: no prefix can make `//host` of it.
+    pub fn rewritten(&self, strip: usize, add: &str) -> Result<Self, PathError> {
+        let path = self.as_str();
+        // The slash before the first segment that stays.
+        let rest = match path.match_indices('/').nth(strip) {
+            Some((at, _)) => path.get(at..).unwrap_or_default(),
+            None => "",
+        };
+        let mut rewritten = Vec::with_capacity(add.len() + self.target.as_str().len() + 1);
+        rewritten.extend_from_slice(add.as_bytes());
+        rewritten.extend_from_slice(rest.as_bytes());
+        if rewritten.is_empty() {
+            rewritten.push(b'/');
+        }
+        joined(rewritten, self.query(), self.odd)
+    }
+
+    /// The path as an upstream has it that takes encoded slashes for slashes; `None` if there are none.
+    pub fn with_slashes_read(&self) -> Option<Result<Self, PathError>> {
+        self.odd.slashes.then(|| {
+            let kept = Kept {
+                slashes: false,
+                ..self.odd
+            };
+            Self::parse_keeping(&self.as_str().replace("%2F", "/"), kept)
+        })
+    }
+
+    /// Why a route that keeps no more than `kept` must not have this path.
+    pub const fn unfit_for(&self, kept: Kept) -> Option<PathError> {
+        if self.odd.slashes && !kept.slashes {
+            return Some(PathError::EncodedSlash);
+        }
+        if self.odd.bytes && !kept.bytes {
+            return Some(PathError::NotUtf8);
+        }
+        None
     }
 
     pub fn as_str(&self) -> &str {
@@ -120,7 +184,7 @@ impl NormalPath {
     }
 }
 
-fn joined(path: Vec<u8>, query: Option<&str>) -> Result<NormalPath, PathError> {
+fn joined(path: Vec<u8>, query: Option<&str>, odd: Kept) -> Result<NormalPath, PathError> {
     let mut target = path;
     if let Some(query) = query {
         target.push(b'?');
@@ -131,6 +195,7 @@ fn joined(path: Vec<u8>, query: Option<&str>) -> Result<NormalPath, PathError> {
         .map(|target| NormalPath {
             target,
             unchanged: false,
+            odd,
         })
         .map_err(|_| refused(len))
 }
@@ -144,16 +209,25 @@ fn refused(len: usize) -> PathError {
     }
 }
 
-/// `None` when the path is normal as it is.
-fn normalised(path: &[u8]) -> Result<Option<Vec<u8>>, PathError> {
-    if is_normal(path) {
-        return Ok(None);
-    }
-    let normal = rebuilt(path)?;
-    Ok((normal != path).then_some(normal))
+enum Normal {
+    Already { odd: Kept },
+    Made { path: Vec<u8>, odd: Kept },
 }
 
-/// One scan without writing. May say no to a normal path (then [`rebuilt`] looks closer), never yes to another.
+fn normalised(path: &[u8], kept: Kept) -> Result<Normal, PathError> {
+    if is_normal(path) {
+        return Ok(Normal::Already { odd: Kept::default() });
+    }
+    let (normal, odd) = rebuilt(path, kept)?;
+    Ok(if normal == path {
+        Normal::Already { odd }
+    } else {
+        Normal::Made { path: normal, odd }
+    })
+}
+
+/// One scan without writing. May say no to a normal path (then [`rebuilt`] looks closer), never yes to another, and always
+/// no to what only some routes keep.
 fn is_normal(path: &[u8]) -> bool {
     if path.first() != Some(&b'/') {
         return false;
@@ -187,14 +261,15 @@ fn is_normal(path: &[u8]) -> bool {
     true
 }
 
-/// The path in its normal form, or why it has none.
-fn rebuilt(path: &[u8]) -> Result<Vec<u8>, PathError> {
+/// The path in its normal form and what it holds of `kept`, or why it has none.
+fn rebuilt(path: &[u8], kept: Kept) -> Result<(Vec<u8>, Kept), PathError> {
     let Some(mut rest) = path.strip_prefix(b"/") else {
         return Err(PathError::NotAbsolute);
     };
     let mut out = Vec::with_capacity(path.len());
     out.push(b'/');
     let mut segment = out.len();
+    let mut odd = Kept::default();
     while let [byte, after @ ..] = rest {
         rest = after;
         match class(*byte) {
@@ -206,8 +281,22 @@ fn rebuilt(path: &[u8]) -> Result<Vec<u8>, PathError> {
                 segment = out.len();
             }
             Class::Percent => {
-                let Escaped { byte, .. } = escaped(after)?;
-                let len = if byte < 0x80 { 2 } else { character(after)?.len };
+                let (byte, len) = match escaped(after) {
+                    Ok(Escaped { byte, .. }) if byte < 0x80 => (byte, 2),
+                    Ok(Escaped { byte, .. }) => match character(after) {
+                        Ok(character) => (byte, character.len),
+                        Err(PathError::NotUtf8) if kept.bytes && !is_overlong(after) => {
+                            odd.bytes = true;
+                            (byte, 2)
+                        }
+                        Err(error) => return Err(error),
+                    },
+                    Err(PathError::EncodedSlash) if kept.slashes => {
+                        odd.slashes = true;
+                        (b'/', 2)
+                    }
+                    Err(error) => return Err(error),
+                };
                 if is_unreserved(byte) {
                     out.push(byte);
                 } else {
@@ -223,7 +312,43 @@ fn rebuilt(path: &[u8]) -> Result<Vec<u8>, PathError> {
         }
     }
     end_segment(&mut out, segment)?;
-    Ok(out)
+    if odd.slashes {
+        refuse_enclosed_dots(&out)?;
+    }
+    Ok((out, odd))
+}
+
+/// Encoded slashes may not make a dot segment of what they enclose: an upstream that decodes them would climb.
+fn refuse_enclosed_dots(path: &[u8]) -> Result<(), PathError> {
+    for segment in path.split(|byte| *byte == b'/') {
+        let mut rest = segment;
+        loop {
+            let end = rest.windows(3).position(|three| three == b"%2F");
+            let part = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
+            let dots = part.strip_prefix(b"..").or_else(|| part.strip_prefix(b"."));
+            if dots.is_some_and(|behind| behind.is_empty() || has_parameter(behind)) {
+                return Err(PathError::EncodedSlash);
+            }
+            match end.and_then(|end| rest.get(end + 3..)) {
+                Some(behind) => rest = behind,
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the escapes begin with a character in more bytes than it needs: lenient decoders would make a slash or a dot of
+/// some. Without such a continuation the same bytes are ordinary letters of other character sets.
+fn is_overlong(escapes: &[u8]) -> bool {
+    let first = pair(escapes).map(|first| first.byte);
+    let next = escapes.get(2..).and_then(|rest| rest.strip_prefix(b"%")).and_then(pair);
+    match (first, next.map(|next| next.byte)) {
+        (Some(0xc0 | 0xc1), Some(0x80..=0xbf)) | (Some(0xe0), Some(0x80..=0x9f)) | (Some(0xf0), Some(0x80..=0x8f)) => {
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Judges the segment that begins at `start`, takes dot segments out, and says whether one is left.
@@ -532,8 +657,111 @@ mod tests {
         assert_eq!(segments("/t/"), ["t", ""]);
     }
 
+    const EVERYTHING: Kept = Kept {
+        slashes: true,
+        bytes: true,
+    };
+
+    #[test]
+    fn what_some_routes_keep_says_that_it_is_there() {
+        let slashes = Kept {
+            slashes: true,
+            bytes: false,
+        };
+        let bytes = Kept {
+            slashes: false,
+            bytes: true,
+        };
+        for (raw, normal, odd) in [
+            ("/plain/%C3%A9", "/plain/%C3%A9", Kept::default()),
+            ("/group%2fproject/x", "/group%2Fproject/x", slashes),
+            ("/proxy/https:%2F%2Fexample.com/../y", "/proxy/y", slashes),
+            ("/a%2F...%2Fb", "/a%2F...%2Fb", slashes),
+            ("/caf%e9/%80%ff", "/caf%E9/%80%FF", bytes),
+            ("/%C0bc", "/%C0bc", bytes),
+            ("/%ED%A0%80%2f", "/%ED%A0%80%2F", EVERYTHING),
+        ] {
+            let parsed = NormalPath::parse_keeping(raw, EVERYTHING).unwrap();
+            assert_eq!((parsed.as_str(), parsed.odd), (normal, odd), "{raw}");
+            assert_eq!(
+                parsed.unfit_for(Kept::default()).is_none(),
+                odd == Kept::default(),
+                "{raw}"
+            );
+            assert_eq!(parsed.unfit_for(EVERYTHING), None);
+        }
+        let slash = NormalPath::parse_keeping("/a%2Fb", slashes).unwrap();
+        assert_eq!(slash.unfit_for(bytes), Some(PathError::EncodedSlash));
+        assert_eq!(NormalPath::parse_keeping("/%E9", slashes), Err(PathError::NotUtf8));
+        assert_eq!(NormalPath::parse_keeping("/a%2Fb", bytes), Err(PathError::EncodedSlash));
+    }
+
+    #[test]
+    fn keeping_more_never_lets_a_path_climb() {
+        for raw in [
+            "/public/..%2fadmin",
+            "/public%2F..%2Fadmin",
+            "/public/%2e%2e%2fadmin",
+            "/public/x%2f..",
+            "/public/x%2f.%2fy",
+            "/public/x%2f..;a%2fy",
+            "/public/x%2F..%3by",
+            "/public%2F.",
+            "/public/%C0%AE%C0%AE/admin",
+            "/public/..%C0%AFadmin",
+            "/public/%E0%80%AF",
+            "/public/%F0%80%80%AF",
+            "/public/..%5cadmin",
+            "/x%00%2f",
+            "/%zz%2f",
+        ] {
+            assert!(NormalPath::parse_keeping(raw, EVERYTHING).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn prefixes_come_and_go_at_segment_boundaries() {
+        for (raw, strip, add, target) in [
+            ("/api/x?q=1&q=%2f", 1, "", "/x?q=1&q=%2f"),
+            ("/api", 1, "", "/"),
+            ("/api?q", 1, "", "/?q"),
+            ("/api/", 1, "", "/"),
+            ("/api", 1, "/v2", "/v2"),
+            ("/api/", 1, "/v2", "/v2/"),
+            ("/api/x/", 1, "/v2/y", "/v2/y/x/"),
+            ("/x", 0, "/v2", "/v2/x"),
+            ("/", 0, "/v2", "/v2/"),
+            ("/a/b/c", 2, "", "/c"),
+            ("/%40me/x", 1, "", "/x"),
+            ("/api//evil.example/x", 1, "", "/evil.example/x"),
+        ] {
+            let path = NormalPath::parse(raw).unwrap().rewritten(strip, add).unwrap();
+            assert_eq!(path.target().as_str(), target, "{raw}");
+        }
+        let long = NormalPath::parse(&format!("/{}", "a".repeat(65_000))).unwrap();
+        assert_eq!(
+            long.rewritten(0, &format!("/{}", "b".repeat(600))),
+            Err(PathError::TooLong)
+        );
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn what_is_left_of_a_normal_path_is_normal(
+            raw in "/([a-zA-Z0-9/.;%]|%2[eEfF]|%[0-9a-fA-F]{2}|\\.\\.|/){0,24}(\\?[a-z/.%]{0,8})?",
+            strip in 0_usize..4,
+            add in prop_oneof![Just(""), Just("/v2"), Just("/v%2B/x")],
+        ) {
+            if let Ok(parsed) = NormalPath::parse_keeping(&raw, EVERYTHING) {
+                let rewritten = parsed.rewritten(strip, add).unwrap();
+                prop_assert_eq!(rewritten.query(), parsed.query());
+                let again = NormalPath::parse_keeping(rewritten.target().as_str(), EVERYTHING).unwrap();
+                prop_assert!(again.is_unchanged(), "{:?} became {:?}", parsed, rewritten);
+                prop_assert!(!rewritten.as_str().starts_with("//"));
+            }
+        }
 
         #[test]
         fn what_comes_out_is_normal_and_safe(raw in "/([a-zA-Z0-9/.;%#?\\\\]|%2[eEfF]|%[0-9a-fA-F]{2}|\\.\\.|/){0,24}") {
@@ -557,7 +785,8 @@ mod tests {
         #[test]
         fn the_scan_never_takes_another_path_for_a_normal_one(raw in "/([a-z/.;{}]|%[0-9a-fA-F]{2}|%C3%A9|%e2%82%ac){0,16}") {
             if is_normal(raw.as_bytes()) {
-                prop_assert_eq!(rebuilt(raw.as_bytes()), Ok(raw.into_bytes()));
+                let (rebuilt, odd) = rebuilt(raw.as_bytes(), Kept { slashes: true, bytes: true }).unwrap();
+                prop_assert_eq!((rebuilt, odd), (raw.into_bytes(), Kept::default()));
             }
         }
 

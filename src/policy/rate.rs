@@ -59,6 +59,37 @@ pub fn wait(since: Timestamp, budget: Budget, now: Timestamp) -> Duration {
     since.plus(budget.window).since(now).min(budget.window)
 }
 
+/// What is left of a route's budget, as one number: when all of it is there again. It holds so many requests, and they
+/// come back one by one, evenly (the generic cell rate algorithm of ITU-T I.371).
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Bucket {
+    /// Nanoseconds since the epoch: with a million a second, microseconds would be too coarse.
+    whole_at: u64,
+}
+
+impl Bucket {
+    /// Takes one of `requests` that come back within `window`, or says how long to wait for one.
+    pub fn take(&mut self, requests: u32, window: Duration, now: Timestamp) -> Result<(), Duration> {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let now = u64::try_from(now.micros()).unwrap_or(0).saturating_mul(1000);
+        let window = nanos(window);
+        let each = (window / u64::from(requests.max(1))).max(1);
+        let latest = now.saturating_add(window);
+        // A time further ahead than a window was told by a clock that was wrong.
+        let from = if self.whole_at > latest {
+            now
+        } else {
+            self.whole_at.max(now)
+        };
+        let whole_at = from.saturating_add(each);
+        if whole_at > latest {
+            return Err(Duration::from_nanos(whole_at - latest));
+        }
+        self.whole_at = whole_at;
+        Ok(())
+    }
+}
+
 /// What the paths that begin with the same words may be asked.
 #[derive(Debug)]
 pub struct Rule {
@@ -234,6 +265,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_bucket_gives_all_at_once_and_then_one_by_one() {
+        let minute = Duration::from_mins(1);
+        let mut bucket = Bucket::default();
+        for _ in 0..6 {
+            assert_eq!(bucket.take(6, minute, at(0)), Ok(()));
+        }
+        assert_eq!(bucket.take(6, minute, at(0)), Err(Duration::from_secs(10)));
+        assert_eq!(bucket.take(6, minute, at(4_000)), Err(Duration::from_secs(6)));
+        assert_eq!(bucket.take(6, minute, at(10_000)), Ok(()));
+        assert_eq!(bucket.take(6, minute, at(10_000)), Err(Duration::from_secs(10)));
+        for _ in 0..6 {
+            assert_eq!(bucket.take(6, minute, at(100_000)), Ok(()));
+        }
+        assert!(bucket.take(6, minute, at(100_000)).is_err());
+        // The clock was an hour ahead.
+        let mut bucket = Bucket::default();
+        bucket.take(1, minute, at(3_600_000)).unwrap();
+        assert_eq!(bucket.take(1, minute, at(0)), Ok(()));
     }
 
     proptest! {

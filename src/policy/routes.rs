@@ -1,12 +1,13 @@
 //! Which route a request takes.
 //!
-//! The most specific wins, whatever the order in the file: a route for this host before one for any host; then,
+//! The most specific wins, whatever the order in the file: a route for this host, then one for all hosts below one (the
+//! longer name first), then one for any host; then,
 //! segment by segment from the left, a literal before a parameter before a wildcard; then a route that names the
 //! method before one for any. `HEAD` is allowed wherever `GET` is listed. A route that matches in path but not in
 //! method gives way to the next; only when none is left is the method the reason.
 //!
 //! Segments are compared *decoded*: `/%40me` meets the literal `@me`, as it will in every upstream that decodes before
-//! it routes. A path has no encoded slash, so decoding can't move a boundary, and what is sent stays what was matched.
+//! it routes. No literal has a slash, so decoding can't move a boundary, and what is sent stays what was matched.
 //!
 //! The cost does not grow with the number of routes: each segment is one hash look-up. Backtracking enters each node
 //! of the tree at most once (a node has one parent, and is entered at its own depth only), so a look-up is bounded
@@ -20,14 +21,17 @@ use std::{
 
 use http::{HeaderValue, Method};
 
-use super::path::NormalPath;
-use crate::config::{Route, Segment, is_registered};
+use super::path::{NormalPath, PathError};
+use crate::config::{HostPattern, Kept, Route, Segment, is_registered};
 
 /// All routes, built whole and never changed.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     any_host: Tree,
     hosts: HashMap<Box<str>, Tree>,
+    /// By what their hosts end in: `.example.com`.
+    below: HashMap<Box<str>, Tree>,
+    kept: Kept,
 }
 
 /// Why nothing is forwarded.
@@ -35,6 +39,9 @@ pub struct RouteTable {
 pub enum NoRoute {
     #[error("no route has this path")]
     Path,
+    /// The path holds what only some routes keep, and its route is none of them.
+    #[error("the path is not kept by its route")]
+    Unfit(#[source] PathError),
     /// The value of the `Allow` header.
     #[error("no route with this path has this method")]
     Method { allow: HeaderValue },
@@ -50,33 +57,66 @@ impl RouteTable {
         for route in routes {
             let tree = match &route.host {
                 None => &mut table.any_host,
-                Some(host) => table.hosts.entry(host.as_str().into()).or_default(),
+                Some(HostPattern::Exact(name)) => table.hosts.entry(name.as_str().into()).or_default(),
+                Some(HostPattern::Below(above)) => table.below.entry(above.as_str().into()).or_default(),
             };
             tree.insert(route);
+            table.kept.slashes |= route.kept.slashes;
+            table.kept.bytes |= route.kept.bytes;
         }
         table
     }
 
+    /// What a path may hold to come to any route: for [`NormalPath::keeping`].
+    pub const fn kept(&self) -> Kept {
+        self.kept
+    }
+
     /// The route for a request to `host` (lower case, without port or trailing dot).
-    pub fn find(&self, host: &str, path: &NormalPath, method: &Method) -> Result<&Arc<Route>, NoRoute> {
+    ///
+    /// A path that holds what its route doesn't keep is refused, and doesn't fall to another route: that one may demand
+    /// less.
+    pub fn find(&self, host: &str, normal: &NormalPath, method: &Method) -> Result<&Arc<Route>, NoRoute> {
+        let path = normal.as_str();
         let mut search = Search {
             method,
-            escaped: path.as_str().contains('%'),
+            escaped: path.contains('%'),
             refused: Vec::new(),
         };
-        let path = path.as_str();
         let rest = path.strip_prefix('/').unwrap_or(path);
         let own = if self.hosts.is_empty() {
             None
         } else {
             self.hosts.get(host)
         };
-        for tree in own.into_iter().chain([&self.any_host]) {
+        let below = if self.below.is_empty() { "" } else { host };
+        let below = HostPattern::endings(below).filter_map(|ending| self.below.get(ending));
+        for tree in own.into_iter().chain(below).chain([&self.any_host]) {
             if let Some(route) = tree.find(tree.nodes.first(), Some(rest), &mut search) {
-                return Ok(route);
+                return match normal.unfit_for(route.kept) {
+                    None if self.is_shortcut(route, host, normal, method) => {
+                        Err(NoRoute::Unfit(PathError::EncodedSlash))
+                    }
+                    None => Ok(route),
+                    Some(error) => Err(NoRoute::Unfit(error)),
+                };
             }
         }
-        Err(search.reason())
+        match normal.unfit_for(Kept::default()) {
+            None => Err(search.reason()),
+            Some(error) => Err(NoRoute::Unfit(error)),
+        }
+    }
+
+    /// Whether an upstream that takes encoded slashes for slashes would be asked for what another route guards better.
+    fn is_shortcut(&self, route: &Route, host: &str, path: &NormalPath, method: &Method) -> bool {
+        match path.with_slashes_read() {
+            None => false,
+            Some(Err(_)) => true,
+            Some(Ok(read)) => self
+                .find(host, &read, method)
+                .is_ok_and(|guarded| route.access.lets_in_more_than(&guarded.access)),
+        }
     }
 }
 
@@ -250,7 +290,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Access, Cors, OnDenied, PathPattern};
+    use crate::config::{Access, Needs, PathPattern};
 
     pub(crate) fn route(line: usize, host: Option<&str>, text: &str, methods: &[&str]) -> Arc<Route> {
         let wildcard = text.ends_with("/*");
@@ -268,20 +308,18 @@ mod tests {
                 .collect()
         };
         Arc::new(Route {
-            host: host.map(str::to_owned),
+            host: host.map(|host| match host.strip_prefix('*') {
+                Some(above) => HostPattern::Below(above.to_owned()),
+                None => HostPattern::Exact(host.to_owned()),
+            }),
             path: PathPattern {
                 text: text.to_owned(),
                 segments,
                 wildcard,
             },
             methods: methods.iter().map(|name| name.parse().unwrap()).collect(),
-            upstream: 0,
-            access: Access::Public,
-            on_denied: OnDenied::Auto,
-            max_body: None,
-            timeout: None,
-            cors: Cors::Trusted,
             line,
+            ..Route::example("/")
         })
     }
 
@@ -411,6 +449,61 @@ mod tests {
     }
 
     #[test]
+    fn hosts_below_one_come_between() {
+        let table = RouteTable::build(&[
+            route(0, None, "/*", &[]),
+            route(1, Some("*.example.com"), "/*", &[]),
+            route(2, Some("*.b.example.com"), "/b/*", &[]),
+            route(3, Some("a.example.com"), "/a/*", &[]),
+        ]);
+        let line = |host: &str, path: &str| {
+            let path = NormalPath::parse(path).unwrap();
+            table.find(host, &path, &Method::GET).map(|route| route.line)
+        };
+        assert_eq!(line("a.example.com", "/a/x"), Ok(3));
+        assert_eq!(line("a.example.com", "/x"), Ok(1));
+        assert_eq!(line("x.b.example.com", "/b/x"), Ok(2));
+        assert_eq!(line("x.b.example.com", "/x"), Ok(1));
+        assert_eq!(line("b.example.com", "/b/x"), Ok(1));
+        assert_eq!(line("example.com", "/a/x"), Ok(0));
+        assert_eq!(line("evilexample.com", "/a/x"), Ok(0));
+    }
+
+    #[test]
+    fn a_path_that_its_route_does_not_keep_falls_to_no_other() {
+        let keeping = Route {
+            kept: Kept {
+                slashes: true,
+                bytes: false,
+            },
+            ..Route::example("/*")
+        };
+        let table = RouteTable::build(&[
+            Arc::new(keeping),
+            Arc::new(Route {
+                access: Access::Required(Needs::default()),
+                ..Route::example("/admin/*")
+            }),
+            Arc::new(Route {
+                methods: vec![Method::GET],
+                ..Route::example("/files/{name}")
+            }),
+        ]);
+        let found = |path: &str| {
+            let path = NormalPath::parse_keeping(path, table.kept()).unwrap();
+            table
+                .find("h", &path, &Method::GET)
+                .map(|route| route.path.text.as_str())
+        };
+        assert_eq!(found("/group%2Fproject"), Ok("/*"));
+        // One segment, whatever is in it.
+        assert_eq!(found("/x%2Fadmin"), Ok("/*"));
+        for path in ["/admin/a%2Fb", "/files/a%2Fb", "/admin%2Fx", "/admin%2F%2Fx"] {
+            assert_eq!(found(path), Err(NoRoute::Unfit(PathError::EncodedSlash)), "{path}");
+        }
+    }
+
+    #[test]
     fn backtracking_is_bounded_by_the_table() {
         // Every mixture of a literal and a parameter over twelve levels, none of which fits at the end.
         let patterns: Vec<String> = (0..1 << 12)
@@ -437,7 +530,7 @@ mod tests {
         let matches = |route: &Route| {
             let pattern = pattern_segments(route);
             let long_enough = segments.len() == pattern.len() || route.path.wildcard && segments.len() > pattern.len();
-            route.host.as_deref().is_none_or(|own| own == host)
+            route.host.as_ref().is_none_or(|own| own.matches(host))
                 && long_enough
                 && pattern.iter().zip(&segments).all(|(pattern, segment)| match pattern {
                     Segment::Literal(text) => text == segment,
@@ -452,7 +545,7 @@ mod tests {
             None => 2,
         };
         let compare = |a: &&Arc<Route>, b: &&Arc<Route>| {
-            let hosts = a.host.is_none().cmp(&b.host.is_none());
+            let hosts = HostPattern::order(a.host.as_ref(), b.host.as_ref());
             let segments = (0..12)
                 .map(|at| weight(a, at).cmp(&weight(b, at)))
                 .find(|o| *o != Ordering::Equal);
@@ -465,7 +558,12 @@ mod tests {
 
     fn some_route() -> impl Strategy<Value = (Option<&'static str>, String, Vec<&'static str>)> {
         let segment = prop_oneof![Just("a"), Just("b"), Just("{p}"), Just("c")];
-        let host = prop_oneof![Just(None), Just(Some("h.example"))];
+        let host = prop_oneof![
+            Just(None),
+            Just(Some("h.example")),
+            Just(Some("*.example")),
+            Just(Some("*.h.example"))
+        ];
         let end = prop_oneof![Just(""), Just("/"), Just("/*")];
         let methods = prop_oneof![
             Just(vec![]),
@@ -487,7 +585,7 @@ mod tests {
         fn the_table_agrees_with_trying_all_routes(
             routes in prop::collection::vec(some_route(), 0..16),
             paths in prop::collection::vec("(/[abcx]){0,4}/?", 1..8),
-            host in prop_oneof![Just("h.example"), Just("other.example")],
+            host in prop_oneof![Just("h.example"), Just("other.example"), Just("a.h.example"), Just("example")],
             method in prop_oneof![Just("GET"), Just("HEAD"), Just("POST"), Just("DELETE")],
         ) {
             let routes: Vec<_> = routes.iter().enumerate().map(|(line, (host, text, methods))| route(line, *host, text, methods)).collect();

@@ -4,6 +4,7 @@
 use std::{
     fmt,
     future::Future,
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Sleep, sleep_until},
 };
+use tower_http::services::fs::ServeFileSystemResponseBody;
 
 use super::record::Record;
 use crate::{
@@ -40,6 +42,8 @@ pub enum AnswerError {
     Broken(#[source] hyper::Error),
     #[error("the upstream sent nothing of its answer for {0:?}")]
     Stalled(Duration),
+    #[error("a file could not be read to its end")]
+    File(#[source] io::Error),
 }
 
 /// Notices an upstream that stops half way. A timer is made only once there is something to wait for.
@@ -72,6 +76,7 @@ impl Stall {
 
 enum Source {
     Own(Option<Bytes>),
+    File(ServeFileSystemResponseBody),
     Upstream {
         incoming: Incoming,
         lease: Option<Lease>,
@@ -86,6 +91,17 @@ impl ProxyBody {
     pub fn own(bytes: Bytes) -> Self {
         Self {
             source: Source::Own((!bytes.is_empty()).then_some(bytes)),
+            bytes: 0,
+            ended: false,
+            stall: Stall::default(),
+            record: None,
+        }
+    }
+
+    /// A file's bytes, as they are read.
+    pub fn file(file: ServeFileSystemResponseBody) -> Self {
+        Self {
+            source: Source::File(file),
             bytes: 0,
             ended: false,
             stall: Stall::default(),
@@ -147,6 +163,20 @@ impl Body for ProxyBody {
         let this = &mut *self;
         let incoming = match &mut this.source {
             Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(this.count(Frame::data(bytes))))),
+            Source::File(file) => match ready!(Pin::new(file).poll_frame(cx)) {
+                Some(Ok(frame)) => return Poll::Ready(Some(Ok(this.count(frame)))),
+                None => {
+                    this.ended = true;
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => {
+                    let error = AnswerError::File(error);
+                    if let Some(record) = &mut this.record {
+                        record.broke_off(&error);
+                    }
+                    return Poll::Ready(Some(Err(error)));
+                }
+            },
             Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming,
         };
         let outcome = match Pin::new(incoming).poll_frame(cx) {
@@ -167,7 +197,7 @@ impl Body for ProxyBody {
             Poll::Pending => AnswerError::Stalled(ready!(this.stall.poll(cx))),
         };
         if let Some(record) = &mut this.record {
-            record.upstream_broke_off(&outcome);
+            record.broke_off(&outcome);
         }
         Poll::Ready(Some(Err(outcome)))
     }
@@ -175,6 +205,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
+            Source::File(file) => file.is_end_stream(),
             Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming.is_end_stream(),
         }
     }
@@ -182,6 +213,7 @@ impl Body for ProxyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::File(file) => file.size_hint(),
             Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming.size_hint(),
         }
     }
@@ -207,6 +239,7 @@ impl fmt::Debug for ProxyBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.source {
             Source::Own(_) => "ProxyBody(own)",
+            Source::File(_) => "ProxyBody(file)",
             Source::Upstream { .. } | Source::Declined { .. } => "ProxyBody(upstream)",
         })
     }

@@ -1,7 +1,10 @@
 //! Why a proxied request failed, on whose side, and what the client may learn of it.
 
+use std::io;
+
 use http::header;
 
+use super::rate::TooOften;
 use crate::{
     policy::{Denied, Unmet, client::HostError, origin::ForeignOrigin, path::PathError, routes::NoRoute},
     problem::{Code, Problem},
@@ -36,6 +39,14 @@ pub enum ProxyError {
     Body(#[from] BodyError),
     #[error("the upstream failed")]
     Upstream(#[from] UpstreamError),
+    #[error("the route has no such file")]
+    NoFile,
+    #[error("a file could not be read")]
+    File(#[source] io::Error),
+    #[error("the route takes no upgrades")]
+    UpgradeRefused,
+    #[error("the route's rate limit was reached")]
+    TooOften(#[from] TooOften),
     #[error("all places for tunnels are taken")]
     TooManyTunnels,
     #[error("a task panicked or was stopped")]
@@ -68,9 +79,12 @@ impl ProxyError {
             | Self::Origin(_)
             | Self::Preflight
             | Self::Denied(_)
+            | Self::NoFile
+            | Self::UpgradeRefused
+            | Self::TooOften(_)
             | Self::Body(_) => Side::Client,
             Self::Upstream(_) => Side::Upstream,
-            Self::Lookup(_) | Self::TooManyTunnels | Self::Internal => Side::Gateway,
+            Self::Lookup(_) | Self::File(_) | Self::TooManyTunnels | Self::Internal => Side::Gateway,
         }
     }
 
@@ -80,7 +94,8 @@ impl ProxyError {
             Self::Host(HostError::Misdirected) => Code::MisdirectedRequest,
             Self::Host(_) => Code::BadHost,
             Self::Header(_) => Code::BadHeader,
-            Self::Route(NoRoute::Path) => Code::NotFound,
+            Self::Route(NoRoute::Path) | Self::NoFile => Code::NotFound,
+            Self::Route(NoRoute::Unfit(_)) => Code::BadPath,
             Self::Route(NoRoute::Method { .. }) => Code::MethodNotAllowed,
             Self::Route(NoRoute::UnknownMethod) => Code::MethodNotImplemented,
             Self::Expectation => Code::ExpectationFailed,
@@ -99,7 +114,9 @@ impl ProxyError {
             Self::Upstream(UpstreamError::HeadTimeout { .. }) => Code::UpstreamTimeout,
             Self::Upstream(UpstreamError::Broken { .. } | UpstreamError::Switched { .. }) => Code::UpstreamFailed,
             Self::TooManyTunnels => Code::Busy,
-            Self::Internal => Code::Internal,
+            Self::UpgradeRefused => Code::UpgradeRefused,
+            Self::TooOften(_) => Code::TooManyRequests,
+            Self::File(_) | Self::Internal => Code::Internal,
         }
     }
 
@@ -107,6 +124,7 @@ impl ProxyError {
         let problem = Problem::new(self.code());
         match self {
             Self::Route(NoRoute::Method { allow }) => problem.with_header(header::ALLOW, allow),
+            Self::TooOften(TooOften { wait_secs }) => problem.retry_after(wait_secs),
             Self::Lookup(_) => problem.retry_after(UNAVAILABLE_RETRY_SECS),
             Self::TooManyTunnels | Self::Upstream(UpstreamError::Busy { .. }) => problem.retry_after(BUSY_RETRY_SECS),
             _ => problem,

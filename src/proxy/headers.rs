@@ -1,7 +1,8 @@
 //! Which header fields leave for an upstream, and which come back to the client.
 //!
 //! Every field is decided in one pass. Then, in this order: what goes is removed (hop-by-hop fields and those that
-//! `Connection` names, every spelling of an identity field, our credentials), and only then what is ours is put in.
+//! `Connection` names, every spelling of an identity field, our credentials), the route's own rules are followed, and only
+//! then what is ours is put in: no rule can say it, or take it away.
 //! Were hop-by-hop fields last, a client could name `x-user-id` in `Connection` and have us delete it.
 //!
 //! Invariant: after [`prepare`], no field with a reserved name holds a value that the client chose.
@@ -12,6 +13,7 @@ use std::{io::Write, net::IpAddr};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 
+use super::rewrite;
 use crate::{
     policy::{Permit, client::ClientFacts, connection::Peer, path::NormalPath},
     session::{
@@ -121,6 +123,11 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
     removed.remove_from(&mut headers);
     if has_cookies {
         cut_cookies(&mut headers, cookies);
+    }
+
+    let rules = &permit.route().request_headers;
+    if !rules.is_empty() {
+        rewrite::apply(rules, &mut headers);
     }
 
     headers.insert(header::HOST, client.host.value().clone());

@@ -44,13 +44,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// Its answer broke off half way, through the upstream's fault.
-    pub fn upstream_broke_off(&mut self, error: &AnswerError) {
-        let code = match error {
-            AnswerError::Broken(_) => Code::UpstreamFailed,
-            AnswerError::Stalled(_) => Code::UpstreamTimeout,
-        };
-        self.failure = Some((code, Side::Upstream));
+    /// Its answer broke off half way, through no fault of the client's.
+    pub fn broke_off(&mut self, error: &AnswerError) {
+        self.failure = Some(match error {
+            AnswerError::Broken(_) => (Code::UpstreamFailed, Side::Upstream),
+            AnswerError::Stalled(_) => (Code::UpstreamTimeout, Side::Upstream),
+            AnswerError::File(_) => (Code::Internal, Side::Gateway),
+        });
     }
 
     /// Writes the line. `whole`: every byte of the answer was taken.

@@ -50,9 +50,9 @@ pub(super) async fn tunnel(
         return Ok(response.map(|incoming| ProxyBody::declined(incoming, sender, in_flight)));
     }
     let upstream = on(&mut response);
-    let stop = proxy.tasks.stop.soft.clone();
+    let stop = proxy.tasks.stop.streams.clone();
     proxy.tasks.spawn("tunnel", async move {
-        // A tunnel may last for ever; a gateway that stops has said so for the drain delay.
+        // A tunnel may last for ever; a gateway that stops gives it `server.stream_grace`.
         stop.run_until_cancelled(join(client, upstream)).await;
         drop((place, in_flight));
     });

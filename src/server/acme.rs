@@ -31,6 +31,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use instant_acme::CertificateIdentifier;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -77,7 +78,7 @@ pub struct Acme {
     settings: config::Acme,
     db: Db,
     clock: Clock,
-    keys: SealingKeys,
+    keys: ArcSwap<SealingKeys>,
     outbound: Outbound,
     patience: Patience,
     answers: Arc<Answers>,
@@ -157,7 +158,7 @@ impl Acme {
             settings: parts.settings,
             db: parts.db,
             clock: parts.clock,
-            keys: parts.keys,
+            keys: ArcSwap::from_pointee(parts.keys),
             outbound,
             patience: Patience::default(),
             answers: Arc::default(),
@@ -166,6 +167,11 @@ impl Acme {
             issued: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         })
+    }
+
+    /// Goes by other secrets from now on: the next start may lack those that this one sealed with.
+    pub fn replace_keys(&self, keys: SealingKeys) {
+        self.keys.store(Arc::new(keys));
     }
 
     /// What listeners answer with.
@@ -288,7 +294,11 @@ impl Acme {
         let Some(kept) = rows::load(&client, of).await? else {
             return Ok(());
         };
-        let Some(private_key) = self.keys.open(&kept.private_key, self.key_context(domain).as_bytes()) else {
+        let Some(private_key) = self
+            .keys
+            .load()
+            .open(&kept.private_key, self.key_context(domain).as_bytes())
+        else {
             warn!(
                 domain,
                 "the key of the certificate is sealed by no auth.secret that is configured: another one is ordered, an \
@@ -305,8 +315,8 @@ impl Acme {
                 return Ok(());
             }
         };
-        if !kept.private_key.starts_with(&self.keys.current_prefix()) {
-            let sealed = self.keys.seal(&private_key, self.key_context(domain).as_bytes());
+        if !kept.private_key.starts_with(&self.keys.load().current_prefix()) {
+            let sealed = self.keys.load().seal(&private_key, self.key_context(domain).as_bytes());
             rows::reseal(&client, of, &kept.private_key, &sealed).await?;
         }
         let expires_at = certificate.to;
@@ -382,7 +392,10 @@ impl Acme {
     async fn keep(&self, domain: &str, got: &Got) -> Result<(), AcmeError> {
         let now = self.clock.now();
         let (from, to) = (got.certificate.from, got.certificate.to);
-        let sealed = self.keys.seal(&got.private_key, self.key_context(domain).as_bytes());
+        let sealed = self
+            .keys
+            .load()
+            .seal(&got.private_key, self.key_context(domain).as_bytes());
         let issued = Issued {
             chain: &got.chain,
             private_key: &sealed,
@@ -502,7 +515,7 @@ impl Acme {
             return Ok(None);
         };
         let context = self.key_context(domain);
-        let Some(private_key) = self.keys.open(&kept.private_key, context.as_bytes()) else {
+        let Some(private_key) = self.keys.load().open(&kept.private_key, context.as_bytes()) else {
             return Ok(None);
         };
         Ok(Certificate::parse(&kept.chain, &private_key, domain).ok())

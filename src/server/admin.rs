@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -27,7 +28,10 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
-use super::acme::{self, Acme};
+use super::{
+    acme::{self, Acme},
+    reloads::Reloads,
+};
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
@@ -52,10 +56,12 @@ pub struct Admin {
 #[derive(Debug)]
 pub struct Subjects {
     pub sessions: Arc<Sessions>,
-    pub auth: Arc<Auth>,
+    pub auth: Arc<ArcSwap<Auth>>,
     pub log: Arc<AccessLog>,
     pub stats: Vec<Arc<Stats>>,
-    pub upstreams: Vec<Arc<Upstream>>,
+    /// Of the configuration in force.
+    pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
+    pub reloads: Arc<Reloads>,
     /// If certificates are ordered.
     pub acme: Option<Arc<Acme>>,
 }
@@ -72,14 +78,14 @@ impl Admin {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Answers on `listener` until the soft stop: that comes after the drain delay, in which readiness is seen to be
-    /// false.
+    /// Answers on `listener` until no connections are taken any more: that comes after the drain delay, in which
+    /// readiness is seen to be false.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tasks: Tasks) {
-        let drained = tasks.stop.soft.clone();
+        let (closing, drained) = (tasks.stop.closing.clone(), tasks.stop.soft.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = drained.cancelled() => return,
+                () = closing.cancelled() => return,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -188,10 +194,17 @@ impl Subjects {
             log_dropped: self.log.dropped(),
             open_streams: self.sessions.streams().open() as u64,
             closed_streams: self.sessions.streams().closed(),
-            hashes_waiting: self.auth.hashes_waiting(),
-            rate_limited: self.auth.rate_limited(),
+            hashes_waiting: self.auth.load().hashes_waiting(),
+            rate_limited: {
+                let routes = sum(&|stats| stats.rate_limited.load(Ordering::Relaxed));
+                let mut refused = self.auth.load().rate_limited();
+                refused.push(("routes", routes));
+                refused
+            },
+            reloads: Arc::clone(&self.reloads),
             connects: self
                 .upstreams
+                .load()
                 .iter()
                 .map(|upstream| (upstream.name().to_owned(), upstream.connects.load(Ordering::Relaxed)))
                 .collect(),
@@ -220,6 +233,7 @@ struct Numbers {
     hashes_waiting: u64,
     rate_limited: Vec<(&'static str, u64)>,
     connects: Vec<(String, u64)>,
+    reloads: Arc<Reloads>,
     acme: Option<acme::Numbers>,
 }
 
@@ -311,7 +325,8 @@ impl Collector for Numbers {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, gauge)?)?;
         }
 
-        let help = "Requests refused by a rate limit of the auth API; of \"mailbox\", mails left out";
+        let help =
+            "Requests refused by a rate limit: of the auth API by rule, of \"routes\"; of \"mailbox\", mails left out";
         let mut family = encoder.encode_descriptor("vestibule_rate_limited", help, None, counter)?;
         for (rule, count) in &self.rate_limited {
             let labels = [("rule", *rule)];
@@ -341,7 +356,7 @@ impl Numbers {
             let labels = [("reason", why.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
-        Ok(())
+        self.reloads.encode(encoder)
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     auth, clock,
+    config::Kept,
     live::Snapshot,
     policy::{
         self,
@@ -98,6 +99,13 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         // What the client has sent behind it was meant for a tunnel: it must not be read as a request.
         refusal::close_after(&mut response);
     }
+    if worker.tasks.stop.is_leaving()
+        && version != Version::HTTP_2
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        // The client's next connection goes to whoever takes over: an idle one that is closed may be in use just then.
+        refusal::close_after(&mut response);
+    }
     record.status = response.status();
     response.map(|body| body.recorded(record))
 }
@@ -131,11 +139,15 @@ async fn dispatch(
     record.client = client.addr;
     record.host = Some(client.host.value().clone());
     let target = parts.uri.path_and_query().cloned().ok_or(PathError::NotAbsolute)?;
-    let path = NormalPath::from_target(target)?;
+    let path = NormalPath::keeping(target, live.routes.kept())?;
     record.target = Some(path.target().clone());
 
     let base_path = &live.config.auth.base_path;
     if let Some(below) = path.below(base_path) {
+        // What some routes keep, the API doesn't.
+        if let Some(error) = path.unfit_for(Kept::default()) {
+            return Err(error.into());
+        }
         record.target = PathAndQuery::try_from(format!("{base_path}{}", auth::loggable(below))).ok();
         // A path below the base path is a path still; without anything there is none, and the API knows no root.
         let target = path
@@ -171,7 +183,7 @@ async fn auth_api(
         RequestBody::new(incoming, limits)
     });
     record.body.clone_from(&watch);
-    let auth = Arc::clone(&worker.auth);
+    let auth = worker.auth.load_full();
     let request_id = record.request_id.clone();
     let answering = async move {
         let request_id = request_id.to_str().unwrap_or_default();

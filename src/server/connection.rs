@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -50,13 +51,17 @@ const READ_BUFFER: usize = 8192 + 4096 * 100;
 
 /// A client that was told to go has so long to say that it heard it; requests in flight may take their time.
 const LEAVE: Duration = Duration::from_secs(5);
+/// At the soft stop, a connection this young that has said nothing may have its first request under way: it is not closed
+/// yet.
+const YOUNG: Duration = Duration::from_secs(5);
 
 /// One thread of the data path: all that its requests share.
 #[derive(Debug)]
 pub struct Worker {
     pub live: Arc<Live>,
     pub proxy: Proxy,
-    pub auth: Arc<Auth>,
+    /// Of all workers; replaced by a reload.
+    pub auth: Arc<ArcSwap<Auth>>,
     pub clock: Clock,
     pub tasks: Tasks,
     /// Of the runtime for cold work, which serves the auth API.
@@ -89,9 +94,15 @@ where
     let pace = Arc::new(Pace::new());
     let mut stream = Paced::new(socket, Arc::clone(&pace));
     let soft = worker.tasks.stop.soft.clone();
+    let grown_up = clock::monotonic() + YOUNG;
     let listening = timeout(patience.head, http2::sniff(&mut stream));
-    let Some(Ok(Ok(protocol))) = soft.run_until_cancelled(listening).await else {
-        return;
+    let protocol = tokio::select! {
+        biased;
+        heard = listening => match heard {
+            Ok(Ok(protocol)) => protocol,
+            Ok(Err(_)) | Err(_) => return,
+        },
+        () = async { soft.cancelled().await; sleep_until(grown_up.into()).await } => return,
     };
     let conversation = Arc::new(Conversation { worker, facts, pace });
     converse(&conversation, stream, protocol, &patience).await;
@@ -183,6 +194,8 @@ async fn attend<C: Attended>(conversation: &Conversation, connection: C, patienc
     let mut leave_by: Option<Instant> = None;
     loop {
         tokio::select! {
+            // The connection first: told to finish before it has read its first request, it would close instead.
+            biased;
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     refusal::record_nonsense(conversation, &error);

@@ -3,7 +3,7 @@
 //! An error becomes a problem, a page or a way to the sign-in page; what its answer keeps to itself is logged. Behind
 //! a refusal the rest of the request's body is read within limits, or the connection ends.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, uri::PathAndQuery};
@@ -37,6 +37,9 @@ pub(super) fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, recor
         record.target = Some(loggable(live, target));
     }
     record.failure = Some((code, side));
+    if matches!(error, ProxyError::TooOften(_)) {
+        record.recorder.stats.rate_limited.fetch_add(1, Ordering::Relaxed);
+    }
     if side != Side::Client {
         let request_id = record.request_id.to_str().unwrap_or_default();
         warn!(
@@ -74,7 +77,7 @@ fn redirect_to_sign_in(location: String) -> Response<ProxyBody> {
 /// What a log may say of a target: not the secrets in paths of the auth API.
 fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
     let base_path = &live.config.auth.base_path;
-    let Ok(path) = NormalPath::from_target(target.clone()) else {
+    let Ok(path) = NormalPath::keeping(target.clone(), live.routes.kept()) else {
         return target;
     };
     match path.below(base_path) {

@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     clock::Timestamp,
-    config,
+    config::{self, RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte as fold},
     identity::{Identity, SessionId},
 };
 
@@ -151,7 +151,7 @@ impl Reserved {
             &names.auth_methods,
         ];
         let configured = configured.into_iter().flatten().map(HeaderName::as_str);
-        for name in configured.chain(RESERVED.iter().copied()) {
+        for name in configured.chain(RESERVED_NAMES.iter().copied()) {
             reserved.add(name, Disposition::Reserved);
         }
         reserved
@@ -195,7 +195,7 @@ impl Reserved {
             }
         }
         if initial == b'x'
-            && PREFIXES
+            && RESERVED_PREFIXES
                 .iter()
                 .any(|prefix| name.get(..prefix.len()).is_some_and(|head| is_folded(head, prefix)))
         {
@@ -224,17 +224,6 @@ fn is_folded(name: &[u8], folded: &[u8]) -> bool {
     name.len() == folded.len() && name.iter().zip(folded).all(|(byte, folded)| fold(*byte) == *folded)
 }
 
-const fn fold(byte: u8) -> u8 {
-    if byte.is_ascii_alphanumeric() {
-        byte.to_ascii_lowercase()
-    } else {
-        b'-'
-    }
-}
-
-/// Folded prefixes of names that only a gateway uses; all begin with an `x`.
-const PREFIXES: &[&[u8]] = &[b"x-vestibule-", b"x-forwarded-", b"x-auth-request-"];
-
 /// What the data path does something with; look-alikes of these are dropped.
 const HANDLED: &[(&str, Disposition)] = &[
     ("connection", Disposition::Connection),
@@ -259,37 +248,6 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("forwarded", Disposition::Forwarded),
     ("x-real-ip", Disposition::Forwarded),
     ("x-request-id", Disposition::RequestId),
-];
-
-/// Names of every preset, whichever is in force, and what could show an upstream another request than was authorised.
-const RESERVED: &[&str] = &[
-    "x-user-id",
-    "x-user-email",
-    "x-user-email-verified",
-    "x-user-name",
-    "x-user-roles",
-    "x-session-id",
-    "x-auth-time",
-    "x-auth-methods",
-    "remote-user",
-    "remote-email",
-    "remote-name",
-    "remote-groups",
-    "x-remote-user",
-    "x-remote-email",
-    "x-remote-name",
-    "x-remote-groups",
-    "x-original-url",
-    "x-original-uri",
-    "x-original-host",
-    "x-original-method",
-    "x-rewrite-url",
-    "x-rewrite-uri",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-host",
-    "proxy",
 ];
 
 #[cfg(test)]
@@ -481,7 +439,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_folds_to_a_reserved_name_is_reserved(index in any::<prop::sample::Index>(), seed in any::<u64>()) {
-            let name = RESERVED[index.index(RESERVED.len())];
+            let name = RESERVED_NAMES[index.index(RESERVED_NAMES.len())];
             let spelled: String = name
                 .bytes()
                 .enumerate()

@@ -134,10 +134,18 @@ pub enum Why {
     NotAllowed = 3,
     /// A new configuration has no such route, or demands more of it.
     Reloaded = 4,
+    /// The gateway stops, and has waited for it.
+    Stopping = 5,
 }
 
 impl Why {
-    pub const ALL: [Self; 4] = [Self::Revoked, Self::Expired, Self::NotAllowed, Self::Reloaded];
+    pub const ALL: [Self; 5] = [
+        Self::Revoked,
+        Self::Expired,
+        Self::NotAllowed,
+        Self::Reloaded,
+        Self::Stopping,
+    ];
 
     /// As metrics and logs have it.
     pub const fn as_str(self) -> &'static str {
@@ -146,6 +154,7 @@ impl Why {
             Self::Expired => "expired",
             Self::NotAllowed => "not-allowed",
             Self::Reloaded => "reloaded",
+            Self::Stopping => "stopping",
         }
     }
 
@@ -228,12 +237,13 @@ impl Streams {
 
     /// How many were told to end.
     pub fn closed(&self) -> [(Why, u64); Why::ALL.len()] {
-        let [revoked, expired, not_allowed, reloaded] = &self.shared.closed;
+        let [revoked, expired, not_allowed, reloaded, stopping] = &self.shared.closed;
         [
             (Why::Revoked, revoked),
             (Why::Expired, expired),
             (Why::NotAllowed, not_allowed),
             (Why::Reloaded, reloaded),
+            (Why::Stopping, stopping),
         ]
         .map(|(why, count)| (why, count.load(Ordering::Relaxed)))
     }
@@ -273,6 +283,18 @@ impl Streams {
             .collect();
         self.shared.close(&ends, Why::Reloaded);
         self.doubt_those(|state| state.sessions.keys().copied().collect());
+    }
+
+    /// Closes all: the gateway stops.
+    pub fn close_everything(&self) {
+        let ends: Vec<_> = self
+            .shared
+            .state()
+            .open
+            .values()
+            .map(|open| Arc::clone(&open.end))
+            .collect();
+        self.shared.close(&ends, Why::Stopping);
     }
 
     /// Something happened to a session, if it has streams at all: it has to be looked up.

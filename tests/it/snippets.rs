@@ -120,7 +120,17 @@ fn variable(name: &str) -> Option<String> {
 /// Makes the files and folders that a piece names. Those of the whole machine are made in `folder` instead.
 fn provide(value: &mut Value, folder: &TempDir) {
     match value {
-        Value::Table(table) => table.iter_mut().for_each(|(_, value)| provide(value, folder)),
+        Value::Table(table) => {
+            // A file of a folder that is served.
+            if let (Some(Value::String(served)), Some(Value::String(page))) =
+                (table.get("serve"), table.get("fallback"))
+            {
+                let served = folder.path().join(served);
+                fs::create_dir_all(&served).unwrap();
+                fs::write(served.join(page), "").unwrap();
+            }
+            table.iter_mut().for_each(|(_, value)| provide(value, folder));
+        }
         Value::Array(values) => values.iter_mut().for_each(|value| provide(value, folder)),
         Value::String(text) => {
             let Some(made) = made_for(text) else { return };

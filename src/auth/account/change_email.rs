@@ -88,7 +88,7 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
     drop(client);
     auth.outbox.ring();
     let life = auth.config.auth.email_verification.expires_in;
-    call.set_cookie(auth.sessions.cookies().set_sign_up_mark(&mark, life));
+    call.set_cookie(auth.cookies.set_sign_up_mark(&mark, life));
     even_out(began).await;
     Ok(Answer::json(json!({ "status": true })))
 }

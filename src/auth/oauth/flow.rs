@@ -185,7 +185,7 @@ pub(super) async fn begin(
     flow: &Flow,
 ) -> Result<(), AuthError> {
     let auth = call.auth;
-    let cookies = auth.sessions.cookies();
+    let cookies = &auth.cookies;
     let known = cookies.oauth_browsers(call.headers).into_iter().next();
     let (slot, browser) = known.unwrap_or_else(|| (Slot::drawn(), OneTimeToken::generate()));
     let hash = state.hash();
@@ -216,7 +216,7 @@ impl Browser {
         let auth = call.auth;
         let client = auth.db.client().await?;
         if !oauth_flows::has_pending(&client, &self.name, auth.clock.now()).await? {
-            call.set_cookie(auth.sessions.cookies().clear_oauth_browser(self.slot));
+            call.set_cookie(auth.cookies.clear_oauth_browser(self.slot));
         }
         Ok(())
     }
@@ -254,7 +254,7 @@ pub(super) async fn take(call: &mut Call<'_>, state: &str, provider: &str) -> Re
     };
     // What was trusted when it began need not be so any more.
     flow.targets = flow.targets.trusted(&auth.origins);
-    let browsers = auth.sessions.cookies().oauth_browsers(call.headers);
+    let browsers = auth.cookies.oauth_browsers(call.headers);
     let mut browsers = browsers.into_iter().map(|(slot, name)| Browser {
         slot,
         name: name.hash(),

@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Uri, Version};
+use futures_util::FutureExt;
+use http::{HeaderName, HeaderValue, Uri, Version, header};
 use uuid::Uuid;
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     chain::Chain,
     clock::{Clock, Timestamp},
-    config::{Access, Carried, Config, Cors, OnDenied, OriginPattern, Person, Route},
+    config::{Access, Carried, Config, Cors, OnDenied, OriginPattern, Person, Route, Target},
     identity::{Identity, Session, SessionId, UserId},
     policy::{
         self, Denied,
@@ -35,9 +36,10 @@ use crate::{
         sign_in,
     },
     proxy::{
-        self,
+        self, answers,
         error::ProxyError,
         headers::{self, Material},
+        rewrite,
     },
     session::{
         credential::SessionCookies,
@@ -118,7 +120,7 @@ impl<'c> Judges<'c> {
         };
         let client = client::judge(&stranger, Version::HTTP_11, &uri, &headers, &self.clients)?;
         decision.host = Some(client.host.name().to_owned());
-        let path = NormalPath::parse(&target)?;
+        let path = NormalPath::parse_keeping(&target, self.routes.kept())?;
         decision.path = Some(path.as_str().to_owned());
         if path.below(&self.config.auth.base_path).is_some() {
             return Ok(Outcome::AuthApi);
@@ -137,6 +139,9 @@ impl<'c> Judges<'c> {
             Some(Verdict::PassOn(proof)) => Some(proof),
         };
         let upgrade = headers::upgrade_of(&method, Version::HTTP_11, &headers);
+        if upgrade.is_some() && !route.websocket {
+            return Err(ProxyError::UpgradeRefused);
+        }
         let wanted = pass_on.is_none() && policy::wants_session(route);
         let person = person.filter(|_| wanted);
         if person.as_ref().is_some_and(|person| person.by == Carried::Cookie) {
@@ -148,6 +153,17 @@ impl<'c> Judges<'c> {
             Some(proof) => policy::pass_on(route, &proof),
             None => policy::authorise(route, session.as_ref())?,
         };
+        let came = path;
+        let path = rewrite::outgoing(route, &came)?;
+        if !matches!(route.target, Target::Upstream(_)) {
+            let asked = answers::Asked {
+                method: &method,
+                headers: &headers,
+                came: &came,
+                leaves: &path,
+            };
+            return answered_here(route, &asked);
+        }
         let outbound = headers::prepare(
             Material {
                 method,
@@ -172,15 +188,18 @@ impl<'c> Judges<'c> {
     }
 
     fn matched(&self, route: &Route) -> Matched {
-        let upstream = self.config.upstreams.get(route.upstream);
+        let upstream = match route.target {
+            Target::Upstream(index) => self.config.upstreams.get(index),
+            Target::Files(_) | Target::Redirect(_) | Target::Answer(_) => None,
+        };
         Matched {
             pattern: route.path.text.clone(),
-            host: route.host.clone(),
+            host: route.host.as_ref().map(ToString::to_string),
             line: route.line,
             demands: demands(route, self.config.auth.sign_in_page.as_deref()),
             upstream: upstream.map(|upstream| upstream.name.clone()),
             open_to: open_to(route, self.config),
-            rules: Vec::new(),
+            rules: rules(route),
         }
     }
 
@@ -207,6 +226,55 @@ impl<'c> Judges<'c> {
             headers,
         }
     }
+}
+
+/// What the gateway answers by itself. Files are not looked for: where this runs they need not be.
+fn answered_here(route: &Route, asked: &answers::Asked<'_>) -> Result<Outcome, ProxyError> {
+    if let Target::Files(files) = &route.target {
+        return Ok(Outcome::File {
+            folder: files.folder.display().to_string(),
+            path: asked.leaves.path().to_owned(),
+        });
+    }
+    // Nothing else takes time.
+    let answer = answers::answer(route, asked).now_or_never();
+    let answer = answer.unwrap_or(Err(ProxyError::Internal))?;
+    let location = answer.headers().get(header::LOCATION);
+    Ok(Outcome::Answer {
+        status: answer.status().as_u16(),
+        location: location.map(|location| String::from_utf8_lossy(location.as_bytes()).into_owned()),
+    })
+}
+
+/// What else the route has to say, beyond what its outcome shows.
+fn rules(route: &Route) -> Vec<String> {
+    let mut rules = Vec::new();
+    if let Some(limit) = &route.rate_limit {
+        rules.push(format!("at most {} requests in {:?}", limit.requests, limit.window));
+    }
+    if !route.response_headers.is_empty() {
+        let names = |of: &[(HeaderName, HeaderValue)]| of.iter().map(|(name, _)| name.to_string()).collect();
+        for (verb, names) in [
+            (
+                "removes",
+                route.response_headers.remove.iter().map(ToString::to_string).collect(),
+            ),
+            ("sets", names(&route.response_headers.set)),
+            ("adds", names(&route.response_headers.add)),
+        ] {
+            let names: Vec<String> = names;
+            if !names.is_empty() {
+                rules.push(format!("{verb} {} in answers", names.join(", ")));
+            }
+        }
+    }
+    if let Some(timeout) = route.timeout {
+        rules.push(format!("the upstream has {timeout:?} to answer"));
+    }
+    if let Some(max_body) = route.max_body {
+        rules.push(format!("bodies have at most {max_body} bytes"));
+    }
+    rules
 }
 
 fn demands(route: &Route, sign_in_page: Option<&str>) -> Vec<String> {

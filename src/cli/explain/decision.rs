@@ -36,6 +36,16 @@ pub(in crate::cli) enum Outcome {
     AuthApi,
     /// A page of another origin is told that it may send its request.
     Preflight,
+    /// A file of a folder, if it is there.
+    File {
+        folder: String,
+        path: String,
+    },
+    /// What the route says, a redirect perhaps.
+    Answer {
+        status: u16,
+        location: Option<String>,
+    },
     /// To the sign-in page.
     SignIn {
         location: String,
@@ -110,30 +120,42 @@ impl Outcome {
     pub(in crate::cli) const fn status(&self) -> Option<u16> {
         match self {
             Self::Refused(refusal) => Some(refusal.status),
+            Self::Answer { status, .. } => Some(*status),
             Self::SignIn { .. } => Some(303),
             Self::Preflight => Some(204),
-            Self::Forwarded(_) | Self::AuthApi => None,
+            Self::Forwarded(_) | Self::AuthApi | Self::File { .. } => None,
         }
     }
 
     pub(in crate::cli) const fn code(&self) -> Option<&'static str> {
         match self {
             Self::Refused(refusal) => Some(refusal.code),
-            Self::Forwarded(_) | Self::AuthApi | Self::Preflight | Self::SignIn { .. } => None,
+            Self::Forwarded(_)
+            | Self::AuthApi
+            | Self::Preflight
+            | Self::File { .. }
+            | Self::Answer { .. }
+            | Self::SignIn { .. } => None,
         }
     }
 
     pub(in crate::cli) fn location(&self) -> Option<&str> {
         match self {
             Self::SignIn { location } => Some(location),
-            Self::Forwarded(_) | Self::AuthApi | Self::Preflight | Self::Refused(_) => None,
+            Self::Answer { location, .. } => location.as_deref(),
+            Self::Forwarded(_) | Self::AuthApi | Self::Preflight | Self::File { .. } | Self::Refused(_) => None,
         }
     }
 
     pub(in crate::cli) const fn received(&self) -> Option<&Received> {
         match self {
             Self::Forwarded(received) => Some(received),
-            Self::AuthApi | Self::Preflight | Self::SignIn { .. } | Self::Refused(_) => None,
+            Self::AuthApi
+            | Self::Preflight
+            | Self::File { .. }
+            | Self::Answer { .. }
+            | Self::SignIn { .. }
+            | Self::Refused(_) => None,
         }
     }
 }
@@ -144,6 +166,12 @@ impl std::fmt::Display for Outcome {
             Self::Forwarded(_) => f.write_str("forwarded"),
             Self::AuthApi => f.write_str("answered by the gateway itself"),
             Self::Preflight => f.write_str("a preflight, answered by the gateway: the page may send its request"),
+            Self::File { folder, path } => write!(f, "answered by the gateway, with the file {path} of {folder}"),
+            Self::Answer {
+                status,
+                location: Some(location),
+            } => write!(f, "redirected: {status} to {location}"),
+            Self::Answer { status, location: None } => write!(f, "answered by the gateway: {status}"),
             Self::SignIn { location } => write!(f, "redirected: 303 to {location}: a session is needed"),
             Self::Refused(refusal) => {
                 let Refusal { status, code, reason } = refusal;

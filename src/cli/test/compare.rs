@@ -96,6 +96,7 @@ fn is_of(outcome: &Outcome, wanted: ExpectedOutcome) -> bool {
         ExpectedOutcome::Forwarded => matches!(outcome, Outcome::Forwarded(_)),
         ExpectedOutcome::Redirect => outcome.location().is_some(),
         ExpectedOutcome::AuthApi => matches!(outcome, Outcome::AuthApi),
+        ExpectedOutcome::File => matches!(outcome, Outcome::File { .. }),
         ExpectedOutcome::Preflight => matches!(outcome, Outcome::Preflight),
         ExpectedOutcome::Status(status) => outcome.status() == Some(status),
     }
@@ -107,6 +108,7 @@ fn word(wanted: ExpectedOutcome) -> String {
         ExpectedOutcome::Forwarded => "forwarded".to_owned(),
         ExpectedOutcome::Redirect => "redirect".to_owned(),
         ExpectedOutcome::AuthApi => "auth-api".to_owned(),
+        ExpectedOutcome::File => "file".to_owned(),
         ExpectedOutcome::Preflight => "preflight".to_owned(),
         ExpectedOutcome::Status(status) => status.to_string(),
     }

@@ -23,7 +23,7 @@ pub use values::SET_BY_THE_FLOW;
 pub(in crate::config) use values::certificates;
 
 /// A provider, and this gateway's registration there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OAuthProvider {
     /// As it stands in paths, in `accounts.provider_id` and in what clients send.
     pub name: String,
@@ -76,7 +76,7 @@ pub enum ProviderKind {
 }
 
 /// What the kind, or discovery, would say otherwise.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ProviderEndpoints {
     pub authorization: Option<Url>,
     pub token: Option<Url>,
@@ -87,7 +87,7 @@ pub struct ProviderEndpoints {
 }
 
 /// What Apple's client secret is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AppleKey {
     pub team_id: String,
     pub key_id: String,

@@ -10,7 +10,7 @@ use crate::config::{
     units::{nonzero_duration, size},
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Password {
     /// UTF-16 units, as the contract counts.
     pub min_length: usize,

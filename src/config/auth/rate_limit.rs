@@ -8,7 +8,7 @@ use crate::config::{
     units::nonzero_duration,
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RateLimit {
     pub enabled: bool,
     pub storage: RateStorage,

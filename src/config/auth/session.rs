@@ -16,7 +16,7 @@ use crate::config::{
     units::{duration, nonzero_duration},
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SessionRules {
     pub expires_in: Duration,
     pub refresh_after: Duration,
@@ -42,7 +42,7 @@ pub enum MultiSession {
     Off,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cookie {
     pub prefix: String,
     pub same_site: SameSite,
@@ -57,7 +57,7 @@ pub enum SameSite {
     None,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cache {
     pub ttl: Duration,
     pub capacity: u64,

@@ -25,7 +25,7 @@ const MAX_DOMAINS: usize = 200;
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// Who issues certificates, and for which names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Acme {
     /// Lower case, each once; at least one.
     pub domains: Vec<String>,
@@ -51,7 +51,7 @@ pub enum Challenge {
 }
 
 /// An account that one has with the authority already (RFC 8555, section 7.3.4).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExternalAccount {
     pub key_id: String,
     /// In base64url, as authorities show it.

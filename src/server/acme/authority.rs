@@ -125,7 +125,11 @@ impl Acme {
         if kept.eab_key_id.as_deref() != self.settings.eab.as_ref().map(|eab| eab.key_id.as_str()) {
             return Ok(None);
         }
-        let Some(plain) = self.keys.open(&kept.credentials, self.account_context().as_bytes()) else {
+        let Some(plain) = self
+            .keys
+            .load()
+            .open(&kept.credentials, self.account_context().as_bytes())
+        else {
             return Ok(None);
         };
         let Ok(credentials) = serde_json::from_slice::<AccountCredentials>(&plain) else {
@@ -143,9 +147,9 @@ impl Acme {
                 .await
                 .map_err(|source| AcmeError::authority("change the account's contact", source))?;
         }
-        if moved || !kept.credentials.starts_with(&self.keys.current_prefix()) {
+        if moved || !kept.credentials.starts_with(&self.keys.load().current_prefix()) {
             let changed = rows::Account {
-                credentials: self.keys.seal(&plain, self.account_context().as_bytes()),
+                credentials: self.keys.load().seal(&plain, self.account_context().as_bytes()),
                 contact: self.settings.contact.clone(),
                 eab_key_id: kept.eab_key_id.clone(),
             };
@@ -170,7 +174,7 @@ impl Acme {
             .map_err(|source| AcmeError::authority("open an account", source))?;
         let plain = Zeroizing::new(serde_json::to_vec(&credentials).map_err(|_| AcmeError::Unopened)?);
         let row = rows::Account {
-            credentials: self.keys.seal(&plain, self.account_context().as_bytes()),
+            credentials: self.keys.load().seal(&plain, self.account_context().as_bytes()),
             contact: self.settings.contact.clone(),
             eab_key_id: self.settings.eab.as_ref().map(|eab| eab.key_id.clone()),
         };

@@ -10,7 +10,10 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use toml::{Table, Value};
 use vestibule::{
-    app::{self, Ended, Options, Running},
+    app::{
+        self, Ended, Options, Running,
+        reload::{ReloadError, Reloaded},
+    },
     clock::{Clock, Timestamp},
     config,
 };
@@ -152,6 +155,7 @@ impl Setup {
         let running = starting.await.unwrap().unwrap_or_else(|error| panic!("{error:#}"));
         Gateway {
             running,
+            text,
             site,
             log,
             upstream,
@@ -191,6 +195,8 @@ impl io::Write for AccessLog {
 
 pub(crate) struct Gateway {
     running: Running,
+    /// Its configuration.
+    text: String,
     site: String,
     log: AccessLog,
     upstream: Upstream,
@@ -286,6 +292,16 @@ impl Gateway {
     /// A connection to write bytes to.
     pub(crate) async fn raw(&self) -> RawClient {
         RawClient::connect(self.addr()).await
+    }
+
+    /// Has it go by what it was started with, and `toml` laid over that.
+    pub(crate) async fn reload(&self, toml: &str) -> Result<Reloaded, ReloadError> {
+        let mut config: Table = self.text.parse().unwrap();
+        lay_over(&mut config, toml.parse().unwrap());
+        let text = config.to_string();
+        let reloader = Arc::clone(self.running.reloader());
+        let reloading = async move { reloader.reload(|| config::parse(&text, "gateway.toml", &|_| None)) };
+        COLD.spawn(reloading).await.unwrap()
     }
 
     /// Stops in order. Its upstream and its mailbox go on until then.

@@ -1,0 +1,303 @@
+//! A restart that refuses no connection: the next gateway takes over the listening sockets of the one that runs.
+//!
+//! A gateway with `server.handover` listens there. The next one asks, is sent all listening sockets (SCM_RIGHTS), starts,
+//! accepts from the very same queues in the kernel, and says when it is ready. Only then does the old one stop. If the new
+//! one ends before, nothing has happened: its sockets were handles to ours.
+//!
+//! Each worker's socket has a queue of its own, and what waits in one that is closed is reset. So all of them are handed
+//! over, whatever number of workers either side has.
+//!
+//! Whoever holds those sockets is the gateway, so both sides look who is at the other end (SO_PEERCRED): it has to be the
+//! same user. The socket's mode is 0600 besides.
+//!
+//! ```text
+//! next → running   "vestibule hand-over 1\n"
+//! running → next   length (u32, big endian), names and numbers of sockets (JSON); then the sockets, a few at a time
+//! next → running   'R'  ready
+//! running → next   'G'  gone: I accept nothing any more
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    net::SocketAddr,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
+    path::Path,
+    process,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use rustix::{
+    cmsg_space,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, recvmsg, sendmsg, sockopt::socket_peercred,
+    },
+    process::geteuid,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
+    net::{UnixListener, UnixStream},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+const HELLO: &[u8] = b"vestibule hand-over 1\n";
+const READY: u8 = b'R';
+const GONE: u8 = b'G';
+/// Sockets in one message; the kernel takes 253.
+const BATCH: usize = 64;
+/// Names of sockets are short, and few.
+const MAX_LIST: u32 = 64 * 1024;
+const MAX_SOCKETS: usize = 65_536;
+
+/// For what the other side says at once.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// For a start: what takes longer has gone wrong, and another may try.
+const START: Duration = Duration::from_mins(10);
+/// After a failed `accept`.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// The name of what listens for `asked`, one of `server.listen`.
+pub(super) fn public(asked: SocketAddr) -> String {
+    format!("public {asked}")
+}
+
+/// The name of the admin listener.
+pub(super) fn admin(asked: SocketAddr) -> String {
+    format!("admin {asked}")
+}
+
+/// Listening sockets by name, for whoever asks.
+#[derive(Debug, Default)]
+pub(super) struct Offered(BTreeMap<String, Vec<OwnedFd>>);
+
+impl Offered {
+    pub(super) fn add(&mut self, name: String, sockets: Vec<OwnedFd>) {
+        self.0.entry(name).or_default().extend(sockets);
+    }
+}
+
+/// What a gateway that ran before has handed over; nothing where there was none.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    sockets: BTreeMap<String, Vec<OwnedFd>>,
+    /// It waits for our word.
+    before: Option<UnixStream>,
+}
+
+impl Inherited {
+    /// Asks at `path` whether a gateway runs.
+    pub(super) async fn ask_for(path: &Path) -> anyhow::Result<Self> {
+        let context = || {
+            format!(
+                "can't take over from the gateway at {} (server.handover)",
+                path.display()
+            )
+        };
+        let mut before = match timeout(AT_ONCE, UnixStream::connect(path)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                return Ok(Self::default());
+            }
+            Ok(Err(error)) => return Err(error).with_context(context),
+            Err(_) => bail!("{}: it does not answer", context()),
+        };
+        ensure_same_user(&before).with_context(context)?;
+        let Ok(sockets) = timeout(AT_ONCE, receive(&mut before)).await else {
+            bail!("{}: it does not answer", context());
+        };
+        let sockets = sockets.with_context(context)?;
+        info!(
+            sockets = sockets.values().map(Vec::len).sum::<usize>(),
+            "taking over from a gateway that runs"
+        );
+        Ok(Self {
+            sockets,
+            before: Some(before),
+        })
+    }
+
+    /// Those of a name; nobody else gets them.
+    pub(super) fn sockets(&mut self, name: &str) -> Vec<OwnedFd> {
+        self.sockets.remove(name).unwrap_or_default()
+    }
+
+    /// Says that this gateway serves, and waits until the other one accepts nothing any more. Sockets that nobody asked
+    /// for are closed.
+    pub(super) async fn take_over(mut self) -> anyhow::Result<()> {
+        let Some(before) = &mut self.before else { return Ok(()) };
+        let mut gone = [0];
+        let told = async {
+            before.write_all(&[READY]).await?;
+            before.read_exact(&mut gone).await
+        };
+        match timeout(AT_ONCE, told).await {
+            Ok(Ok(_)) if gone == [GONE] => Ok(()),
+            Ok(Ok(_)) => bail!("the gateway that ran before said something else than that it stops"),
+            Ok(Err(error)) => Err(error).context("the gateway that ran before has withdrawn its hand-over"),
+            Err(_) => bail!("the gateway that ran before does not answer any more"),
+        }
+    }
+}
+
+/// Where the next gateway asks.
+pub(super) struct Door(UnixListener);
+
+impl Door {
+    /// Takes the place of whatever socket is at `path`: whoever is behind it has said that it stops, or does not answer.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        // Made beside it and moved there, so that nobody ever finds it with another mode, or not at all.
+        let mut own = path.as_os_str().to_owned();
+        own.push(format!(".{}", process::id()));
+        let own = Path::new(&own);
+        match fs::remove_file(own) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(own)?;
+        fs::set_permissions(own, fs::Permissions::from_mode(0o600))?;
+        fs::rename(own, path)?;
+        Ok(Self(listener))
+    }
+
+    /// Answers until somebody has taken over, or `stop`.
+    pub(super) async fn serve(self, offered: Offered, taken_over: CancellationToken, stop: CancellationToken) {
+        let answering = async {
+            loop {
+                match self.0.accept().await {
+                    Ok((stream, _)) => match hand_over(stream, &offered, &taken_over).await {
+                        Ok(()) => return,
+                        Err(error) => warn!(error = format!("{error:#}"), "a hand-over came to nothing, going on"),
+                    },
+                    Err(error) => {
+                        warn!(%error, "the hand-over socket could not accept a connection");
+                        sleep(ACCEPT_AGAIN).await;
+                    }
+                }
+            }
+        };
+        stop.run_until_cancelled(answering).await;
+    }
+}
+
+/// Hands everything over, and waits until the next gateway is ready.
+async fn hand_over(mut next: UnixStream, offered: &Offered, taken_over: &CancellationToken) -> anyhow::Result<()> {
+    ensure_same_user(&next)?;
+    timeout(AT_ONCE, send(&mut next, offered))
+        .await
+        .context("it was too slow")??;
+    info!("handed the listening sockets over to a gateway that starts");
+    let mut ready = [0];
+    timeout(START, next.read_exact(&mut ready))
+        .await
+        .context("it did not become ready in time")?
+        .context("it ended before it was ready")?;
+    if ready != [READY] {
+        bail!("it said something else than that it is ready");
+    }
+    taken_over.cancel();
+    // It serves, whether or not it hears this.
+    let _ = timeout(AT_ONCE, next.write_all(&[GONE])).await;
+    Ok(())
+}
+
+async fn send(next: &mut UnixStream, offered: &Offered) -> anyhow::Result<()> {
+    let mut hello = [0; HELLO.len()];
+    next.read_exact(&mut hello).await?;
+    if hello != HELLO {
+        bail!("it speaks another version of the hand-over");
+    }
+    let list: BTreeMap<&str, usize> = offered.0.iter().map(|(name, all)| (name.as_str(), all.len())).collect();
+    let list = serde_json::to_vec(&list)?;
+    let length = u32::try_from(list.len())?;
+    next.write_all(&length.to_be_bytes()).await?;
+    next.write_all(&list).await?;
+    let sockets: Vec<BorrowedFd<'_>> = offered.0.values().flatten().map(AsFd::as_fd).collect();
+    for batch in sockets.chunks(BATCH) {
+        next.async_io(Interest::WRITABLE, || send_batch(next, batch)).await?;
+    }
+    Ok(())
+}
+
+async fn receive(before: &mut UnixStream) -> anyhow::Result<BTreeMap<String, Vec<OwnedFd>>> {
+    before.write_all(HELLO).await?;
+    let length = before
+        .read_u32()
+        .await
+        .context("it speaks another version of the hand-over")?;
+    if length > MAX_LIST {
+        bail!("its list of sockets is too long");
+    }
+    let mut list = vec![0; usize::try_from(length)?];
+    before.read_exact(&mut list).await?;
+    let list: BTreeMap<String, usize> = serde_json::from_slice(&list)?;
+    let all = list.values().try_fold(0_usize, |sum, count| sum.checked_add(*count));
+    let all = all
+        .filter(|all| *all <= MAX_SOCKETS)
+        .context("it has too many sockets")?;
+    let mut sockets = Vec::new();
+    while sockets.len() < all {
+        let batch = before.async_io(Interest::READABLE, || receive_batch(before)).await?;
+        if batch.is_empty() {
+            bail!("it sent fewer sockets than it said");
+        }
+        sockets.extend(batch);
+    }
+    let mut sockets = sockets.into_iter();
+    Ok(list
+        .into_iter()
+        .map(|(name, count)| (name, sockets.by_ref().take(count).collect()))
+        .collect())
+}
+
+/// One byte, and the sockets with it.
+fn send_batch(next: &UnixStream, batch: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(BATCH))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(batch)) {
+        return Err(io::Error::other("too many sockets for one message"));
+    }
+    sendmsg(next, &[IoSlice::new(b"s")], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive_batch(before: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(BATCH))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut into = [IoSliceMut::new(&mut byte)];
+    let received = recvmsg(before, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::other("not all sockets arrived: too many files are open"));
+    }
+    let mut sockets = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            sockets.extend(some);
+        }
+    }
+    Ok(sockets)
+}
+
+fn ensure_same_user(other: &UnixStream) -> anyhow::Result<()> {
+    let (theirs, ours) = (socket_peercred(other)?.uid, geteuid());
+    if theirs != ours {
+        bail!(
+            "the process at the other end runs as user {}, not {}",
+            theirs.as_raw(),
+            ours.as_raw()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The listening sockets of a start: inherited from the gateway that runs, or bound.
+
+use std::{net::SocketAddr, os::fd::OwnedFd};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use super::handover::{self, Inherited, Offered};
+use crate::{config::Config, server::Bound};
+
+/// All that a gateway listens on.
+pub(super) struct Sockets {
+    pub public: Vec<Listening>,
+    pub admin: TcpListener,
+    /// The gateway that ran before still answers there too.
+    pub admin_is_shared: bool,
+    /// The same once more for whoever comes next; `None` without `server.handover`.
+    pub offered: Option<Offered>,
+    pub inherited: Inherited,
+}
+
+/// What listens at one of `server.listen`.
+pub(super) struct Listening {
+    asked: SocketAddr,
+    /// With the port that was given.
+    addr: SocketAddr,
+    /// At least as many as workers. Each has a queue of its own in the kernel, so whoever takes over takes all.
+    pub sockets: Vec<Bound>,
+}
+
+impl Sockets {
+    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let mut inherited = match &config.server.handover {
+            Some(path) => Inherited::ask_for(path).await?,
+            None => Inherited::default(),
+        };
+        let workers = config.server.workers.get();
+        let listen = config.server.listen.iter();
+        let public: Vec<_> = listen
+            .map(|asked| Listening::open(*asked, workers, &mut inherited))
+            .collect::<Result<_, _>>()?;
+        let (admin, admin_is_shared) = open_admin(config.admin.listen, &mut inherited).await?;
+        let offered = match &config.server.handover {
+            Some(_) => Some(offer(&public, &admin, config.admin.listen)?),
+            None => None,
+        };
+        Ok(Self {
+            public,
+            admin,
+            admin_is_shared,
+            offered,
+            inherited,
+        })
+    }
+
+    pub(super) fn public_addrs(&self) -> Vec<SocketAddr> {
+        self.public.iter().map(|listening| listening.addr).collect()
+    }
+}
+
+impl Listening {
+    fn open(asked: SocketAddr, workers: usize, inherited: &mut Inherited) -> anyhow::Result<Self> {
+        let context = || format!("can't listen on {asked} (server.listen)");
+        let before = inherited.sockets(&handover::public(asked)).into_iter();
+        let mut sockets: Vec<_> = before
+            .map(Bound::inherited)
+            .collect::<Result<_, _>>()
+            .with_context(context)?;
+        if sockets.is_empty() {
+            Bound::ensure_free(asked).with_context(context)?;
+            sockets.push(Bound::new(asked).with_context(context)?);
+        }
+        let first = sockets.first().context("no socket was made")?;
+        let addr = first.addr().with_context(context)?;
+        while sockets.len() < workers {
+            sockets.push(Bound::new(addr).with_context(context)?);
+        }
+        Ok(Self { asked, addr, sockets })
+    }
+}
+
+/// The admin listener, and whether another gateway listens there too.
+async fn open_admin(asked: SocketAddr, inherited: &mut Inherited) -> anyhow::Result<(TcpListener, bool)> {
+    let context = || format!("can't listen on {asked} (admin.listen)");
+    let Some(socket) = inherited.sockets(&handover::admin(asked)).pop() else {
+        return Ok((TcpListener::bind(asked).await.with_context(context)?, false));
+    };
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true).with_context(context)?;
+    Ok((TcpListener::from_std(listener).with_context(context)?, true))
+}
+
+fn offer(public: &[Listening], admin: &TcpListener, admin_asked: SocketAddr) -> anyhow::Result<Offered> {
+    let context = "can't keep a handle to a listening socket";
+    let mut offered = Offered::default();
+    for listening in public {
+        let handles = listening.sockets.iter().map(Bound::handle);
+        let handles: Vec<OwnedFd> = handles.collect::<Result<_, _>>().context(context)?;
+        offered.add(handover::public(listening.asked), handles);
+    }
+    let admin = socket2::SockRef::from(admin).try_clone().context(context)?;
+    offered.add(handover::admin(admin_asked), vec![admin.into()]);
+    Ok(offered)
+}

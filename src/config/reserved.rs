@@ -1,0 +1,66 @@
+//! Header names under which only the gateway speaks: an identity's, and what could show an upstream another request than
+//! was authorised.
+//!
+//! They are compared *folded* ([`fold_header_byte`]): CGI, WSGI and PHP fold names so, each a little differently, and a name that any
+//! of them could take for one of these is one of these. Configuration rules are held to the list here, requests in
+//! `session::identity_headers`.
+
+use http::HeaderName;
+
+/// Folded prefixes of names that only a gateway uses; all begin with an `x`.
+pub const RESERVED_PREFIXES: &[&[u8]] = &[b"x-vestibule-", b"x-forwarded-", b"x-auth-request-"];
+
+/// Names of every preset, whichever is in force, and what could show an upstream another request than was authorised.
+pub const RESERVED_NAMES: &[&str] = &[
+    "x-user-id",
+    "x-user-email",
+    "x-user-email-verified",
+    "x-user-name",
+    "x-user-roles",
+    "x-session-id",
+    "x-auth-time",
+    "x-auth-methods",
+    "remote-user",
+    "remote-email",
+    "remote-name",
+    "remote-groups",
+    "x-remote-user",
+    "x-remote-email",
+    "x-remote-name",
+    "x-remote-groups",
+    "x-original-url",
+    "x-original-uri",
+    "x-original-host",
+    "x-original-method",
+    "x-rewrite-url",
+    "x-rewrite-uri",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-host",
+    "proxy",
+];
+
+/// Without case, and with everything that is neither letter nor digit taken as `-`.
+pub const fn fold_header_byte(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() {
+        byte.to_ascii_lowercase()
+    } else {
+        b'-'
+    }
+}
+
+/// Whether two names fold to the same.
+pub(super) fn alike(name: &HeaderName, other: &str) -> bool {
+    name.as_str()
+        .bytes()
+        .map(fold_header_byte)
+        .eq(other.bytes().map(fold_header_byte))
+}
+
+/// Whether a name folds to a reserved one.
+pub(super) fn is_reserved(name: &HeaderName) -> bool {
+    let folded: Vec<u8> = name.as_str().bytes().map(fold_header_byte).collect();
+    RESERVED_PREFIXES.iter().any(|prefix| folded.starts_with(prefix))
+        || RESERVED_NAMES.iter().any(|reserved| alike(name, reserved))
+}

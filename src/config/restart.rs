@@ -1,0 +1,39 @@
+//! Keys that are read once, when the gateway starts: a reload leaves them as they are, and says so.
+//!
+//! They are what is bound, sized or connected at the start. Everything that is not listed here takes effect.
+
+use super::Config;
+
+/// Puts the `running` values of such keys into `next`. The names of those that said something else.
+pub fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'static str> {
+    let mut differ = Vec::new();
+    macro_rules! keep {
+        ($($name:literal: $($key:ident).+;)*) => {$(
+            if running.$($key).+ != next.$($key).+ {
+                differ.push($name);
+                next.$($key).+.clone_from(&running.$($key).+);
+            }
+        )*};
+    }
+    keep! {
+        "server.listen": server.listen;
+        "server.workers": server.workers;
+        "server.handover": server.handover;
+        "server.acme": server.acme;
+        "admin.listen": admin.listen;
+        "log.format": log.format;
+        "log.level": log.level;
+        "database.url": database.url;
+        "database.pool_size": database.pool_size;
+        "database.acquire_timeout": database.acquire_timeout;
+        "database.statement_timeout": database.statement_timeout;
+        "database.schema": database.schema;
+        "database.migrate": database.migrate;
+        "auth.base_path": auth.base_path;
+        "auth.session.cache.ttl": auth.session.cache.ttl;
+        "auth.session.cache.capacity": auth.session.cache.capacity;
+        "auth.session.close_streams_on_revoke": auth.session.close_streams_on_revoke;
+        "auth.session.geo_database": auth.session.geo_database;
+    }
+    differ
+}

@@ -1,0 +1,272 @@
+//! Files of a folder: `serve`.
+//!
+//! `tower_http` reads ranges, conditions and what encodings a client takes; what may be read at all is decided here, by
+//! [`Contained`], on the path as the file system has it once every link was followed: it must lie below the folder, and
+//! have no name that begins with a dot (but `.well-known`, RFC 8615). Only whoever may write into the folder could put
+//! another file there between the look and the reading.
+//!
+//! Reading happens on the runtime's threads for blocking work, a piece at a time: a slow disk holds no worker up.
+
+use std::{
+    fs,
+    future::Future,
+    io::{self, ErrorKind, SeekFrom},
+    path::{Component, Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
+use http_body_util::Empty;
+use rustix::io::Errno;
+use tokio::{
+    io::{AsyncRead, AsyncSeek, ReadBuf},
+    task::spawn_blocking,
+    time::timeout,
+};
+use tower_http::services::fs::{
+    Backend, DefaultServeDirFallback, File, Metadata, ServeDir, ServeFileSystemResponseBody,
+};
+
+use super::{answers::Asked, body::ProxyBody, error::ProxyError};
+use crate::{
+    config::{Access, Files},
+    policy::{self, routes::NoRoute},
+};
+
+/// A disk that takes longer is as good as gone.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The one name with a dot in front that is meant to be found (RFC 8615).
+const WELL_KNOWN: &str = ".well-known";
+
+/// What of a request says which part of a file is wanted, if it has changed, and how it may be encoded.
+const ASKS: [HeaderName; 6] = [
+    header::ACCEPT_ENCODING,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_UNMODIFIED_SINCE,
+    header::RANGE,
+];
+
+/// Answers with a file, or says that there is none.
+pub(super) async fn serve(
+    files: &Files,
+    access: &Access,
+    asked: &Asked<'_>,
+) -> Result<Response<ProxyBody>, ProxyError> {
+    if !matches!(*asked.method, Method::GET | Method::HEAD) {
+        let allow = HeaderValue::from_static("GET, HEAD");
+        return Err(NoRoute::Method { allow }.into());
+    }
+    // The folder itself, asked for without the slash that its page's links begin at.
+    if asked.leaves.as_str() == "/" && !asked.came.as_str().ends_with('/') {
+        return Ok(to_folder(asked));
+    }
+    let found = match look(files, asked, asked.leaves.target().clone()).await? {
+        None => match &files.fallback {
+            // An application's own paths; what a page loads is there, or it is not.
+            Some(page) if policy::is_navigation(&Method::GET, asked.headers) => {
+                let page = PathAndQuery::try_from(format!("/{page}")).map_err(|_| ProxyError::NoFile)?;
+                look(files, asked, page).await?
+            }
+            Some(_) | None => None,
+        },
+        found => found,
+    };
+    let mut response = found.ok_or(ProxyError::NoFile)?;
+    if response.status().is_redirection() && response.headers().contains_key(header::LOCATION) {
+        return Ok(to_folder(asked));
+    }
+    let headers = response.headers_mut();
+    name_charset(headers);
+    if *access != Access::Public {
+        // Shared caches don't know cookies; and a browser asks again once its person has signed out.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    }
+    Ok(response.map(ProxyBody::file))
+}
+
+/// Looks for one file; `None` if it isn't there, or not to be seen.
+async fn look(
+    files: &Files,
+    asked: &Asked<'_>,
+    target: PathAndQuery,
+) -> Result<Option<Response<ServeFileSystemResponseBody>>, ProxyError> {
+    let mut request = Request::new(Empty::<Bytes>::new());
+    request.method_mut().clone_from(asked.method);
+    *request.uri_mut() = target.into();
+    for name in ASKS {
+        // A part of what may be another file by now is of no use, and of all that `If-Range` asks this is always right
+        // (RFC 9110, 13.1.5).
+        if name == header::RANGE && asked.headers.contains_key(header::IF_RANGE) {
+            continue;
+        }
+        for value in asked.headers.get_all(&name) {
+            request.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    let folder = Contained {
+        folder: files.folder.clone(),
+    };
+    let mut dir: ServeDir<DefaultServeDirFallback, Contained> = ServeDir::with_backend(&files.folder, folder)
+        .precompressed_br()
+        .precompressed_gzip()
+        .ignore_multi_range_requests(true);
+    match timeout(OPEN_TIMEOUT, dir.try_call(request)).await {
+        Ok(Ok(response)) if response.status() == StatusCode::NOT_FOUND => Ok(None),
+        Ok(Ok(response)) => Ok(Some(response)),
+        Ok(Err(error)) => match error.kind() {
+            ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+            | ErrorKind::InvalidFilename
+            | ErrorKind::InvalidInput => Ok(None),
+            // A link that leads to itself.
+            _ if Errno::from_io_error(&error) == Some(Errno::LOOP) => Ok(None),
+            _ => Err(ProxyError::File(error)),
+        },
+        Err(_) => Err(ProxyError::File(ErrorKind::TimedOut.into())),
+    }
+}
+
+/// To the folder's page, whose links begin at a slash.
+fn to_folder(asked: &Asked<'_>) -> Response<ProxyBody> {
+    let mut location = format!("{}/", asked.came.as_str());
+    if let Some(query) = asked.came.query() {
+        location.push('?');
+        location.push_str(query);
+    }
+    let mut response = Response::new(ProxyBody::own(Bytes::new()));
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// Text is UTF-8 today; unsaid, browsers take plain text for something else.
+fn name_charset(headers: &mut HeaderMap) {
+    let with_charset = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|media| media.to_str().ok())
+        .filter(|media| media.starts_with("text/") && !media.contains(';'))
+        .and_then(|media| HeaderValue::try_from(format!("{media}; charset=utf-8")).ok());
+    if let Some(media) = with_charset {
+        headers.insert(header::CONTENT_TYPE, media);
+    }
+}
+
+/// The files of a folder that may be seen.
+#[derive(Clone, Debug)]
+struct Contained {
+    folder: PathBuf,
+}
+
+type Promise<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+impl Contained {
+    /// Where `path` leads, if that is a file or folder to be seen.
+    fn find(&self, path: &Path) -> io::Result<(PathBuf, fs::Metadata)> {
+        // Followed anew each time: a release is often made current by turning a link.
+        let folder = self.folder.canonicalize()?;
+        let path = path.canonicalize()?;
+        let below = path.strip_prefix(&folder).map_err(|_| ErrorKind::NotFound)?;
+        let seen = below.components().enumerate().all(|(at, component)| match component {
+            Component::Normal(name) => !name.as_encoded_bytes().starts_with(b".") || (at == 0 && name == WELL_KNOWN),
+            Component::CurDir => true,
+            Component::Prefix(_) | Component::RootDir | Component::ParentDir => false,
+        });
+        let about = fs::metadata(&path)?;
+        // Opening a pipe could wait for ever.
+        if !seen || !(about.is_file() || about.is_dir()) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        Ok((path, about))
+    }
+}
+
+impl Backend for Contained {
+    type File = Opened;
+    type Metadata = About;
+    type OpenFuture = Promise<Opened>;
+    type MetadataFuture = Promise<About>;
+
+    fn open(&self, path: PathBuf) -> Self::OpenFuture {
+        let folder = self.clone();
+        Box::pin(blocking(move || {
+            let (path, about) = folder.find(&path)?;
+            if about.is_dir() {
+                return Err(ErrorKind::IsADirectory.into());
+            }
+            let file = fs::File::open(path)?;
+            let about = file.metadata()?;
+            Ok(Opened {
+                file: file.into(),
+                about: About(about),
+            })
+        }))
+    }
+
+    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
+        let folder = self.clone();
+        Box::pin(blocking(move || folder.find(&path).map(|(_, about)| About(about))))
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// A file that is being sent.
+#[derive(Debug)]
+struct Opened {
+    file: tokio::fs::File,
+    about: About,
+}
+
+#[derive(Clone, Debug)]
+struct About(fs::Metadata);
+
+impl Metadata for About {
+    fn is_dir(&self) -> bool {
+        self.0.is_dir()
+    }
+
+    fn modified(&self) -> io::Result<SystemTime> {
+        self.0.modified()
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl File for Opened {
+    type Metadata = About;
+    type MetadataFuture<'a> = std::future::Ready<io::Result<About>>;
+
+    fn metadata(&self) -> Self::MetadataFuture<'_> {
+        std::future::ready(Ok(self.about.clone()))
+    }
+}
+
+impl AsyncRead for Opened {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.file).poll_read(cx, buf)
+    }
+}
+
+impl AsyncSeek for Opened {
+    fn start_seek(mut self: Pin<&mut Self>, position: SeekFrom) -> io::Result<()> {
+        Pin::new(&mut self.file).start_seek(position)
+    }
+
+    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Pin::new(&mut self.file).poll_complete(cx)
+    }
+}

@@ -1,0 +1,178 @@
+//! `vestibule serve` notices that its configuration has changed, however that was done.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+
+use crate::harness::{
+    Database, RawClient, SOON, Setup, eventually, gateway::SITE, mailbox::Mailbox, program::Program, upstream::Upstream,
+};
+
+const OPEN: &str = "[[routes]]\npath = '/x'\nupstream = 'app'\nauth = 'public'\n";
+const CLOSED: &str = "[[routes]]\npath = '/x'\nupstream = 'app'\n";
+
+struct Surroundings {
+    db: Database,
+    mailbox: Mailbox,
+    upstream: Upstream,
+    folder: TempDir,
+}
+
+impl Surroundings {
+    async fn new() -> Self {
+        Self {
+            db: Database::fresh().await,
+            mailbox: Mailbox::start().await,
+            upstream: Upstream::start().await,
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn text(&self, over: &str) -> String {
+        let setup = Setup::default().with(over);
+        setup.text(&self.db, self.mailbox.addr(), self.upstream.addr())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Puts a file in the place of another, as editors do.
+    fn put(&self, file: &Path, text: &str) {
+        let new = self.file("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, file).unwrap();
+    }
+}
+
+async fn get(addr: SocketAddr, path: &str) -> u16 {
+    let host = SITE.split_once("://").unwrap().1;
+    let mut client = RawClient::connect(addr).await;
+    client
+        .send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+        .await;
+    client.answer().await.status()
+}
+
+async fn becomes(addr: SocketAddr, status: u16) {
+    eventually(SOON, async || get(addr, "/x").await == status).await;
+}
+
+async fn reloads(admin: SocketAddr, outcome: &str) -> u64 {
+    let mut client = RawClient::connect(admin).await;
+    client.send("GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+    let metrics = client.answer().await;
+    let name = format!("vestibule_reloads_total{{outcome=\"{outcome}\"}} ");
+    let count = metrics.text().lines().find_map(|line| line.strip_prefix(&name));
+    count.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_or_replaced_is_noticed() {
+    let around = Surroundings::new().await;
+    let file = around.file("gateway.toml");
+    fs::write(&file, around.text(CLOSED)).unwrap();
+    let (_program, public, _) = Program::serve(&file).await;
+    assert_eq!(get(public, "/x").await, 401);
+    fs::write(&file, around.text(OPEN)).unwrap();
+    becomes(public, 200).await;
+    around.put(&file, &around.text(CLOSED));
+    becomes(public, 401).await;
+    around.put(&file, &around.text(OPEN));
+    becomes(public, 200).await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_turned_is_noticed() {
+    let around = Surroundings::new().await;
+    // As Kubernetes lays a ConfigMap out: the file is a link through `..data`, which is turned as a whole.
+    for (version, rules) in [("..v1", CLOSED), ("..v2", OPEN)] {
+        fs::create_dir(around.file(version)).unwrap();
+        fs::write(around.file(version).join("gateway.toml"), around.text(rules)).unwrap();
+    }
+    symlink("..v1", around.file("..data")).unwrap();
+    symlink("..data/gateway.toml", around.file("gateway.toml")).unwrap();
+    let (_program, public, _) = Program::serve(&around.file("gateway.toml")).await;
+    assert_eq!(get(public, "/x").await, 401);
+    symlink("..v2", around.file("..data_tmp")).unwrap();
+    fs::rename(around.file("..data_tmp"), around.file("..data")).unwrap();
+    becomes(public, 200).await;
+}
+
+#[tokio::test]
+async fn a_file_that_a_value_stands_in_is_noticed() {
+    let around = Surroundings::new().await;
+    let (file, page) = (around.file("gateway.toml"), around.file("page"));
+    fs::write(&page, "/welcome").unwrap();
+    fs::write(
+        &file,
+        around.text("[auth.pages]\nsign_in = { file = 'page' }\n[[routes]]\npath = '/x'\nupstream = 'app'\non_denied = 'sign-in'"),
+    )
+    .unwrap();
+    let (_program, public, _) = Program::serve(&file).await;
+    let leads_to = async |page: &str| {
+        let host = SITE.split_once("://").unwrap().1;
+        let mut client = RawClient::connect(public).await;
+        client
+            .send(format!("GET /x HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\n\r\n"))
+            .await;
+        let answer = client.answer().await;
+        answer.head.one("location").is_some_and(|to| to.starts_with(page))
+    };
+    assert!(leads_to("/welcome").await);
+    fs::write(&page, "/hello").unwrap();
+    eventually(SOON, async || leads_to("/hello").await).await;
+}
+
+#[tokio::test]
+async fn a_wrong_file_is_reported_once_with_all_its_errors_and_changes_nothing() {
+    let around = Surroundings::new().await;
+    let file = around.file("gateway.toml");
+    fs::write(&file, around.text(OPEN)).unwrap();
+    let (mut program, public, admin) = Program::serve(&file).await;
+    around.put(&file, &around.text("[server]\nworkers = -1\nlissen = 'x'"));
+    let line = program.line("was not reloaded").await;
+    assert!(line.contains("server.workers") && line.contains("lissen"), "{line}");
+    assert_eq!(get(public, "/x").await, 200);
+    assert_eq!(reloads(admin, "refused").await, 1);
+    around.put(&file, &around.text(CLOSED));
+    becomes(public, 401).await;
+    assert_eq!((reloads(admin, "refused").await, reloads(admin, "ok").await), (1, 1));
+}
+
+#[tokio::test]
+async fn a_storm_of_signals_ends_with_the_file_as_it_is() {
+    let around = Surroundings::new().await;
+    let file = around.file("gateway.toml");
+    fs::write(&file, around.text(CLOSED)).unwrap();
+    let (program, public, admin) = Program::serve(&file).await;
+    for turn in 0..30 {
+        around.put(&file, &around.text(if turn % 2 == 0 { CLOSED } else { OPEN }));
+        program.signal("HUP").await;
+        assert!(matches!(get(public, "/x").await, 200 | 401));
+    }
+    becomes(public, 200).await;
+    let done = reloads(admin, "ok").await;
+    assert!((1..=62).contains(&done), "{done}");
+    assert_eq!(reloads(admin, "refused").await, 0);
+}
+
+#[tokio::test]
+async fn keys_that_need_a_restart_are_named_in_one_warning() {
+    let around = Surroundings::new().await;
+    let file = around.file("gateway.toml");
+    fs::write(&file, around.text(CLOSED)).unwrap();
+    let (mut program, public, _) = Program::serve(&file).await;
+    around.put(
+        &file,
+        &around.text(&format!("[server]\nworkers = 2\n[database]\npool_size = 5\n{OPEN}")),
+    );
+    let line = program.line("take effect at a restart only").await;
+    assert!(line.contains("server.workers, database.pool_size"), "{line}");
+    becomes(public, 200).await;
+}
