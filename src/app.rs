@@ -159,8 +159,9 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
 
     let log = Arc::new(AccessLog::start(config.log.format, options.access_log)?);
     let upstreams = config.upstreams.iter().cloned();
+    let upstreams = upstreams.map(|upstream| Upstream::new(upstream).map(Arc::new));
     let common = Common {
-        upstreams: upstreams.map(|upstream| Arc::new(Upstream::new(upstream))).collect(),
+        upstreams: upstreams.collect::<Result<_, _>>()?,
         places: Arc::new(Semaphore::new(config.server.max_connections)),
         tunnels: Arc::new(Semaphore::new(config.server.max_tunnels)),
         rates: Arc::default(),
@@ -172,6 +173,9 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         log: Arc::clone(&log),
     };
     let (threads, workers) = common.start_workers(sockets.public)?;
+    for upstream in &common.upstreams {
+        upstream.start(&tasks);
+    }
     let reloader = Arc::new(Reloader::new(
         Arc::clone(&config),
         Swapped {

@@ -61,7 +61,7 @@ pub use routes::{
 pub use server::{Acme, Admin, Challenge, ExternalAccount, Log, LogFormat, Server};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;
-pub use upstreams::{Endpoint, Upstream};
+pub use upstreams::{At, ClientIdentity, Endpoint, HealthCheck, Outliers, Protocol, Scheme, Upstream, UpstreamTls};
 
 use section::{Reader, Section};
 

@@ -19,7 +19,7 @@ mod upgrade;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
@@ -323,9 +323,14 @@ async fn forward(
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
 ) -> Result<Response<ProxyBody>, ProxyError> {
-    let spare = |request: &Request<RequestBody>| if retries > 0 { headers::copy(request) } else { None };
     let answered = pool
-        .send(outbound.into_request(), spare, head_timeout, watch.clone())
+        .send(
+            outbound.into_request(),
+            headers::copy,
+            head_timeout,
+            watch.clone(),
+            retries,
+        )
         .await;
     match answered {
         // Nobody asked it to: what follows on that connection is not HTTP.

@@ -1,41 +1,72 @@
 //! Sends a request to an upstream: which endpoint, over which connection, for how long, and whether to try again.
 //!
-//! An [`Upstream`] is shared by the whole gateway; a [`Pool`] belongs to one worker, so that a connection never moves
-//! between threads. Idle connections are taken last in, first out: the newest is the least likely to be dead. A
-//! pooled connection that dies before a byte of the answer is replaced by a fresh one, once, if nothing was sent or
-//! the request may be repeated (RFC 9110, 9.2.2).
+//! An [`Upstream`] is shared by the whole gateway: what it is, and how its endpoints do. A [`Pool`] belongs to one
+//! worker, so that a connection never moves between threads.
+//!
+//! | what | where |
+//! |---|---|
+//! | which endpoint | `balance.rs`; who is out: `health.rs` (asked), `outliers.rs` (seen), `standing.rs` (both) |
+//! | over which connection, and again | `pool.rs`, `retry.rs` |
+//! | how a connection is made | `connector.rs`; names: `addresses.rs`; several addresses: `dial.rs`; `tls.rs` |
+//! | many requests on one connection | `http2.rs` |
+//! | how many at once, who waits | `limit.rs` |
 
+mod addresses;
+mod balance;
 pub mod body;
 mod connector;
+mod dial;
+mod dice;
+mod endpoint;
+mod health;
+mod http2;
+mod limit;
+mod outliers;
+mod pool;
+mod retry;
+mod standing;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod tls;
 
 use std::{
     fmt, io,
-    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use http::{Method, Request, Response};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{timeout, timeout_at},
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use self::{
+    endpoint::Endpoint,
+    pool::{Lease, Place, Pool},
+    retry::may_be_repeated,
+    tls::TlsError,
 };
+use self::{
+    limit::{Full, Limit},
+    tls::Tls,
+};
+use crate::{config, lifecycle::Tasks};
 
-use self::body::{BodyWatch, RequestBody};
-use crate::{clock, config, lifecycle::Tasks};
-
-/// A named application and its endpoints.
-#[derive(Debug)]
+/// A named application and its endpoints. One whose settings did not change outlives a reload, with all it knows.
 pub struct Upstream {
     pub settings: config::Upstream,
-    /// Where the next request goes: endpoints take turns.
-    turn: AtomicUsize,
-    in_flight: Arc<Semaphore>,
-    pub connects: AtomicU64,
+    endpoints: Box<[Arc<Endpoint>]>,
+    limit: Limit,
+    tls: Option<Tls>,
+    /// Held while it is judged whether one more endpoint may be ejected.
+    ejecting: Mutex<()>,
+    /// It was said that no endpoint is healthy.
+    all_out: AtomicBool,
+    retries: AtomicU64,
+    /// Ends what runs beside requests, at the latest when the last who uses it is gone.
+    stop: CancellationToken,
+    _stop_at_last: DropGuard,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +77,14 @@ pub enum UpstreamError {
         #[source]
         source: io::Error,
     },
-    #[error("upstream {upstream} was at its limit of requests in flight for {waited:?}")]
-    Busy { upstream: String, waited: Duration },
+    #[error("upstream {upstream} has all the requests in flight that it may have, and no place came free")]
+    Busy { upstream: String },
     #[error("upstream {upstream} sent no response head within {after:?}")]
     HeadTimeout { upstream: String, after: Duration },
     #[error("upstream {upstream} switched protocols without being asked")]
     Switched { upstream: String },
+    #[error("upstream {upstream} speaks only HTTP/2, in which it can't be asked to switch protocols")]
+    NoUpgrade { upstream: String },
     #[error("the connection to upstream {upstream} failed before a response")]
     Broken {
         upstream: String,
@@ -61,259 +94,101 @@ pub enum UpstreamError {
 }
 
 impl Upstream {
-    pub fn new(settings: config::Upstream) -> Self {
-        Self {
-            in_flight: Arc::new(Semaphore::new(settings.max_connections.get())),
+    /// Nothing runs yet: see [`Upstream::start`].
+    pub fn new(settings: config::Upstream) -> Result<Self, TlsError> {
+        let stop = CancellationToken::new();
+        Ok(Self {
+            endpoints: settings
+                .endpoints
+                .iter()
+                .map(|endpoint| Arc::new(Endpoint::new(endpoint.clone(), settings.protocol)))
+                .collect(),
+            limit: Limit::new(settings.max_connections.get(), settings.max_queue),
+            tls: Tls::of(&settings)?,
+            ejecting: Mutex::default(),
+            all_out: AtomicBool::new(false),
+            retries: AtomicU64::new(0),
+            _stop_at_last: stop.clone().drop_guard(),
+            stop,
             settings,
-            turn: AtomicUsize::new(0),
-            connects: AtomicU64::new(0),
+        })
+    }
+
+    /// Begins what runs beside requests: health checks, and looking names up again. `cold` must be of the runtime for
+    /// cold work. It ends at the soft stop, when the upstream is retired, or when nobody uses it any more.
+    pub fn start(self: &Arc<Self>, cold: &Tasks) {
+        let beside = |name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let (retired, stopping) = (self.stop.clone(), cold.stop.soft.clone());
+            cold.spawn(name, async move {
+                tokio::select! {
+                    () = task => {}
+                    () = retired.cancelled() => {}
+                    () = stopping.cancelled() => {}
+                }
+            });
+        };
+        for endpoint in &self.endpoints {
+            if matches!(endpoint.settings.at, config::At::Name { .. }) {
+                let fresh = Arc::clone(endpoint).keep_addresses_fresh(self.settings.clone());
+                beside("upstream names", Box::pin(fresh));
+            }
+            if let Some(check) = &self.settings.health_check {
+                let watching = health::watch(Arc::downgrade(self), Arc::clone(endpoint), check.clone(), cold.clone());
+                beside("upstream health", Box::pin(watching));
+            }
         }
+    }
+
+    /// The configuration has it no more. Requests in flight end well; nothing is asked or looked up for it any more.
+    pub fn retire(&self) {
+        self.stop.cancel();
     }
 
     pub fn name(&self) -> &str {
         &self.settings.name
     }
 
-    /// Permission for one more request in flight; waits as long as for a connection.
-    async fn admitted(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
-        if let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let waited = self.settings.connect_timeout;
-        match timeout(waited, Arc::clone(&self.in_flight).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(UpstreamError::Busy {
-                upstream: self.name().to_owned(),
-                waited,
-            }),
-        }
-    }
-}
-
-/// One worker's connections to one upstream.
-pub struct Pool {
-    upstream: Arc<Upstream>,
-    /// As many as there are endpoints.
-    idle: Box<[Mutex<Vec<Idle>>]>,
-    /// The gateway stops: nothing is kept any more.
-    closed: AtomicBool,
-    tasks: Tasks,
-}
-
-struct Idle {
-    sender: SendRequest<RequestBody>,
-    since: Instant,
-}
-
-/// A connection that still carries an answer. Give it back when the last byte has come; dropping it closes it.
-pub struct Lease {
-    pool: Arc<Pool>,
-    endpoint: usize,
-    sender: SendRequest<RequestBody>,
-    /// Of the request's body, if it has one.
-    body: Option<Arc<BodyWatch>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Lease {
-    /// The answer was read to its end: the connection may serve the next request.
-    pub fn give_back(self) {
-        // An answer may come before the whole request was sent: the next one must not wait for the rest of it.
-        let still_sending = self.body.as_ref().is_some_and(|body| !body.finished());
-        if still_sending || self.sender.is_closed() || self.pool.closed.load(Ordering::Relaxed) {
-            return;
-        }
-        if let Some(idle) = self.pool.idle.get(self.endpoint) {
-            lock(idle).push(Idle {
-                sender: self.sender,
-                since: clock::monotonic(),
-            });
-        }
-    }
-}
-
-impl Pool {
-    /// `tasks` must be of the worker's own runtime.
-    pub fn new(upstream: Arc<Upstream>, tasks: Tasks) -> Self {
-        let idle = upstream.settings.endpoints.iter().map(|_| Mutex::default()).collect();
-        Self {
-            upstream,
-            idle,
-            closed: AtomicBool::new(false),
-            tasks,
-        }
+    /// In the order of the configuration.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
     }
 
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
+    /// Requests and tunnels at this moment.
+    pub fn in_flight(&self) -> usize {
+        self.limit.taken()
     }
 
-    /// Sends `request` and waits for the head of the answer. `copy` makes the request once more, if it may be
-    /// repeated; it is called for pooled connections alone. While a `body` is still on its way, the
-    /// time-out counts from when it moved last, so that a long upload is not a slow answer.
-    ///
-    /// Cancel-safe: dropping it closes the connection that it used.
-    pub async fn send(
-        self: &Arc<Self>,
-        request: Request<RequestBody>,
-        copy: impl Fn(&Request<RequestBody>) -> Option<Request<RequestBody>>,
-        head_timeout: Duration,
-        body: Option<Arc<BodyWatch>>,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        let permit = self.upstream.admitted().await?;
-        let mut exchange = pin!(self.exchange(request, copy));
-        let mut deadline = clock::monotonic() + head_timeout;
-        let (response, endpoint, sender) = loop {
-            if let Ok(answered) = timeout_at(deadline.into(), exchange.as_mut()).await {
-                break answered?;
-            }
-            deadline = body.as_ref().map_or(deadline, |body| body.moved_at() + head_timeout);
-            if deadline <= clock::monotonic() {
-                return Err(UpstreamError::HeadTimeout {
-                    upstream: self.upstream.name().to_owned(),
-                    after: head_timeout,
-                });
-            }
-        };
-        let lease = Lease {
-            pool: Arc::clone(self),
-            endpoint,
-            sender,
-            body,
-            _permit: permit,
-        };
-        Ok((response, lease))
+    /// Requests that wait for a place at this moment.
+    pub fn waiting(&self) -> usize {
+        self.limit.waiting()
     }
 
-    async fn exchange(
-        self: &Arc<Self>,
-        request: Request<RequestBody>,
-        copy: impl Fn(&Request<RequestBody>) -> Option<Request<RequestBody>>,
-    ) -> Result<(Response<Incoming>, usize, SendRequest<RequestBody>), UpstreamError> {
-        let endpoint = self.next_endpoint();
-        let Some(mut sender) = self.pooled(endpoint).await else {
-            return self.on_fresh(endpoint, request).await;
-        };
-        // hyper takes the request apart to send it: for a second try it must be copied before.
-        let spare = copy(&request);
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok((response, endpoint, sender)),
-            Err(mut refused) => {
-                // Given back untouched: not a byte of it was sent.
-                let untouched = refused.take_message();
-                let error = refused.into_error();
-                // An answer that is not HTTP is an answer: asking again would not mend it.
-                let spare = spare.filter(|_| !error.is_parse() && !error.is_user());
-                match untouched.or(spare) {
-                    Some(request) => self.on_fresh(endpoint, request).await,
-                    None => Err(self.broken(error)),
-                }
-            }
+    /// Requests for which there was no place.
+    pub fn refused(&self) -> u64 {
+        self.limit.refused()
+    }
+
+    /// Requests that were sent once more, or to another endpoint than first chosen.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// A place for one more request in flight; to be given back.
+    async fn admit(&self) -> Result<(), UpstreamError> {
+        if self.limit.try_take() {
+            return Ok(());
         }
-    }
-
-    async fn on_fresh(
-        self: &Arc<Self>,
-        endpoint: usize,
-        request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, usize, SendRequest<RequestBody>), UpstreamError> {
-        let (endpoint, mut sender) = self.connect_any(endpoint).await?;
-        let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
-        Ok((response, endpoint, sender))
-    }
-
-    /// A live idle connection to `endpoint`.
-    async fn pooled(&self, endpoint: usize) -> Option<SendRequest<RequestBody>> {
-        let idle = self.idle.get(endpoint)?;
-        loop {
-            let Idle { mut sender, since } = lock(idle).pop()?;
-            let idle_for = clock::monotonic().saturating_duration_since(since);
-            if idle_for >= self.upstream.settings.idle_timeout {
-                // The rest were put there before it.
-                lock(idle).clear();
-                return None;
-            }
-            if sender.is_ready() || (!sender.is_closed() && sender.ready().await.is_ok()) {
-                return Some(sender);
-            }
-        }
-    }
-
-    /// A fresh connection to `first`, else to one of the others.
-    async fn connect_any(&self, first: usize) -> Result<(usize, SendRequest<RequestBody>), UpstreamError> {
-        let count = self.idle.len();
-        let mut failure = None;
-        for offset in 0..count {
-            let endpoint = (first + offset) % count;
-            let Some(target) = self.upstream.settings.endpoints.get(endpoint) else {
-                continue;
-            };
-            self.upstream.connects.fetch_add(1, Ordering::Relaxed);
-            match connector::connect(target, self.upstream.settings.connect_timeout, &self.tasks).await {
-                Ok(sender) => return Ok((endpoint, sender)),
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(UpstreamError::Connect {
-            upstream: self.upstream.name().to_owned(),
-            source: failure.unwrap_or_else(|| io::Error::other("it has no endpoints")),
+        let waited = self.limit.take_within(self.settings.queue_timeout).await;
+        waited.map_err(|Full| UpstreamError::Busy {
+            upstream: self.name().to_owned(),
         })
     }
-
-    /// A connection for a tunnel: outside of the pool, counted as in flight while the permit lives.
-    pub async fn connect_for_upgrade(&self) -> Result<(SendRequest<RequestBody>, OwnedSemaphorePermit), UpstreamError> {
-        let permit = self.upstream.admitted().await?;
-        let (_, sender) = self.connect_any(self.next_endpoint()).await?;
-        Ok((sender, permit))
-    }
-
-    fn next_endpoint(&self) -> usize {
-        match self.idle.len() {
-            1 => 0,
-            count => self.upstream.turn.fetch_add(1, Ordering::Relaxed) % count.max(1),
-        }
-    }
-
-    fn broken(&self, source: hyper::Error) -> UpstreamError {
-        UpstreamError::Broken {
-            upstream: self.upstream.name().to_owned(),
-            source,
-        }
-    }
-
-    /// Closes all idle connections, and from now on each that is given back.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        for idle in &self.idle {
-            lock(idle).clear();
-        }
-    }
-
-    /// Closes connections that nobody used for the idle time-out.
-    pub fn sweep(&self) {
-        let now = clock::monotonic();
-        let limit = self.upstream.settings.idle_timeout;
-        for idle in &self.idle {
-            lock(idle).retain(|kept| !kept.sender.is_closed() && now.saturating_duration_since(kept.since) < limit);
-        }
-    }
 }
 
-impl fmt::Debug for Pool {
+impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pool({})", self.upstream.name())
+        write!(f, "Upstream({})", self.name())
     }
-}
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lease({})", self.pool.upstream.name())
-    }
-}
-
-/// Whether sending it twice does no more than sending it once (RFC 9110, 9.2.2).
-pub fn may_be_repeated(method: &Method) -> bool {
-    method.is_idempotent()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

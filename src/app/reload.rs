@@ -35,7 +35,7 @@ use crate::{
     server::{admin::Subjects, connection::Worker, reloads::Reloads},
     session::{Sessions, Terms},
     telemetry::AccessLog,
-    upstream::Upstream,
+    upstream::{TlsError, Upstream},
 };
 
 /// How often it is looked whether an old configuration is still in use.
@@ -88,6 +88,8 @@ pub enum ReloadError {
     Auth(#[from] auth::StartError),
     #[error("mails can't be sent by the new configuration")]
     Mail(#[from] MailError),
+    #[error("upstreams can't be reached by the new configuration")]
+    Upstream(#[from] TlsError),
 }
 
 impl Reloader {
@@ -174,8 +176,9 @@ impl Reloader {
             Some(Carrier::new(&next.mail)?)
         };
 
+        let upstreams = self.upstreams(&next)?;
+
         // What takes long.
-        let upstreams = self.upstreams(&next);
         let snapshot = |worker: &Arc<Worker>| {
             let before = worker.live.load();
             Snapshot::new(&next, &upstreams, &worker.tasks, Some(&before))
@@ -194,7 +197,8 @@ impl Reloader {
             let live = worker.live.load();
             swapped.sessions.streams().judge(&|stream| live.serves(stream));
         }
-        swapped.upstreams.store(Arc::new(upstreams));
+        let before = swapped.upstreams.swap(Arc::new(upstreams));
+        self.start_and_retire(&before);
         if let Some(carrier) = carrier {
             swapped.postman.replace(carrier);
         }
@@ -212,13 +216,29 @@ impl Reloader {
     }
 
     /// Those of `next`: running ones where the settings are equal, with all that they know.
-    fn upstreams(&self, next: &Config) -> Vec<Arc<Upstream>> {
+    fn upstreams(&self, next: &Config) -> Result<Vec<Arc<Upstream>>, TlsError> {
         let running = self.swapped.upstreams.load();
         let upstream = |settings: &config::Upstream| {
             let kept = running.iter().find(|upstream| upstream.settings == *settings);
-            kept.map_or_else(|| Arc::new(Upstream::new(settings.clone())), Arc::clone)
+            kept.map_or_else(
+                || Upstream::new(settings.clone()).map(Arc::new),
+                |kept| Ok(Arc::clone(kept)),
+            )
         };
         next.upstreams.iter().map(upstream).collect()
+    }
+
+    /// Begins what runs beside requests for upstreams that are new, and ends it for those that are gone.
+    fn start_and_retire(&self, before: &[Arc<Upstream>]) {
+        let now = self.swapped.upstreams.load();
+        let among =
+            |upstream: &Arc<Upstream>, all: &[Arc<Upstream>]| all.iter().any(|other| Arc::ptr_eq(other, upstream));
+        for upstream in now.iter().filter(|upstream| !among(upstream, before)) {
+            upstream.start(&self.swapped.tasks);
+        }
+        for upstream in before.iter().filter(|upstream| !among(upstream, &now)) {
+            upstream.retire();
+        }
     }
 
     /// Makes places, or takes them away: those that are free at once, the others as they become free.

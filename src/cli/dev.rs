@@ -139,7 +139,7 @@ impl Dev<'_> {
         };
         if matches!(app, App::Mirror) {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            let endpoint = Endpoint::Addr(listener.local_addr()?);
+            let endpoint = Endpoint::http(listener.local_addr()?);
             for upstream in &mut config.upstreams {
                 upstream.endpoints = vec![endpoint.clone()];
             }

@@ -207,6 +207,28 @@ impl<'a> Section<'a> {
         value
     }
 
+    /// As [`Section::section`], for a table whose presence asks for something: `Some(None)` without it.
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is wrong or right, the inner one absent or there"
+    )]
+    pub(super) fn optional_section<T>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        read: impl FnOnce(&mut Section<'a>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        if self.reader.purpose == Purpose::Load && !self.has(name) {
+            self.known.push(name);
+            return Some(None);
+        }
+        self.section(name, doc, |s| {
+            s.shown_as_comment();
+            read(s)
+        })
+        .map(Some)
+    }
+
     /// Reads each table of `name`, whose names the user chose; `example` is the one that documents show.
     pub(super) fn named<T>(
         &mut self,

@@ -8,6 +8,7 @@ mod documents;
 mod oauth;
 mod routes;
 mod targets;
+mod upstreams;
 mod values;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef-the-secret";
@@ -259,7 +260,7 @@ fn the_environment_overrides_single_keys() {
     assert_eq!(config.auth.session.cache.ttl, Duration::from_secs(3));
     assert_eq!(
         config.upstreams[0].endpoints,
-        [Endpoint::Addr("10.0.0.1:9000".parse().unwrap())]
+        [Endpoint::http("10.0.0.1:9000".parse().unwrap())]
     );
     assert_eq!((config.routes.len(), config.routes[0].line), (1, 0));
 }

@@ -13,16 +13,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Sleep, sleep_until},
-};
+use tokio::time::{Sleep, sleep_until};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
 use super::record::Record;
 use crate::{
     clock,
-    upstream::{Lease, body::RequestBody},
+    upstream::{Lease, Place, body::RequestBody},
 };
 
 /// An answer's body as the client reads it.
@@ -83,7 +80,7 @@ enum Source {
     },
     Declined {
         incoming: Incoming,
-        _held: (SendRequest<RequestBody>, OwnedSemaphorePermit),
+        _held: (SendRequest<RequestBody>, Place),
     },
 }
 
@@ -127,7 +124,7 @@ impl ProxyBody {
     }
 
     /// An answer to an upgrade request that is not an upgrade; its connection is not used again.
-    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: OwnedSemaphorePermit) -> Self {
+    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: Place) -> Self {
         Self {
             source: Source::Declined {
                 incoming,

@@ -112,7 +112,9 @@ impl ProxyError {
             Self::Upstream(UpstreamError::Connect { .. }) => Code::UpstreamUnreachable,
             Self::Upstream(UpstreamError::Busy { .. }) => Code::UpstreamBusy,
             Self::Upstream(UpstreamError::HeadTimeout { .. }) => Code::UpstreamTimeout,
-            Self::Upstream(UpstreamError::Broken { .. } | UpstreamError::Switched { .. }) => Code::UpstreamFailed,
+            Self::Upstream(
+                UpstreamError::Broken { .. } | UpstreamError::Switched { .. } | UpstreamError::NoUpgrade { .. },
+            ) => Code::UpstreamFailed,
             Self::TooManyTunnels => Code::Busy,
             Self::UpgradeRefused => Code::UpgradeRefused,
             Self::TooOften(_) => Code::TooManyRequests,

@@ -4,6 +4,8 @@
 //! in force, the schema checked, the listeners open, and the gateway isn't draining; Postgres away *after* the start
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
+mod upstreams;
+
 use std::{
     convert::Infallible,
     sync::{
@@ -202,12 +204,7 @@ impl Subjects {
                 refused
             },
             reloads: Arc::clone(&self.reloads),
-            connects: self
-                .upstreams
-                .load()
-                .iter()
-                .map(|upstream| (upstream.name().to_owned(), upstream.connects.load(Ordering::Relaxed)))
-                .collect(),
+            upstreams: self.upstreams.load_full(),
             acme: self.acme.as_ref().map(|acme| acme.numbers()),
         }
     }
@@ -232,8 +229,8 @@ struct Numbers {
     closed_streams: [(Why, u64); Why::ALL.len()],
     hashes_waiting: u64,
     rate_limited: Vec<(&'static str, u64)>,
-    connects: Vec<(String, u64)>,
     reloads: Arc<Reloads>,
+    upstreams: Arc<Vec<Arc<Upstream>>>,
     acme: Option<acme::Numbers>,
 }
 
@@ -333,12 +330,7 @@ impl Collector for Numbers {
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
 
-        let help = "Connections opened to an upstream";
-        let mut family = encoder.encode_descriptor("vestibule_upstream_connects", help, None, counter)?;
-        for (upstream, count) in &self.connects {
-            let labels = [("upstream", upstream.as_str())];
-            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
-        }
+        upstreams::encode(&self.upstreams, &mut encoder)?;
         self.encode_closed_streams(&mut encoder)?;
         match &self.acme {
             Some(acme) => acme.encode(&mut encoder),

@@ -1,39 +1,101 @@
-//! Opens a connection to an endpoint of an upstream.
+//! Opens a connection to an endpoint: TCP or a socket in the file system, TLS where it is https, and then whatever
+//! HTTP the two have in common.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, sync::atomic::Ordering};
 
-use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::{TcpStream, UnixStream, lookup_host},
     time::timeout,
 };
 use tracing::debug;
 
-use super::body::RequestBody;
+use super::{
+    Endpoint, Upstream,
+    addresses::{Addresses, Origin},
+    body::RequestBody,
+    dial,
+    endpoint::Speaks,
+    http2::{self, Multiplexed},
+    stream::Stream,
+    tls::{self, For},
+};
 use crate::{
     chain::Chain,
-    config::Endpoint,
+    config::{At, Scheme},
     lifecycle::{KEEPALIVE, Tasks},
 };
 
-/// An HTTP/1.1 connection to `endpoint`, driven by a task of `tasks` until it is closed.
-pub(super) async fn connect(
-    endpoint: &Endpoint,
-    limit: Duration,
-    tasks: &Tasks,
-) -> io::Result<SendRequest<RequestBody>> {
-    let stream = timeout(limit, dial(endpoint))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))??;
-    // Small requests must not wait for the acknowledgement of the one before.
-    stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
-    let (sender, connection) = Builder::new()
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
+pub(super) enum Connected {
+    Http1 {
+        sender: http1::SendRequest<RequestBody>,
+        origin: Option<Origin>,
+    },
+    Http2(Multiplexed),
+}
+
+impl Upstream {
+    /// A fresh connection to `endpoint`, driven by tasks of `tasks` until it is closed. Within `connect_timeout`, all
+    /// of it.
+    pub(super) async fn connect(&self, endpoint: &Endpoint, what: For, tasks: &Tasks) -> io::Result<Connected> {
+        endpoint.connects.fetch_add(1, Ordering::Relaxed);
+        let limit = self.settings.connect_timeout;
+        let connecting = async {
+            let (stream, origin) = self.open(endpoint, what).await?;
+            let http2 = match endpoint.settings.scheme {
+                Scheme::Http => false,
+                Scheme::H2c => true,
+                Scheme::Https => tls::chose_http2(stream.alpn()),
+            };
+            if http2 {
+                endpoint.found_to_speak(Speaks::Http2);
+                let connection = http2::handshake(stream, origin, tasks).await;
+                return connection.map(Connected::Http2).map_err(io::Error::other);
+            }
+            if what == For::Requests {
+                endpoint.found_to_speak(Speaks::Http1);
+            }
+            let sender = http1_over(stream, tasks).await.map_err(io::Error::other)?;
+            Ok(Connected::Http1 { sender, origin })
+        };
+        timeout(limit, connecting)
+            .await
+            .unwrap_or_else(|_| {
+                let late = format!("no connection within {limit:?}");
+                Err(io::Error::new(io::ErrorKind::TimedOut, late))
+            })
+            .inspect_err(|_| endpoint.addresses.doubt())
+    }
+
+    async fn open(&self, endpoint: &Endpoint, what: For) -> io::Result<(Stream, Option<Origin>)> {
+        let (stream, origin) = match &endpoint.settings.at {
+            At::Unix(path) => return Ok((Stream::Unix(UnixStream::connect(path).await?), None)),
+            At::Addr(addr) => (TcpStream::connect(addr).await?, None),
+            At::Name { host, port } => {
+                let look_up = || async { Ok(lookup_host((host.as_str(), *port)).await?.collect()) };
+                let generation = endpoint.addresses.generation();
+                let known = endpoint.addresses.get(look_up).await?;
+                let (stream, addr): (_, SocketAddr) = dial::first_of(&known).await?;
+                (stream, Some(Addresses::origin(addr, generation)))
+            }
+        };
+        // Small requests must not wait for the acknowledgement of the one before.
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
+        match &self.tls {
+            Some(tls) if endpoint.settings.is_tls() => {
+                let stream = tls.connect(stream, &endpoint.settings.at, what).await?;
+                Ok((Stream::Tls(Box::new(stream)), origin))
+            }
+            _ => Ok((Stream::Tcp(stream), origin)),
+        }
+    }
+}
+
+async fn http1_over(stream: Stream, tasks: &Tasks) -> hyper::Result<http1::SendRequest<RequestBody>> {
+    let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
     tasks.spawn("upstream connection", async move {
         // Upgrades are taken over by the tunnel; everything else ends with the connection.
         if let Err(error) = connection.with_upgrades().await {
@@ -41,20 +103,4 @@ pub(super) async fn connect(
         }
     });
     Ok(sender)
-}
-
-async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
-    match endpoint {
-        Endpoint::Addr(addr) => TcpStream::connect(addr).await,
-        Endpoint::Name { host, port } => {
-            let mut failure = None;
-            for addr in lookup_host((host.as_str(), *port)).await? {
-                match TcpStream::connect(addr).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) => failure = Some(error),
-                }
-            }
-            Err(failure.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"))))
-        }
-    }
 }

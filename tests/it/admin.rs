@@ -118,7 +118,9 @@ async fn metrics_count_what_happened() {
         (grown(&after, hits) + grown(&after, misses) - 5.0).abs() < 0.5,
         "{after:?}"
     );
-    assert!(after["vestibule_upstream_connects_total{upstream=\"app\"}"] >= 1.0);
+    let endpoint = format!("{{upstream=\"app\",endpoint=\"http://{}\"}}", gateway.upstream().addr());
+    assert!(after[&format!("vestibule_upstream_connects_total{endpoint}")] >= 1.0);
+    assert!((after[&format!("vestibule_upstream_healthy{endpoint}")] - 1.0).abs() < 0.5);
     assert!((after["vestibule_revocations_heard"] - 1.0).abs() < 0.5);
 }
 

@@ -2,6 +2,7 @@
 //! keeps what it is sent, a mail server, providers to sign in at, a polite client, one that writes bytes, and a browser.
 
 pub(crate) mod authority;
+pub(crate) mod backend;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod database;
@@ -18,6 +19,7 @@ pub(crate) mod program;
 pub(crate) mod provider;
 pub(crate) mod raw_client;
 pub(crate) mod schemathesis;
+pub(crate) mod signer;
 pub(crate) mod upstream;
 pub(crate) mod visitor;
 pub(crate) mod wire;

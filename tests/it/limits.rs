@@ -89,7 +89,7 @@ async fn connections_past_the_limit_wait_and_are_served_in_the_end() {
 
 #[tokio::test]
 async fn an_upstream_at_its_limit_answers_503() {
-    let setup = "[upstreams.app]\nmax_connections = 1\nconnect_timeout = '200ms'";
+    let setup = "[upstreams.app]\nmax_connections = 1\nqueue_timeout = '200ms'";
     let gateway = Setup::default().with(setup).start().await;
     let mut conversations = gateway.upstream().by_hand("/public/slow");
     let mut client = gateway.raw().await;

@@ -8,9 +8,16 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use tokio::{net::TcpStream, time::sleep};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::sleep,
+};
 
-use crate::{clock::monotonic, config::Endpoint, dev::supervised::Supervised};
+use crate::{
+    clock::monotonic,
+    config::{At, Endpoint},
+    dev::supervised::Supervised,
+};
 
 /// For the application to listen. Python imports a lot.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -54,9 +61,10 @@ fn pass_on<W: Write + 'static>(from: impl Read + Send + 'static, to: fn() -> W) 
 pub(super) async fn listening(endpoint: &Endpoint, command: &mut Supervised) -> anyhow::Result<()> {
     let begun = monotonic();
     loop {
-        let reached = match endpoint {
-            Endpoint::Addr(addr) => TcpStream::connect(addr).await,
-            Endpoint::Name { host, port } => TcpStream::connect((host.as_str(), *port)).await,
+        let reached = match &endpoint.at {
+            At::Addr(addr) => TcpStream::connect(addr).await.map(drop),
+            At::Name { host, port } => TcpStream::connect((host.as_str(), *port)).await.map(drop),
+            At::Unix(path) => UnixStream::connect(path).await.map(drop),
         };
         if reached.is_ok() {
             return Ok(());

@@ -112,6 +112,14 @@ impl Setup {
         self
     }
 
+    /// Forwards to these endpoints rather than to its own upstream; what `more` says is of the upstream, too. One
+    /// worker, so that its connections can be counted.
+    pub(crate) fn endpoints(self, endpoints: &[String], more: &str) -> Self {
+        self.with(&format!(
+            "[server]\nworkers = 1\n[upstreams.app]\nendpoints = {endpoints:?}\n{more}\n"
+        ))
+    }
+
     /// Goes by another gateway's clock.
     pub(crate) fn clock(mut self, clock: &Clock) -> Self {
         self.clock = Some(clock.clone());
@@ -227,6 +235,19 @@ impl Gateway {
     /// Asks the admin listener.
     pub(crate) fn admin_get(&self, target: &str) -> Call {
         Call::new(self.admin(), "http://localhost", "GET", target).undescribed()
+    }
+
+    /// A number of the metrics; `name` with its labels, as it stands there.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let metrics = self.admin_get("/metrics").await;
+        let value = metrics
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("no {name} in\n{}", metrics.text()))
+            .parse()
+            .unwrap()
     }
 
     pub(crate) const fn upstream(&self) -> &Upstream {

@@ -1,0 +1,187 @@
+//! How many requests an upstream has at once, and how many wait for a place.
+//!
+//! A place is one atomic count: it is taken and given back for every request. Only once all are taken does anything
+//! else happen: a bounded number waits, for a bounded time, in the order in which they came, and whoever comes while
+//! somebody waits queues up behind.
+
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::timeout};
+
+#[derive(Debug)]
+pub(super) struct Limit {
+    max: usize,
+    max_waiting: usize,
+    taken: AtomicUsize,
+    waiting: AtomicUsize,
+    refused: AtomicU64,
+    freed: Notify,
+}
+
+/// There was no place within the time, or too many waited already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Full;
+
+impl Limit {
+    pub(super) fn new(max: usize, max_waiting: usize) -> Self {
+        Self {
+            max,
+            max_waiting,
+            taken: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            freed: Notify::new(),
+        }
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// A place if one is free and nobody waits for it.
+    pub(super) fn try_take(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0 && self.take()
+    }
+
+    /// A place as soon as one is free. Cancel-safe: who gives up waiting leaves the queue.
+    pub(super) async fn take_within(&self, patience: Duration) -> Result<(), Full> {
+        let Some(_queued) = Queued::join(self) else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Full);
+        };
+        let turn = async {
+            loop {
+                // Asked for before looking: what is freed in between wakes us all the same.
+                let freed = self.freed.notified();
+                if self.take() {
+                    return;
+                }
+                freed.await;
+            }
+        };
+        timeout(patience, turn).await.map_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            Full
+        })
+    }
+
+    /// To be called once for each place that was taken.
+    pub(super) fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+        // Either a waiter is seen here, or the waiter sees the free place: both orders are total (SeqCst).
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    fn take(&self) -> bool {
+        self.taken
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| {
+                (taken < self.max).then(|| taken + 1)
+            })
+            .is_ok()
+    }
+}
+
+struct Queued<'l>(&'l Limit);
+
+impl<'l> Queued<'l> {
+    fn join(limit: &'l Limit) -> Option<Self> {
+        limit
+            .waiting
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |waiting| {
+                (waiting < limit.max_waiting).then(|| waiting + 1)
+            })
+            .ok()
+            .map(|_| Self(limit))
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_place_that_is_given_back_goes_to_who_waits() {
+        let limit = Arc::new(Limit::new(1, 1));
+        assert!(limit.try_take());
+        let waiting = tokio::spawn({
+            let limit = Arc::clone(&limit);
+            async move { limit.take_within(LONG).await }
+        });
+        while limit.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        limit.give_back();
+        assert!(!limit.try_take(), "nobody overtakes");
+        assert_eq!(waiting.await.unwrap(), Ok(()));
+        assert_eq!((limit.taken(), limit.waiting()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_leaves_the_queue() {
+        let limit = Limit::new(1, 1);
+        assert!(limit.try_take());
+        assert_eq!(limit.take_within(SHORT).await, Err(Full));
+        assert_eq!((limit.waiting(), limit.refused()), (0, 1));
+        limit.give_back();
+        assert!(limit.try_take());
+    }
+
+    #[tokio::test]
+    async fn the_queue_has_an_end() {
+        let limit = Limit::new(1, 0);
+        assert!(limit.try_take());
+        // It would never come back if it waited.
+        assert_eq!(limit.take_within(LONG).await, Err(Full));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn places_are_never_lost_nor_made() {
+        let limit = Arc::new(Limit::new(3, 1000));
+        let most = Arc::new(AtomicUsize::new(0));
+        let inside = Arc::new(AtomicUsize::new(0));
+        let mut tasks = Vec::new();
+        for _ in 0..64 {
+            let (limit, most, inside) = (Arc::clone(&limit), Arc::clone(&most), Arc::clone(&inside));
+            tasks.push(tokio::spawn(async move {
+                for _ in 0..200 {
+                    if !limit.try_take() {
+                        limit.take_within(LONG).await.unwrap();
+                    }
+                    most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    limit.give_back();
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!((limit.taken(), limit.waiting()), (0, 0));
+        assert!(most.load(Ordering::SeqCst) <= 3);
+    }
+}

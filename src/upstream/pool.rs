@@ -1,0 +1,494 @@
+//! One worker's connections to one upstream, and what a request does with them.
+//!
+//! HTTP/1.1 connections carry one request at a time. Idle ones are taken last in, first out: the newest is the least
+//! likely to be dead. One that dies before a byte of the answer is replaced by a fresh one. Connections of HTTP/2 are
+//! shared (`http2.rs`). What may be sent again is in `retry.rs`.
+
+use std::{
+    fmt, io,
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response, Version};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1::SendRequest},
+};
+use tokio::{sync::Mutex as Turn, time::timeout_at};
+
+use super::{
+    Endpoint, Upstream, UpstreamError,
+    addresses::Origin,
+    balance::Tried,
+    body::{BodyWatch, RequestBody},
+    connector::Connected,
+    dice::Dice,
+    endpoint::Speaks,
+    http2::{self, Held, Multiplexed, Part},
+    lock,
+    retry::{self, Budget},
+    tls::For,
+};
+use crate::{clock, lifecycle::Tasks};
+
+/// One worker's connections to one upstream.
+pub struct Pool {
+    upstream: Arc<Upstream>,
+    /// As many as there are endpoints.
+    lanes: Box<[Lane]>,
+    dice: Dice,
+    /// The gateway stops: nothing is kept any more.
+    closed: AtomicBool,
+    tasks: Tasks,
+}
+
+/// The connections to one endpoint.
+#[derive(Default)]
+struct Lane {
+    idle: Mutex<Vec<Idle>>,
+    shared: Mutex<Vec<Multiplexed>>,
+    /// Where one connection is enough for all, one request makes it while the others wait: they need not make one each.
+    connecting: Turn<Connecting>,
+}
+
+#[derive(Default)]
+struct Connecting {
+    failed_at: Option<Instant>,
+}
+
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    since: Instant,
+    origin: Option<Origin>,
+}
+
+/// A request's way to an endpoint.
+enum Line {
+    Http1 {
+        sender: SendRequest<RequestBody>,
+        origin: Option<Origin>,
+    },
+    Http2(Part),
+}
+
+/// A place among the requests in flight, at one endpoint. Dropping it gives it back.
+pub struct Place {
+    pool: Arc<Pool>,
+    endpoint: usize,
+}
+
+/// A connection that still carries an answer. Give it back when the last byte has come; dropping it closes it, or
+/// ends its stream.
+pub struct Lease {
+    place: Place,
+    carrier: Carrier,
+    /// Of the request's body, if it has one.
+    body: Option<Arc<BodyWatch>>,
+}
+
+enum Carrier {
+    Http1 {
+        sender: SendRequest<RequestBody>,
+        origin: Option<Origin>,
+    },
+    /// Others use it as well: it is only counted.
+    Http2 { _held: Held },
+}
+
+impl Place {
+    /// Taken already, at no endpoint yet.
+    fn new(pool: &Arc<Pool>) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+            endpoint: usize::MAX,
+        }
+    }
+
+    fn move_to(&mut self, endpoint: usize) {
+        // Nobody compares where there is one.
+        if self.pool.lanes.len() > 1 {
+            if let Some(before) = self.pool.endpoint(self.endpoint) {
+                before.in_flight.fetch_sub(1, Ordering::Relaxed);
+            }
+            if let Some(now) = self.pool.endpoint(endpoint) {
+                now.in_flight.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.endpoint = endpoint;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.move_to(usize::MAX);
+        self.pool.upstream.limit.give_back();
+    }
+}
+
+impl Lease {
+    /// The answer was read to its end: the connection may serve the next request.
+    pub fn give_back(self) {
+        let Self { place, carrier, body } = self;
+        let Carrier::Http1 { sender, origin } = carrier else {
+            return;
+        };
+        let pool = &place.pool;
+        // An answer may come before the whole request was sent: the next one must not wait for the rest of it.
+        let still_sending = body.as_ref().is_some_and(|body| !body.finished());
+        if still_sending || sender.is_closed() || pool.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(lane) = pool.lanes.get(place.endpoint) {
+            lock(&lane.idle).push(Idle {
+                sender,
+                since: clock::monotonic(),
+                origin,
+            });
+        }
+    }
+}
+
+impl Line {
+    async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+        endpoint: &Endpoint,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Http1 { sender, .. } => sender.try_send_request(request).await,
+            Self::Http2(part) => {
+                http2::into_http2(&mut request, &endpoint.uri_scheme());
+                let mut response = part.sender.try_send_request(request).await?;
+                // What passes it on speaks for itself.
+                *response.version_mut() = Version::HTTP_11;
+                Ok(response)
+            }
+        }
+    }
+
+    fn into_carrier(self) -> Carrier {
+        match self {
+            Self::Http1 { sender, origin } => Carrier::Http1 { sender, origin },
+            Self::Http2(part) => Carrier::Http2 { _held: part.held },
+        }
+    }
+}
+
+impl Pool {
+    /// `tasks` must be of the worker's own runtime.
+    pub fn new(upstream: Arc<Upstream>, tasks: Tasks) -> Self {
+        Self {
+            lanes: upstream.endpoints().iter().map(|_| Lane::default()).collect(),
+            upstream,
+            dice: Dice::new(),
+            closed: AtomicBool::new(false),
+            tasks,
+        }
+    }
+
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Sends `request` and waits for the head of the answer. `copy` makes the request once more, if it may be
+    /// repeated; `retries` is how often that may be used at most. While a `body` is still on its way, the time-out
+    /// counts from when it moved last, so that a long upload is not a slow answer.
+    ///
+    /// Cancel-safe: dropping it closes the connection that it used, or ends its stream.
+    pub async fn send(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        copy: impl Fn(&Request<RequestBody>) -> Option<Request<RequestBody>>,
+        head_timeout: Duration,
+        body: Option<Arc<BodyWatch>>,
+        retries: u32,
+    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+        self.upstream.admit().await?;
+        let place = Place::new(self);
+        // Where it is, for whoever has waited in vain.
+        let whereabouts = AtomicUsize::new(usize::MAX);
+        let mut exchange = pin!(self.exchange(request, copy, retries, place, &whereabouts));
+        let mut deadline = clock::monotonic() + head_timeout;
+        let (response, place, carrier) = loop {
+            if let Ok(answered) = timeout_at(deadline.into(), exchange.as_mut()).await {
+                break answered?;
+            }
+            deadline = body.as_ref().map_or(deadline, |body| body.moved_at() + head_timeout);
+            if deadline <= clock::monotonic() {
+                // A client that sends nothing more is not the endpoint's fault.
+                if body.as_ref().is_none_or(|body| body.finished()) {
+                    self.upstream.failed(whereabouts.load(Ordering::Relaxed));
+                }
+                return Err(UpstreamError::HeadTimeout {
+                    upstream: self.upstream.name().to_owned(),
+                    after: head_timeout,
+                });
+            }
+        };
+        Ok((response, Lease { place, carrier, body }))
+    }
+
+    async fn exchange(
+        &self,
+        mut request: Request<RequestBody>,
+        copy: impl Fn(&Request<RequestBody>) -> Option<Request<RequestBody>>,
+        retries: u32,
+        mut place: Place,
+        whereabouts: &AtomicUsize,
+    ) -> Result<(Response<Incoming>, Place, Carrier), UpstreamError> {
+        let mut budget = Budget::new(retries);
+        let mut tried = Tried::default();
+        let mut at = self.upstream.choose(&self.dice, tried).unwrap_or(0);
+        let mut fresh = false;
+        loop {
+            place.move_to(at);
+            whereabouts.store(at, Ordering::Relaxed);
+            let (Some(endpoint), Some(lane)) = (self.endpoint(at), self.lanes.get(at)) else {
+                return Err(self.unreachable(io::Error::other("it has no endpoints")));
+            };
+            let kept = if fresh { None } else { self.kept(lane, endpoint).await };
+            let was_kept = kept.is_some();
+            let mut line = match kept {
+                Some(line) => line,
+                None => match self.fresh(lane, endpoint).await {
+                    Ok(line) => line,
+                    Err(source) => {
+                        self.upstream.failed(at);
+                        tried.add(at);
+                        // Nothing was sent: any other may have it, each once.
+                        at = self.another(tried).ok_or_else(|| self.unreachable(source))?;
+                        fresh = false;
+                        continue;
+                    }
+                },
+            };
+
+            // hyper takes the request apart to send it: for a second try it must be copied before.
+            let multiplexed = matches!(line, Line::Http2(_));
+            let spare = if multiplexed {
+                retry::copy(&request)
+            } else if budget.has_repeats() && (was_kept || self.lanes.len() > 1) {
+                copy(&request)
+            } else {
+                None
+            };
+            let mut refused = match line.send(request, endpoint).await {
+                Ok(response) => {
+                    self.upstream.answered(at, response.status());
+                    return Ok((response, place, line.into_carrier()));
+                }
+                Err(refused) => refused,
+            };
+
+            // Given back untouched: not a byte of it was sent.
+            let untouched = refused.take_message();
+            let error = refused.into_error();
+            let unheard = untouched.is_some() || retry::was_not_processed(&error);
+            if !was_kept && !unheard {
+                // One that was kept may have died of age.
+                self.upstream.failed(at);
+            }
+            let again = untouched.or(spare).filter(|_| !retry::was_answered(&error));
+            let Some(again) = again.filter(|request| budget.allows(unheard, request.method())) else {
+                return Err(self.broken(error));
+            };
+            request = again;
+            if request.version() == Version::HTTP_2 {
+                http2::into_http1(&mut request);
+            }
+            if was_kept && !multiplexed {
+                self.upstream.retries.fetch_add(1, Ordering::Relaxed);
+                fresh = true;
+                continue;
+            }
+            tried.add(at);
+            fresh = false;
+            match self.another(tried) {
+                Some(other) => at = other,
+                // The connection that was shared is not chosen again: it has ended.
+                None if was_kept || unheard => {}
+                None => return Err(self.broken(error)),
+            }
+        }
+    }
+
+    /// Another endpoint for a request that has failed where it was.
+    fn another(&self, tried: Tried) -> Option<usize> {
+        let other = self.upstream.choose(&self.dice, tried)?;
+        self.upstream.retries.fetch_add(1, Ordering::Relaxed);
+        Some(other)
+    }
+
+    /// A connection that is there already.
+    async fn kept(&self, lane: &Lane, endpoint: &Endpoint) -> Option<Line> {
+        if endpoint.speaks() == Speaks::Http2
+            && let Some(part) = part(lane, endpoint)
+        {
+            return Some(Line::Http2(part));
+        }
+        loop {
+            let kept = lock(&lane.idle).pop()?;
+            let Idle {
+                mut sender,
+                since,
+                origin,
+            } = kept;
+            let idle_for = clock::monotonic().saturating_duration_since(since);
+            if idle_for >= self.upstream.settings.idle_timeout {
+                // The rest were put there before it.
+                lock(&lane.idle).clear();
+                return None;
+            }
+            let usable = leads_there(endpoint, origin.as_ref())
+                && (sender.is_ready() || (!sender.is_closed() && sender.ready().await.is_ok()));
+            if usable {
+                return Some(Line::Http1 { sender, origin });
+            }
+        }
+    }
+
+    /// A new connection; of one that requests share, a part of it, whoever made it.
+    async fn fresh(&self, lane: &Lane, endpoint: &Endpoint) -> io::Result<Line> {
+        if endpoint.speaks() == Speaks::Http1 {
+            return self.connect(lane, endpoint).await;
+        }
+        let asked = clock::monotonic();
+        let mut connecting = lane.connecting.lock().await;
+        if let Some(part) = part(lane, endpoint) {
+            return Ok(Line::Http2(part));
+        }
+        if endpoint.speaks() == Speaks::Http1 {
+            // That was found out meanwhile: each makes its own.
+            drop(connecting);
+            return self.connect(lane, endpoint).await;
+        }
+        if connecting.failed_at.is_some_and(|failed| failed > asked) {
+            return Err(io::Error::other("the connection that was waited for could not be made"));
+        }
+        let line = self.connect(lane, endpoint).await;
+        if line.is_err() {
+            connecting.failed_at = Some(clock::monotonic());
+        }
+        line
+    }
+
+    async fn connect(&self, lane: &Lane, endpoint: &Endpoint) -> io::Result<Line> {
+        match self.upstream.connect(endpoint, For::Requests, &self.tasks).await? {
+            Connected::Http1 { sender, origin } => Ok(Line::Http1 { sender, origin }),
+            Connected::Http2(mut connection) => {
+                let part = connection.take();
+                if !self.closed.load(Ordering::Relaxed) {
+                    lock(&lane.shared).push(connection);
+                }
+                Ok(Line::Http2(part))
+            }
+        }
+    }
+
+    /// A connection for a tunnel, always HTTP/1.1: outside of the pool, counted as in flight while the place lives.
+    pub async fn connect_for_upgrade(self: &Arc<Self>) -> Result<(SendRequest<RequestBody>, Place), UpstreamError> {
+        self.upstream.admit().await?;
+        let mut place = Place::new(self);
+        let mut tried = Tried::default();
+        let mut failure = None;
+        while let Some(at) = self.upstream.choose(&self.dice, tried) {
+            tried.add(at);
+            let Some(endpoint) = self.endpoint(at).filter(|endpoint| endpoint.can_upgrade()) else {
+                continue;
+            };
+            place.move_to(at);
+            match self.upstream.connect(endpoint, For::Upgrade, &self.tasks).await {
+                Ok(Connected::Http1 { sender, .. }) => return Ok((sender, place)),
+                Ok(Connected::Http2(_)) => {}
+                Err(source) => {
+                    self.upstream.failed(at);
+                    failure = Some(source);
+                }
+            }
+        }
+        Err(match failure {
+            Some(source) => self.unreachable(source),
+            None => UpstreamError::NoUpgrade {
+                upstream: self.upstream.name().to_owned(),
+            },
+        })
+    }
+
+    fn endpoint(&self, at: usize) -> Option<&Endpoint> {
+        self.upstream.endpoints().get(at).map(AsRef::as_ref)
+    }
+
+    fn unreachable(&self, source: io::Error) -> UpstreamError {
+        UpstreamError::Connect {
+            upstream: self.upstream.name().to_owned(),
+            source,
+        }
+    }
+
+    fn broken(&self, source: hyper::Error) -> UpstreamError {
+        UpstreamError::Broken {
+            upstream: self.upstream.name().to_owned(),
+            source,
+        }
+    }
+
+    /// Closes all connections that carry nothing, and from now on each when it has nothing more to carry.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        for lane in &self.lanes {
+            lock(&lane.idle).clear();
+            lock(&lane.shared).clear();
+        }
+    }
+
+    /// Closes connections that nobody used for the idle time-out.
+    pub fn sweep(&self) {
+        let now = clock::monotonic();
+        let limit = self.upstream.settings.idle_timeout;
+        for (lane, endpoint) in self.lanes.iter().zip(self.upstream.endpoints()) {
+            lock(&lane.idle).retain(|kept| {
+                !kept.sender.is_closed()
+                    && now.saturating_duration_since(kept.since) < limit
+                    && leads_there(endpoint, kept.origin.as_ref())
+            });
+            lock(&lane.shared).retain(|shared| {
+                !shared.is_closed() && !shared.is_unused(now, limit) && leads_there(endpoint, shared.origin())
+            });
+        }
+    }
+}
+
+/// A part in a connection that requests share, if there is one with room.
+fn part(lane: &Lane, endpoint: &Endpoint) -> Option<Part> {
+    let mut shared = lock(&lane.shared);
+    shared.retain(|connection| !connection.is_closed() && leads_there(endpoint, connection.origin()));
+    http2::pick(&mut shared).map(Multiplexed::take)
+}
+
+/// Whether the endpoint is still where the connection leads. What has no name does not move.
+fn leads_there(endpoint: &Endpoint, origin: Option<&Origin>) -> bool {
+    origin.is_none_or(|origin| endpoint.addresses.still_has(origin))
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({})", self.upstream.name())
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease({})", self.place.pool.upstream.name())
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Place({})", self.pool.upstream.name())
+    }
+}
