@@ -32,7 +32,7 @@ use crate::{
     lifecycle::Tasks,
     live::Snapshot,
     mail::{Carrier, MailError, Postman},
-    server::{admin::Subjects, connection::Worker, reloads::Reloads},
+    server::{acme::Acme, admin::Subjects, connection::Worker, reloads::Reloads},
     session::{Sessions, Terms},
     telemetry::AccessLog,
     upstream::{TlsError, Upstream},

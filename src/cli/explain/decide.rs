@@ -233,7 +233,7 @@ fn answered_here(route: &Route, asked: &answers::Asked<'_>) -> Result<Outcome, P
     if let Target::Files(files) = &route.target {
         return Ok(Outcome::File {
             folder: files.folder.display().to_string(),
-            path: asked.leaves.path().to_owned(),
+            path: asked.leaves.as_str().to_owned(),
         });
     }
     // Nothing else takes time.
