@@ -1,13 +1,14 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser bench bench-enumeration bench-matching restart-load
+.PHONY: help dev test test-browser test-memory bench bench-enumeration bench-matching restart-load
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
 PROVIDERS := tests/clients/providers
 SCHEMATHESIS := .vestibule/schemathesis
 ACME := .vestibule/acme
+PROTOCOLS := .vestibule/protocols
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,7 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
 	@scripts/ensure-venv $(SCHEMATHESIS) tests/clients/schemathesis/requirements.txt
 	@scripts/ensure-venv $(ACME) tests/clients/acme/requirements.txt
+	@scripts/ensure-venv $(PROTOCOLS) tests/clients/protocols/requirements.txt
 	@scripts/ensure-node-modules $(CLIENTS)
 	@scripts/ensure-node-modules $(PROVIDERS)
 	@scripts/check
@@ -37,6 +39,11 @@ test-browser: ## Signing in at providers with a real browser: needs chromium
 	@scripts/ensure-node-modules tests/clients/browser
 	@cargo build --locked
 	@VESTIBULE_BIN=$(CURDIR)/target/debug/vestibule npm --prefix tests/clients/browser test
+
+test-memory: ## 1 GiB through the gateway each way, and 10,000 connections that wait
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@VESTIBULE_TEST_BODY_MIB=1024 VESTIBULE_TEST_CONNECTIONS=10000 cargo test --locked --test it memory:: -- --nocapture --test-threads 1
 
 bench: ## Requests per second and CPU per request, compared with no gateway
 	@scripts/ensure-tools cc

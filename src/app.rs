@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
-    handover::{Door, Offered},
+    handover::{self as next_gateway, Offered},
     reload::{Reloader, Swapped},
     sockets::{Listening, Sockets},
     watch::Watched,
@@ -45,17 +45,20 @@ use crate::{
     lifecycle::Tasks,
     live::{Live, Snapshot},
     mail::{Outbox, OutboxBell, Postman},
+    policy::connection::Door,
     proxy::{Proxy, rate::Rates, record::Recorder},
     secret::sealed::SealingKeys,
     server::{
         self, Bound,
-        acme::{self, Acme},
+        acme::{self, Acme, Answers},
         admin::Admin,
         connection::Worker,
         reloads::Reloads,
+        tls::{Issued, Tls},
     },
     session::{
         self, Sessions, Terms,
+        assertion::{self, Mint},
         geo::Places,
         streams::{self, About},
     },
@@ -125,6 +128,9 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     }
 
     // Before Postgres is waited for: what an operator got wrong is told at once.
+    let answers = config.server.acme.as_ref().map(|_| Arc::<Answers>::default());
+    let issued = answers.clone().map(|answers| answers as Arc<dyn Issued>);
+    let tls = start_tls(&config, issued.clone(), &options.clock, &tasks)?;
     let places = Places::open(config.auth.session.geo_database.as_deref())?;
 
     let settings = settings(&config);
@@ -136,6 +142,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         db: db.clone(),
         cold: options.cold.clone(),
         terms: Terms::new(&config),
+        mint: Mint::new(assertion::Terms::new(&config)),
         cache: config.auth.session.cache.clone(),
         lookup_timeout: config.database.acquire_timeout,
         places,
@@ -149,12 +156,22 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         outbox: bell.clone(),
     })?));
     let postman = start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
-    let acme = start_acme(&tasks, &config, &db, &options.clock).await?;
+    let acme = start_acme(&tasks, &config, answers, &db, &options.clock).await?;
 
     // Nothing is lost by serving deaf, but each session would be looked up: better to begin with ears.
     let patience = timeout(config.database.acquire_timeout, sessions.hearing());
     if options.cancel.run_until_cancelled(patience).await.is_none() {
         bail!("told to stop while starting");
+    }
+
+    if config.signs_assertions()
+        && options
+            .cancel
+            .run_until_cancelled(sessions.mint().ready())
+            .await
+            .is_none()
+    {
+        bail!("told to stop while the keys that sign assertions were being made");
     }
 
     let log = Arc::new(AccessLog::start(config.log.format, options.access_log)?);
@@ -171,6 +188,8 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         sessions: Arc::clone(&sessions),
         auth: Arc::clone(&auth),
         log: Arc::clone(&log),
+        tls: tls.clone(),
+        issued,
     };
     let (threads, workers) = common.start_workers(sockets.public)?;
     for upstream in &common.upstreams {
@@ -186,6 +205,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
             postman,
             places: common.places,
             tunnels: common.tunnels,
+            tls,
             reloads: Arc::new(Reloads::new(config.read_from.fingerprint(), common.clock.now())),
             clock: common.clock,
             db,
@@ -224,7 +244,8 @@ fn open_door(config: &Config, offered: Offered, taken_over: &CancellationToken, 
     let Some(path) = &config.server.handover else {
         return Ok(());
     };
-    let door = Door::open(path).with_context(|| format!("can't listen on {} (server.handover)", path.display()))?;
+    let door = next_gateway::Door::open(path)
+        .with_context(|| format!("can't listen on {} (server.handover)", path.display()))?;
     let closing = tasks.stop.closing.clone();
     tasks.spawn("hand-over", door.serve(offered, taken_over.clone(), closing));
     Ok(())
@@ -245,6 +266,23 @@ impl Drop for StartGuard {
             tasks.stop.at_once();
         }
     }
+}
+
+/// Loads the certificates, and goes on loading them when their files change.
+fn start_tls(
+    config: &Config,
+    issued: Option<Arc<dyn Issued>>,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some(settings) = &config.server.tls else {
+        return Ok(None);
+    };
+    let tls = Tls::new(settings, issued, clock.clone()).context("TLS can't be set up ([server.tls])")?;
+    let tls = Arc::new(tls);
+    let watching = Arc::clone(&tls).watch(tasks.stop.soft.clone());
+    tasks.spawn_essential("certificates", watching);
+    Ok(Some(tls))
 }
 
 /// What `[database]` says, for [`Connector`].
@@ -334,6 +372,8 @@ fn start_cold_work(
     let last_seen = sessions.last_seen().clone();
     tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
+    let signing = assertion::rotation::run(Arc::clone(sessions), db.clone(), clock.clone(), soft());
+    tasks.spawn_essential("signing keys", signing);
     reseal(tasks, db, config, clock);
     Ok(postman)
 }
@@ -352,12 +392,19 @@ fn sealing_keys(config: &Config) -> SealingKeys {
 }
 
 /// Puts the certificates to use that are kept, and goes on ordering and renewing; `None`: none are ordered.
-async fn start_acme(tasks: &Tasks, config: &Config, db: &Db, clock: &Clock) -> anyhow::Result<Option<Arc<Acme>>> {
-    let Some(settings) = config.server.acme.clone() else {
+async fn start_acme(
+    tasks: &Tasks,
+    config: &Config,
+    answers: Option<Arc<Answers>>,
+    db: &Db,
+    clock: &Clock,
+) -> anyhow::Result<Option<Arc<Acme>>> {
+    let (Some(settings), Some(answers)) = (config.server.acme.clone(), answers) else {
         return Ok(None);
     };
     let acme = Acme::new(acme::Parts {
         settings,
+        answers,
         db: db.clone(),
         clock: clock.clone(),
         keys: sealing_keys(config),
@@ -367,7 +414,7 @@ async fn start_acme(tasks: &Tasks, config: &Config, db: &Db, clock: &Clock) -> a
         .await
         .context("the certificates that are kept can't be read")?;
     let soft = || tasks.stop.soft.clone();
-    tasks.spawn_essential("certificates", Arc::clone(&acme).watch(soft()));
+    tasks.spawn_essential("ordered certificates", Arc::clone(&acme).watch(soft()));
     tasks.spawn_essential("certificate orders", Arc::clone(&acme).renew(soft()));
     Ok(Some(acme))
 }
@@ -384,6 +431,8 @@ struct Common {
     sessions: Arc<Sessions>,
     auth: Arc<ArcSwap<Auth>>,
     log: Arc<AccessLog>,
+    tls: Option<Arc<Tls>>,
+    issued: Option<Arc<dyn Issued>>,
 }
 
 /// The workers, and their threads.
@@ -393,12 +442,12 @@ impl Common {
     /// Each worker gets a socket of each address, or more where there are more; they accept connections from here on.
     fn start_workers(&self, bound: Vec<Listening>) -> anyhow::Result<Workers> {
         let count = self.config.server.workers.get();
-        let mut sockets: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
+        let mut sockets: Vec<Vec<(Bound, Door)>> = (0..count).map(|_| Vec::new()).collect();
         for listening in bound {
             let turns = (0..count).cycle();
             for (socket, turn) in listening.sockets.into_iter().zip(turns) {
                 if let Some(own) = sockets.get_mut(turn) {
-                    own.push(socket);
+                    own.push((socket, listening.door));
                 }
             }
         }
@@ -450,6 +499,8 @@ impl Common {
                 stats: Arc::default(),
             }),
             ids: RequestIds::default(),
+            tls: self.tls.clone(),
+            issued: self.issued.clone(),
         }
     }
 }
@@ -474,14 +525,19 @@ fn worker_thread(index: usize, tasks: &Tasks) -> anyhow::Result<(Handle, thread:
 }
 
 /// Starts a worker's own tasks, and accepts its connections.
-fn open(worker: &Arc<Worker>, sockets: Vec<Bound>, runtime: &Handle, places: &Arc<Semaphore>) -> anyhow::Result<()> {
+fn open(
+    worker: &Arc<Worker>,
+    sockets: Vec<(Bound, Door)>,
+    runtime: &Handle,
+    places: &Arc<Semaphore>,
+) -> anyhow::Result<()> {
     let sweeping = Arc::clone(worker);
     worker.tasks.spawn_essential("upstream sweeper", sweep_pools(sweeping));
     // A listener belongs to the runtime on which it is made.
     let _entered = runtime.enter();
-    for socket in sockets {
+    for (socket, door) in sockets {
         let listener = socket.listen().context("can't open a listener")?;
-        let accepting = server::accept(listener, Arc::clone(places), Arc::clone(worker));
+        let accepting = server::accept(listener, door, Arc::clone(places), Arc::clone(worker));
         worker.tasks.spawn_essential("listener", accepting);
     }
     Ok(())
@@ -503,7 +559,7 @@ async fn sweep_pools(worker: Arc<Worker>) {
 }
 
 impl Running {
-    /// The first of `server.listen`, with the port that was given.
+    /// The first address of `server.listen`, with the port that was given.
     pub fn public_addr(&self) -> SocketAddr {
         self.public.first().copied().unwrap_or(self.admin_addr)
     }

@@ -15,6 +15,7 @@ mod error;
 mod error_page;
 mod http;
 mod input;
+mod jwks;
 mod multi_session;
 mod oauth;
 mod objects;
@@ -121,6 +122,7 @@ enum Endpoint {
     AccountInfoOfBody,
     Me,
     VerifyToken,
+    Jwks,
     ErrorPage,
     Ok,
     OpenApi,
@@ -177,6 +179,7 @@ pub static ROUTES: &[Route] = &[
     get("/me", Endpoint::Me),
     get("/verify-token", Endpoint::VerifyToken),
     post("/verify-token", Endpoint::VerifyToken),
+    get("/jwks", Endpoint::Jwks),
     get("/error", Endpoint::ErrorPage),
     get("/ok", Endpoint::Ok),
     get("/openapi.json", Endpoint::OpenApi),
@@ -425,6 +428,9 @@ impl Auth {
         };
         let headers = response.headers_mut();
         http::protect(headers);
+        if route.endpoint == Endpoint::Jwks {
+            jwks::publish(headers);
+        }
         handed_out.put_into(headers);
         response
     }
@@ -471,6 +477,7 @@ impl Auth {
             Endpoint::AccountInfoOfBody => oauth::tokens::account_info_of_body(call).await,
             Endpoint::Me => who::me(call).await,
             Endpoint::VerifyToken => who::verify_token(call).await,
+            Endpoint::Jwks => Ok(jwks::get(call)),
             Endpoint::ErrorPage => Ok(error_page::show(call)),
             Endpoint::Ok => Ok(Answer::json(serde_json::json!({ "ok": true }))),
             Endpoint::OpenApi => Ok(self.documents.json(&self.config)),

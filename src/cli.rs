@@ -7,6 +7,7 @@ pub mod check;
 pub mod dev;
 pub mod explain;
 pub mod import;
+pub mod keys;
 pub mod migrate;
 pub mod openapi;
 pub mod serve;
@@ -62,6 +63,8 @@ pub enum Command {
     User(user::UserArgs),
     /// Look after sessions
     Session(session::SessionArgs),
+    /// Look after the keys that sign assertions
+    Keys(keys::KeysArgs),
     /// Read the audit log: who did what, from where, and how it ended
     Audit(audit::AuditArgs),
     /// Take over the users of another server
@@ -98,6 +101,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Openapi(args) => openapi::run(&args),
         Command::User(args) => user::run(&args),
         Command::Session(args) => session::run(&args),
+        Command::Keys(args) => keys::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Import(args) => import::run(&args),
     };

@@ -7,7 +7,7 @@
 //! Each key is declared in one place, its section's `read`: that reads it, and is also what [`reference()`] and
 //! [`json_schema`] are made from.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{fs, path::Path};
 
 mod auth;
 mod catalogue;
@@ -45,7 +45,7 @@ pub use error::{ConfigError, ConfigErrors, Place};
 pub use expectations::{
     Carried, Expectation, Expected, ExpectedHeader, ExpectedOutcome, Person, load_expectations, parse_expectations,
 };
-pub use identity::{Identity, IdentityNames};
+pub use identity::{AssertionRules, Identity, IdentityNames, SigningAlgorithm};
 pub use mail::{Mail, SmtpSecurity, SmtpUrl};
 pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};
@@ -58,7 +58,10 @@ pub use routes::{
     Access, Cors, Credentials, Files, FixedAnswer, HeaderRules, HostPattern, Kept, LimitedBy, Needs, OnDenied, Piece,
     Redirect, Rewrite, Route, RouteLimit, Target,
 };
-pub use server::{Acme, Admin, Challenge, ExternalAccount, Log, LogFormat, Server};
+pub use server::{
+    Acme, Admin, CertificateFiles, Challenge, ClientAuth, ExternalAccount, Listen, Log, LogFormat, Server, Tls,
+    TlsVersion,
+};
 pub use source::{Overrides, PREFIX};
 pub use units::parse_duration;
 pub use upstreams::{At, ClientIdentity, Endpoint, HealthCheck, Outliers, Protocol, Scheme, Upstream, UpstreamTls};
@@ -151,7 +154,7 @@ pub fn parse_with(
     reason = "wrong is not absent: the one must not lead to complaints about the other"
 )]
 struct Facts {
-    listen: Option<Vec<SocketAddr>>,
+    listen: Option<Vec<Listen>>,
     public_url: Option<Origin>,
     base_path: Option<String>,
     /// `None`: wrong; `Some(None)`: there is none.
@@ -192,6 +195,12 @@ impl Facts {
 }
 
 impl Config {
+    /// Whether an upstream gets assertions: then there must be a key before anything is served.
+    pub fn signs_assertions(&self) -> bool {
+        let on_a_route = |route: &Route| route.credentials == Credentials::Assertion;
+        self.identity.assertion.send || self.routes.iter().any(on_a_route)
+    }
+
     fn read(s: &mut Section<'_>) -> Option<Self> {
         let mut facts = Facts::default();
         let server = s.section("server", "The public listener, and what clients may ask of it.", |s| {

@@ -16,6 +16,7 @@ pub mod one_time_tokens;
 pub mod outbox;
 pub mod rate_limits;
 pub mod sessions;
+pub mod signing_keys;
 pub mod users;
 
 mod answer;
@@ -57,6 +58,7 @@ pub fn all_queries() -> impl Iterator<Item = &'static Query> {
         rate_limits::ALL,
         known_addresses::ALL,
         oauth_flows::ALL,
+        signing_keys::ALL,
         imports::ALL,
         migrate::ALL,
     ]

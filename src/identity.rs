@@ -12,7 +12,10 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
+mod said;
+
+pub use self::said::{Assertion, Assertions, Wording};
+use crate::{clock::Timestamp, secret::random};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -48,6 +51,12 @@ id! {
 id! {
     /// `accounts.id`, a UUIDv7: one way in which a user may sign in.
     AccountId
+}
+
+/// A UUIDv7 (RFC 9562) of this moment: rows sort by when they were made.
+pub fn new_id(now: Timestamp) -> Uuid {
+    let millis = u64::try_from(now.micros() / 1000).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random()).into_uuid()
 }
 
 /// Who it is: what upstreams are told about a user.
@@ -135,6 +144,8 @@ pub struct Place {
 pub struct Session {
     pub id: SessionId,
     pub identity: Arc<Identity>,
+    /// How the user proved who they are, in the words of RFC 8176.
+    pub methods: Vec<String>,
     /// When the user signed in.
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
@@ -146,4 +157,6 @@ pub struct Session {
     pub last_seen: AtomicI64,
     /// The identity headers as they leave for upstreams.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+    /// What upstreams were told of it, signed.
+    pub assertions: Assertions,
 }

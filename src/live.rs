@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub routes: RouteTable,
     pub origins: TrustedOrigins,
     pub cookies: SessionCookies,
-    pub reserved: Reserved,
+    pub reserved: Arc<Reserved>,
     /// In the order of [`Config::upstreams`].
     pub pools: Vec<Arc<Pool>>,
 }
@@ -48,7 +48,7 @@ impl Snapshot {
             routes: RouteTable::build(&routes),
             origins: TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
-            reserved: Reserved::new(&config.identity),
+            reserved: Arc::new(Reserved::new(&config.identity)),
             pools: upstreams.iter().map(pool).collect(),
         }
     }
@@ -73,10 +73,10 @@ impl Snapshot {
         }
     }
 
-    /// Whether a stream could begin now as it did, for whoever has `session` or nobody.
+    /// Whether a stream could begin as it did, for whoever has `session` or nobody; fresh is who was so then.
     pub fn allows(&self, stream: &About, session: Option<&Session>) -> bool {
         self.route(stream)
-            .is_some_and(|route| policy::judge(route, session).is_ok())
+            .is_some_and(|route| policy::judge(route, session, stream.since).is_ok())
     }
 
     fn route(&self, stream: &About) -> Option<&Arc<Route>> {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method, header};
 
 use crate::{
+    clock::Timestamp,
     config::{Access, Needs, Route},
-    identity::{Identity, Session},
+    identity::Session,
 };
 
 pub mod client;
@@ -59,23 +60,26 @@ pub enum Unmet {
     Role,
     #[error("no verified e-mail address")]
     VerifiedEmail,
+    /// The person signed in too long ago.
+    #[error("no fresh sign-in")]
+    Fresh,
 }
 
 /// Whether `session`, if there is one, may take `route`.
-pub fn authorise(route: &Arc<Route>, session: Option<&Arc<Session>>) -> Result<Permit, Denied> {
-    judge(route, session.map(Arc::as_ref))?;
+pub fn authorise(route: &Arc<Route>, session: Option<&Arc<Session>>, now: Timestamp) -> Result<Permit, Denied> {
+    judge(route, session.map(Arc::as_ref), now)?;
     Ok(Permit {
         route: Arc::clone(route),
         session: session.filter(|_| wants_session(route)).cloned(),
     })
 }
 
-/// The same judgement without a permit: of what was let through earlier.
-pub fn judge(route: &Route, session: Option<&Session>) -> Result<(), Denied> {
+/// The same judgement without a permit: of what was let through at an earlier `now`.
+pub fn judge(route: &Route, session: Option<&Session>, now: Timestamp) -> Result<(), Denied> {
     match (&route.access, session) {
         (Access::Public | Access::Optional, _) => Ok(()),
         (Access::Required(_), None) => Err(Denied::SignInNeeded),
-        (Access::Required(needs), Some(session)) => match unmet(needs, &session.identity) {
+        (Access::Required(needs), Some(session)) => match unmet(needs, session, now) {
             Some(unmet) => Err(Denied::NotAllowed(unmet)),
             None => Ok(()),
         },
@@ -98,11 +102,17 @@ pub const fn wants_session(route: &Route) -> bool {
     }
 }
 
-fn unmet(needs: &Needs, identity: &Identity) -> Option<Unmet> {
+/// Freshness last: signing in again would give whoever lacks more nothing.
+fn unmet(needs: &Needs, session: &Session, now: Timestamp) -> Option<Unmet> {
+    let identity = &session.identity;
     if !needs.roles.is_empty() && !needs.roles.iter().any(|role| identity.roles.contains(role)) {
         return Some(Unmet::Role);
     }
-    (needs.verified_email && !identity.email_verified).then_some(Unmet::VerifiedEmail)
+    if needs.verified_email && !identity.email_verified {
+        return Some(Unmet::VerifiedEmail);
+    }
+    let within = needs.fresh?;
+    (now >= session.created_at.plus(within)).then_some(Unmet::Fresh)
 }
 
 /// Whether a person waits for a page: then a refusal is a page or a redirect, else JSON.
@@ -144,13 +154,15 @@ fn quality(parameters: &str) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::HeaderName;
     use uuid::Uuid;
 
     use super::*;
     use crate::{
         clock::Timestamp,
-        identity::{SessionId, UserId},
+        identity::{Assertions, Identity, SessionId, UserId},
     };
 
     fn route(access: Access) -> Arc<Route> {
@@ -176,6 +188,8 @@ mod tests {
             extending: std::sync::atomic::AtomicBool::new(false),
             last_seen: std::sync::atomic::AtomicI64::new(0),
             headers: Box::new([]),
+            assertions: Assertions::default(),
+            methods: Vec::new(),
         })
     }
 
@@ -223,10 +237,40 @@ mod tests {
             ),
         ] {
             let route = route(access);
-            let permit = authorise(&route, session);
+            let permit = authorise(&route, session, Timestamp::from_secs(0));
             assert_eq!(permit.map(|permit| permit.session().is_some()), verdict, "{route:?}");
             assert_eq!(wants_session(&route), route.access != Access::Public);
         }
+    }
+
+    #[test]
+    fn a_sign_in_is_fresh_for_as_long_as_the_route_says() {
+        let user = session(&["user"], false);
+        let route = route(Access::Required(Needs {
+            fresh: Some(Duration::from_mins(10)),
+            ..Needs::default()
+        }));
+        for (secs, verdict) in [
+            (0, None),
+            (599, None),
+            (600, Some(Denied::NotAllowed(Unmet::Fresh))),
+            (i64::MAX, Some(Denied::NotAllowed(Unmet::Fresh))),
+        ] {
+            let judged = authorise(&route, Some(&user), Timestamp::from_secs(secs));
+            assert_eq!(judged.err(), verdict, "after {secs} s");
+        }
+        let needs = Needs {
+            roles: vec!["admin".to_owned()],
+            fresh: Some(Duration::from_mins(10)),
+            ..Needs::default()
+        };
+        let route = self::route(Access::Required(needs));
+        let judged = authorise(&route, Some(&user), Timestamp::from_secs(600));
+        assert_eq!(
+            judged.err(),
+            Some(Denied::NotAllowed(Unmet::Role)),
+            "signing in again would not help"
+        );
     }
 
     #[test]

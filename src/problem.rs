@@ -131,6 +131,8 @@ pub enum Form {
     Json,
     /// For a browser navigation: a page that a person can read.
     Html,
+    /// For a gRPC call: a status among the fields of a head with nothing behind it.
+    Grpc,
 }
 
 /// A refusal on its way to the client.
@@ -219,6 +221,7 @@ impl Problem {
             _ if self.shows == Shows::Nothing => (String::new(), None),
             Form::Json => (self.json(request_id), Some("application/json")),
             Form::Html => (self.html(request_id), Some("text/html; charset=utf-8")),
+            Form::Grpc => return self.into_grpc(request_id),
         };
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = status;
@@ -238,6 +241,23 @@ impl Problem {
         response
     }
 
+    /// A call is refused with 200, for what went wrong is said by `grpc-status`; a client that saw another status would
+    /// have to guess (`Trailers-Only` in gRPC over HTTP/2).
+    fn into_grpc(self, request_id: &str) -> Response<Bytes> {
+        let message = percent_encoding::utf8_percent_encode(self.message(), GRPC_ENCODED).to_string();
+        let mut response = Response::new(Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, grpc_status(self.status()));
+        if let Ok(message) = HeaderValue::try_from(message) {
+            headers.insert(GRPC_MESSAGE, message);
+        }
+        if let Ok(request_id) = HeaderValue::try_from(request_id) {
+            headers.insert(X_REQUEST_ID, request_id);
+        }
+        response
+    }
+
     fn json(&self, request_id: &str) -> String {
         let message = self.message();
         let body = if self.shows == Shows::Everything {
@@ -252,6 +272,34 @@ impl Problem {
         let message = format!("{}.", self.message().trim_end_matches('.'));
         page(self.status().as_str(), &message, &format!("Request {request_id}"))
     }
+}
+
+/// Says how a gRPC call ended.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a `grpc-message` can't hold as it is.
+const GRPC_ENCODED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+
+/// How gRPC names what an HTTP status says. Those that mean "try elsewhere, or later" are the ones that clients retry.
+pub const fn grpc_status(status: StatusCode) -> HeaderValue {
+    HeaderValue::from_static(match status.as_u16() {
+        // UNAUTHENTICATED
+        401 => "16",
+        // PERMISSION_DENIED
+        403 => "7",
+        // UNIMPLEMENTED: there is no such service here.
+        404 | 405 | 501 => "12",
+        // RESOURCE_EXHAUSTED
+        413 | 429 | 431 => "8",
+        // UNAVAILABLE
+        502 | 503 => "14",
+        // DEADLINE_EXCEEDED
+        504 => "4",
+        // INTERNAL
+        _ => "13",
+    })
 }
 
 /// What a page of [`page`] may do: it has one inline style and nothing else: no script, no image, no frame.
@@ -307,6 +355,29 @@ mod tests {
         let body = String::from_utf8(page.body().to_vec()).unwrap();
         assert!(body.contains("&lt;script&gt;&quot;&#39;&amp;") && body.contains("&lt;id&gt;"));
         assert!(!body.contains("<script>"));
+    }
+
+    #[test]
+    fn a_call_is_told_by_a_status_that_its_library_knows() {
+        for (code, status) in [
+            (Code::Unauthorized, "16"),
+            (Code::Forbidden, "7"),
+            (Code::NotFound, "12"),
+            (Code::TooManyRequests, "8"),
+            (Code::BodyTooLarge, "8"),
+            (Code::UpstreamUnreachable, "14"),
+            (Code::Busy, "14"),
+            (Code::UpstreamTimeout, "4"),
+            (Code::BadPath, "13"),
+            (Code::Internal, "13"),
+        ] {
+            let response = Problem::new(code).saying("100 % Zoë").into_response(Form::Grpc, "r1");
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()["grpc-status"], status, "{code:?}");
+            assert_eq!(response.headers()["grpc-message"], "100 %25 Zo%C3%AB");
+            assert_eq!(response.headers()["content-type"], "application/grpc");
+            assert!(response.body().is_empty());
+        }
     }
 
     #[test]

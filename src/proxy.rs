@@ -5,16 +5,20 @@
 //! `Permit`. Skipping a step does not compile.
 
 pub mod answers;
+mod asks;
 pub mod body;
 pub mod error;
 mod files;
+pub mod grpc;
+pub mod handover;
 pub mod head_guard;
 pub mod headers;
 pub mod pace;
 pub mod rate;
 pub mod record;
 pub mod rewrite;
-mod upgrade;
+pub mod trailers;
+pub mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,11 +32,13 @@ use tokio::sync::Semaphore;
 
 use self::{
     answers::Asked,
-    body::ProxyBody,
+    asks::Ended,
+    body::{GoesOn, ProxyBody},
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
     rate::Rates,
     record::Record,
+    upgrade::{ExtendedConnect, Tunnel},
 };
 use crate::{
     clock::Timestamp,
@@ -44,13 +50,14 @@ use crate::{
         self,
         client::ClientFacts,
         cors::{self, Preflight, Readers, Verdict},
-        origin,
+        origin::{self, ForeignOrigin},
         path::NormalPath,
         routes::NoRoute,
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind, Ownership, SessionCookies},
+        credential::{self, Credential, Kind, SessionCookies},
+        streams::{About, Holder, StreamGuard},
     },
     upstream::{
         Pool, UpstreamError,
@@ -77,6 +84,8 @@ pub struct Inbound {
     pub headers: HeaderMap,
     /// hyper's promise of the bare connection, if the client asked for one.
     pub on_upgrade: Option<OnUpgrade>,
+    /// It was an extended CONNECT (RFC 8441); `method` is what it stands for.
+    pub extended_connect: Option<ExtendedConnect>,
     pub path: NormalPath,
     pub client: ClientFacts,
     pub request_id: HeaderValue,
@@ -106,7 +115,7 @@ pub async fn handle(
         Some(Verdict::Refuse) => return Err(ProxyError::Preflight),
         Some(Verdict::PassOn(proof)) => Some(proof),
     };
-    let upgrade = headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers);
+    let upgrade = upgrade::of(inbound);
     if upgrade.is_some() && !route.websocket {
         return Err(ProxyError::UpgradeRefused);
     }
@@ -118,25 +127,20 @@ pub async fn handle(
     } else {
         None
     };
-    if let Some(SignedIn { session, credential }) = &signed_in {
-        record.user = Some(session.identity.id);
-        if credential.kind == Kind::Cookie {
-            let also = route.cors.listed();
-            origin::check(
-                &inbound.method,
-                upgrade.is_some(),
-                &inbound.headers,
-                &live.origins,
-                also,
-            )?;
-        }
+    if let Some(signed_in) = &signed_in {
+        record.user = Some(signed_in.session.identity.id);
+        signed_in.check_origin(upgrade.is_some(), route, inbound, live)?;
     }
     proxy
         .rates
         .once_known(route, &inbound.client, record.user, inbound.now)?;
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
-        None => policy::authorise(route, signed_in.as_ref().map(|signed_in| &signed_in.session))?,
+        None => policy::authorise(
+            route,
+            signed_in.as_ref().map(|signed_in| &signed_in.session),
+            inbound.now,
+        )?,
     };
 
     let slid = signed_in
@@ -154,19 +158,17 @@ pub async fn handle(
         return Ok(finished(response, route, slid));
     };
 
+    let pool = live.pool(upstream);
+    record.upstream = Some(Arc::clone(pool.upstream()));
+    let name = pool.upstream().name();
+    let handover = handover::decide(proxy, live, route, name, &found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(&inbound.headers, max_body)?;
-    let limits = Limits::of(&live.config.server, max_body);
+    let limits = limits(live, inbound, pool, max_body);
     let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits)
+        RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
     });
     record.body.clone_from(&watch);
-    let authorization_is_ours = match found.authorization() {
-        Ownership::Ours => true,
-        Ownership::Unknown => bearer_is_ours(&proxy.sessions, &found, signed_in.as_ref(), inbound.now).await,
-        Ownership::Theirs => false,
-    };
-    let tunnel = upgrade.is_some();
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
@@ -174,29 +176,75 @@ pub async fn handle(
         path,
         client: &inbound.client,
         request_id: &inbound.request_id,
-        authorization_is_ours,
+        handover,
         cookies: &live.cookies,
         reserved: &live.reserved,
-        upgrade,
+        upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
     let outbound = headers::prepare(material, &permit);
 
-    let pool = live.pool(upstream);
-    record.upstream = Some(Arc::clone(pool.upstream()));
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
-    let mut response = match inbound.on_upgrade.take().filter(|_| tunnel) {
-        Some(client) => upgrade::tunnel(proxy, pool, outbound, client, head_timeout).await?,
-        None => forward(pool, outbound, route.retries, head_timeout, watch).await?,
+    let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
+    let stream = |kind| lasting(proxy, inbound, signed_in.as_ref(), kind);
+    let response = match client {
+        Some((asked, client)) => {
+            let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
+            upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel)).await?
+        }
+        None => {
+            forward(pool, outbound, route.retries, head_timeout, watch, || {
+                stream(Lasting::Answer)
+            })
+            .await?
+        }
     };
 
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let cors = if readers.are_ours() {
-        CorsBy::Gateway
-    } else {
-        CorsBy::Upstream
+    let back = Back {
+        route,
+        cors: if readers.are_ours() {
+            CorsBy::Gateway
+        } else {
+            CorsBy::Upstream
+        },
+        upstream: name,
+        signed_in,
+        slid,
     };
-    headers::give_back(&mut response, &live.cookies, cors, switching);
-    Ok(finished(response, route, slid))
+    back.give(proxy, live, inbound, response).await
+}
+
+/// The way of an upstream's answer to the client.
+struct Back<'r> {
+    route: &'r Route,
+    cors: CorsBy,
+    upstream: &'r str,
+    signed_in: Option<SignedIn>,
+    /// The cookie of a session whose expiry slides.
+    slid: Option<HeaderValue>,
+}
+
+impl Back<'_> {
+    async fn give(
+        self,
+        proxy: &Proxy,
+        live: &Snapshot,
+        inbound: &Inbound,
+        mut response: Response<ProxyBody>,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let cookies = &live.cookies;
+        let asks = headers::give_back(&mut response, cookies, self.cors, switching);
+        if asks.is_nothing() || switching {
+            return Ok(finished(response, self.route, self.slid));
+        }
+        let signed_in = self.signed_in.as_ref();
+        let ended = asks::heed(proxy, asks, self.upstream, signed_in, inbound, response.status()).await?;
+        let mut response = finished(response, self.route, self.slid.filter(|_| ended == Ended::No));
+        if let Some(SignedIn { credential, .. }) = signed_in.filter(|_| ended == Ended::Yes) {
+            asks::take_back(cookies, credential.kind, response.headers_mut());
+        }
+        Ok(response)
+    }
 }
 
 /// What the route and the session have to say on top of an answer.
@@ -211,6 +259,26 @@ fn finished(mut response: Response<ProxyBody>, route: &Route, slid: Option<Heade
         response.headers_mut().insert(header::CACHE_CONTROL, never);
     }
     response
+}
+
+/// What lasts longer than a request.
+#[derive(Clone, Copy)]
+enum Lasting {
+    Tunnel,
+    Answer,
+}
+
+/// Registers it: it ends when the session does, or may not go on for another reason.
+fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what: Lasting) -> StreamGuard {
+    let about = About {
+        session: signed_in.map(|signed_in| Holder::new(signed_in.credential.hash, &signed_in.session)),
+        host: inbound.client.host.name().into(),
+        path: inbound.path.target().clone(),
+        method: inbound.method.clone(),
+        upgrade: matches!(what, Lasting::Tunnel),
+        since: inbound.now,
+    };
+    proxy.sessions.stream(about, inbound.now)
 }
 
 /// The one that was asked about: others may take other routes.
@@ -254,6 +322,26 @@ struct SignedIn {
 }
 
 impl SignedIn {
+    /// A browser sends its cookie along with whatever another site has it send.
+    fn check_origin(
+        &self,
+        upgrades: bool,
+        route: &Route,
+        inbound: &Inbound,
+        live: &Snapshot,
+    ) -> Result<(), ForeignOrigin> {
+        match self.credential.kind {
+            Kind::Bearer => Ok(()),
+            Kind::Cookie => origin::check(
+                &inbound.method,
+                upgrades,
+                &inbound.headers,
+                &live.origins,
+                route.cors.listed(),
+            ),
+        }
+    }
+
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
     fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
         let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
@@ -305,6 +393,15 @@ async fn bearer_is_ours(
     false
 }
 
+/// What is demanded of a request's body. A client that calls its request a gRPC call gains nothing where none is served.
+fn limits(live: &Snapshot, inbound: &Inbound, pool: &Pool, max_body: u64) -> Limits {
+    if grpc::is_call(inbound.version, &inbound.headers) && grpc::may_be_served(&pool.upstream().settings) {
+        Limits::of_call(max_body)
+    } else {
+        Limits::of(&live.config.server, max_body)
+    }
+}
+
 /// Refuses a declared length that is too large, before the upstream hears of it.
 fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
     let declared = headers
@@ -322,6 +419,7 @@ async fn forward(
     retries: u32,
     head_timeout: Duration,
     watch: Option<Arc<BodyWatch>>,
+    stream: impl FnOnce() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let answered = pool
         .send(
@@ -339,13 +437,16 @@ async fn forward(
         }
         .into()),
         Ok((response, lease)) => {
-            // Events come when they come.
-            let events = response
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream"));
-            let stall = (!events).then_some(head_timeout);
-            Ok(response.map(|incoming| ProxyBody::upstream(incoming, lease, stall)))
+            // Events and messages come when they come.
+            let goes_on = GoesOn::of(response.headers());
+            let stall = goes_on.is_none().then_some(head_timeout);
+            Ok(response.map(|incoming| {
+                let body = ProxyBody::upstream(incoming, lease, stall);
+                match goes_on {
+                    Some(how) => body.while_allowed(stream(), how),
+                    None => body,
+                }
+            }))
         }
         // A body that the client broke off is why the upstream failed.
         Err(error) => Err(watch

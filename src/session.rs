@@ -5,12 +5,14 @@
 //! and every session is checked; while Postgres can't be reached at all, a session that was checked within
 //! `cache.ttl` still passes and everything else is refused at once.
 
+pub mod assertion;
 pub mod cache;
 pub mod credential;
 pub mod device;
 pub mod geo;
 pub mod identity_headers;
 pub mod last_seen;
+pub mod sign_out;
 pub mod streams;
 
 use std::{
@@ -27,6 +29,7 @@ use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use tracing::warn;
 
 use self::{
+    assertion::Mint,
     cache::{Found, SessionCache},
     geo::Places,
     identity_headers::Renderer,
@@ -38,7 +41,7 @@ use crate::{
     clock::Timestamp,
     config::{self, Config, SessionRules},
     db::{self, Db, DbError, listen::Heard},
-    identity::{Session, UserId},
+    identity::{Assertions, Session, UserId},
     secret::TokenHash,
 };
 
@@ -58,6 +61,7 @@ pub struct Sessions {
     places: Arc<Places>,
     last_seen: LastSeen,
     streams: Streams,
+    mint: Mint,
     counters: Counters,
 }
 
@@ -114,6 +118,7 @@ pub struct Parts {
     pub db: Db,
     pub cold: Handle,
     pub terms: Terms,
+    pub mint: Mint,
     pub cache: config::Cache,
     /// For a look-up as a whole, connection and answer.
     pub lookup_timeout: Duration,
@@ -130,6 +135,7 @@ impl Sessions {
             hearing: Notify::new(),
             streams: Streams::new(parts.terms.rules.close_streams_on_revoke),
             terms: ArcSwap::from_pointee(parts.terms),
+            mint: parts.mint,
             lookup_timeout: parts.lookup_timeout,
             places: Arc::new(parts.places),
             last_seen: LastSeen::default(),
@@ -162,6 +168,11 @@ impl Sessions {
 
     pub const fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// Who signs what upstreams are told.
+    pub const fn mint(&self) -> &Mint {
+        &self.mint
     }
 
     /// Registers a stream for as long as the guard lives: whoever moves its bytes ends it when the guard says so. What
@@ -269,8 +280,10 @@ impl Sessions {
             // It may have been extended or ended, by anybody.
             Heard::Session(hash) => self.forget(&hash),
             Heard::User(user) => self.forget_user(user),
+            Heard::Keys => self.mint.ring_bell(),
             Heard::Everything => {
                 self.cache.clear();
+                self.mint.ring_bell();
                 self.streams.doubt_everything();
             }
             Heard::Hearing => {
@@ -278,6 +291,7 @@ impl Sessions {
                 self.cache.clear();
                 self.set_trust(Trust::Hearing);
                 self.streams.doubt_everything();
+                self.mint.ring_bell();
                 self.hearing.notify_waiters();
             }
             Heard::Deaf { reachable: true } => self.set_trust(Trust::Deaf),
@@ -340,12 +354,14 @@ impl Sessions {
         Session {
             id: found.id,
             identity: Arc::new(found.identity),
+            methods: found.methods,
             created_at: found.created_at,
             expires_at: found.expires_at,
             refresh_at,
             extending: AtomicBool::new(false),
             last_seen: AtomicI64::new(found.last_seen_at.map_or(0, Timestamp::micros)),
             headers,
+            assertions: Assertions::default(),
         }
     }
 }

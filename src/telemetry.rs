@@ -422,6 +422,14 @@ pub struct Stats {
     duration_us: AtomicU64,
     pub connections: AtomicU64,
     pub open_connections: AtomicU64,
+    /// Connections that came to speak it.
+    pub http1: AtomicU64,
+    pub http2: AtomicU64,
+    /// Of TLS.
+    pub handshakes: AtomicU64,
+    pub handshakes_failed: AtomicU64,
+    /// Connections without a PROXY header that there should have been, or from somebody who must not send one.
+    pub proxy_refused: AtomicU64,
     /// Requests that a route's rate limit refused.
     pub rate_limited: AtomicU64,
 }

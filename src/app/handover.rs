@@ -49,6 +49,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::config::Listen;
+
 const HELLO: &[u8] = b"vestibule hand-over 1\n";
 const READY: u8 = b'R';
 const GONE: u8 = b'G';
@@ -66,7 +68,7 @@ const START: Duration = Duration::from_mins(10);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// The name of what listens for `asked`, one of `server.listen`.
-pub(super) fn public(asked: SocketAddr) -> String {
+pub(super) fn public(asked: &Listen) -> String {
     format!("public {asked}")
 }
 

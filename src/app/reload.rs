@@ -32,8 +32,14 @@ use crate::{
     lifecycle::Tasks,
     live::Snapshot,
     mail::{Carrier, MailError, Postman},
-    server::{acme::Acme, admin::Subjects, connection::Worker, reloads::Reloads},
-    session::{Sessions, Terms},
+    server::{
+        acme::Acme,
+        admin::Subjects,
+        connection::Worker,
+        reloads::Reloads,
+        tls::{self, Tls},
+    },
+    session::{Sessions, Terms, assertion},
     telemetry::AccessLog,
     upstream::{TlsError, Upstream},
 };
@@ -48,6 +54,7 @@ pub struct Swapped {
     pub auth: Arc<ArcSwap<Auth>>,
     pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
     pub postman: Postman,
+    pub tls: Option<Arc<Tls>>,
     pub places: Arc<Semaphore>,
     pub tunnels: Arc<Semaphore>,
     pub reloads: Arc<Reloads>,
@@ -88,6 +95,8 @@ pub enum ReloadError {
     Auth(#[from] auth::StartError),
     #[error("mails can't be sent by the new configuration")]
     Mail(#[from] MailError),
+    #[error("TLS can't be set up by the new configuration")]
+    Tls(#[from] tls::TlsError),
     #[error("upstreams can't be reached by the new configuration")]
     Upstream(#[from] TlsError),
 }
@@ -112,6 +121,7 @@ impl Reloader {
             upstreams,
             reloads,
             acme,
+            tls,
             ..
         } = &self.swapped;
         Subjects {
@@ -125,6 +135,7 @@ impl Reloader {
             upstreams: Arc::clone(upstreams),
             reloads: Arc::clone(reloads),
             acme: acme.clone(),
+            tls: tls.clone(),
         }
     }
 
@@ -175,6 +186,10 @@ impl Reloader {
         } else {
             Some(Carrier::new(&next.mail)?)
         };
+        let tls = match (&swapped.tls, &next.server.tls) {
+            (Some(tls), Some(settings)) => Some((tls, tls.next(settings)?)),
+            _ => None,
+        };
 
         let upstreams = self.upstreams(&next)?;
 
@@ -189,6 +204,10 @@ impl Reloader {
         if old.identity != next.identity || old.auth.session != next.auth.session {
             swapped.sessions.replace_terms(Terms::new(&next));
         }
+        let said_by = |config: &Config| (config.identity.assertion.clone(), config.server.public_url.to_string());
+        if said_by(&old) != said_by(&next) || old.auth.secret != next.auth.secret {
+            swapped.sessions.mint().replace_terms(assertion::Terms::new(&next));
+        }
         swapped.auth.store(Arc::new(auth));
         for (worker, snapshot) in swapped.workers.iter().zip(snapshots) {
             state.old.push(worker.live.replace(snapshot));
@@ -199,6 +218,9 @@ impl Reloader {
         }
         let before = swapped.upstreams.swap(Arc::new(upstreams));
         self.start_and_retire(&before);
+        if let Some((tls, terms)) = tls {
+            tls.put_in_force(terms);
+        }
         if let Some(carrier) = carrier {
             swapped.postman.replace(carrier);
         }

@@ -6,7 +6,11 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 
 use super::handover::{self, Inherited, Offered};
-use crate::{config::Config, server::Bound};
+use crate::{
+    config::{Config, Listen},
+    policy::connection::Door,
+    server::Bound,
+};
 
 /// All that a gateway listens on.
 pub(super) struct Sockets {
@@ -19,11 +23,12 @@ pub(super) struct Sockets {
     pub inherited: Inherited,
 }
 
-/// What listens at one of `server.listen`.
+/// What listens at one of `server.listen`, or of `server.tls.redirect_from`.
 pub(super) struct Listening {
-    asked: SocketAddr,
-    /// With the port that was given.
-    addr: SocketAddr,
+    asked: Listen,
+    /// With the port that was given; a unix socket has none.
+    addr: Option<SocketAddr>,
+    pub door: Door,
     /// At least as many as workers. Each has a queue of its own in the kernel, so whoever takes over takes all.
     pub sockets: Vec<Bound>,
 }
@@ -35,9 +40,8 @@ impl Sockets {
             None => Inherited::default(),
         };
         let workers = config.server.workers.get();
-        let listen = config.server.listen.iter();
-        let public: Vec<_> = listen
-            .map(|asked| Listening::open(*asked, workers, &mut inherited))
+        let public: Vec<_> = doors(config)
+            .map(|(asked, door, key)| Listening::open(asked, door, key, workers, &mut inherited))
             .collect::<Result<_, _>>()?;
         let (admin, admin_is_shared) = open_admin(config.admin.listen, &mut inherited).await?;
         let offered = match &config.server.handover {
@@ -54,29 +58,48 @@ impl Sockets {
     }
 
     pub(super) fn public_addrs(&self) -> Vec<SocketAddr> {
-        self.public.iter().map(|listening| listening.addr).collect()
+        self.public.iter().filter_map(|listening| listening.addr).collect()
     }
 }
 
 impl Listening {
-    fn open(asked: SocketAddr, workers: usize, inherited: &mut Inherited) -> anyhow::Result<Self> {
-        let context = || format!("can't listen on {asked} (server.listen)");
+    fn open(asked: &Listen, door: Door, key: &str, workers: usize, inherited: &mut Inherited) -> anyhow::Result<Self> {
+        let context = || format!("can't listen on {asked} ({key})");
         let before = inherited.sockets(&handover::public(asked)).into_iter();
         let mut sockets: Vec<_> = before
             .map(Bound::inherited)
             .collect::<Result<_, _>>()
             .with_context(context)?;
         if sockets.is_empty() {
-            Bound::ensure_free(asked).with_context(context)?;
-            sockets.push(Bound::new(asked).with_context(context)?);
+            sockets.push(Bound::open(asked).with_context(context)?);
         }
-        let first = sockets.first().context("no socket was made")?;
-        let addr = first.addr().with_context(context)?;
+        let addr = sockets.first().and_then(Bound::addr);
         while sockets.len() < workers {
-            sockets.push(Bound::new(addr).with_context(context)?);
+            let another = sockets.first().map(Bound::again).transpose().with_context(context)?;
+            sockets.extend(another);
         }
-        Ok(Self { asked, addr, sockets })
+        Ok(Self {
+            asked: asked.clone(),
+            addr,
+            door,
+            sockets,
+        })
     }
+}
+
+/// What is listened at, what for, and which key says so.
+fn doors(config: &Config) -> impl Iterator<Item = (&Listen, Door, &'static str)> {
+    let tls = config.server.tls.as_ref();
+    let listen = config.server.listen.iter().map(move |listen| {
+        let door = match listen {
+            Listen::Tcp(_) | Listen::Fd(_) if tls.is_some() => Door::Tls,
+            // Who can open the socket's file is on this machine: there is nobody in between.
+            Listen::Tcp(_) | Listen::Fd(_) | Listen::Unix(_) => Door::Plain,
+        };
+        (listen, door, "server.listen")
+    });
+    let redirects = tls.into_iter().flat_map(|tls| &tls.redirect_from);
+    listen.chain(redirects.map(|listen| (listen, Door::Redirect, "server.tls.redirect_from")))
 }
 
 /// The admin listener, and whether another gateway listens there too.
@@ -96,7 +119,7 @@ fn offer(public: &[Listening], admin: &TcpListener, admin_asked: SocketAddr) -> 
     for listening in public {
         let handles = listening.sockets.iter().map(Bound::handle);
         let handles: Vec<OwnedFd> = handles.collect::<Result<_, _>>().context(context)?;
-        offered.add(handover::public(listening.asked), handles);
+        offered.add(handover::public(&listening.asked), handles);
     }
     let admin = socket2::SockRef::from(admin).try_clone().context(context)?;
     offered.add(handover::admin(admin_asked), vec![admin.into()]);

@@ -15,9 +15,10 @@ use super::{Auth, AuthError, Route, complete::Remember, error::Target, input::Fi
 use crate::{
     clock::Timestamp,
     db::{self, DbError, audit, sessions::StoredSession, users::User},
+    identity,
     policy::client::ClientFacts,
     problem::PAGE_POLICY,
-    secret::{SessionToken, random},
+    secret::SessionToken,
     session::credential::{Credential, Kind},
 };
 
@@ -314,8 +315,7 @@ impl<'a> Call<'a> {
 
     /// A new id, in order of time.
     pub(super) fn new_id(&self) -> Uuid {
-        let millis = u64::try_from(self.now.micros() / 1000).unwrap_or(0);
-        uuid::Builder::from_unix_timestamp_millis(millis, &random()).into_uuid()
+        identity::new_id(self.now)
     }
 
     /// Notes an event, in the transaction of the change that it records if `client` is one.

@@ -31,8 +31,8 @@ pub(in crate::auth) use self::describe::{
     nullable_text, object, or_null, text, word,
 };
 use super::{
-    Endpoint, ROUTES, Route, account, error_page, http::Answer, input::Accepts, multi_session, oauth, oauth::Family,
-    objects, reset_password, sessions, sign_in, sign_up, verify_email, who,
+    Endpoint, ROUTES, Route, account, error_page, http::Answer, input::Accepts, jwks, multi_session, oauth,
+    oauth::Family, objects, reset_password, sessions, sign_in, sign_up, verify_email, who,
 };
 use crate::{config::Config, session::credential::SessionCookies};
 
@@ -113,6 +113,7 @@ impl Endpoint {
             Self::AccountInfoOfBody => oauth::tokens::describe_account_info_of_body(),
             Self::Me => who::describe_me(),
             Self::VerifyToken => who::describe_verify_token(),
+            Self::Jwks => jwks::describe(),
             Self::ErrorPage => error_page::describe(),
             Self::Ok => Description::of(
                 Group::Gateway,
@@ -177,7 +178,7 @@ fn about() -> String {
         "Sign-up, sign-in, sessions and accounts, compatible with better-auth's client: \
          `createAuthClient({{ baseURL }})` works as it is.\n\n\
          Bodies are JSON; unknown fields are ignored, and no body is as good as `{{}}` where no field is required. \
-         Dates are UTC with three fractional digits. Answers are never to be cached.\n\n\
+         Dates are UTC with three fractional digits. Answers are never to be cached, but for `jwks`.\n\n\
          A method or path that is not listed here is 404 with an empty body. A request that is not fit to be served at \
          all is refused before it reaches an endpoint: {}.\n\n\
          A session is carried by the cookie, or by the token in `Authorization: Bearer`. With a cookie, methods other \

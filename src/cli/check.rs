@@ -5,8 +5,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::ConfigArg;
-use crate::config::{Config, ProviderKind};
+use super::{ConfigArg, EXIT_CONFIG};
+use crate::{
+    chain::Chain,
+    config::{Config, ProviderKind},
+    server::tls::Tls,
+};
 
 #[derive(Args, Debug)]
 pub struct CheckArgs {
@@ -17,6 +21,12 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> ExitCode {
     match args.config.load() {
         Ok(config) => {
+            if let Some(settings) = &config.server.tls
+                && let Err(error) = Tls::check(settings)
+            {
+                eprintln!("{}: server.tls: {}", args.config.config.display(), Chain(&error));
+                return ExitCode::from(EXIT_CONFIG);
+            }
             println!(
                 "{}: fine ({}, {})",
                 args.config.config.display(),

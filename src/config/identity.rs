@@ -1,20 +1,57 @@
 //! `[identity]`: under which header names upstreams are told who calls.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use http::HeaderName;
 
 use super::{
     error::nearest,
     found::Wrong,
-    kind::{Kind, choice, or_false, parsed},
+    kind::{Kind, boolean, choice, or_false, parsed},
     section::Section,
+    units::duration,
 };
 
 /// Under which names an identity travels to upstreams. `None`: that part is not sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     pub names: IdentityNames,
+    pub assertion: AssertionRules,
+}
+
+/// The signed statement about a session that upstreams may be given.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AssertionRules {
+    /// With every request of somebody who is signed in; routes may ask for one besides.
+    pub send: bool,
+    /// Of keys to be made.
+    pub algorithm: SigningAlgorithm,
+    pub lifetime: Duration,
+    pub rotate_every: Duration,
+}
+
+/// As a JWT's header names it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SigningAlgorithm {
+    /// Ed25519 (RFC 8037).
+    EdDsa,
+    /// ECDSA on P-256 with SHA-256 (RFC 7518, 3.4).
+    Es256,
+}
+
+impl SigningAlgorithm {
+    pub const ALL: [Self; 2] = [Self::EdDsa, Self::Es256];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EdDsa => "EdDSA",
+            Self::Es256 => "ES256",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
 }
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -152,6 +189,7 @@ impl Identity {
             preset.auth_time,
         );
         let auth_methods = name("auth_methods", "How: `pwd`.", "X-Auth-Methods", preset.auth_methods);
+        let assertion = AssertionRules::read(s);
         Some(Self {
             names: IdentityNames {
                 user_id: user_id?,
@@ -163,8 +201,69 @@ impl Identity {
                 auth_time: auth_time?,
                 auth_methods: auth_methods?,
             },
+            assertion: assertion?,
         })
     }
+}
+
+impl AssertionRules {
+    /// Keys of the section that names the headers.
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let send = s
+            .key(
+                "assertion",
+                "Whether upstreams get X-Vestibule-Assertion, a signed and short-lived JWT, with each request of somebody \
+                 who is signed in. The keys to verify it are published at `auth.base_path`/jwks.",
+                boolean(),
+            )
+            .or("false");
+        let algorithm = s
+            .key(
+                "assertion_algorithm",
+                "What new keys sign with. Another one takes effect with a new key, ten minutes after the start.",
+                choice(&[("EdDSA", SigningAlgorithm::EdDsa), ("ES256", SigningAlgorithm::Es256)]),
+            )
+            .or("EdDSA");
+        let lifetime = s
+            .key(
+                "assertion_lifetime",
+                "How long an assertion is good; each is used until half of it is over.",
+                between(duration(), SHORTEST, LONGEST, "from 20s to 60s"),
+            )
+            .or("60s");
+        let rotate_every = s
+            .key(
+                "assertion_rotate_every",
+                "How long a key signs before another takes its place.",
+                between(duration(), SOONEST, LATEST, "from 1h to 365d"),
+            )
+            .or("30d");
+        Some(Self {
+            send: send?,
+            algorithm: algorithm?,
+            lifetime: lifetime?,
+            rotate_every: rotate_every?,
+        })
+    }
+}
+
+/// What is shorter is over, for an upstream whose clock is a little ahead, before it has arrived.
+const SHORTEST: Duration = Duration::from_secs(20);
+/// An assertion outlives a revocation: a minute is what nobody has to worry about.
+const LONGEST: Duration = Duration::from_mins(1);
+/// A new key is published for ten minutes before it signs.
+const SOONEST: Duration = Duration::from_hours(1);
+const LATEST: Duration = Duration::from_hours(24 * 365);
+
+fn between(kind: Kind<Duration>, low: Duration, high: Duration, words: &str) -> Kind<Duration> {
+    let allowed = format!("{}, {words}", kind.allowed);
+    kind.check(allowed, move |duration| {
+        if (low..=high).contains(duration) {
+            Ok(())
+        } else {
+            Err("not within what is allowed".into())
+        }
+    })
 }
 
 impl Preset {

@@ -8,7 +8,7 @@
 use http::HeaderName;
 
 /// Folded prefixes of names that only a gateway uses; all begin with an `x`.
-pub const RESERVED_PREFIXES: &[&[u8]] = &[b"x-vestibule-", b"x-forwarded-", b"x-auth-request-"];
+pub const RESERVED_PREFIXES: &[&[u8]] = &[b"x-vestibule-", b"x-forwarded-", b"x-auth-request-", b"x-client-cert-"];
 
 /// Names of every preset, whichever is in force, and what could show an upstream another request than was authorised.
 pub const RESERVED_NAMES: &[&str] = &[
@@ -39,6 +39,10 @@ pub const RESERVED_NAMES: &[&str] = &[
     "x-method-override",
     "x-host",
     "proxy",
+    // Whose certificate the client has (RFC 9440), whether or not any is asked for.
+    "client-cert",
+    "client-cert-chain",
+    "x-client-cert",
 ];
 
 /// Without case, and with everything that is neither letter nor digit taken as `-`.

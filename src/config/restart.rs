@@ -35,5 +35,19 @@ pub fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'s
         "auth.session.close_streams_on_revoke": auth.session.close_streams_on_revoke;
         "auth.session.geo_database": auth.session.geo_database;
     }
+    // What a listener speaks is settled when it is opened; which certificates it shows is not.
+    match (&running.server.tls, &mut next.server.tls) {
+        (Some(before), Some(now)) => {
+            if before.redirect_from != now.redirect_from {
+                differ.push("server.tls.redirect_from");
+                now.redirect_from.clone_from(&before.redirect_from);
+            }
+        }
+        (None, None) => {}
+        (before, now) => {
+            differ.push("server.tls");
+            now.clone_from(before);
+        }
+    }
     differ
 }

@@ -1,23 +1,25 @@
 //! `[server]`, `[admin]` and `[log]`: where the gateway listens, whom it believes, what it bears.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
-    path::PathBuf,
-    time::Duration,
-};
+mod acme;
+mod listen;
+mod tls;
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-mod acme;
-
-pub use acme::{Acme, Challenge, ExternalAccount};
+use self::listen::{listen, report_clashes, socket_addr, trusted_proxy};
+pub use self::{
+    acme::{Acme, Challenge, ExternalAccount},
+    listen::Listen,
+    tls::{CertificateFiles, ClientAuth, Tls, TlsVersion},
+};
 
 use super::{
     Facts, Origin,
     error::nearest,
     found::Wrong,
-    kind::{Kind, choice, integer, list, one_or_more, parsed, path_to_make},
+    kind::{Kind, boolean, choice, integer, list, one_or_more, parsed, path_to_make},
     section::Section,
     units::{duration, nonzero_duration, size},
 };
@@ -29,9 +31,16 @@ const MAX_BODY: u64 = 1 << 50;
 
 #[derive(Clone, Debug)]
 pub struct Server {
-    pub listen: Vec<SocketAddr>,
+    /// At least one.
+    pub listen: Vec<Listen>,
     pub public_url: Origin,
     pub trusted_proxies: Vec<IpNet>,
+    /// The peers of unix sockets are trusted proxies.
+    pub trusts_unix: bool,
+    /// Trusted proxies say by the PROXY protocol who their client is, and nobody else may connect.
+    pub proxy_protocol: bool,
+    /// `None`: plain HTTP; whatever stands in front ends TLS.
+    pub tls: Option<Tls>,
     /// Runtimes that serve traffic, one thread each; never zero here (0 in the file means one per core).
     pub workers: NonZeroUsize,
     pub max_connections: usize,
@@ -50,6 +59,8 @@ pub struct Server {
     /// Bytes per second, demanded of a body once it has lasted 10 s.
     pub min_body_rate: u64,
     pub max_tunnels: usize,
+    /// Zero: no limit.
+    pub tunnel_idle_timeout: Duration,
     /// Requests that a client may have under way on one HTTP/2 connection.
     pub max_streams: u32,
     /// `None`: no certificates are ordered.
@@ -83,8 +94,9 @@ impl Server {
         let listen = s
             .key(
                 "listen",
-                "Where the gateway takes connections; several: an array.",
-                one_or_more(socket_addr),
+                "Where the gateway takes connections; several: an array. \"unix:PATH\" is a socket of the file system, \
+                 \"fd:NAME\" one that the service manager opened.",
+                one_or_more(listen),
             )
             .or("0.0.0.0:8080");
         let public_url = s
@@ -98,11 +110,19 @@ impl Server {
         let trusted_proxies = s
             .key(
                 "trusted_proxies",
-                "Whose X-Forwarded-For, -Proto and -Host are believed, such as [\"10.0.0.0/8\"]. From anyone else they \
-                 are removed.",
-                list(network()),
+                "Whose X-Forwarded-For, -Proto and -Host are believed, such as [\"10.0.0.0/8\"]; \"unix\": the peers of \
+                 unix sockets. From anyone else they are removed.",
+                list(trusted_proxy()),
             )
             .or("[]");
+        let proxy_protocol = s
+            .key(
+                "proxy_protocol",
+                "Connections begin with a PROXY protocol header (v1 or v2) that names the client. They come from \
+                 trusted_proxies alone.",
+                boolean(),
+            )
+            .or("false");
         let hosts = s
             .key(
                 "hosts",
@@ -131,6 +151,13 @@ impl Server {
                 integer(0..=10_000_000),
             )
             .or("5_000");
+        let tunnel_idle_timeout = s
+            .key(
+                "tunnel_idle_timeout",
+                "How long nothing may pass through a WebSocket, either way; \"0s\" = as long as both ends like.",
+                duration(),
+            )
+            .or("1h");
         let max_streams = s
             .key(
                 "max_streams",
@@ -212,14 +239,37 @@ impl Server {
             Acme::read,
         );
         if let Some(listen) = &listen {
-            report_clashes(s, listen);
+            report_clashes(s, "listen", listen, &[]);
         }
-        facts.listen.clone_from(&listen);
+        if proxy_protocol == Some(true) && trusted_proxies.as_ref().is_some_and(Vec::is_empty) {
+            s.report(
+                s.wrong("proxy_protocol", "`trusted_proxies` is empty: nobody could connect")
+                    .allowed("your load balancers in trusted_proxies"),
+            );
+        }
+        let tls = s.section(
+            "tls",
+            "TLS towards clients. Absent: plain HTTP, for a proxy in front that ends TLS.",
+            |s| {
+                Tls::read(
+                    s,
+                    listen.as_deref().unwrap_or_default(),
+                    acme.as_ref().and_then(Option::as_ref),
+                )
+            },
+        );
+        facts.listen = listen.as_ref().map(|listen| {
+            let redirect_from = tls.iter().flatten().flat_map(|tls| &tls.redirect_from);
+            listen.iter().chain(redirect_from).cloned().collect()
+        });
         facts.public_url.clone_from(&public_url);
         Some(Self {
             listen: listen?,
             public_url: public_url?,
-            trusted_proxies: trusted_proxies?,
+            trusts_unix: trusted_proxies.as_ref()?.contains(&None),
+            trusted_proxies: trusted_proxies?.into_iter().flatten().collect(),
+            proxy_protocol: proxy_protocol?,
+            tls: tls?,
             workers: workers?,
             max_connections: max_connections?,
             max_header_bytes: max_header_bytes?,
@@ -234,6 +284,7 @@ impl Server {
             body_timeout: body_timeout?,
             min_body_rate: min_body_rate?,
             max_tunnels: max_tunnels?,
+            tunnel_idle_timeout: tunnel_idle_timeout?,
             max_streams: max_streams?,
             acme: acme?,
         })
@@ -250,7 +301,7 @@ impl Admin {
             )
             .or("127.0.0.1:9901");
         if let (Some(listen), Some(taken)) = (listen, &facts.listen)
-            && let Some(other) = taken.iter().find(|other| clash(listen, **other))
+            && let Some(other) = taken.iter().find(|other| other.clashes(&Listen::Tcp(listen)))
         {
             s.report(
                 s.wrong("listen", format!("clashes with `server.listen`, which has {other}"))
@@ -285,29 +336,6 @@ impl Log {
     }
 }
 
-/// `"127.0.0.1:8080"`. Names are not looked up: what they stand for may change under the gateway.
-fn socket_addr() -> Kind<SocketAddr> {
-    parsed(
-        "an IP address and port such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
-        |text| {
-            if let Ok(addr) = text.parse() {
-                return Ok(addr);
-            }
-            let problem = "not an IP address and port";
-            let port = text.rsplit_once(':').map_or(text, |(_, port)| port);
-            let Ok(port) = port.parse::<u16>() else {
-                return Err(problem.into());
-            };
-            let addr = if text.starts_with("localhost") {
-                "127.0.0.1"
-            } else {
-                "0.0.0.0"
-            };
-            Err(Wrong::but(problem, format!("{addr}:{port}")))
-        },
-    )
-}
-
 fn public_url() -> Kind<Origin> {
     parsed(
         "an origin such as \"https://app.example.com\": scheme, host, perhaps a port; http only for this machine",
@@ -327,23 +355,6 @@ fn public_url() -> Kind<Origin> {
             Ok(origin)
         },
     )
-}
-
-fn network() -> Kind<IpNet> {
-    parsed("a network such as \"10.0.0.0/8\", or one address", |text| {
-        let net = match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
-            (Ok(net), _) => net,
-            (_, Ok(addr)) => IpNet::from(addr),
-            _ => return Err("not a network".into()),
-        };
-        if net.prefix_len() == 0 {
-            return Err("trusts everybody: any client could say who it is; list your proxies".into());
-        }
-        if net.trunc() != net {
-            return Err(Wrong::but("bits are set behind the prefix", net.trunc().to_string()));
-        }
-        Ok(net)
-    })
 }
 
 fn served_host() -> Kind<String> {
@@ -417,28 +428,4 @@ fn log_level() -> Kind<String> {
             }
         },
     )
-}
-
-fn report_clashes(s: &Section<'_>, listen: &[SocketAddr]) {
-    for (index, addr) in listen.iter().enumerate() {
-        if let Some(other) = listen.iter().take(index).find(|other| clash(*addr, **other)) {
-            let problem = if addr == other {
-                "listed twice".to_owned()
-            } else {
-                format!("clashes with {other}")
-            };
-            s.report(
-                s.wrong("listen", problem)
-                    .found(addr.to_string())
-                    .allowed("each address once"),
-            );
-        }
-    }
-}
-
-/// Whether connections to one could arrive at the other. Port 0 is a new one each time.
-fn clash(a: SocketAddr, b: SocketAddr) -> bool {
-    let (ip, other) = (a.ip(), b.ip());
-    let same_ip = ip == other || (ip.is_ipv4() == other.is_ipv4() && (ip.is_unspecified() || other.is_unspecified()));
-    a.port() != 0 && a.port() == b.port() && same_ip
 }

@@ -101,7 +101,7 @@ fn set(section: &str, key: &str, value: &str) -> String {
 #[test]
 fn the_least_is_enough_and_the_rest_has_safe_defaults() {
     let config = loaded(MINIMAL);
-    assert_eq!(config.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!(config.server.listen, [Listen::Tcp("0.0.0.0:8080".parse().unwrap())]);
     assert_eq!(config.server.public_url.as_str(), "https://app.example.com");
     assert!(config.server.trusted_proxies.is_empty());
     assert_eq!(config.server.max_header_bytes, 32 * 1024);
@@ -252,7 +252,7 @@ fn the_environment_overrides_single_keys() {
         ],
     )
     .unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.server.listen, ["127.0.0.1:1234".parse().unwrap()]);
+    assert_eq!(config.server.listen, [Listen::Tcp("127.0.0.1:1234".parse().unwrap())]);
     assert_eq!(config.server.max_connections, 7);
     assert_eq!(config.server.hosts, ["a.example", "b.example"]);
     assert!(!config.auth.sign_up);

@@ -59,6 +59,7 @@ actions! {
     Ban = "ban";
     Unban = "unban";
     SendMail = "send-mail";
+    RotateKeys = "rotate-keys";
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -28,6 +28,8 @@ pub enum Heard {
     Session(TokenHash),
     /// A user, or all of their sessions, changed.
     User(UserId),
+    /// The keys that sign assertions changed.
+    Keys,
     /// Everything may have changed.
     Everything,
     /// From now on every revocation is heard; of what was before, nothing is known.
@@ -39,6 +41,9 @@ pub enum Heard {
 impl Heard {
     /// From the payload of a notification. What can't be read may mean anything, so it means everything.
     fn parse(payload: &str) -> Self {
+        if payload == "keys" {
+            return Self::Keys;
+        }
         payload
             .strip_prefix("s:")
             .and_then(TokenHash::from_hex)
@@ -148,6 +153,7 @@ mod tests {
         assert_eq!(Heard::parse(&format!("s:{hex}")), Heard::Session(hash));
         let user = Uuid::now_v7();
         assert_eq!(Heard::parse(&format!("u:{user}")), Heard::User(UserId(user)));
+        assert_eq!(Heard::parse("keys"), Heard::Keys);
         for riddle in ["all", "", "s:", "s:zz", "u:1", "x:1"] {
             assert_eq!(Heard::parse(riddle), Heard::Everything, "{riddle}");
         }

@@ -11,12 +11,13 @@ use std::{
     collections::HashSet,
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, uri};
 use ipnet::IpNet;
 
-use super::connection::{Connection, Peer};
+use super::connection::{ClientCertificate, Connection, Peer};
 use crate::config::{self, Config, HostPattern};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,6 +28,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 #[derive(Clone, Debug)]
 pub struct ClientRules {
     trusted_proxies: Vec<IpNet>,
+    trusts_unix: bool,
     public: Host,
     public_scheme: Scheme,
     loopback: bool,
@@ -47,6 +49,8 @@ pub struct ClientFacts {
     pub trusted_peer: bool,
     pub host: Host,
     pub scheme: Scheme,
+    /// The certificate that the client has shown on this connection.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -59,7 +63,7 @@ pub enum Scheme {
 pub enum HostError {
     #[error("the request names no host, several, or one that is malformed")]
     Bad,
-    #[error("the host is not served here")]
+    #[error("the host is not served here, or not on this connection")]
     Misdirected,
 }
 
@@ -77,6 +81,7 @@ impl ClientRules {
         hosts.extend(config.server.hosts.iter().map(|host| host.to_ascii_lowercase().into()));
         Self {
             trusted_proxies: config.server.trusted_proxies.clone(),
+            trusts_unix: config.server.trusts_unix,
             public: Host::of(public),
             public_scheme: if public.is_https() { Scheme::Https } else { Scheme::Http },
             loopback: public.is_loopback(),
@@ -86,11 +91,17 @@ impl ClientRules {
         }
     }
 
-    fn trusts_peer(&self, peer: Peer) -> bool {
+    /// Whether a peer is one of our own proxies.
+    pub fn trusts_peer(&self, peer: Peer) -> bool {
         match peer {
             Peer::Ip(addr) => !self.trusted_proxies.is_empty() && self.trusts(addr),
-            Peer::Unix => false,
+            Peer::Unix => self.trusts_unix,
         }
+    }
+
+    /// `public_url`'s host.
+    pub const fn public(&self) -> &Host {
+        &self.public
     }
 
     fn trusts(&self, addr: IpAddr) -> bool {
@@ -125,11 +136,18 @@ pub fn judge(
             host = Host::parse(forwarded).ok_or(HostError::Bad)?;
         }
         scheme = forwarded_scheme(headers);
+    } else if let Some(tls) = &connection.tls
+        && !tls.is_for(host.name())
+    {
+        // A proxy of ours may have requests for many hosts on one connection; others have what they shook hands for.
+        return Err(HostError::Misdirected);
     }
     if !rules.serves(host.name()) {
         return Err(HostError::Misdirected);
     }
-    let scheme = scheme.unwrap_or(if host.name() == rules.public.name() {
+    let scheme = scheme.unwrap_or(if connection.tls.is_some() {
+        Scheme::Https
+    } else if host.name() == rules.public.name() {
         rules.public_scheme
     } else {
         Scheme::Http
@@ -140,6 +158,7 @@ pub fn judge(
         trusted_peer,
         host,
         scheme,
+        certificate: connection.tls.as_ref().and_then(|tls| tls.client.clone()),
     })
 }
 
@@ -405,12 +424,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Origin;
+    use crate::{
+        config::Origin,
+        policy::connection::{CertificateNames, Tls},
+    };
 
     fn rules(public_url: &str, trusted: &[&str], hosts: &[&str]) -> ClientRules {
         let public = Origin::parse(public_url).unwrap();
         ClientRules {
             trusted_proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
+            trusts_unix: false,
             public_scheme: if public.is_https() { Scheme::Https } else { Scheme::Http },
             loopback: public.is_loopback(),
             any_host: hosts.contains(&"*"),
@@ -428,9 +451,7 @@ mod tests {
     }
 
     fn from(peer: &str) -> Connection {
-        Connection {
-            peer: Peer::of(SocketAddr::new(peer.parse().unwrap(), 5000)),
-        }
+        Connection::plain(Peer::of(SocketAddr::new(peer.parse().unwrap(), 5000)))
     }
 
     fn facts(
@@ -607,6 +628,56 @@ mod tests {
             let facts = facts(&rules, peer, "/", &all).unwrap();
             assert_eq!(facts.addr.to_string(), addr, "{peer} {lines:?}");
         }
+    }
+
+    #[test]
+    fn a_connection_within_tls_is_https_and_for_the_hosts_of_its_certificate() {
+        let rules = rules("http://a.example", &["10.0.0.0/8"], &["b.example"]);
+        let judged = |peer: &str, host: &str, lines: &[(&'static str, &str)]| {
+            let connection = Connection {
+                tls: Some(Tls {
+                    asked: Some("a.example".into()),
+                    shown: Arc::new(CertificateNames::new(["a.example"])),
+                    client: None,
+                }),
+                ..from(peer)
+            };
+            let lines = [&[("host", host)], lines].concat();
+            let facts = judge(
+                &connection,
+                Version::HTTP_11,
+                &Uri::from_static("/"),
+                &headers(&lines),
+                &rules,
+            );
+            facts.map(|facts| facts.scheme)
+        };
+        assert_eq!(judged("192.0.2.1", "a.example", &[]), Ok(Scheme::Https));
+        assert_eq!(judged("192.0.2.1", "b.example", &[]), Err(HostError::Misdirected));
+        let ours = "10.0.0.1";
+        assert_eq!(
+            judged(ours, "b.example", &[]),
+            Ok(Scheme::Https),
+            "a proxy speaks for many"
+        );
+        assert_eq!(
+            judged(ours, "a.example", &[("x-forwarded-proto", "http")]),
+            Ok(Scheme::Http)
+        );
+    }
+
+    #[test]
+    fn peers_of_a_unix_socket_are_believed_only_if_they_are_said_to_be_proxies() {
+        let mut rules = rules("https://a.example", &["0.0.0.0/1"], &[]);
+        let lines = [("host", "a.example"), ("x-forwarded-for", "203.0.113.7")];
+        let judged = |rules: &ClientRules| {
+            let peer = Connection::plain(Peer::Unix);
+            let facts = judge(&peer, Version::HTTP_11, &Uri::from_static("/"), &headers(&lines), rules);
+            facts.map(|facts| facts.addr.to_string())
+        };
+        assert_eq!(judged(&rules).unwrap(), "0.0.0.0");
+        rules.trusts_unix = true;
+        assert_eq!(judged(&rules).unwrap(), "203.0.113.7");
     }
 
     #[test]

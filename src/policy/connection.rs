@@ -1,11 +1,42 @@
 //! What is known of a client's connection before its first request: found out once, shared by all its requests.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use http::{HeaderName, HeaderValue};
 
 /// The facts of one connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Connection {
     pub peer: Peer,
+    /// `None`: it is not encrypted.
+    pub tls: Option<Tls>,
+    pub door: Door,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Door {
+    /// Requests without TLS.
+    Plain,
+    /// Requests within TLS.
+    Tls,
+    /// Requests without TLS, all of which are sent to https.
+    Redirect,
+}
+
+impl Connection {
+    /// Without TLS, at an ordinary listener.
+    pub const fn plain(peer: Peer) -> Self {
+        Self {
+            peer,
+            tls: None,
+            door: Door::Plain,
+        }
+    }
 }
 
 /// The other end of a connection, as far as it has a name.
@@ -28,5 +59,115 @@ impl Peer {
             Self::Ip(addr) => addr,
             Self::Unix => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         }
+    }
+}
+
+/// What a handshake agreed on.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The host that the client asked for (SNI), in lower case and without a trailing dot.
+    pub asked: Option<Box<str>>,
+    /// What the certificate is for that it was shown.
+    pub shown: Arc<CertificateNames>,
+    /// Whose certificate the client has shown, as upstreams are told; it was verified.
+    pub client: Option<Arc<ClientCertificate>>,
+}
+
+impl Tls {
+    /// Whether the client may ask for `host` on this connection (RFC 9110, 7.4): it must have asked the handshake for
+    /// it, or been shown a certificate that is for it too. A client that named no host is bound to none.
+    pub fn is_for(&self, host: &str) -> bool {
+        self.asked
+            .as_deref()
+            .is_none_or(|asked| asked == host || self.shown.cover(host))
+    }
+}
+
+/// A client's certificate, as headers ready to be sent.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
+}
+
+/// The hosts that a certificate is for.
+#[derive(Debug, Default)]
+pub struct CertificateNames {
+    /// As they are compared: lower case, addresses as they are written in a URL.
+    whole: HashSet<Box<str>>,
+    /// `example.com` of `*.example.com`.
+    below: HashSet<Box<str>>,
+}
+
+impl CertificateNames {
+    pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
+        let mut sorted = Self::default();
+        for name in names {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            match name.strip_prefix("*.") {
+                Some(below) => sorted.below.insert(below.into()),
+                None => sorted.whole.insert(name.into()),
+            };
+        }
+        sorted
+    }
+
+    /// A wildcard stands for one label (RFC 9525, 6.3).
+    pub fn cover(&self, host: &str) -> bool {
+        self.whole.contains(host)
+            || (!self.below.is_empty()
+                && host
+                    .split_once('.')
+                    .is_some_and(|(label, below)| !label.is_empty() && self.below.contains(below)))
+    }
+
+    /// Each of them, as a certificate has it.
+    pub fn iter(&self) -> impl Iterator<Item = String> {
+        let wild = self.below.iter().map(|below| format!("*.{below}"));
+        self.whole.iter().map(ToString::to_string).chain(wild)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.whole.is_empty() && self.below.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_for_its_names_and_one_label_below_a_wildcard() {
+        let names = CertificateNames::new(["A.example", "*.b.example", "[::1]"]);
+        for host in ["a.example", "x.b.example", "[::1]"] {
+            assert!(names.cover(host), "{host}");
+        }
+        for host in [
+            "b.example",
+            "x.y.b.example",
+            "x.a.example",
+            ".b.example",
+            "c.example",
+            "",
+            "*",
+        ] {
+            assert!(!names.cover(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_for_what_it_asked_for_or_was_shown() {
+        let asking = |asked: Option<&str>| Tls {
+            asked: asked.map(Into::into),
+            shown: Arc::new(CertificateNames::new(["a.example"])),
+            client: None,
+        };
+        assert!(asking(None).is_for("anything.example"));
+        assert!(asking(Some("a.example")).is_for("a.example"));
+        assert!(!asking(Some("a.example")).is_for("b.example"));
+        assert!(
+            asking(Some("b.example")).is_for("b.example"),
+            "it takes the certificate that there is"
+        );
+        assert!(!asking(Some("b.example")).is_for("c.example"));
     }
 }

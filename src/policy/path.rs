@@ -343,12 +343,10 @@ fn refuse_enclosed_dots(path: &[u8]) -> Result<(), PathError> {
 fn is_overlong(escapes: &[u8]) -> bool {
     let first = pair(escapes).map(|first| first.byte);
     let next = escapes.get(2..).and_then(|rest| rest.strip_prefix(b"%")).and_then(pair);
-    match (first, next.map(|next| next.byte)) {
-        (Some(0xc0 | 0xc1), Some(0x80..=0xbf)) | (Some(0xe0), Some(0x80..=0x9f)) | (Some(0xf0), Some(0x80..=0x8f)) => {
-            true
-        }
-        _ => false,
-    }
+    matches!(
+        (first, next.map(|next| next.byte)),
+        (Some(0xc0 | 0xc1), Some(0x80..=0xbf)) | (Some(0xe0), Some(0x80..=0x9f)) | (Some(0xf0), Some(0x80..=0x8f))
+    )
 }
 
 /// Judges the segment that begins at `start`, takes dot segments out, and says whether one is left.

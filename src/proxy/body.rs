@@ -11,14 +11,17 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::time::{Sleep, sleep_until};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use super::record::Record;
+use super::{grpc, record::Record, trailers};
 use crate::{
     clock,
+    problem::{GRPC_STATUS, grpc_status},
+    session::streams::{StreamGuard, Why},
     upstream::{Lease, Place, body::RequestBody},
 };
 
@@ -29,7 +32,29 @@ pub struct ProxyBody {
     /// It was read to its end; one of unknown length is known to be whole only by that.
     ended: bool,
     stall: Stall,
+    /// Until when it may go on, if it is one that could for ever.
+    stream: Option<(StreamGuard, GoesOn)>,
     record: Option<Record>,
+}
+
+/// How an answer goes on for as long as somebody listens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum GoesOn {
+    /// Event by event; it may end anywhere.
+    Events,
+    /// Message by message of a gRPC call, whose end says how it went.
+    Call,
+}
+
+impl GoesOn {
+    /// `None`: an ordinary answer, as most are.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let media = headers.get(header::CONTENT_TYPE)?;
+        if media.as_bytes().starts_with(b"text/event-stream") {
+            return Some(Self::Events);
+        }
+        grpc::names(media).then_some(Self::Call)
+    }
 }
 
 /// Why an answer broke off half way.
@@ -91,6 +116,7 @@ impl ProxyBody {
             bytes: 0,
             ended: false,
             stall: Stall::default(),
+            stream: None,
             record: None,
         }
     }
@@ -102,6 +128,7 @@ impl ProxyBody {
             bytes: 0,
             ended: false,
             stall: Stall::default(),
+            stream: None,
             record: None,
         }
     }
@@ -119,6 +146,7 @@ impl ProxyBody {
                 limit: stall,
                 ..Stall::default()
             },
+            stream: None,
             record: None,
         }
     }
@@ -133,8 +161,16 @@ impl ProxyBody {
             bytes: 0,
             ended: false,
             stall: Stall::default(),
+            stream: None,
             record: None,
         }
+    }
+
+    /// Ends it when `guard` says so.
+    #[must_use]
+    pub fn while_allowed(mut self, guard: StreamGuard, how: GoesOn) -> Self {
+        self.stream = Some((guard, how));
+        self
     }
 
     /// Writes `record` to the log when the last byte has gone, or nobody wants it any more.
@@ -150,6 +186,24 @@ impl ProxyBody {
         self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         frame
     }
+
+    /// Ends a stream that may not go on: the upstream's connection with it.
+    fn end(&mut self, why: Why, how: GoesOn) -> Option<Frame<Bytes>> {
+        self.source = Source::Own(None);
+        self.stream = None;
+        if let Some(record) = &mut self.record {
+            record.had_to_end(why);
+        }
+        // Events end as they could have by themselves: whoever listens asks again, and is told.
+        (how == GoesOn::Call).then(|| {
+            let status = match why {
+                Why::Revoked | Why::Expired => StatusCode::UNAUTHORIZED,
+                Why::NotAllowed => StatusCode::FORBIDDEN,
+                Why::Reloaded | Why::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            Frame::trailers(HeaderMap::from_iter([(GRPC_STATUS, grpc_status(status))]))
+        })
+    }
 }
 
 impl Body for ProxyBody {
@@ -158,6 +212,12 @@ impl Body for ProxyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = &mut *self;
+        if let Some((guard, how)) = &this.stream
+            && let Poll::Ready(why) = guard.poll_closed(cx)
+        {
+            let how = *how;
+            return Poll::Ready(this.end(why, how).map(Ok));
+        }
         let incoming = match &mut this.source {
             Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(this.count(Frame::data(bytes))))),
             Source::File(file) => match ready!(Pin::new(file).poll_frame(cx)) {
@@ -177,8 +237,11 @@ impl Body for ProxyBody {
             Source::Upstream { incoming, .. } | Source::Declined { incoming, .. } => incoming,
         };
         let outcome = match Pin::new(incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 this.stall.since = None;
+                if let Some(fields) = frame.trailers_mut() {
+                    trailers::clean_answer(fields);
+                }
                 return Poll::Ready(Some(Ok(this.count(frame))));
             }
             Poll::Ready(None) => {

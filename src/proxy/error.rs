@@ -39,6 +39,14 @@ pub enum ProxyError {
     Body(#[from] BodyError),
     #[error("the upstream failed")]
     Upstream(#[from] UpstreamError),
+    /// It asked for something in an answer, in a word that has no meaning.
+    #[error("upstream {upstream} said something in {field} that means nothing")]
+    Asked { upstream: String, field: &'static str },
+    /// An upstream asked for it: its answer must not pretend.
+    #[error("a session that an upstream wanted to end could not be ended")]
+    NotSignedOut(#[source] LookupError),
+    #[error("there is no assertion for the upstream")]
+    NoAssertion,
     #[error("the route has no such file")]
     NoFile,
     #[error("a file could not be read")]
@@ -47,6 +55,10 @@ pub enum ProxyError {
     UpgradeRefused,
     #[error("the route's rate limit was reached")]
     TooOften(#[from] TooOften),
+    #[error("upstream {upstream} agreed to another protocol than was asked for")]
+    Handshake { upstream: String },
+    #[error("what was asked for as a tunnel is none")]
+    NoTunnel,
     #[error("all places for tunnels are taken")]
     TooManyTunnels,
     #[error("a task panicked or was stopped")]
@@ -82,39 +94,47 @@ impl ProxyError {
             | Self::NoFile
             | Self::UpgradeRefused
             | Self::TooOften(_)
+            | Self::NoTunnel
             | Self::Body(_) => Side::Client,
-            Self::Upstream(_) => Side::Upstream,
-            Self::Lookup(_) | Self::File(_) | Self::TooManyTunnels | Self::Internal => Side::Gateway,
+            Self::Upstream(_) | Self::Handshake { .. } | Self::Asked { .. } => Side::Upstream,
+            Self::Lookup(_)
+            | Self::NotSignedOut(_)
+            | Self::NoAssertion
+            | Self::File(_)
+            | Self::TooManyTunnels
+            | Self::Internal => Side::Gateway,
         }
     }
 
     pub const fn code(&self) -> Code {
         match self {
-            Self::Path(_) => Code::BadPath,
+            Self::Path(_) | Self::Route(NoRoute::Unfit(_)) => Code::BadPath,
             Self::Host(HostError::Misdirected) => Code::MisdirectedRequest,
             Self::Host(_) => Code::BadHost,
             Self::Header(_) => Code::BadHeader,
             Self::Route(NoRoute::Path) | Self::NoFile => Code::NotFound,
-            Self::Route(NoRoute::Unfit(_)) => Code::BadPath,
             Self::Route(NoRoute::Method { .. }) => Code::MethodNotAllowed,
-            Self::Route(NoRoute::UnknownMethod) => Code::MethodNotImplemented,
+            Self::Route(NoRoute::UnknownMethod) | Self::NoTunnel => Code::MethodNotImplemented,
             Self::Expectation => Code::ExpectationFailed,
             Self::TransferCoding => Code::UnsupportedCoding,
             Self::Origin(_) => Code::CrossOrigin,
             Self::Preflight => Code::InvalidOrigin,
-            Self::Lookup(_) => Code::Unavailable,
+            Self::Lookup(_) | Self::NotSignedOut(_) | Self::NoAssertion => Code::Unavailable,
             Self::Denied(Denied::SignInNeeded) => Code::Unauthorized,
             Self::Denied(Denied::NotAllowed(Unmet::Role)) => Code::Forbidden,
             Self::Denied(Denied::NotAllowed(Unmet::VerifiedEmail)) => Code::EmailVerificationNeeded,
+            Self::Denied(Denied::NotAllowed(Unmet::Fresh)) => Code::SessionNotFresh,
             Self::Body(BodyError::TooLarge) => Code::BodyTooLarge,
             Self::Body(BodyError::TooSlow) => Code::BodyTimeout,
             Self::Body(BodyError::Broken) => Code::BadBody,
             Self::Upstream(UpstreamError::Connect { .. }) => Code::UpstreamUnreachable,
             Self::Upstream(UpstreamError::Busy { .. }) => Code::UpstreamBusy,
             Self::Upstream(UpstreamError::HeadTimeout { .. }) => Code::UpstreamTimeout,
-            Self::Upstream(
+            Self::Asked { .. }
+            | Self::Upstream(
                 UpstreamError::Broken { .. } | UpstreamError::Switched { .. } | UpstreamError::NoUpgrade { .. },
-            ) => Code::UpstreamFailed,
+            )
+            | Self::Handshake { .. } => Code::UpstreamFailed,
             Self::TooManyTunnels => Code::Busy,
             Self::UpgradeRefused => Code::UpgradeRefused,
             Self::TooOften(_) => Code::TooManyRequests,
@@ -127,7 +147,7 @@ impl ProxyError {
         match self {
             Self::Route(NoRoute::Method { allow }) => problem.with_header(header::ALLOW, allow),
             Self::TooOften(TooOften { wait_secs }) => problem.retry_after(wait_secs),
-            Self::Lookup(_) => problem.retry_after(UNAVAILABLE_RETRY_SECS),
+            Self::Lookup(_) | Self::NoAssertion => problem.retry_after(UNAVAILABLE_RETRY_SECS),
             Self::TooManyTunnels | Self::Upstream(UpstreamError::Busy { .. }) => problem.retry_after(BUSY_RETRY_SECS),
             _ => problem,
         }

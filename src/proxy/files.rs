@@ -218,6 +218,10 @@ impl Backend for Contained {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a disk is waited for here, nothing is computed"
+)]
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -13,7 +13,11 @@ use std::{io::Write, net::IpAddr};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 
-use super::rewrite;
+use super::{
+    asks::Asks,
+    handover::{ASSERTION, Handover},
+    rewrite, trailers,
+};
 use crate::{
     policy::{Permit, client::ClientFacts, connection::Peer, path::NormalPath},
     session::{
@@ -31,7 +35,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What an upstream says under these names is for us alone.
-const OWN_PREFIX: &str = "x-vestibule-";
+pub(super) const OWN_PREFIX: &str = "x-vestibule-";
 
 /// Who has no address, as behind a unix socket (RFC 7239, 6.2).
 const UNKNOWN: &[u8] = b"unknown";
@@ -65,8 +69,7 @@ pub struct Material<'a> {
     pub path: NormalPath,
     pub client: &'a ClientFacts,
     pub request_id: &'a HeaderValue,
-    /// `Authorization` carries a session token.
-    pub authorization_is_ours: bool,
+    pub handover: Handover,
     pub cookies: &'a SessionCookies,
     pub reserved: &'a Reserved,
     /// The protocol that the client asks to switch to, if it is one that we let through.
@@ -82,7 +85,7 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
         path,
         client,
         request_id,
-        authorization_is_ours,
+        handover,
         cookies,
         reserved,
         upgrade,
@@ -91,13 +94,14 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
 
     let mut removed = Names::new();
     let (mut has_cookies, mut has_connection) = (false, false);
+    let (mut announced, mut trailers_accepted) = (None, false);
     for name in headers.keys() {
         match reserved.classify(name) {
             // The host and what `Expect` asks for are dealt with below and by hyper; a length is the body's.
             Disposition::Pass | Disposition::Host | Disposition::ContentLength => {}
             Disposition::Cookie => has_cookies = true,
             Disposition::Authorization => {
-                if authorization_is_ours {
+                if handover.drops_authorization {
                     removed.push(name.clone());
                 }
             }
@@ -105,8 +109,15 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
                 has_connection = true;
                 removed.push(name.clone());
             }
+            Disposition::Te => {
+                trailers_accepted = trailers::accepted(&headers);
+                removed.push(name.clone());
+            }
+            Disposition::Trailer => {
+                announced = trailers::announced(&headers, |name| trailers::may_follow_request(name, reserved));
+                removed.push(name.clone());
+            }
             Disposition::Upgrade
-            | Disposition::Te
             | Disposition::HopByHop
             | Disposition::Expect
             | Disposition::ForwardedFor
@@ -121,7 +132,7 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
         }
     }
     removed.remove_from(&mut headers);
-    if has_cookies {
+    if has_cookies && handover.cuts_cookies {
         cut_cookies(&mut headers, cookies);
     }
 
@@ -141,7 +152,26 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
             headers.insert(name.clone(), value.clone());
         }
     }
+    if let Some(certificate) = &client.certificate {
+        for (name, value) in &certificate.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    if let Some(authorization) = handover.authorization {
+        headers.insert(header::AUTHORIZATION, authorization);
+    }
+    if let Some(assertion) = handover.assertion {
+        headers.insert(ASSERTION, assertion);
+    }
     let wants_upgrade = upgrade.is_some();
+    if let Some(names) = announced {
+        headers.insert(header::TRAILER, names);
+    }
+    if trailers_accepted {
+        // Ours are kept on the way back. Who reads `TE` finds it in `Connection` (RFC 9110, 10.1.4).
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
@@ -290,20 +320,24 @@ pub enum CorsBy {
     Upstream,
 }
 
-/// Cleans an upstream's answer: what belongs to its connection, and what only we may say.
-pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: CorsBy, switching: bool) {
+/// Cleans an upstream's answer: what belongs to its connection, and what only we may say. What it asks of us comes back.
+pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: CorsBy, switching: bool) -> Asks {
     let headers = response.headers_mut();
     let mut removed = Names::new();
-    let mut sets_ours = false;
+    let (mut sets_ours, mut has_trailer) = (false, false);
+    let mut asks = Asks::default();
     for (name, value) in headers.iter() {
         match *name {
             header::CONNECTION | header::UPGRADE if switching => {}
             header::CONNECTION
             | header::UPGRADE
             | header::TE
-            | header::TRAILER
             | header::TRANSFER_ENCODING
             | header::PROXY_AUTHENTICATE => removed.push(name.clone()),
+            header::TRAILER => {
+                has_trailer = true;
+                removed.push(name.clone());
+            }
             // Two opinions would be none: browsers refuse an answer that has the field twice.
             header::ACCESS_CONTROL_ALLOW_ORIGIN | header::ACCESS_CONTROL_ALLOW_CREDENTIALS => {
                 if cors == CorsBy::Gateway {
@@ -312,7 +346,10 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
             }
             header::SET_COOKIE => sets_ours |= cookies.is_ours(value),
             _ => {
-                if *name == KEEP_ALIVE || *name == PROXY_CONNECTION || name.as_str().starts_with(OWN_PREFIX) {
+                if name.as_str().starts_with(OWN_PREFIX) {
+                    asks.note(name, value);
+                    removed.push(name.clone());
+                } else if *name == KEEP_ALIVE || *name == PROXY_CONNECTION {
                     removed.push(name.clone());
                 }
             }
@@ -327,7 +364,13 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
         // With both, the coding is what counts (RFC 9112, 6.3).
         removed.push(header::CONTENT_LENGTH);
     }
+    let announced = has_trailer
+        .then(|| trailers::announced(headers, trailers::may_follow_answer))
+        .flatten();
     removed.remove_from(headers);
+    if let Some(names) = announced {
+        headers.insert(header::TRAILER, names);
+    }
     if sets_ours {
         tracing::warn!("an upstream tried to set a cookie with one of the gateway's names; it was dropped");
         let kept: Vec<HeaderValue> = headers
@@ -341,6 +384,7 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
             headers.append(header::SET_COOKIE, value);
         }
     }
+    asks
 }
 
 /// The protocol that a request asks to switch to. h2c is never let through: it would carry requests past us.

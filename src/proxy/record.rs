@@ -10,6 +10,7 @@ use crate::{
     config,
     identity::UserId,
     problem::Code,
+    session::streams::Why,
     telemetry::{Access, Lane, Side, Stats},
     upstream::{Upstream, body::BodyWatch},
 };
@@ -50,6 +51,15 @@ impl Record {
             AnswerError::Broken(_) => (Code::UpstreamFailed, Side::Upstream),
             AnswerError::Stalled(_) => (Code::UpstreamTimeout, Side::Upstream),
             AnswerError::File(_) => (Code::Internal, Side::Gateway),
+        });
+    }
+
+    /// It was a stream, and may not go on.
+    pub fn had_to_end(&mut self, why: Why) {
+        self.failure = Some(match why {
+            Why::Revoked | Why::Expired => (Code::Unauthorized, Side::Client),
+            Why::NotAllowed => (Code::Forbidden, Side::Client),
+            Why::Reloaded | Why::Stopping => (Code::Unavailable, Side::Gateway),
         });
     }
 

@@ -1,75 +1,382 @@
-//! Tunnels: a WebSocket, or whatever else both ends agree to speak instead of HTTP/1.1 (RFC 9110, 7.8).
+//! Tunnels: WebSockets, asked for by `Upgrade` on HTTP/1.1 (RFC 9110, 7.8) or by an extended CONNECT on HTTP/2
+//! (RFC 8441). The upstream is asked by `Upgrade` either way.
 //!
-//! The request was authorised like any other. Nothing that a client sends behind it travels before the upstream has
-//! answered 101: hyper keeps those bytes until then. If the upstream declines, they could only be misread as another
-//! request, so the connection is closed after its answer (`server::answer` does it).
+//! The request was authorised like any other: an extended CONNECT counts as the GET that it stands for, and is judged
+//! as an upgrade. Nothing that a client sends behind it travels before the upstream has agreed: hyper keeps those bytes
+//! until then. If the upstream declines, on HTTP/1.1 they could only be misread as another request, so the connection
+//! is closed after its answer (`server::answer` does it).
+//!
+//! What passes through a tunnel is not looked at. Each direction has one buffer, and is read when it was written.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
 
+use base64ct::{Base64, Encoding};
 use bytes::Bytes;
-use http::{Response, StatusCode};
-use hyper::upgrade::{OnUpgrade, on};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use hyper::{
+    ext::Protocol,
+    upgrade::{OnUpgrade, on},
+};
 use hyper_util::rt::TokioIo;
-use tokio::{io::copy_bidirectional, time::timeout};
+use sha1::{Digest, Sha1};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
+    time::{sleep_until, timeout},
+};
 use tracing::debug;
 
-use super::{Proxy, body::ProxyBody, error::ProxyError, headers::Outbound};
+use super::{
+    Inbound, Proxy,
+    body::ProxyBody,
+    error::ProxyError,
+    headers::{self, Outbound},
+    pace::Pace,
+    record::Record,
+};
 use crate::{
     chain::Chain,
+    clock, config, secret,
+    session::streams::StreamGuard,
     upstream::{Pool, UpstreamError},
 };
 
 /// An upstream that answered 101 takes over at once, or something is wrong.
 const HANDOVER: Duration = Duration::from_secs(10);
 
-/// Sends an upgrade request; on 101 joins both ends until one of them ends, or the gateway stops hard.
-pub(super) async fn tunnel(
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const SEC_WEBSOCKET_ACCEPT: HeaderName = header::SEC_WEBSOCKET_ACCEPT;
+/// The one version that there is (RFC 6455, 4.1).
+const VERSION: HeaderValue = HeaderValue::from_static("13");
+/// What a server adds to a key to show that it understood (RFC 6455, 4.2.2).
+const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Shows that a request came as an extended CONNECT for a WebSocket.
+#[derive(Clone, Copy, Debug)]
+pub struct ExtendedConnect(());
+
+impl ExtendedConnect {
+    /// Recognises one, and gives it the method by which the WebSocket would be asked for on HTTP/1.1. Every other
+    /// CONNECT stays one, and is refused.
+    pub fn take(parts: &mut Parts) -> Option<Self> {
+        if parts.method != Method::CONNECT {
+            return None;
+        }
+        let protocol = parts.extensions.get::<Protocol>()?;
+        if !protocol.as_ref().eq_ignore_ascii_case(b"websocket") {
+            return None;
+        }
+        parts.method = Method::GET;
+        Some(Self(()))
+    }
+
+    /// Whether `response` may be its answer: one of success says that there is a tunnel.
+    pub fn check(self, response: Response<ProxyBody>) -> Result<Response<ProxyBody>, ProxyError> {
+        if response.status().is_success() && response.extensions().get::<Established>().is_none() {
+            return Err(ProxyError::NoTunnel);
+        }
+        Ok(response)
+    }
+}
+
+/// In the extensions of an answer: a tunnel stands behind it.
+#[derive(Clone, Copy, Debug)]
+struct Established;
+
+/// How a client asked for a tunnel.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// With this protocol in `Upgrade`; the handshake is between the two ends.
+    Upgrade(HeaderValue),
+    /// By an extended CONNECT; the handshake with the upstream is ours.
+    ExtendedConnect,
+}
+
+impl Asked {
+    /// What the upstream finds in `Upgrade`.
+    pub fn protocol(&self) -> HeaderValue {
+        match self {
+            Self::Upgrade(protocol) => protocol.clone(),
+            Self::ExtendedConnect => WEBSOCKET,
+        }
+    }
+}
+
+/// Whether a request asks for a tunnel of a kind that we let through.
+pub fn of(inbound: &Inbound) -> Option<Asked> {
+    if inbound.extended_connect.is_some() {
+        return Some(Asked::ExtendedConnect);
+    }
+    headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers).map(Asked::Upgrade)
+}
+
+/// A tunnel that is to be.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    asked: Asked,
+    client: OnUpgrade,
+    head_timeout: Duration,
+    /// For how long nothing may pass, either way; zero for as long as both ends like.
+    idle: Duration,
+    /// Of the client's connection, which is not idle while it carries the tunnel.
+    pace: Arc<Pace>,
+}
+
+impl Tunnel {
+    pub(super) fn new(
+        asked: Asked,
+        client: OnUpgrade,
+        head_timeout: Duration,
+        server: &config::Server,
+        record: &Record,
+    ) -> Self {
+        Self {
+            asked,
+            client,
+            head_timeout,
+            idle: server.tunnel_idle_timeout,
+            pace: Arc::clone(&record.pace),
+        }
+    }
+}
+
+/// Sends an upgrade request; if the upstream agrees, joins both ends until one of them ends, nothing has passed for too
+/// long, what `stream` registers has to end, or the gateway stops.
+pub(super) async fn open(
     proxy: &Proxy,
     pool: &Arc<Pool>,
     outbound: Outbound,
-    client: OnUpgrade,
-    head_timeout: Duration,
+    tunnel: Tunnel,
+    stream: impl FnOnce() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let Ok(place) = Arc::clone(&proxy.tunnels).try_acquire_owned() else {
         return Err(ProxyError::TooManyTunnels);
     };
+    let mut request = outbound.into_request();
+    let key = match tunnel.asked {
+        Asked::Upgrade(_) => None,
+        Asked::ExtendedConnect => Some(ask(request.headers_mut())),
+    };
     let (mut sender, in_flight) = pool.connect_for_upgrade().await?;
     let name = || pool.upstream().name().to_owned();
-    let mut response = match timeout(head_timeout, sender.send_request(outbound.into_request())).await {
+    let mut response = match timeout(tunnel.head_timeout, sender.send_request(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(source)) => {
             let upstream = name();
             return Err(UpstreamError::Broken { upstream, source }.into());
         }
         Err(_) => {
-            let (upstream, after) = (name(), head_timeout);
+            let (upstream, after) = (name(), tunnel.head_timeout);
             return Err(UpstreamError::HeadTimeout { upstream, after }.into());
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response.map(|incoming| ProxyBody::declined(incoming, sender, in_flight)));
     }
+    if key.is_some_and(|key| !agrees(response.headers(), &key)) {
+        return Err(ProxyError::Handshake { upstream: name() });
+    }
     let upstream = on(&mut response);
     let stop = proxy.tasks.stop.streams.clone();
+    let (client, idle) = (tunnel.client, tunnel.idle);
+    let (guard, underway) = (stream(), Underway::new(tunnel.pace));
     proxy.tasks.spawn("tunnel", async move {
-        // A tunnel may last for ever; a gateway that stops gives it `server.stream_grace`.
-        stop.run_until_cancelled(join(client, upstream)).await;
-        drop((place, in_flight));
+        tokio::select! {
+            () = join(client, upstream, idle) => {}
+            why = guard.closed() => debug!(why = why.as_str(), "a tunnel had to end"),
+            // A tunnel may last for ever; a gateway that stops gives it `server.stream_grace`.
+            () = stop.cancelled() => {}
+        }
+        drop((place, in_flight, underway));
     });
-    let (parts, _) = response.into_parts();
+    let (mut parts, _) = response.into_parts();
+    if matches!(tunnel.asked, Asked::ExtendedConnect) {
+        // HTTP/2 knows no switching: success is the agreement (RFC 8441, 5).
+        parts.status = StatusCode::OK;
+        parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
+        parts.extensions.insert(Established);
+    }
     Ok(Response::from_parts(parts, ProxyBody::own(Bytes::new())))
 }
 
-async fn join(client: OnUpgrade, upstream: OnUpgrade) {
+/// Keeps a connection from counting as idle.
+struct Underway(Arc<Pace>);
+
+impl Underway {
+    fn new(pace: Arc<Pace>) -> Self {
+        pace.request_begins();
+        Self(pace)
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.request_ended(clock::monotonic());
+    }
+}
+
+/// Puts our half of a WebSocket's handshake into a request; what the answer must hold.
+fn ask(headers: &mut HeaderMap) -> String {
+    let key = Base64::encode_string(&secret::random::<16>());
+    let accept = accept_of(&key);
+    if let Ok(key) = HeaderValue::try_from(key) {
+        headers.insert(header::SEC_WEBSOCKET_KEY, key);
+    }
+    headers.entry(header::SEC_WEBSOCKET_VERSION).or_insert(VERSION);
+    accept
+}
+
+/// What a server answers that understood `key` (RFC 6455, 4.2.2).
+fn accept_of(key: &str) -> String {
+    let digest = Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize();
+    Base64::encode_string(&digest)
+}
+
+/// Whether an upstream's 101 is about a WebSocket, and an answer to our request (RFC 6455, 4.1).
+fn agrees(headers: &HeaderMap, accept: &str) -> bool {
+    let switches = headers
+        .get(header::UPGRADE)
+        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    switches
+        && headers
+            .get(SEC_WEBSOCKET_ACCEPT)
+            .is_some_and(|found| found.as_bytes() == accept.as_bytes())
+}
+
+async fn join(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
     let both = async { tokio::try_join!(client, upstream) };
-    match timeout(HANDOVER, both).await {
-        Ok(Ok((client, upstream))) => {
-            // Either end may close its half first; the tunnel lasts until both have.
-            if let Err(error) = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await {
+    let (client, upstream) = match timeout(HANDOVER, both).await {
+        Ok(Ok(both)) => both,
+        Ok(Err(error)) => {
+            debug!(error = %Chain(&error), "an upgrade was agreed on but not carried out");
+            return;
+        }
+        Err(_) => {
+            debug!("an upgrade was agreed on but not carried out in time");
+            return;
+        }
+    };
+    let moved = Arc::new(Moved::new());
+    let mut client = Watched::new(TokioIo::new(client), &moved);
+    let mut upstream = Watched::new(TokioIo::new(upstream), &moved);
+    tokio::select! {
+        // Either end may close its half first; the tunnel lasts until both have.
+        ended = copy_bidirectional(&mut client, &mut upstream) => {
+            if let Err(error) = ended {
                 debug!(%error, "a tunnel broke");
             }
         }
-        Ok(Err(error)) => debug!(error = %Chain(&error), "an upgrade was agreed on but not carried out"),
-        Err(_) => debug!("an upgrade was agreed on but not carried out in time"),
+        () = moved.not_for(idle), if !idle.is_zero() => {
+            debug!(idle_s = idle.as_secs(), "nothing passed through a tunnel for too long");
+        }
+    }
+}
+
+/// When bytes last passed.
+#[derive(Debug)]
+struct Moved {
+    opened: Instant,
+    /// Milliseconds after `opened`.
+    at_ms: AtomicU64,
+}
+
+impl Moved {
+    fn new() -> Self {
+        Self {
+            opened: clock::monotonic(),
+            at_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) {
+        let ms = clock::monotonic().saturating_duration_since(self.opened).as_millis();
+        self.at_ms
+            .store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Resolves when nothing has passed for so long. Cancel-safe.
+    async fn not_for(&self, idle: Duration) {
+        loop {
+            let deadline = self.opened + Duration::from_millis(self.at_ms.load(Ordering::Relaxed)) + idle;
+            if deadline <= clock::monotonic() {
+                return;
+            }
+            sleep_until(deadline.into()).await;
+        }
+    }
+}
+
+/// One end of a tunnel. That bytes were read counts; that they could be written follows from it, or does not.
+struct Watched<S> {
+    stream: S,
+    moved: Arc<Moved>,
+}
+
+impl<S> Watched<S> {
+    fn new(stream: S, moved: &Arc<Moved>) -> Self {
+        Self {
+            stream,
+            moved: Arc::clone(moved),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.moved.now();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_answered_as_the_specification_says() {
+        // RFC 6455, 1.3.
+        assert_eq!(accept_of("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn each_key_is_another_and_only_its_own_answer_counts() {
+        let (mut first, mut second) = (HeaderMap::new(), HeaderMap::new());
+        let accept = ask(&mut first);
+        ask(&mut second);
+        let key = first[header::SEC_WEBSOCKET_KEY].to_str().unwrap();
+        assert_ne!(first[header::SEC_WEBSOCKET_KEY], second[header::SEC_WEBSOCKET_KEY]);
+        assert_eq!(Base64::decode_vec(key).unwrap().len(), 16);
+        assert_eq!(first[header::SEC_WEBSOCKET_VERSION], "13");
+
+        let mut answer = HeaderMap::new();
+        answer.insert(header::UPGRADE, "WebSocket".parse().unwrap());
+        assert!(!agrees(&answer, &accept));
+        answer.insert(SEC_WEBSOCKET_ACCEPT, accept.parse().unwrap());
+        assert!(agrees(&answer, &accept));
+        answer.insert(header::UPGRADE, "other".parse().unwrap());
+        assert!(!agrees(&answer, &accept));
     }
 }

@@ -39,7 +39,7 @@ use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 pub use self::{
-    answers::{ACME_TLS, Answers},
+    answers::Answers,
     numbers::{Numbers, OfDomain},
 };
 use self::{
@@ -101,6 +101,8 @@ struct Seen {
 #[derive(Debug)]
 pub struct Parts {
     pub settings: config::Acme,
+    /// What listeners answer with.
+    pub answers: Arc<Answers>,
     pub db: Db,
     pub clock: Clock,
     /// Of `auth.secret`.
@@ -161,7 +163,7 @@ impl Acme {
             keys: ArcSwap::from_pointee(parts.keys),
             outbound,
             patience: Patience::default(),
-            answers: Arc::default(),
+            answers: parts.answers,
             id: Uuid::now_v7(),
             seen: Mutex::default(),
             issued: AtomicU64::new(0),
@@ -172,11 +174,6 @@ impl Acme {
     /// Goes by other secrets from now on: the next start may lack those that this one sealed with.
     pub fn replace_keys(&self, keys: SealingKeys) {
         self.keys.store(Arc::new(keys));
-    }
-
-    /// What listeners answer with.
-    pub const fn answers(&self) -> &Arc<Answers> {
-        &self.answers
     }
 
     /// Makes rows for new domains, and puts to use what is kept: to be awaited before listeners open.

@@ -4,6 +4,7 @@
 //! in force, the schema checked, the listeners open, and the gateway isn't draining; Postgres away *after* the start
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
+mod downstream;
 mod upstreams;
 
 use std::{
@@ -30,9 +31,11 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
+use self::downstream::Downstream;
 use super::{
     acme::{self, Acme},
     reloads::Reloads,
+    tls::Tls,
 };
 use crate::{
     auth::Auth,
@@ -64,6 +67,7 @@ pub struct Subjects {
     /// Of the configuration in force.
     pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
     pub reloads: Arc<Reloads>,
+    pub tls: Option<Arc<Tls>>,
     /// If certificates are ordered.
     pub acme: Option<Arc<Acme>>,
 }
@@ -187,6 +191,14 @@ impl Subjects {
             duration: self.stats.iter().map(|stats| stats.total_duration()).sum(),
             connections: sum(&|stats| stats.connections.load(Ordering::Relaxed)),
             open_connections: sum(&|stats| stats.open_connections.load(Ordering::Relaxed)),
+            downstream: Downstream {
+                http1: sum(&|stats| stats.http1.load(Ordering::Relaxed)),
+                http2: sum(&|stats| stats.http2.load(Ordering::Relaxed)),
+                handshakes: sum(&|stats| stats.handshakes.load(Ordering::Relaxed)),
+                handshakes_failed: sum(&|stats| stats.handshakes_failed.load(Ordering::Relaxed)),
+                proxy_refused: sum(&|stats| stats.proxy_refused.load(Ordering::Relaxed)),
+                tls: self.tls.clone(),
+            },
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
             failures: counters.failures.load(Ordering::Relaxed),
@@ -194,6 +206,7 @@ impl Subjects {
             hearing: self.sessions.trust() == Trust::Hearing,
             last_seen_dropped: self.sessions.last_seen().dropped(),
             log_dropped: self.log.dropped(),
+            assertions: self.sessions.mint().minted(),
             open_streams: self.sessions.streams().open() as u64,
             closed_streams: self.sessions.streams().closed(),
             hashes_waiting: self.auth.load().hashes_waiting(),
@@ -218,6 +231,7 @@ struct Numbers {
     duration: Duration,
     connections: u64,
     open_connections: u64,
+    downstream: Downstream,
     hits: u64,
     misses: u64,
     failures: u64,
@@ -225,6 +239,7 @@ struct Numbers {
     hearing: bool,
     last_seen_dropped: u64,
     log_dropped: u64,
+    assertions: u64,
     open_streams: u64,
     closed_streams: [(Why, u64); Why::ALL.len()],
     hashes_waiting: u64,
@@ -331,7 +346,8 @@ impl Collector for Numbers {
         }
 
         upstreams::encode(&self.upstreams, &mut encoder)?;
-        self.encode_closed_streams(&mut encoder)?;
+        self.downstream.encode(&mut encoder)?;
+        self.encode_identity(&mut encoder)?;
         match &self.acme {
             Some(acme) => acme.encode(&mut encoder),
             None => Ok(()),
@@ -340,7 +356,7 @@ impl Collector for Numbers {
 }
 
 impl Numbers {
-    fn encode_closed_streams(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode_identity(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let counter = prometheus_client::metrics::MetricType::Counter;
         let help = "Tunnels, event streams and gRPC calls that were closed before either end closed them";
         let mut family = encoder.encode_descriptor("vestibule_streams_closed", help, None, counter)?;
@@ -348,6 +364,9 @@ impl Numbers {
             let labels = [("reason", why.as_str())];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
+        let help = "Assertions signed for upstreams";
+        let assertions = encoder.encode_descriptor("vestibule_assertions_signed", help, None, counter)?;
+        ConstCounter::new(self.assertions).encode(assertions)?;
         self.reloads.encode(encoder)
     }
 }

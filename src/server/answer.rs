@@ -15,7 +15,7 @@ use hyper::{
 
 use super::{
     connection::{Conversation, Worker},
-    http2, refusal,
+    http2, redirect, refusal,
 };
 use crate::{
     auth, clock,
@@ -24,11 +24,12 @@ use crate::{
     policy::{
         self,
         client::{self, ClientFacts},
-        connection::Connection,
+        connection::{Connection, Door},
         cors::{self, Readers},
         path::{NormalPath, PathError},
     },
-    proxy::{self, Inbound, body::ProxyBody, error::ProxyError, record::Record},
+    problem::Form,
+    proxy::{self, Inbound, body::ProxyBody, error::ProxyError, grpc, record::Record, upgrade::ExtendedConnect},
     upstream::body::{Limits, RequestBody},
 };
 
@@ -60,7 +61,13 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
     if version == Version::HTTP_2 {
         http2::join_cookies(&mut parts.headers);
     }
-    let navigation = policy::is_navigation(&parts.method, &parts.headers);
+    let form = if grpc::is_call(version, &parts.headers) {
+        Form::Grpc
+    } else if policy::is_navigation(&parts.method, &parts.headers) {
+        Form::Html
+    } else {
+        Form::Json
+    };
     // hyper asks for the body when it is first read: a refusal must not do that.
     let waits = !incoming.is_end_stream() && parts.headers.contains_key(header::EXPECT);
     let asked_upgrade = parts.headers.contains_key(header::UPGRADE);
@@ -79,7 +86,7 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
             let error = failed.ok().and_then(Result::err).unwrap_or(ProxyError::Internal);
             // Where such a body ends, only hyper believes to know.
             let unclear = matches!(error, ProxyError::TransferCoding);
-            let mut response = refusal::refuse(&live, error, navigation, &mut record);
+            let mut response = refusal::refuse(&live, error, form, &mut record);
             admit(&live, origin.as_ref(), &record, &mut response);
             // A stream of HTTP/2 ends by itself: it is reset without error behind the answer (RFC 9113, 8.1).
             if version != Version::HTTP_2 {
@@ -131,9 +138,15 @@ async fn dispatch(
     body: &mut Option<Incoming>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
+    if facts.tls.is_none()
+        && let Some(answer) = answer_to_authority(worker, &parts)
+    {
+        return Ok(answer);
+    }
     if parts.version == Version::HTTP_2 {
         http2::check_head(&parts)?;
     }
+    let extended_connect = ExtendedConnect::take(&mut parts);
     proxy::check_head(&parts.method, &parts.headers)?;
     let client = client::judge(facts, parts.version, &parts.uri, &parts.headers, &live.clients)?;
     record.client = client.addr;
@@ -142,6 +155,12 @@ async fn dispatch(
     let path = NormalPath::keeping(target, live.routes.kept())?;
     record.target = Some(path.target().clone());
 
+    if facts.door == Door::Redirect {
+        record.target = Some(refusal::loggable(live, path.target().clone()));
+        let is_public = client.host.name() == live.clients.public().name();
+        let public = &live.config.server.public_url;
+        return Ok(redirect::to_https(public, is_public, &client.host, path.target()));
+    }
     let base_path = &live.config.auth.base_path;
     if let Some(below) = path.below(base_path) {
         // What some routes keep, the API doesn't.
@@ -154,10 +173,12 @@ async fn dispatch(
             .query()
             .map_or_else(|| below.to_owned(), |query| format!("{below}?{query}"));
         parts.uri = Uri::try_from(target).unwrap_or_default();
-        return auth_api(worker, live, parts, body.take(), client, record).await;
+        let answered = auth_api(worker, live, parts, body.take(), client, record).await?;
+        return only_tunnels(extended_connect, answered);
     }
     let mut inbound = Inbound {
         on_upgrade: parts.extensions.remove::<OnUpgrade>(),
+        extended_connect,
         method: parts.method,
         version: parts.version,
         headers: parts.headers,
@@ -166,7 +187,34 @@ async fn dispatch(
         request_id: record.request_id.clone(),
         now: record.at,
     };
-    proxy::handle(&worker.proxy, live, &mut inbound, body, record).await
+    let answered = proxy::handle(&worker.proxy, live, &mut inbound, body, record).await?;
+    only_tunnels(extended_connect, answered)
+}
+
+/// To who asked for a tunnel, an answer of success would say that there is one.
+fn only_tunnels(
+    asked: Option<ExtendedConnect>,
+    answered: Response<ProxyBody>,
+) -> Result<Response<ProxyBody>, ProxyError> {
+    match asked {
+        Some(asked) => asked.check(answered),
+        None => Ok(answered),
+    }
+}
+
+/// The answer that a certificate authority looks for, over plain HTTP and before anything else (RFC 8555, 8.3).
+fn answer_to_authority(worker: &Worker, parts: &Parts) -> Option<Response<ProxyBody>> {
+    let issued = worker.issued.as_ref().filter(|issued| issued.is_challenged())?;
+    let host = match parts.uri.host() {
+        Some(host) => host,
+        None => parts.headers.get(header::HOST)?.to_str().ok()?,
+    };
+    let host = host.split(':').next().unwrap_or(host).to_ascii_lowercase();
+    let answer = issued.key_authorization(host.trim_end_matches('.'), parts.uri.path())?;
+    let mut response = Response::new(ProxyBody::own(answer.into()));
+    let octets = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, octets);
+    Some(response)
 }
 
 /// Has the auth API answer, on the runtime for cold work. What it has begun it finishes, even if the client leaves.
@@ -180,7 +228,8 @@ async fn auth_api(
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let limits = Limits::of(&live.config.server, live.config.server.max_body);
     let (body, watch) = body.map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits)
+        // The auth API reads no trailers.
+        RequestBody::new(incoming, limits, None)
     });
     record.body.clone_from(&watch);
     let auth = worker.auth.load_full();

@@ -1,11 +1,14 @@
-//! One client connection: which protocol it speaks, and its patience.
+//! One client connection: who is at its other end, which protocol it speaks, and our patience with it.
 //!
-//! A connection of a plain listener says by its first bytes whether it is HTTP/1.1 or HTTP/2; then hyper speaks it, and
-//! one timer looks after it. What becomes of a request is said elsewhere (`server::answer`).
+//! First its facts are found out, each step within the time that a head may take: the PROXY header, if there is to be
+//! one; the handshake at a TLS listener, which agrees on the protocol; elsewhere the first bytes say whether it is
+//! HTTP/1.1 or HTTP/2. Then hyper speaks it, and one timer looks after it. What becomes of a request is said elsewhere
+//! (`server::answer`).
 
 use std::{
     convert::Infallible,
     future::Future,
+    io,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -23,11 +26,14 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::{
     answer::answer,
     http2::{self, Streams},
-    refusal,
+    proxy_protocol, refusal,
+    tls::{Accepted, Issued, Tls},
 };
 use crate::{
     auth::Auth,
@@ -35,7 +41,7 @@ use crate::{
     config,
     lifecycle::Tasks,
     live::Live,
-    policy::connection::Connection,
+    policy::connection::{Connection, Door, Peer},
     proxy::{
         Proxy,
         body::ProxyBody,
@@ -68,6 +74,10 @@ pub struct Worker {
     pub cold: Tasks,
     pub recorder: Arc<Recorder>,
     pub ids: RequestIds,
+    /// `None`: no listener speaks TLS.
+    pub tls: Option<Arc<Tls>>,
+    /// Answers that certificate authorities look for.
+    pub issued: Option<Arc<dyn Issued>>,
 }
 
 /// A connection and its worker: what all its requests share.
@@ -84,56 +94,145 @@ pub enum Protocol {
     Http2,
 }
 
-/// Serves one connection to its end.
-pub async fn serve<S>(worker: Arc<Worker>, socket: S, facts: Connection)
+/// Serves one connection of a listener to its end.
+pub async fn serve<S>(worker: Arc<Worker>, socket: S, peer: Peer, door: Door)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let _counted = Counted::new(&worker.recorder.stats);
-    let patience = patience(&worker.live.load().config.server);
-    let pace = Arc::new(Pace::new());
-    let mut stream = Paced::new(socket, Arc::clone(&pace));
-    let soft = worker.tasks.stop.soft.clone();
-    let grown_up = clock::monotonic() + YOUNG;
-    let listening = timeout(patience.head, http2::sniff(&mut stream));
-    let protocol = tokio::select! {
-        biased;
-        heard = listening => match heard {
-            Ok(Ok(protocol)) => protocol,
-            Ok(Err(_)) | Err(_) => return,
-        },
-        () = async { soft.cancelled().await; sleep_until(grown_up.into()).await } => return,
+    let live = worker.live.load();
+    let entry = Entry {
+        patience: patience(&live.config.server),
+        pace: Arc::new(Pace::new()),
+        soft: worker.tasks.stop.soft.clone(),
+        grown_up: clock::monotonic() + YOUNG,
     };
-    let conversation = Arc::new(Conversation { worker, facts, pace });
-    converse(&conversation, stream, protocol, &patience).await;
+    let asks_proxies = live.config.server.proxy_protocol;
+    let is_trusted = asks_proxies && live.clients.trusts_peer(peer);
+    drop(live);
+    let mut stream = Paced::new(socket, Arc::clone(&entry.pace));
+    let mut facts = Connection { peer, tls: None, door };
+    if asks_proxies {
+        match entry.proxied(&mut stream, is_trusted).await {
+            Ok(source) => facts.peer = source.map_or(peer, Peer::of),
+            Err(error) => {
+                worker.recorder.stats.proxy_refused.fetch_add(1, Ordering::Relaxed);
+                debug!(peer = %peer.addr(), %error, "a connection was refused: {error}");
+                return;
+            }
+        }
+    }
+    match door {
+        Door::Tls => {
+            // In a box: a connection without TLS is not to be as large as one with it.
+            Box::pin(encrypted(worker, entry, stream, facts)).await;
+        }
+        Door::Plain | Door::Redirect => {
+            let Ok(protocol) = entry.within(http2::sniff(&mut stream)).await else {
+                return;
+            };
+            converse(worker, entry, stream, facts, protocol).await;
+        }
+    }
 }
 
-/// Speaks `protocol` on `stream`.
-async fn converse<S>(conversation: &Arc<Conversation>, stream: S, protocol: Protocol, patience: &Patience)
+/// Shakes hands first.
+async fn encrypted<S>(worker: Arc<Worker>, entry: Entry, stream: Paced<S>, mut facts: Connection)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let live = conversation.worker.live.load();
+    let Some(tls) = &worker.tls else { return };
+    let stats = &worker.recorder.stats;
+    match entry.within(tls.accept(stream)).await {
+        Ok(Some(Accepted {
+            stream,
+            facts: agreed,
+            http2,
+        })) => {
+            stats.handshakes.fetch_add(1, Ordering::Relaxed);
+            facts.tls = Some(agreed);
+            let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+            converse(worker, entry, stream, facts, protocol).await;
+        }
+        // An authority looked.
+        Ok(None) => {}
+        Err(error) => {
+            stats.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            debug!(peer = %facts.peer.addr(), %error, "a handshake failed: {error}");
+        }
+    }
+}
+
+/// What a connection comes with before its facts are known.
+struct Entry {
+    patience: Patience,
+    pace: Arc<Pace>,
+    soft: CancellationToken,
+    /// Until then it may have its first request under way, whatever we are told.
+    grown_up: Instant,
+}
+
+impl Entry {
+    /// A step that waits for the client: it has as long as a head, and none of it once the gateway stops.
+    async fn within<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let told_to_stop = async {
+            self.soft.cancelled().await;
+            sleep_until(self.grown_up.into()).await;
+        };
+        let stepped = tokio::select! {
+            biased;
+            stepped = timeout(self.patience.head, step) => stepped,
+            () = told_to_stop => return Err(io::Error::other("the gateway stops")),
+        };
+        self.pace.owes_a_head(clock::monotonic());
+        stepped.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// On whose behalf a proxy connects; `None`: its own.
+    async fn proxied<S>(&self, stream: &mut Paced<S>, is_trusted: bool) -> io::Result<Option<std::net::SocketAddr>>
+    where
+        S: AsyncRead + Unpin,
+    {
+        if !is_trusted {
+            return Err(io::Error::other("it is not one of server.trusted_proxies"));
+        }
+        self.within(async { proxy_protocol::read(stream).await.map_err(io::Error::other) })
+            .await
+    }
+}
+
+/// Speaks `protocol` on `stream`.
+async fn converse<S>(worker: Arc<Worker>, entry: Entry, stream: S, facts: Connection, protocol: Protocol)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Entry { patience, pace, .. } = entry;
+    let live = worker.live.load();
     let server = &live.config.server;
+    let stats = Arc::clone(&worker.recorder.stats);
+    let conversation = Arc::new(Conversation { worker, facts, pace });
     match protocol {
         Protocol::Http1 => {
+            stats.http1.fetch_add(1, Ordering::Relaxed);
             // No timer: `Pace` tells a slow head from an idle connection, which hyper's own time-out does not.
             let connection = http1::Builder::new()
                 .header_read_timeout(None)
                 .max_header_size(server.max_header_bytes)
                 // hyper's own default; a larger head needs a larger buffer.
                 .max_buf_size(server.max_header_bytes.max(READ_BUFFER))
-                .serve_connection(TokioIo::new(Guarded::new(stream)), service(conversation))
+                .serve_connection(TokioIo::new(Guarded::new(stream)), service(&conversation))
                 .with_upgrades();
             drop(live);
-            attend(conversation, connection, patience).await;
+            attend(&conversation, connection, &patience).await;
         }
         Protocol::Http2 => {
+            stats.http2.fetch_add(1, Ordering::Relaxed);
             conversation.pace.multiplex(clock::monotonic());
             let connection =
-                http2::builder(conversation, server).serve_connection(TokioIo::new(stream), service(conversation));
+                http2::builder(&conversation, server).serve_connection(TokioIo::new(stream), service(&conversation));
             drop(live);
-            attend(conversation, connection, patience).await;
+            // In a box, as above.
+            Box::pin(attend(&conversation, connection, &patience)).await;
         }
     }
 }

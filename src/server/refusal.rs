@@ -18,7 +18,10 @@ use crate::{
     chain::Chain,
     config::OnDenied,
     live::Snapshot,
-    policy::{Denied, path::NormalPath, sign_in},
+    policy::{
+        path::NormalPath,
+        sign_in::{self, AskedBy},
+    },
     problem::{Code, Form},
     proxy::{body::ProxyBody, error::ProxyError, record::Record},
     telemetry::{Access, Side},
@@ -30,7 +33,7 @@ const DRAIN_BYTES: u64 = 64 * 1024;
 const DRAIN_FOR: Duration = Duration::from_secs(1);
 
 /// Turns an error into an answer, and says in the log what the answer keeps to itself.
-pub(super) fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, record: &mut Record) -> Response<ProxyBody> {
+pub(super) fn refuse(live: &Snapshot, error: ProxyError, form: Form, record: &mut Record) -> Response<ProxyBody> {
     let (code, side) = (error.code(), error.side());
     // It may have been refused before anybody asked whose path it is.
     if let Some(target) = record.target.take() {
@@ -49,15 +52,19 @@ pub(super) fn refuse(live: &Snapshot, error: ProxyError, navigation: bool, recor
             code.as_str()
         );
     }
-    if matches!(error, ProxyError::Denied(Denied::SignInNeeded)) {
+    let asked_by = match form {
+        Form::Html => AskedBy::Navigation,
+        Form::Grpc => AskedBy::Call,
+        Form::Json => AskedBy::Program,
+    };
+    if let ProxyError::Denied(denied) = &error {
         let on_denied = record.route.as_ref().map_or(OnDenied::Auto, |route| route.on_denied);
         let page = live.config.auth.sign_in_page.as_deref();
         let back = record.target.as_ref().map_or("/", PathAndQuery::as_str);
-        if let Some(location) = sign_in::location(on_denied, navigation, page, back) {
+        if let Some(location) = sign_in::location(*denied, on_denied, asked_by, page, back) {
             return redirect_to_sign_in(location);
         }
     }
-    let form = if navigation { Form::Html } else { Form::Json };
     let request_id = record.request_id.to_str().unwrap_or_default();
     error.into_problem().into_response(form, request_id).map(ProxyBody::own)
 }
@@ -75,7 +82,7 @@ fn redirect_to_sign_in(location: String) -> Response<ProxyBody> {
 }
 
 /// What a log may say of a target: not the secrets in paths of the auth API.
-fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
+pub(super) fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
     let base_path = &live.config.auth.base_path;
     let Ok(path) = NormalPath::keeping(target.clone(), live.routes.kept()) else {
         return target;

@@ -279,7 +279,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::identity::{Identity, SessionId};
+    use crate::identity::{Assertions, Identity, SessionId};
 
     const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
@@ -299,6 +299,8 @@ mod tests {
             extending: AtomicBool::new(false),
             last_seen: AtomicI64::new(0),
             headers: Box::default(),
+            methods: Vec::new(),
+            assertions: Assertions::default(),
         })
     }
 

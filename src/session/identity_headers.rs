@@ -5,8 +5,8 @@
 //!
 //! Names are compared *folded*: without case, and with everything that is neither letter nor digit taken as `-`. CGI,
 //! WSGI and PHP fold names so, each a little differently; a name that any of them could take for one of ours is
-//! reserved. Prefixes from which only gateways speak (`x-vestibule-`, `x-forwarded-`, `x-auth-request-`) are reserved
-//! whole.
+//! reserved. Prefixes from which only gateways speak (`x-vestibule-`, `x-forwarded-`, `x-auth-request-`,
+//! `x-client-cert-`) are reserved whole.
 //!
 //! Values: visible ASCII and inner spaces as they are; everything else, and `%`, is percent-encoded UTF-8, so that
 //! decoding gives the text back. In roles, a comma is encoded as well, for it separates them. A value longer than
@@ -65,7 +65,7 @@ impl Renderer {
 }
 
 /// `text` as visible ASCII and inner spaces; `also` is encoded on top.
-fn encoded(text: &str, also: &[u8]) -> String {
+pub fn encoded(text: &str, also: &[u8]) -> String {
     let trimmed = text.trim_matches(' ');
     let inner_from = text.len() - text.trim_start_matches(' ').len();
     let inner = inner_from..inner_from + trimmed.len();
@@ -97,6 +97,8 @@ pub enum Disposition {
     Upgrade,
     /// `TE`: dropped, but for `trailers`.
     Te,
+    /// `Trailer`: what it announces is what passes behind the body.
+    Trailer,
     /// Of this hop only: dropped.
     HopByHop,
     Host,
@@ -233,7 +235,7 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("proxy-authenticate", Disposition::HopByHop),
     ("proxy-authorization", Disposition::HopByHop),
     ("proxy-connection", Disposition::HopByHop),
-    ("trailer", Disposition::HopByHop),
+    ("trailer", Disposition::Trailer),
     ("transfer-encoding", Disposition::HopByHop),
     ("http2-settings", Disposition::HopByHop),
     ("host", Disposition::Host),
@@ -270,6 +272,12 @@ mod tests {
                 session_id: name("x-session-id"),
                 auth_time: None,
                 auth_methods: name("company_login.how"),
+            },
+            assertion: config::AssertionRules {
+                send: false,
+                algorithm: config::SigningAlgorithm::EdDsa,
+                lifetime: std::time::Duration::from_mins(1),
+                rotate_every: std::time::Duration::from_hours(1),
             },
         }
     }

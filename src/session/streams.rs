@@ -536,7 +536,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::identity::Identity;
+    use crate::identity::{Assertions, Identity};
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
     const LATER: Timestamp = Timestamp::from_secs(2_000);
@@ -581,6 +581,8 @@ mod tests {
             extending: AtomicBool::new(false),
             last_seen: AtomicI64::new(0),
             headers: Box::new([]),
+            assertions: Assertions::default(),
+            methods: Vec::new(),
         }
     }
 

@@ -144,7 +144,10 @@ fn usable(mut found: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{
+        future::{Ready, ready},
+        sync::Mutex,
+    };
 
     use super::*;
 
@@ -165,10 +168,10 @@ mod tests {
             self.0.lock().unwrap().1
         }
 
-        async fn look_up(self) -> io::Result<Vec<SocketAddr>> {
+        fn look_up(&self) -> Ready<io::Result<Vec<SocketAddr>>> {
             let mut state = self.0.lock().unwrap();
             state.1 += 1;
-            Ok(state.0.clone())
+            ready(Ok(state.0.clone()))
         }
     }
 
@@ -180,7 +183,7 @@ mod tests {
     /// Runs the refresher until `done`.
     async fn until(addresses: &Addresses, server: &Server, done: impl Fn() -> bool) {
         let every = Duration::from_millis(1);
-        let refreshing = addresses.keep_fresh("app", every, Duration::from_secs(1), || server.clone().look_up());
+        let refreshing = addresses.keep_fresh("app", every, Duration::from_secs(1), || server.look_up());
         let watching = async {
             while !done() {
                 tokio::task::yield_now().await;
@@ -197,7 +200,7 @@ mod tests {
         let (addresses, server) = (Addresses::unknown(), Server::default());
         server.says(&[1]);
         for _ in 0..3 {
-            let found = addresses.get(|| server.clone().look_up()).await.unwrap();
+            let found = addresses.get(|| server.look_up()).await.unwrap();
             assert_eq!(*found, [addr(1)]);
         }
         assert_eq!(server.asked(), 1);
@@ -207,7 +210,7 @@ mod tests {
     async fn a_name_that_moves_is_followed_and_its_old_connections_are_not_used() {
         let (addresses, server) = (Addresses::unknown(), Server::default());
         server.says(&[1, 2]);
-        addresses.get(|| server.clone().look_up()).await.unwrap();
+        addresses.get(|| server.look_up()).await.unwrap();
         let [to_1, to_2] = [1, 2].map(|last| Addresses::origin(addr(last), addresses.generation()));
         assert!(addresses.still_has(&to_1) && addresses.still_has(&to_2));
 
@@ -222,7 +225,7 @@ mod tests {
     async fn what_was_known_stays_while_nobody_answers() {
         let (addresses, server) = (Addresses::unknown(), Server::default());
         server.says(&[1]);
-        addresses.get(|| server.clone().look_up()).await.unwrap();
+        addresses.get(|| server.look_up()).await.unwrap();
         server.says(&[]);
         let asked = server.asked();
         until(&addresses, &server, || server.asked() > asked + 2).await;
@@ -234,11 +237,11 @@ mod tests {
     async fn a_doubt_is_looked_into_at_once() {
         let (addresses, server) = (Addresses::unknown(), Server::default());
         server.says(&[1]);
-        addresses.get(|| server.clone().look_up()).await.unwrap();
+        addresses.get(|| server.look_up()).await.unwrap();
         server.says(&[2]);
         addresses.doubt();
         let hour = Duration::from_hours(1);
-        let refreshing = addresses.keep_fresh("app", hour, Duration::from_secs(1), || server.clone().look_up());
+        let refreshing = addresses.keep_fresh("app", hour, Duration::from_secs(1), || server.look_up());
         let moved = async {
             while addresses.generation() == 0 {
                 tokio::task::yield_now().await;
@@ -254,10 +257,10 @@ mod tests {
     #[tokio::test]
     async fn a_name_without_an_address_is_an_error_and_nothing_endless_is_kept() {
         let (addresses, server) = (Addresses::unknown(), Server::default());
-        assert!(addresses.get(|| server.clone().look_up()).await.is_err());
+        assert!(addresses.get(|| server.look_up()).await.is_err());
         let many: Vec<u8> = (0..=255).collect();
         server.says(&many);
-        let found = addresses.get(|| server.clone().look_up()).await.unwrap();
+        let found = addresses.get(|| server.look_up()).await.unwrap();
         assert_eq!(found.len(), MAX_ADDRESSES);
     }
 }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep_until};
@@ -28,7 +29,7 @@ const RATE_GRACE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub max: u64,
-    /// No byte for so long ends the request.
+    /// No byte for so long ends the request. [`Duration::MAX`]: it never does.
     pub silence: Duration,
     /// Bytes per second on average, once [`RATE_GRACE`] is over.
     pub min_rate: u64,
@@ -45,6 +46,15 @@ impl Limits {
 }
 
 impl Limits {
+    /// Of a gRPC call: its client is silent while it has nothing to say. How much it may say in all has its limit still.
+    pub const fn of_call(max: u64) -> Self {
+        Self {
+            max,
+            silence: Duration::MAX,
+            min_rate: 0,
+        }
+    }
+
     /// For how long a client that has sent so many bytes may now send nothing, after it was waited for so long before.
     fn patience(&self, bytes: u64, waited: Duration) -> Duration {
         if self.min_rate == 0 {
@@ -130,12 +140,29 @@ impl BodyWatch {
     }
 }
 
-/// A request's body as an upstream reads it. Trailers end here: no rule was applied to them.
+/// Takes out of a body's trailers what may not come there.
+#[derive(Clone)]
+pub struct CleanTrailers(Arc<dyn Fn(&mut HeaderMap) + Send + Sync>);
+
+impl CleanTrailers {
+    pub fn new(clean: impl Fn(&mut HeaderMap) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(clean))
+    }
+}
+
+impl fmt::Debug for CleanTrailers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CleanTrailers")
+    }
+}
+
+/// A request's body as an upstream reads it. Trailers pass if somebody cleans them, else they end here.
 pub struct RequestBody(Option<Box<Streaming>>);
 
 struct Streaming {
     incoming: Incoming,
     limits: Limits,
+    trailers: Option<CleanTrailers>,
     watch: Arc<BodyWatch>,
     /// Since when we wait for the client. While the upstream doesn't read, or isn't found, the client waits for us.
     waiting_since: Option<Instant>,
@@ -148,7 +175,7 @@ impl RequestBody {
     pub const EMPTY: Self = Self(None);
 
     /// The watch is `None` for a body that is known to be empty.
-    pub fn new(incoming: Incoming, limits: Limits) -> (Self, Option<Arc<BodyWatch>>) {
+    pub fn new(incoming: Incoming, limits: Limits, trailers: Option<CleanTrailers>) -> (Self, Option<Arc<BodyWatch>>) {
         if incoming.is_end_stream() {
             return (Self::EMPTY, None);
         }
@@ -156,6 +183,7 @@ impl RequestBody {
         let streaming = Streaming {
             incoming,
             limits,
+            trailers,
             watch: Arc::clone(&watch),
             waiting_since: None,
             waited: Duration::ZERO,
@@ -176,9 +204,7 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             None => Poll::Ready(None),
-            Some(streaming) => streaming
-                .poll_data(cx)
-                .map(|frame| frame.map(|data| data.map(Frame::data))),
+            Some(streaming) => streaming.poll_frame(cx),
         }
     }
 
@@ -196,7 +222,7 @@ impl Body for RequestBody {
 }
 
 impl Streaming {
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 ready!(self.poll_patience(cx));
@@ -205,15 +231,26 @@ impl Streaming {
             if let Some(since) = self.waiting_since.take() {
                 self.waited += clock::monotonic().saturating_duration_since(since);
             }
-            let data = match frame {
+            let frame = match frame {
                 None => {
                     self.watch.finished.store(true, Ordering::Relaxed);
                     return Poll::Ready(None);
                 }
                 Some(Err(_)) => return Poll::Ready(Some(Err(self.watch.fail(BodyError::Broken)))),
-                Some(Ok(frame)) => frame.into_data(),
+                Some(Ok(frame)) => frame,
             };
-            let Ok(data) = data else { continue };
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => match (&self.trailers, frame.into_trailers()) {
+                    (Some(CleanTrailers(clean)), Ok(mut trailers)) => {
+                        clean(&mut trailers);
+                        // Nothing comes behind them.
+                        self.watch.finished.store(true, Ordering::Relaxed);
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                    _ => continue,
+                },
+            };
             let total = self.watch.moved(data.len() as u64);
             // A body of known length is not polled once more after its last byte.
             let finished = self.incoming.is_end_stream();
@@ -221,7 +258,7 @@ impl Streaming {
             return Poll::Ready(Some(if total > self.limits.max {
                 Err(self.watch.fail(BodyError::TooLarge))
             } else {
-                Ok(data)
+                Ok(Frame::data(data))
             }));
         }
     }
@@ -229,7 +266,9 @@ impl Streaming {
     /// Ready when the client's time is up. The timer is set seldom: each time it fires the deadline is looked at anew.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(clock::monotonic);
-        let deadline = since + self.limits.patience(self.watch.bytes(), self.waited);
+        let Some(deadline) = since.checked_add(self.limits.patience(self.watch.bytes(), self.waited)) else {
+            return Poll::Pending;
+        };
         loop {
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
             ready!(timer.as_mut().poll(cx));

@@ -32,8 +32,7 @@ impl Dice {
 /// `about`, a tenth more or less: what begins together must not stay together.
 pub(super) fn vary(about: Duration) -> Duration {
     let drawn = u32::from(u16::from_ne_bytes(secret::random::<2>()));
-    let tenth = about / 10;
-    about - tenth + tenth * 2 / u32::from(u16::MAX) * drawn
+    about * 9 / 10 + about / 5 / u32::from(u16::MAX) * drawn
 }
 
 #[cfg(test)]

@@ -114,12 +114,11 @@ impl Upstream {
 
     fn note_health(&self, endpoint: &Endpoint, failure: Option<&str>) {
         let (upstream, endpoint) = (self.name(), endpoint.name());
-        match failure {
-            Some(failure) => warn!(upstream, endpoint, failure, "an endpoint is unhealthy"),
-            None => {
-                self.all_out.store(false, Ordering::Relaxed);
-                info!(upstream, endpoint, "an endpoint is healthy again");
-            }
+        if let Some(failure) = failure {
+            warn!(upstream, endpoint, failure, "an endpoint is unhealthy");
+        } else {
+            self.all_out.store(false, Ordering::Relaxed);
+            info!(upstream, endpoint, "an endpoint is healthy again");
         }
     }
 }

@@ -17,7 +17,7 @@ use std::{
 
 use http::{
     HeaderValue, Request, Uri, Version,
-    header::HOST,
+    header::{CONNECTION, HOST, TE},
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 use hyper::{
@@ -162,8 +162,10 @@ pub(super) async fn handshake(stream: Stream, origin: Option<Origin>, tasks: &Ta
     })
 }
 
-/// Names a request's host and scheme in its target (RFC 9113, 8.3.1).
+/// Names a request's host and scheme in its target (RFC 9113, 8.3.1). `Connection` goes: it is not spoken here, and hyper
+/// would remove the `te` that it names.
 pub(super) fn into_http2(request: &mut Request<RequestBody>, scheme: &Scheme) {
+    request.headers_mut().remove(CONNECTION);
     let host = request.headers_mut().remove(HOST);
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = Parts::default();
@@ -183,6 +185,9 @@ pub(super) fn into_http1(request: &mut Request<RequestBody>) {
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
         request.headers_mut().insert(HOST, host);
+    }
+    if request.headers().contains_key(TE) {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
     }
     let target = request.uri().path_and_query().cloned();
     *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));

@@ -118,25 +118,27 @@ impl Drop for Queued<'_> {
 mod tests {
     use std::sync::Arc;
 
+    use tokio::runtime::Handle;
+
     use super::*;
+    use crate::lifecycle::Tasks;
 
     const LONG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(20);
 
     #[tokio::test]
     async fn a_place_that_is_given_back_goes_to_who_waits() {
-        let limit = Arc::new(Limit::new(1, 1));
+        let limit = Limit::new(1, 1);
         assert!(limit.try_take());
-        let waiting = tokio::spawn({
-            let limit = Arc::clone(&limit);
-            async move { limit.take_within(LONG).await }
-        });
-        while limit.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
-        limit.give_back();
-        assert!(!limit.try_take(), "nobody overtakes");
-        assert_eq!(waiting.await.unwrap(), Ok(()));
+        let leaving = async {
+            while limit.waiting() == 0 {
+                tokio::task::yield_now().await;
+            }
+            limit.give_back();
+            assert!(!limit.try_take(), "nobody overtakes");
+        };
+        let (waited, ()) = tokio::join!(limit.take_within(LONG), leaving);
+        assert_eq!(waited, Ok(()));
         assert_eq!((limit.taken(), limit.waiting()), (1, 0));
     }
 
@@ -163,10 +165,12 @@ mod tests {
         let limit = Arc::new(Limit::new(3, 1000));
         let most = Arc::new(AtomicUsize::new(0));
         let inside = Arc::new(AtomicUsize::new(0));
-        let mut tasks = Vec::new();
+        let done = Arc::new(AtomicUsize::new(0));
+        let tasks = Tasks::new(Handle::current());
         for _ in 0..64 {
             let (limit, most, inside) = (Arc::clone(&limit), Arc::clone(&most), Arc::clone(&inside));
-            tasks.push(tokio::spawn(async move {
+            let done = Arc::clone(&done);
+            tasks.spawn("taking places", async move {
                 for _ in 0..200 {
                     if !limit.try_take() {
                         limit.take_within(LONG).await.unwrap();
@@ -174,13 +178,13 @@ mod tests {
                     most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     tokio::task::yield_now().await;
                     inside.fetch_sub(1, Ordering::SeqCst);
+                    done.fetch_add(1, Ordering::SeqCst);
                     limit.give_back();
                 }
-            }));
+            });
         }
-        for task in tasks {
-            task.await.unwrap();
-        }
+        tasks.ended().await;
+        assert_eq!(done.load(Ordering::SeqCst), 64 * 200);
         assert_eq!((limit.taken(), limit.waiting()), (0, 0));
         assert!(most.load(Ordering::SeqCst) <= 3);
     }

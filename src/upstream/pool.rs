@@ -68,7 +68,7 @@ struct Idle {
 }
 
 /// A request's way to an endpoint.
-enum Line {
+enum Way {
     Http1 {
         sender: SendRequest<RequestBody>,
         origin: Option<Origin>,
@@ -153,7 +153,7 @@ impl Lease {
     }
 }
 
-impl Line {
+impl Way {
     async fn send(
         &mut self,
         mut request: Request<RequestBody>,
@@ -253,10 +253,10 @@ impl Pool {
             };
             let kept = if fresh { None } else { self.kept(lane, endpoint).await };
             let was_kept = kept.is_some();
-            let mut line = match kept {
-                Some(line) => line,
+            let mut way = match kept {
+                Some(way) => way,
                 None => match self.fresh(lane, endpoint).await {
-                    Ok(line) => line,
+                    Ok(way) => way,
                     Err(source) => {
                         self.upstream.failed(at);
                         tried.add(at);
@@ -269,7 +269,7 @@ impl Pool {
             };
 
             // hyper takes the request apart to send it: for a second try it must be copied before.
-            let multiplexed = matches!(line, Line::Http2(_));
+            let multiplexed = matches!(way, Way::Http2(_));
             let spare = if multiplexed {
                 retry::copy(&request)
             } else if budget.has_repeats() && (was_kept || self.lanes.len() > 1) {
@@ -277,10 +277,10 @@ impl Pool {
             } else {
                 None
             };
-            let mut refused = match line.send(request, endpoint).await {
+            let mut refused = match way.send(request, endpoint).await {
                 Ok(response) => {
                     self.upstream.answered(at, response.status());
-                    return Ok((response, place, line.into_carrier()));
+                    return Ok((response, place, way.into_carrier()));
                 }
                 Err(refused) => refused,
             };
@@ -325,11 +325,11 @@ impl Pool {
     }
 
     /// A connection that is there already.
-    async fn kept(&self, lane: &Lane, endpoint: &Endpoint) -> Option<Line> {
+    async fn kept(&self, lane: &Lane, endpoint: &Endpoint) -> Option<Way> {
         if endpoint.speaks() == Speaks::Http2
             && let Some(part) = part(lane, endpoint)
         {
-            return Some(Line::Http2(part));
+            return Some(Way::Http2(part));
         }
         loop {
             let kept = lock(&lane.idle).pop()?;
@@ -347,20 +347,20 @@ impl Pool {
             let usable = leads_there(endpoint, origin.as_ref())
                 && (sender.is_ready() || (!sender.is_closed() && sender.ready().await.is_ok()));
             if usable {
-                return Some(Line::Http1 { sender, origin });
+                return Some(Way::Http1 { sender, origin });
             }
         }
     }
 
     /// A new connection; of one that requests share, a part of it, whoever made it.
-    async fn fresh(&self, lane: &Lane, endpoint: &Endpoint) -> io::Result<Line> {
+    async fn fresh(&self, lane: &Lane, endpoint: &Endpoint) -> io::Result<Way> {
         if endpoint.speaks() == Speaks::Http1 {
             return self.connect(lane, endpoint).await;
         }
         let asked = clock::monotonic();
         let mut connecting = lane.connecting.lock().await;
         if let Some(part) = part(lane, endpoint) {
-            return Ok(Line::Http2(part));
+            return Ok(Way::Http2(part));
         }
         if endpoint.speaks() == Speaks::Http1 {
             // That was found out meanwhile: each makes its own.
@@ -370,22 +370,22 @@ impl Pool {
         if connecting.failed_at.is_some_and(|failed| failed > asked) {
             return Err(io::Error::other("the connection that was waited for could not be made"));
         }
-        let line = self.connect(lane, endpoint).await;
-        if line.is_err() {
+        let way = self.connect(lane, endpoint).await;
+        if way.is_err() {
             connecting.failed_at = Some(clock::monotonic());
         }
-        line
+        way
     }
 
-    async fn connect(&self, lane: &Lane, endpoint: &Endpoint) -> io::Result<Line> {
+    async fn connect(&self, lane: &Lane, endpoint: &Endpoint) -> io::Result<Way> {
         match self.upstream.connect(endpoint, For::Requests, &self.tasks).await? {
-            Connected::Http1 { sender, origin } => Ok(Line::Http1 { sender, origin }),
+            Connected::Http1 { sender, origin } => Ok(Way::Http1 { sender, origin }),
             Connected::Http2(mut connection) => {
                 let part = connection.take();
                 if !self.closed.load(Ordering::Relaxed) {
                     lock(&lane.shared).push(connection);
                 }
-                Ok(Line::Http2(part))
+                Ok(Way::Http2(part))
             }
         }
     }

@@ -1,33 +1,19 @@
 //! Certificates that the gateway orders for itself: from an authority that really looks.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use rustls::{
-    ServerConfig,
-    server::{ClientHello, ResolvesServerCert},
-    sign::CertifiedKey,
-};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vestibule::{
     clock::{Clock, Timestamp},
-    config,
     db::acme::{self as rows, Of},
-    secret::sealed::SealingKeys,
-    server::acme::{self, ACME_TLS, Acme, Answers},
 };
 
 use crate::harness::{
-    Database, SOON,
+    Database, Gateway, SOON, Setup,
     authority::{Authority, Shown},
     eventually,
-    gateway::{START, whole_text},
+    gateway::START,
 };
 
 const APP: &str = "app.example.com";
@@ -35,115 +21,51 @@ const DAY: Duration = Duration::from_hours(24);
 /// More than a failure's first pause, and its chance.
 const AFTER_A_PAUSE: Duration = Duration::from_mins(3);
 
-#[derive(Debug)]
-struct Resolver(Arc<Answers>);
-
-impl ResolvesServerCert for Resolver {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.resolve(&hello)
-    }
-}
-
+/// A gateway that orders for [`APP`], with a listener for TLS and one that redirects.
 struct Site {
-    acme: Arc<Acme>,
-    tls: SocketAddr,
-    plain: SocketAddr,
-    stop: CancellationToken,
+    gateway: Gateway,
     clock: Clock,
 }
 
 impl Site {
+    /// `more` follows `[server.acme]`.
     async fn start(authority: &Authority, db: &Database, clock: &Clock, more: &str) -> Self {
-        let mut text: toml::Table = whole_text().parse().unwrap();
-        let over: toml::Table = format!("{}{more}", authority.settings(&[APP])).parse().unwrap();
-        text["server"]
-            .as_table_mut()
-            .unwrap()
-            .insert("acme".to_owned(), over["server"]["acme"].clone());
-        if let Some(auth) = over.get("auth") {
-            for (key, value) in auth.as_table().unwrap() {
-                text["auth"].as_table_mut().unwrap().insert(key.clone(), value.clone());
-            }
-        }
-        let config = config::parse(&text.to_string(), "gateway.toml", &|_| None).unwrap_or_else(|e| panic!("{e}"));
-        let secrets = config.auth.secret.iter().map(|secret| secret.expose().as_bytes());
-        let acme = Arc::new(
-            Acme::new(acme::Parts {
-                settings: config.server.acme.clone().unwrap(),
-                db: db.connector().pools(&db.settings()).unwrap(),
-                clock: clock.clone(),
-                keys: SealingKeys::new(secrets),
-            })
-            .unwrap(),
-        );
-        acme.load().await.unwrap();
-        let stop = CancellationToken::new();
-        tokio::spawn(Arc::clone(&acme).watch(stop.clone()));
-        tokio::spawn(Arc::clone(&acme).renew(stop.clone()));
-        let mut server = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Resolver(Arc::clone(acme.answers()))));
-        server.alpn_protocols = vec![b"http/1.1".to_vec(), ACME_TLS.to_vec()];
-        let acceptor = TlsAcceptor::from(Arc::new(server));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tls = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    if let Ok(mut stream) = acceptor.accept(stream).await {
-                        let _ = stream.read(&mut [0; 100]).await;
-                    }
-                });
-            }
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let plain = listener.local_addr().unwrap();
-        let answers = Arc::clone(acme.answers());
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let answers = Arc::clone(&answers);
-                tokio::spawn(async move {
-                    let mut buffer = [0; 2000];
-                    let n = stream.read(&mut buffer).await.unwrap();
-                    let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
-                    let path = text.split(' ').nth(1).unwrap_or("");
-                    let answer = answers.key_authorization(APP, path).unwrap_or_default();
-                    let reply = format!(
-                        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
-                        answer.len()
-                    );
-                    let _ = stream.write_all(reply.as_bytes()).await;
-                });
-            }
-        });
+        let setup = Setup::default()
+            .with(&(authority.settings(&[APP]) + more))
+            .with("[server.tls]\nredirect_from = ['127.0.0.1:0']");
         Self {
-            acme,
-            tls,
-            plain,
-            stop,
+            gateway: setup.clock(clock).start_on(db).await,
             clock: clock.clone(),
         }
     }
 
     fn tls(&self) -> SocketAddr {
-        self.tls
+        self.gateway.addrs()[0]
     }
 
     fn plain(&self) -> SocketAddr {
-        self.plain
+        self.gateway.addrs()[1]
     }
 
     async fn shows(&self, authority: &Authority) -> Option<Shown> {
-        authority.seen_by_a_browser(self.tls, APP, &self.clock).await
+        authority.seen_by_a_browser(self.tls(), APP, &self.clock).await
     }
 
-    fn failures(&self) -> u32 {
-        self.acme.numbers().domains[0].failures
+    /// In a row.
+    async fn failures(&self) -> u64 {
+        self.metric("vestibule_acme_failures_in_a_row{domain=\"app.example.com\"} ")
+            .await
     }
 
-    fn stop(self) {
-        self.stop.cancel();
+    async fn metric(&self, name: &str) -> u64 {
+        let metrics = self.gateway.admin_get("/metrics").await;
+        let value = metrics.text().lines().find_map(|line| line.strip_prefix(name));
+        let value = value.unwrap_or_else(|| panic!("no {name} in {}", metrics.text()));
+        value.parse().unwrap()
+    }
+
+    async fn stop(self) {
+        self.gateway.stop().await;
     }
 }
 
@@ -180,6 +102,10 @@ async fn a_certificate_comes_by_a_handshake_and_until_then_nobody_is_shown_anoth
     let shown = another(&authority, &site, None).await;
     assert_eq!(shown.expires_at, START.plus(90 * DAY));
     assert_eq!(authority.count("orders").await, 1);
+    let expires = site
+        .metric("vestibule_acme_certificate_expires{domain=\"app.example.com\"} ")
+        .await;
+    assert_eq!(expires, START.plus(90 * DAY).micros().unsigned_abs() / 1_000_000);
     let agent = authority.saw("user_agent").await;
     assert!(agent.as_str().unwrap().starts_with("vestibule/"), "{agent}");
 }
@@ -211,7 +137,7 @@ async fn a_failure_keeps_the_old_one_and_is_not_tried_again_at_once() {
     // Longer than what our own pauses would be.
     authority.fails(&json!({ "rate_limited": 7200 })).await;
     moved(&authority, &site, 61 * DAY).await;
-    eventually(2 * SOON, async || site.failures() == 1).await;
+    eventually(2 * SOON, async || site.failures().await == 1).await;
     assert_eq!(site.shows(&authority).await.as_ref(), Some(&first));
 
     let client = db.client().await;
@@ -228,7 +154,7 @@ async fn a_failure_keeps_the_old_one_and_is_not_tried_again_at_once() {
     authority.fails(&json!({})).await;
     moved(&authority, &site, Duration::from_hours(3)).await;
     another(&authority, &site, Some(&first)).await;
-    assert_eq!(site.failures(), 0);
+    assert_eq!(site.failures().await, 0);
 }
 
 #[tokio::test]
@@ -254,7 +180,7 @@ async fn gateways_answer_for_each_other_and_one_alone_orders() {
 async fn keys_lie_sealed_and_a_restart_orders_nothing() {
     let (authority, db, site) = site("").await;
     let first = another(&authority, &site, None).await;
-    site.stop();
+    site.stop().await;
     let readable = db
         .count(
             "SELECT count(*) FROM acme_certificates, acme_accounts
@@ -276,11 +202,11 @@ async fn what_is_kept_is_sealed_anew_with_a_new_secret() {
     let (authority, db, site) = site("").await;
     let first = another(&authority, &site, None).await;
     let clock = site.clock.clone();
-    site.stop();
+    site.stop().await;
     let both = format!("[auth]\nsecret = ['another secret, as long as one has to be', '{OLD}']\n");
     let rotated = Site::start(&authority, &db, &clock, &both).await;
     assert_eq!(rotated.shows(&authority).await.as_ref(), Some(&first));
-    rotated.stop();
+    rotated.stop().await;
 
     let new = "[auth]\nsecret = 'another secret, as long as one has to be'\n";
     let alone = Site::start(&authority, &db, &clock, new).await;
@@ -296,7 +222,7 @@ async fn a_key_that_no_secret_opens_is_ordered_anew_an_hour_later() {
     let (authority, db, site) = site("").await;
     let first = another(&authority, &site, None).await;
     let clock = site.clock.clone();
-    site.stop();
+    site.stop().await;
     let lost = "[auth]\nsecret = 'another secret, as long as one has to be'\n";
     let site = Site::start(&authority, &db, &clock, lost).await;
     authority.looks_at(&[site.tls()], &[]).await;
@@ -320,9 +246,9 @@ async fn an_account_is_bound_to_the_one_elsewhere() {
         .await;
     let without = Site::start(&authority, &db, &clock, "").await;
     authority.looks_at(&[without.tls()], &[]).await;
-    eventually(2 * SOON, async || without.failures() == 1).await;
+    eventually(2 * SOON, async || without.failures().await == 1).await;
     assert_eq!(authority.count("accounts").await, 0);
-    without.stop();
+    without.stop().await;
 
     clock.advance(AFTER_A_PAUSE);
     let eab = "eab = { key_id = 'kid-1', hmac_key = 'MDEyMzQ1Njc4OWFiY2RlZg' }\n";
@@ -359,10 +285,10 @@ async fn the_authority_may_want_it_renewed_earlier() {
 async fn a_certificate_that_browsers_would_refuse_is_not_put_to_use() {
     let (authority, db, site) = site("").await;
     authority.fails(&json!({ "other_name": true })).await;
-    eventually(2 * SOON, async || site.failures() == 1).await;
+    eventually(2 * SOON, async || site.failures().await == 1).await;
     authority.fails(&json!({ "other_key": true })).await;
     moved(&authority, &site, AFTER_A_PAUSE).await;
-    eventually(2 * SOON, async || site.failures() == 2).await;
+    eventually(2 * SOON, async || site.failures().await == 2).await;
     assert_eq!(site.shows(&authority).await, None);
     assert_eq!(
         db.count("SELECT count(*) FROM acme_certificates WHERE chain IS NOT NULL")
@@ -386,9 +312,9 @@ async fn what_the_authority_finds_wrong_is_kept_for_the_operator() {
     let client = db.client().await;
     let told = async |faults: Value| {
         authority.fails(&faults).await;
-        let before = site.failures();
+        let before = site.failures().await;
         moved(&authority, &site, Duration::from_hours(2)).await;
-        eventually(2 * SOON, async || site.failures() > before).await;
+        eventually(2 * SOON, async || site.failures().await > before).await;
         let row = client
             .query_one("SELECT last_error FROM acme_certificates", &[])
             .await
@@ -414,7 +340,7 @@ async fn an_account_that_the_authority_forgot_is_opened_anew() {
     assert_eq!(authority.saw("contacts").await, json!([["mailto:ops@example.com"]]));
     authority.fails(&json!({ "forget_accounts": true })).await;
     moved(&authority, &site, 61 * DAY).await;
-    eventually(2 * SOON, async || site.failures() == 1).await;
+    eventually(2 * SOON, async || site.failures().await == 1).await;
     moved(&authority, &site, AFTER_A_PAUSE).await;
     another(&authority, &site, Some(&first)).await;
     assert_eq!(authority.count("accounts").await, 2);

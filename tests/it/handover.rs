@@ -130,7 +130,9 @@ async fn gateways_follow_each_other_under_load_without_a_failed_request() {
 #[tokio::test]
 async fn a_gateway_that_ends_before_it_is_ready_takes_nothing_over() {
     let around = Surroundings::new().await;
-    let (mut running, public, admin) = Program::serve(&around.config("a.toml", "")).await;
+    // Long enough for each client to be asked to leave.
+    let drains = "[server]\ndrain_delay = '300ms'";
+    let (mut running, public, admin) = Program::serve(&around.config("a.toml", drains)).await;
     let load = Load::start(public);
     // Nobody answers there: it waits.
     let waits = around.config("b.toml", "[database]\nurl = 'postgres://127.0.0.1:9/none'");
@@ -146,7 +148,7 @@ async fn a_gateway_that_ends_before_it_is_ready_takes_nothing_over() {
     running.line("a hand-over came to nothing").await;
     load.goes_on().await;
     // And the next one finds it as before.
-    let (next, same_public, same_admin) = Program::serve(&around.config("c.toml", "")).await;
+    let (next, same_public, same_admin) = Program::serve(&around.config("c.toml", drains)).await;
     assert_eq!((same_public, same_admin), (public, admin));
     assert_eq!(running.ended().await.code, Some(0));
     load.goes_on().await;

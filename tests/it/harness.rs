@@ -4,6 +4,7 @@
 pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod browser;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod desk;
@@ -16,6 +17,7 @@ pub(crate) mod mailbox;
 pub(crate) mod people;
 pub(crate) mod places_file;
 pub(crate) mod program;
+pub(crate) mod protocols;
 pub(crate) mod provider;
 pub(crate) mod raw_client;
 pub(crate) mod schemathesis;

@@ -2,7 +2,10 @@
 //!
 //! It wants the machine for itself, so it is run by `make restart-load`. What it checks, `handover` checks smaller.
 
+#![expect(clippy::print_stdout, reason = "what was measured is what it is for")]
+
 use std::{
+    fmt::Write as _,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -119,13 +122,12 @@ async fn client(addr: SocketAddr, first: Instant, every: Duration, over: Arc<Ato
 
 /// One request, on a new connection where there is none.
 async fn ask(addr: SocketAddr, connection: &mut Option<BufReader<TcpStream>>) -> std::io::Result<u16> {
-    let mut stream = match connection.take() {
-        Some(stream) => stream,
-        None => {
-            let stream = TcpStream::connect(addr).await?;
-            stream.set_nodelay(true)?;
-            BufReader::new(stream)
-        }
+    let mut stream = if let Some(stream) = connection.take() {
+        stream
+    } else {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        BufReader::new(stream)
     };
     let host = SITE.split_once("://").unwrap().1;
     let request = format!("GET /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -139,7 +141,7 @@ async fn ask(addr: SocketAddr, connection: &mut Option<BufReader<TcpStream>>) ->
     Ok(head.status())
 }
 
-fn write(file: &Path, text: &str) {
+fn put(file: &Path, text: &str) {
     let new = file.with_extension("new");
     fs::write(&new, text).unwrap();
     fs::rename(new, file).unwrap();
@@ -157,11 +159,11 @@ async fn restarts_and_reloads_under_load() {
                         [[routes]]\npath = '/public/*'\nupstream = 'app'\nauth = 'public'\n"
                 .to_owned();
         for number in 0..routes {
-            over.push_str(&format!("[[routes]]\npath = '/r{number}/*'\nupstream = 'app'\n"));
+            write!(over, "[[routes]]\npath = '/r{number}/*'\nupstream = 'app'\n").unwrap();
         }
         Setup::default().with(&over).text(&db, mailbox.addr(), upstream.addr())
     };
-    write(&file, &text(10));
+    put(&file, &text(10));
     let (mut running, public, _) = Program::serve(&file).await;
     let load = Load::start(public);
     let mut failed = 0;
@@ -169,7 +171,7 @@ async fn restarts_and_reloads_under_load() {
     failed += load.report("nothing happens");
 
     for routes in [20, 10_000, 10, 10_000, 10] {
-        write(&file, &text(routes));
+        put(&file, &text(routes));
         running.signal("HUP").await;
         sleep(PHASE / 2).await;
         failed += load.report(&format!("reload, {routes} routes"));

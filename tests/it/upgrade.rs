@@ -135,3 +135,21 @@ async fn tunnels_past_the_limit_are_refused() {
     assert_eq!(second.answer().await.status(), 503);
     first.stream.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_tunnel_through_which_nothing_passes_ends() {
+    let setup = Setup::default().with("[server]\ntunnel_idle_timeout = \"300ms\"");
+    let gateway = setup.start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, _upstream) = open(&gateway, &ada).await;
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_socket_ends_when_its_session_does() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, _upstream) = open(&gateway, &ada).await;
+    gateway.sign_out(&ada).await;
+    assert!(client.is_closed().await);
+}

@@ -24,7 +24,7 @@ use crate::{
     chain::Chain,
     clock::{Clock, Timestamp},
     config::{Access, Carried, Config, Cors, OnDenied, OriginPattern, Person, Route, Target},
-    identity::{Identity, Session, SessionId, UserId},
+    identity::{Assertions, Identity, Session, SessionId, UserId},
     policy::{
         self, Denied,
         client::{self, ClientRules},
@@ -33,11 +33,14 @@ use crate::{
         origin::{self, TrustedOrigins},
         path::NormalPath,
         routes::RouteTable,
-        sign_in,
+        sign_in::{self, AskedBy},
     },
+    problem::grpc_status,
     proxy::{
         self, answers,
         error::ProxyError,
+        grpc,
+        handover::Handover,
         headers::{self, Material},
         rewrite,
     },
@@ -81,18 +84,27 @@ impl<'c> Judges<'c> {
 
     /// What would become of a request.
     pub(in crate::cli) fn decide(&self, asked: Asked) -> Decision {
-        let is_navigation = policy::is_navigation(&asked.method, &asked.headers);
+        // A call is made over HTTP/2.
+        let asked_by = if grpc::is_call(Version::HTTP_2, &asked.headers) {
+            AskedBy::Call
+        } else if policy::is_navigation(&asked.method, &asked.headers) {
+            AskedBy::Navigation
+        } else {
+            AskedBy::Program
+        };
         let target = asked.target.clone();
         let mut decision = Decision::nothing_yet();
         let mut on_denied = OnDenied::Auto;
         let judged = self.judge(asked, &mut decision, &mut on_denied);
         decision.outcome = judged.unwrap_or_else(|error| {
             let page = self.config.auth.sign_in_page.as_deref();
-            match sign_in::location(on_denied, is_navigation, page, &target) {
-                Some(location) if matches!(error, ProxyError::Denied(Denied::SignInNeeded)) => {
-                    Outcome::SignIn { location }
-                }
-                _ => Outcome::Refused(refusal(&error)),
+            let location = match &error {
+                ProxyError::Denied(denied) => sign_in::location(*denied, on_denied, asked_by, page, &target),
+                _ => None,
+            };
+            match location {
+                Some(location) => Outcome::SignIn { location },
+                None => Outcome::Refused(refusal(&error, asked_by)),
             }
         });
         decision
@@ -115,9 +127,7 @@ impl<'c> Judges<'c> {
             }
         };
         proxy::check_head(&method, &headers)?;
-        let stranger = Connection {
-            peer: Peer::of(SocketAddr::from(SOMEWHERE)),
-        };
+        let stranger = Connection::plain(Peer::of(SocketAddr::from(SOMEWHERE)));
         let client = client::judge(&stranger, Version::HTTP_11, &uri, &headers, &self.clients)?;
         decision.host = Some(client.host.name().to_owned());
         let path = NormalPath::parse_keeping(&target, self.routes.kept())?;
@@ -151,7 +161,7 @@ impl<'c> Judges<'c> {
         let session = person.map(|person| Arc::new(self.session(person)));
         let permit = match pass_on {
             Some(proof) => policy::pass_on(route, &proof),
-            None => policy::authorise(route, session.as_ref())?,
+            None => policy::authorise(route, session.as_ref(), self.now)?,
         };
         let came = path;
         let path = rewrite::outgoing(route, &came)?;
@@ -167,7 +177,7 @@ impl<'c> Judges<'c> {
         let outbound = headers::prepare(
             Material {
                 method,
-                authorization_is_ours: false,
+                handover: Handover::shown(route, self.config.identity.assertion.send, permit.session().is_some()),
                 body: RequestBody::EMPTY,
                 path,
                 client: &client,
@@ -224,6 +234,8 @@ impl<'c> Judges<'c> {
             extending: AtomicBool::new(false),
             last_seen: AtomicI64::new(0),
             headers,
+            methods: vec!["pwd".to_owned()],
+            assertions: Assertions::default(),
         }
     }
 }
@@ -286,6 +298,9 @@ fn demands(route: &Route, sign_in_page: Option<&str>) -> Vec<String> {
             if !needs.roles.is_empty() {
                 demands.push(format!("one of the roles {}", needs.roles.join(", ")));
             }
+            if let Some(fresh) = needs.fresh {
+                demands.push(format!("a sign-in within the last {fresh:?}"));
+            }
             if needs.verified_email {
                 demands.push("a verified e-mail address".to_owned());
             }
@@ -320,7 +335,7 @@ fn open_to(route: &Route, config: &Config) -> String {
     }
 }
 
-fn refusal(error: &ProxyError) -> Refusal {
+fn refusal(error: &ProxyError, asked_by: AskedBy) -> Refusal {
     let reason = match error {
         ProxyError::Denied(Denied::SignInNeeded) => "a session is needed".to_owned(),
         error => Chain(error).to_string(),
@@ -328,6 +343,7 @@ fn refusal(error: &ProxyError) -> Refusal {
     Refusal {
         status: error.code().status().as_u16(),
         code: error.code().as_str(),
+        grpc_status: (asked_by == AskedBy::Call).then(|| grpc_status(error.code().status())),
         reason,
     }
 }

@@ -1,6 +1,6 @@
 //! What was found out about a request, as `explain` prints it and `test` compares it.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use serde::Serialize;
 
 /// What becomes of a request, and why.
@@ -66,6 +66,8 @@ pub(in crate::cli) struct Received {
 pub(in crate::cli) struct Refusal {
     pub(in crate::cli) status: u16,
     pub(in crate::cli) code: &'static str,
+    /// gRPC is told by this one, with HTTP's 200.
+    pub(in crate::cli) grpc_status: Option<HeaderValue>,
     pub(in crate::cli) reason: String,
 }
 
@@ -174,8 +176,16 @@ impl std::fmt::Display for Outcome {
             Self::Answer { status, location: None } => write!(f, "answered by the gateway: {status}"),
             Self::SignIn { location } => write!(f, "redirected: 303 to {location}: a session is needed"),
             Self::Refused(refusal) => {
-                let Refusal { status, code, reason } = refusal;
-                write!(f, "refused: {status} {code}: {reason}")
+                let Refusal {
+                    status,
+                    code,
+                    grpc_status,
+                    reason,
+                } = refusal;
+                match grpc_status.as_ref().and_then(|status| status.to_str().ok()) {
+                    Some(grpc) => write!(f, "refused: grpc-status {grpc} {code}: {reason}"),
+                    None => write!(f, "refused: {status} {code}: {reason}"),
+                }
             }
         }
     }

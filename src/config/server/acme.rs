@@ -312,6 +312,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, parse};
 
+    /// A configuration with `acme`, and whatever follows it.
     fn with(acme: &str) -> Result<Config, String> {
         let rest = "[server]\npublic_url = 'https://app.example.com'\n[database]\nurl = 'postgres://localhost/x'\n\
                     [auth]\nsecret = 'long enough to be a secret, and only here'\n[mail]\nfrom = 'a@example.com'\n\
@@ -329,7 +330,12 @@ mod tests {
             (LETS_ENCRYPT, Challenge::TlsAlpn01)
         );
         assert!(acme.contact.is_empty() && acme.eab.is_none());
-        assert!(with("").unwrap().server.acme.is_none());
+        assert!(
+            config.server.tls.unwrap().certificates.is_empty(),
+            "TLS is spoken, with what is ordered"
+        );
+        let none = with("").unwrap().server;
+        assert!(none.acme.is_none() && none.tls.is_none());
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub struct Outliers {
 }
 
 impl HealthCheck {
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is wrong or right, the inner one absent or there"
+    )]
     pub(super) fn read_in(s: &mut Section<'_>) -> Option<Option<Self>> {
         s.optional_section(
             "health_check",

@@ -130,7 +130,7 @@ fn authorities() -> Kind<Vec<CertificateDer<'static>>> {
 fn certificates() -> Kind<Vec<CertificateDer<'static>>> {
     pem_file(
         "the path of a file with certificates in PEM, the gateway's own first",
-        |pem| certificates_in(pem),
+        certificates_in,
     )
 }
 

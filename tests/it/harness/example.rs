@@ -1,6 +1,11 @@
 //! The application of `examples/upstream`, as its users run it.
 
-use std::{env, net::SocketAddr, path::PathBuf, process::Stdio};
+use std::{
+    env,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -33,11 +38,16 @@ pub(crate) fn python() -> PathBuf {
 
 /// Runs it on a port that the system chooses; it is killed when it is dropped.
 pub(crate) async fn start(db: &Database) -> (Child, SocketAddr) {
+    start_from(&folder(), &[("DATABASE_URL", db.url())]).await
+}
+
+/// Runs another application of this kind, from its `main.py`.
+pub(crate) async fn start_from(folder: &Path, variables: &[(&str, &str)]) -> (Child, SocketAddr) {
     let mut child = Command::new(python())
         .args(["-m", "uvicorn", "--app-dir"])
-        .arg(folder())
+        .arg(folder)
         .args(["main:app", "--host", "127.0.0.1", "--port", "0", "--no-access-log"])
-        .env("DATABASE_URL", db.url())
+        .envs(variables.iter().copied())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

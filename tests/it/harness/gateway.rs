@@ -228,6 +228,11 @@ impl Gateway {
         self.running.public_addr()
     }
 
+    /// All addresses that it listens on, in the order of the configuration; those that redirect come last.
+    pub(crate) fn addrs(&self) -> &[SocketAddr] {
+        self.running.public_addrs()
+    }
+
     pub(crate) fn admin(&self) -> SocketAddr {
         self.running.admin_addr()
     }

@@ -1,0 +1,51 @@
+//! What makes a request a gRPC call: its calls are HTTP/2 streams with messages both ways and a status behind them.
+//!
+//! A call is forwarded like any request. It differs in how it is refused ([`crate::problem::Form::Grpc`]), and in that
+//! either end may be silent for as long as it likes. gRPC-Web is ordinary HTTP, and not meant here.
+
+use http::{HeaderMap, HeaderValue, Version, header};
+
+use crate::config::{self, Protocol, Scheme};
+
+/// Whether it is a call, as far as a client says so: what depends on it must be harmless if it is not true.
+pub fn is_call(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_2 && headers.get(header::CONTENT_TYPE).is_some_and(names)
+}
+
+/// Whether an upstream may have gRPC services: all its endpoints speak HTTP/2, or may.
+pub(super) fn may_be_served(upstream: &config::Upstream) -> bool {
+    upstream.endpoints.iter().all(|endpoint| match endpoint.scheme {
+        Scheme::H2c => true,
+        Scheme::Https => upstream.protocol != Protocol::Http1,
+        Scheme::Http => false,
+    })
+}
+
+/// Whether a content type is gRPC's: `application/grpc`, with or without a message format.
+pub(super) fn names(media: &HeaderValue) -> bool {
+    const NAME: &[u8] = b"application/grpc";
+    let Some((name, rest)) = media.as_bytes().split_at_checked(NAME.len()) else {
+        return false;
+    };
+    name.eq_ignore_ascii_case(NAME) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_formats_are_grpc_and_grpc_web_is_not() {
+        for (media, is) in [
+            ("application/grpc", true),
+            ("Application/gRPC+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/grp", false),
+            ("text/plain", false),
+        ] {
+            assert_eq!(names(&HeaderValue::from_static(media)), is, "{media}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The PROXY protocol (versions 1 and 2): a load balancer says on whose behalf it connects, before anything else.
+//!
+//! Only trusted proxies are asked, and they must say it: were it optional, a client could say it through a balancer that
+//! doesn't. Its header is read whole before a byte behind it is looked at; what was read beyond it is put back.
+
+use std::{io, net::SocketAddr};
+
+use bytes::BytesMut;
+use proxy_header::{ParseConfig, Protocol, ProxyHeader};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::proxy::pace::Paced;
+
+/// No header that balancers send is longer, extensions included; version 1 ends at 107 bytes.
+const MAX_HEADER: usize = 4096;
+const FIRST_READ: usize = 536;
+
+/// Extensions are skipped: nobody here asks for them.
+const CONFIG: ParseConfig = ParseConfig {
+    include_tlvs: false,
+    allow_v1: true,
+    allow_v2: true,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HeaderError {
+    #[error("the connection ended within the header, or before it")]
+    Ended,
+    #[error("no PROXY header, or one that is malformed")]
+    Malformed,
+    #[error("the header is longer than {MAX_HEADER} bytes")]
+    TooLong,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Whose connection it is; `None`: the proxy's own, as for a health check, or of a family that has no addresses.
+///
+/// Not cancel-safe; to be bounded by the caller.
+pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> Result<Option<SocketAddr>, HeaderError> {
+    let mut bytes = BytesMut::with_capacity(FIRST_READ);
+    loop {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(HeaderError::Ended);
+        }
+        if let Some((source, length)) = judge(&bytes)? {
+            let rest = bytes.split_off(length);
+            if !rest.is_empty() {
+                stream.put_back(rest.freeze());
+            }
+            return Ok(source);
+        }
+    }
+}
+
+/// The source and the header's length; `None`: it is not whole yet.
+fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, HeaderError> {
+    match ProxyHeader::parse(bytes, CONFIG) {
+        Ok((header, length)) => match header.proxied_address() {
+            // It came by a stream.
+            Some(address) if address.protocol != Protocol::Stream => Err(HeaderError::Malformed),
+            _ if length > MAX_HEADER => Err(HeaderError::TooLong),
+            address => Ok(Some((address.map(|address| address.source), length))),
+        },
+        Err(proxy_header::Error::BufferTooShort) if bytes.len() < MAX_HEADER => Ok(None),
+        Err(proxy_header::Error::BufferTooShort) => Err(HeaderError::TooLong),
+        Err(_) => Err(HeaderError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use proxy_header::{ProxiedAddress, Tlv};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::proxy::pace::Pace;
+
+    /// What is read when the bytes come in pieces of `size`, and what is left.
+    async fn read_in_pieces(bytes: &[u8], size: usize) -> (Result<Option<SocketAddr>, String>, Vec<u8>) {
+        let (mut client, ours) = tokio::io::duplex(1 << 16);
+        let mut stream = Paced::new(ours, Arc::new(Pace::new()));
+        let sending = async {
+            for piece in bytes.chunks(size) {
+                let _ = client.write_all(piece).await;
+                tokio::task::yield_now().await;
+            }
+            drop(client);
+        };
+        let (source, ()) = tokio::join!(read(&mut stream), sending);
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        (source.map_err(|error| error.to_string()), rest)
+    }
+
+    fn v2(address: Option<ProxiedAddress>, tlvs: usize) -> Vec<u8> {
+        let tlvs = (0..tlvs).map(|_| Tlv::Noop(200));
+        let mut bytes = Vec::new();
+        ProxyHeader::with_tlvs(address, tlvs).encode_v2(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn from(source: &str) -> ProxiedAddress {
+        let source: SocketAddr = source.parse().unwrap();
+        let destination = match source {
+            SocketAddr::V4(_) => "192.0.2.1:443",
+            SocketAddr::V6(_) => "[2001:db8::1]:443",
+        };
+        ProxiedAddress::stream(source, destination.parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn headers_are_read_wherever_a_read_ends_and_what_follows_is_left() {
+        let four = "203.0.113.7:4711";
+        let six = "[2001:db8::7]:4711";
+        let headers: Vec<(Vec<u8>, Option<&str>)> = vec![
+            (b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n".to_vec(), Some(four)),
+            (b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n".to_vec(), Some(six)),
+            (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), None),
+            (v2(Some(from(four)), 0), Some(four)),
+            (v2(Some(from(six)), 3), Some(six)),
+            (v2(None, 0), None),
+        ];
+        for (header, source) in headers {
+            let source = source.map(|source| source.parse().unwrap());
+            let all = [&header[..], b"GET / HTTP/1.1\r\n\r\n"].concat();
+            for size in [1, 7, 16, header.len(), all.len()] {
+                let (read, rest) = read_in_pieces(&all, size).await;
+                assert_eq!(read, Ok(source), "{header:?} in pieces of {size}");
+                assert_eq!(rest, b"GET / HTTP/1.1\r\n\r\n", "{header:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_header_is_refused() {
+        let datagram = ProxiedAddress::datagram("203.0.113.7:1".parse().unwrap(), "192.0.2.1:1".parse().unwrap());
+        for bytes in [
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+            b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+            b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\n".to_vec(),
+            b"PROXY TCP4 2001:db8::7 192.0.2.1 4711 443\r\n".to_vec(),
+            b"PROXY TCP4 203.0.113.7 192.0.2.1 99999 443\r\n".to_vec(),
+            b"PROXY UDP4 203.0.113.7 192.0.2.1 4711 443\r\n".to_vec(),
+            b"PROXY TCP4 203.0.113.7".to_vec(),
+            [&b"PROXY TCP4 "[..], &[b'1'; 200]].concat(),
+            v2(Some(datagram), 0),
+            v2(Some(from("203.0.113.7:1")), 100),
+            b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c123456789012".to_vec(),
+            b"\x16\x03\x01".to_vec(),
+            Vec::new(),
+        ] {
+            for size in [1, 64, 1 << 16] {
+                let (read, _) = read_in_pieces(&bytes, size).await;
+                assert!(read.is_err(), "{bytes:?} in pieces of {size}: {read:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(
+            start in prop::sample::select(vec![&b""[..], b"PROXY ", b"PROXY TCP4 ", b"\r\n\r\n\0\r\nQUIT\n\x21\x11"]),
+            rest in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let _ = judge(&[start, &rest].concat());
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a route makes of a person's credentials: nothing, the session token, an assertion, or as they came.
+
+use crate::harness::{Gateway, Setup, people::User};
+
+async fn gateway(auth: &str) -> Gateway {
+    let route = |path: &str, credentials: &str| {
+        format!("{{ path = '/{path}/*', upstream = 'app', auth = '{auth}', credentials = '{credentials}' }}")
+    };
+    let routes = ["strip", "bearer", "assertion", "keep"].map(|kind| route(kind, kind));
+    Setup::default()
+        .with(&format!("routes = [{}]", routes.join(", ")))
+        .start()
+        .await
+}
+
+async fn sent(gateway: &Gateway, user: &User, target: &str) -> (Option<String>, Option<String>) {
+    let cookie = format!("theme=dark; {}", user.cookie);
+    let call = gateway.get(target).header("Cookie", cookie);
+    assert_eq!(call.await.status(), 200);
+    let head = gateway.upstream().last().head;
+    let one = |name| head.one(name).map(str::to_owned);
+    (one("authorization"), one("cookie"))
+}
+
+#[tokio::test]
+async fn usually_an_upstream_gets_none() {
+    let gateway = gateway("required").await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    assert_eq!(
+        sent(&gateway, &ada, "/strip/x").await,
+        (None, Some("theme=dark".to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn a_backend_that_validates_sessions_gets_the_token() {
+    let gateway = gateway("required").await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let bearer = format!("Bearer {}", ada.token);
+    let (authorization, cookie) = sent(&gateway, &ada, "/bearer/x").await;
+    assert_eq!(
+        (authorization, cookie),
+        (Some(bearer.clone()), Some("theme=dark".to_owned()))
+    );
+
+    assert_eq!(gateway.get("/bearer/x").bearer(&ada.token).await.status(), 200);
+    assert_eq!(gateway.upstream().last().head.all("authorization"), [&*bearer]);
+
+    // In place of what the client wrote there, be it its own business elsewhere.
+    let call = gateway
+        .get("/bearer/x")
+        .with(&ada)
+        .header("Authorization", "Basic YTpi");
+    assert_eq!(call.await.status(), 200);
+    assert_eq!(gateway.upstream().last().head.all("authorization"), [&*bearer]);
+}
+
+#[tokio::test]
+async fn an_assertion_may_stand_where_libraries_look_for_it() {
+    let gateway = gateway("required").await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (authorization, cookie) = sent(&gateway, &ada, "/assertion/x").await;
+    let token = authorization.unwrap();
+    let token = token.strip_prefix("Bearer ").unwrap();
+    assert_eq!((token.split('.').count(), token.contains(&ada.token)), (3, false));
+    assert_eq!(cookie.as_deref(), Some("theme=dark"));
+    assert!(
+        !gateway.upstream().last().head.has("x-vestibule-assertion"),
+        "that is for identity.assertion"
+    );
+    for forged in ["Bearer a.b.c", "bearer eyJhbGciOiJub25lIn0.e30.", "Basic YTpi"] {
+        let call = gateway.get("/assertion/x").with(&ada).header("Authorization", forged);
+        assert_eq!(call.await.status(), 200);
+        let head = gateway.upstream().last().head;
+        assert_eq!(head.all("authorization"), [format!("Bearer {token}")], "{forged}");
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_is_signed_in_nobody_else_speaks_in_the_gateways_place() {
+    let gateway = gateway("optional").await;
+    for path in ["/bearer/x", "/assertion/x"] {
+        let call = gateway.get(path).header("Authorization", "Bearer a.b.c");
+        assert_eq!(call.await.status(), 200);
+        assert!(!gateway.upstream().last().head.has("authorization"), "{path}");
+    }
+    let call = gateway.get("/strip/x").header("Authorization", "Bearer a.b.c");
+    assert_eq!(call.await.status(), 200);
+    assert_eq!(
+        gateway.upstream().last().head.one("authorization"),
+        Some("Bearer a.b.c")
+    );
+}
+
+#[tokio::test]
+async fn what_is_kept_is_kept_as_it_came() {
+    let gateway = gateway("required").await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let cookie = format!("theme=dark; {}", ada.cookie);
+    assert_eq!(sent(&gateway, &ada, "/keep/x").await, (None, Some(cookie)));
+    assert_eq!(gateway.get("/keep/x").bearer(&ada.token).await.status(), 200);
+    let bearer = format!("Bearer {}", ada.token);
+    assert_eq!(gateway.upstream().last().head.one("authorization"), Some(&*bearer));
+    let forged = gateway.get("/keep/x").with(&ada).header("X-User-Id", "somebody else");
+    assert_eq!(forged.await.status(), 200);
+    assert_eq!(gateway.upstream().last().head.all("x-user-id"), [&*ada.id]);
+}

@@ -1,0 +1,71 @@
+//! Event streams and other answers that go on: nothing is gathered, and they end with the session that they began in.
+
+use tokio::time::timeout;
+
+use crate::harness::{Gateway, RawClient, SOON, Setup, people::User, upstream::Conversation, wire::read_chunk};
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+const EVENT: &str = "9\r\ndata: 1\n\n\r\n";
+
+async fn listening(gateway: &Gateway, user: &User) -> (RawClient, Conversation) {
+    let mut conversations = gateway.upstream().by_hand("/api/events");
+    let mut client = gateway.raw().await;
+    let (host, cookie) = (gateway.host(), &user.cookie);
+    client
+        .send(format!(
+            "GET /api/events HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nAccept: text/event-stream\r\n\r\n"
+        ))
+        .await;
+    let mut upstream = conversations.next().await;
+    upstream.send(HEAD).await;
+    assert_eq!(client.head().await.status(), 200);
+    upstream.send(EVENT).await;
+    assert_eq!(event(&mut client).await, "data: 1\n\n");
+    (client, upstream)
+}
+
+async fn event(client: &mut RawClient) -> String {
+    let mut piece = Vec::new();
+    timeout(SOON, read_chunk(&mut client.stream, &mut piece))
+        .await
+        .expect("an event at once")
+        .unwrap();
+    String::from_utf8(piece).unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_session_does() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, mut upstream) = listening(&gateway, &ada).await;
+    gateway.sign_out(&ada).await;
+    assert_eq!(event(&mut client).await, "", "the last chunk");
+    let mut rest = Vec::new();
+    let told = tokio::io::AsyncReadExt::read_to_end(&mut upstream.stream, &mut rest);
+    timeout(SOON, told)
+        .await
+        .expect("the upstream hears of it")
+        .unwrap_or(0);
+}
+
+#[tokio::test]
+async fn another_sessions_end_leaves_a_stream_alone() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let bob = gateway.signed_in("bob@example.com").await;
+    let (mut client, mut upstream) = listening(&gateway, &ada).await;
+    gateway.sign_out(&bob).await;
+    upstream.send(EVENT).await;
+    assert_eq!(event(&mut client).await, "data: 1\n\n");
+}
+
+#[tokio::test]
+async fn told_not_to_a_gateway_leaves_streams_alone() {
+    let setup = Setup::default().with("[auth.session]\nclose_streams_on_revoke = false");
+    let gateway = setup.start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, mut upstream) = listening(&gateway, &ada).await;
+    gateway.sign_out(&ada).await;
+    upstream.send(EVENT).await;
+    assert_eq!(event(&mut client).await, "data: 1\n\n");
+}

@@ -1,0 +1,150 @@
+//! gRPC through the gateway, with the client and server that most people use.
+
+use serde_json::json;
+
+use crate::harness::{
+    Gateway, Setup,
+    people::User,
+    protocols::{Application, Client},
+};
+
+const ROUTES: &str = "
+    routes = [
+        { path = '/vestibule.Test/*', upstream = 'app' },
+        { path = '/api/*', upstream = 'app' },
+    ]
+";
+
+async fn gateway(application: &Application) -> Gateway {
+    gateway_with(application, "").await
+}
+
+async fn gateway_with(application: &Application, over: &str) -> Gateway {
+    let upstream = format!(
+        "upstreams = {{ app = {{ endpoints = ['h2c://{}'] }} }}",
+        application.addr
+    );
+    Setup::default().with(ROUTES).with(&upstream).with(over).start().await
+}
+
+fn client(gateway: &Gateway, user: Option<&User>) -> Client {
+    let addr = gateway.addr().to_string();
+    let mut args = vec![addr.as_str(), gateway.host()];
+    args.extend(user.map(|user| user.token.as_str()));
+    Client::start("grpc_client.py", &args)
+}
+
+#[tokio::test]
+async fn calls_and_streams_pass_both_ways_with_what_comes_behind_them() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway(&application).await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut client = client(&gateway, Some(&ada));
+
+    let echoed = client.does("echo").await;
+    assert_eq!((&echoed["code"], &echoed["reply"]), (&json!("OK"), &json!("hello")));
+    assert_eq!(client.does("large").await["reply"], true);
+
+    let begun = client.does("begin").await;
+    assert_eq!(
+        (&begun["code"], &begun["replies"]),
+        (&json!("open"), &json!(true)),
+        "{begun}"
+    );
+    assert_eq!(begun["began"]["x-began"], "yes");
+    assert_eq!(client.does("exchange").await["replies"], true);
+    let ended = client.does("end").await;
+    assert_eq!(ended["code"], "OK");
+    assert_eq!(ended["trailers"]["x-ended"], "yes");
+    assert_eq!(ended["trailers"]["bytes-bin"], json!([0, 255]));
+    assert_eq!(
+        ended["trailers"].get("x-vestibule-sign-out"),
+        None,
+        "that is for the gateway"
+    );
+}
+
+#[tokio::test]
+async fn the_application_learns_who_calls_and_never_their_token() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway(&application).await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let told = client(&gateway, Some(&ada)).does("metadata").await;
+    let told: Vec<(String, String)> = serde_json::from_str(told["reply"].as_str().unwrap()).unwrap();
+    let all = |name: &str| -> Vec<&str> {
+        let named = told.iter().filter(|(key, _)| key == name);
+        named.map(|(_, value)| value.as_str()).collect()
+    };
+    assert_eq!(all("x-user-id"), [ada.id.as_str()]);
+    assert_eq!(all("authorization"), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_error_of_the_application_arrives_whole() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway(&application).await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let failed = client(&gateway, Some(&ada)).does("fail").await;
+    assert_eq!(failed["code"], "NOT_FOUND");
+    assert_eq!(failed["details"], "100 % nowhere: Zoë");
+    assert_eq!(failed["trailers"]["x-why"], "because");
+    assert_eq!(failed["trailers"]["why-bin"], json!([1, 2]));
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_so_in_words_of_grpc() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway(&application).await;
+    let mut client = client(&gateway, None);
+    let refused = client.does("echo").await;
+    assert_eq!(refused["code"], "UNAUTHENTICATED");
+    assert_eq!(refused["details"], "Unauthorized");
+    assert_eq!(client.does("begin").await["code"], "UNAUTHENTICATED");
+    assert_eq!(client.does("nowhere").await["code"], "UNIMPLEMENTED");
+}
+
+#[tokio::test]
+async fn an_application_that_is_away_is_unavailable() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway(&application).await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    drop(application);
+    assert_eq!(client(&gateway, Some(&ada)).does("echo").await["code"], "UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_call_on_both_sides() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway(&application).await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut client = client(&gateway, Some(&ada));
+    // The way there is known, so that the call has begun when its time is over.
+    assert_eq!(client.does("echo").await["code"], "OK");
+    assert_eq!(client.does("deadline").await["code"], "DEADLINE_EXCEEDED");
+    assert_eq!(client.does("was_cancelled").await["reply"], "yes");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_session_does() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway(&application).await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut client = client(&gateway, Some(&ada));
+    assert_eq!(client.does("begin").await["code"], "open");
+    client.begins("ended").await;
+    gateway.sign_out(&ada).await;
+    assert_eq!(client.answers().await["code"], "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_stream_may_be_silent_for_longer_than_a_body() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway_with(&application, "[server]\nbody_timeout = '100ms'").await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut client = client(&gateway, Some(&ada));
+    assert_eq!(client.does("begin").await["code"], "open");
+    // Takes three times as long, while the stream says nothing.
+    assert_eq!(client.does("deadline").await["code"], "DEADLINE_EXCEEDED");
+    assert_eq!(client.does("exchange").await["code"], "open");
+    assert_eq!(client.does("end").await["code"], "OK");
+}
