@@ -158,21 +158,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     let postman = start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
     let acme = start_acme(&tasks, &config, answers, &db, &options.clock).await?;
 
-    // Nothing is lost by serving deaf, but each session would be looked up: better to begin with ears.
-    let patience = timeout(config.database.acquire_timeout, sessions.hearing());
-    if options.cancel.run_until_cancelled(patience).await.is_none() {
-        bail!("told to stop while starting");
-    }
-
-    if config.signs_assertions()
-        && options
-            .cancel
-            .run_until_cancelled(sessions.mint().ready())
-            .await
-            .is_none()
-    {
-        bail!("told to stop while the keys that sign assertions were being made");
-    }
+    wait_for_sessions(&config, &sessions, &options.cancel).await?;
 
     let log = Arc::new(AccessLog::start(config.log.format, options.access_log)?);
     let upstreams = config.upstreams.iter().cloned();
@@ -237,6 +223,19 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         sessions,
         _log: log,
     })
+}
+
+/// Waits for what sessions need, before the first request can come.
+async fn wait_for_sessions(config: &Config, sessions: &Sessions, cancel: &CancellationToken) -> anyhow::Result<()> {
+    // Nothing is lost by serving deaf, but each session would be looked up: better to begin with ears.
+    let patience = timeout(config.database.acquire_timeout, sessions.hearing());
+    if cancel.run_until_cancelled(patience).await.is_none() {
+        bail!("told to stop while starting");
+    }
+    if config.signs_assertions() && cancel.run_until_cancelled(sessions.mint().ready()).await.is_none() {
+        bail!("told to stop while the keys that sign assertions were being made");
+    }
+    Ok(())
 }
 
 /// Lets the next gateway ask for the listening sockets.

@@ -148,13 +148,7 @@ pub async fn handle(
         .and_then(|signed_in| signed_in.used(&proxy.sessions, &live.cookies, inbound));
     let path = rewrite::outgoing(route, &inbound.path)?;
     let Target::Upstream(upstream) = route.target else {
-        let asked = Asked {
-            method: &inbound.method,
-            headers: &inbound.headers,
-            came: &inbound.path,
-            leaves: &path,
-        };
-        let response = answers::answer(route, &asked).await?;
+        let response = answers::answer(route, &asked(inbound, &path)).await?;
         return Ok(finished(response, route, slid));
     };
 
@@ -201,16 +195,22 @@ pub async fn handle(
 
     let back = Back {
         route,
-        cors: if readers.are_ours() {
-            CorsBy::Gateway
-        } else {
-            CorsBy::Upstream
-        },
+        cors: CorsBy::of(&readers),
         upstream: name,
         signed_in,
         slid,
     };
     back.give(proxy, live, inbound, response).await
+}
+
+/// What a route that answers by itself looks at.
+const fn asked<'a>(inbound: &'a Inbound, leaves: &'a NormalPath) -> Asked<'a> {
+    Asked {
+        method: &inbound.method,
+        headers: &inbound.headers,
+        came: &inbound.path,
+        leaves,
+    }
 }
 
 /// The way of an upstream's answer to the client.

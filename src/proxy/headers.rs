@@ -19,7 +19,7 @@ use super::{
     rewrite, trailers,
 };
 use crate::{
-    policy::{Permit, client::ClientFacts, connection::Peer, path::NormalPath},
+    policy::{Permit, client::ClientFacts, connection::Peer, cors::Readers, path::NormalPath},
     session::{
         credential::{Cut, SessionCookies},
         identity_headers::{Disposition, Reserved},
@@ -141,19 +141,10 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
         rewrite::apply(rules, &mut headers);
     }
 
-    headers.insert(header::HOST, client.host.value().clone());
-    headers.insert(X_FORWARDED_FOR, forwarded_for);
-    headers.insert(X_FORWARDED_HOST, client.host.value().clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
-    headers.insert(header::FORWARDED, forwarded(client));
+    say_who_calls(&mut headers, client, forwarded_for);
     headers.insert(X_REQUEST_ID, request_id.clone());
     if let Some(session) = permit.session() {
         for (name, value) in &session.headers {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
-    if let Some(certificate) = &client.certificate {
-        for (name, value) in &certificate.headers {
             headers.insert(name.clone(), value.clone());
         }
     }
@@ -185,6 +176,20 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
     Outbound {
         request,
         upgrade: wants_upgrade,
+    }
+}
+
+/// What is known of the client and its connection, whether or not it is signed in.
+fn say_who_calls(headers: &mut HeaderMap, client: &ClientFacts, forwarded_for: HeaderValue) {
+    headers.insert(header::HOST, client.host.value().clone());
+    headers.insert(X_FORWARDED_FOR, forwarded_for);
+    headers.insert(X_FORWARDED_HOST, client.host.value().clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
+    headers.insert(header::FORWARDED, forwarded(client));
+    if let Some(certificate) = &client.certificate {
+        for (name, value) in &certificate.headers {
+            headers.insert(name.clone(), value.clone());
+        }
     }
 }
 
@@ -318,6 +323,16 @@ fn visible(value: BytesMut) -> HeaderValue {
 pub enum CorsBy {
     Gateway,
     Upstream,
+}
+
+impl CorsBy {
+    pub fn of(readers: &Readers<'_>) -> Self {
+        if readers.are_ours() {
+            Self::Gateway
+        } else {
+            Self::Upstream
+        }
+    }
 }
 
 /// Cleans an upstream's answer: what belongs to its connection, and what only we may say. What it asks of us comes back.

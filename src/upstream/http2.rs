@@ -3,6 +3,10 @@
 //! Windows are chosen so that a client that does not read its answer never holds up others: what all streams may have
 //! outstanding fits into the connection's window.
 //!
+//! A connection is not pinged: gRPC servers hang up on clients that ask more often than every five minutes. TCP finds
+//! out that the other end is gone; and one on which a request waited in vain while nothing else was answered gets no
+//! further ones.
+//!
 //! Requests come in the form of HTTP/1.1 and are put into that of HTTP/2 here, and back, should they go elsewhere.
 
 use std::{
@@ -10,7 +14,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -24,7 +28,7 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
     rt::Executor,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tracing::debug;
 
 use super::{addresses::Origin, body::RequestBody, stream::Stream};
@@ -42,10 +46,6 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 100;
 const SEND_BUFFER: usize = 128 * 1024;
 /// Of an answer's fields; about what HTTP/1.1 is allowed.
 const MAX_HEADER_LIST: u32 = 256 * 1024;
-/// A connection on which nothing comes while requests wait is asked whether it still lives …
-const PING_EVERY: Duration = Duration::from_secs(10);
-/// … and given up when it does not say so.
-const PONG_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection that many requests share.
 pub(super) struct Multiplexed {
@@ -60,6 +60,9 @@ struct Streams {
     open: AtomicUsize,
     /// As the endpoint allows.
     max: AtomicUsize,
+    began: Instant,
+    /// When an answer came last, in milliseconds after `began`.
+    answered: AtomicU64,
 }
 
 /// A request's part in a connection, until it is dropped.
@@ -70,6 +73,16 @@ pub(super) struct Part {
 
 /// Counts a request while it lives.
 pub(super) struct Held(Arc<Streams>);
+
+impl Held {
+    /// An answer came.
+    pub(super) fn note_answer(&self) {
+        let ms = clock::monotonic().saturating_duration_since(self.0.began).as_millis();
+        self.0
+            .answered
+            .store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -84,6 +97,11 @@ impl Multiplexed {
 
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Whether something was answered on it after `then`, or it is younger.
+    pub(super) fn answered_since(&self, then: Instant) -> bool {
+        self.streams.began + Duration::from_millis(self.streams.answered.load(Ordering::Relaxed)) >= then
     }
 
     pub(super) fn is_unused(&self, now: Instant, limit: Duration) -> bool {
@@ -126,19 +144,18 @@ pub(super) fn pick(connections: &mut [Multiplexed]) -> Option<&mut Multiplexed> 
 /// HTTP/2 on `stream`, driven by tasks of `tasks` until it is closed.
 pub(super) async fn handshake(stream: Stream, origin: Option<Origin>, tasks: &Tasks) -> hyper::Result<Multiplexed> {
     let (sender, connection) = Builder::new(OnTasks(tasks.clone()))
-        .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(MAX_HEADER_LIST)
         .initial_max_send_streams(MAX_STREAMS)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN)
         .handshake(TokioIo::new(stream))
         .await?;
     let streams = Arc::new(Streams {
         open: AtomicUsize::new(0),
         max: AtomicUsize::new(MAX_STREAMS),
+        began: clock::monotonic(),
+        answered: AtomicU64::new(0),
     });
     let noting = Arc::clone(&streams);
     tasks.spawn("upstream connection", async move {

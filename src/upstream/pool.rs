@@ -164,6 +164,7 @@ impl Way {
             Self::Http2(part) => {
                 http2::into_http2(&mut request, &endpoint.uri_scheme());
                 let mut response = part.sender.try_send_request(request).await?;
+                part.held.note_answer();
                 // What passes it on speaks for itself.
                 *response.version_mut() = Version::HTTP_11;
                 Ok(response)
@@ -213,7 +214,8 @@ impl Pool {
         // Where it is, for whoever has waited in vain.
         let whereabouts = AtomicUsize::new(usize::MAX);
         let mut exchange = pin!(self.exchange(request, copy, retries, place, &whereabouts));
-        let mut deadline = clock::monotonic() + head_timeout;
+        let begun = clock::monotonic();
+        let mut deadline = begun + head_timeout;
         let (response, place, carrier) = loop {
             if let Ok(answered) = timeout_at(deadline.into(), exchange.as_mut()).await {
                 break answered?;
@@ -222,7 +224,9 @@ impl Pool {
             if deadline <= clock::monotonic() {
                 // A client that sends nothing more is not the endpoint's fault.
                 if body.as_ref().is_none_or(|body| body.finished()) {
-                    self.upstream.failed(whereabouts.load(Ordering::Relaxed));
+                    let at = whereabouts.load(Ordering::Relaxed);
+                    self.upstream.failed(at);
+                    self.doubt(at, begun);
                 }
                 return Err(UpstreamError::HeadTimeout {
                     upstream: self.upstream.name().to_owned(),
@@ -314,6 +318,13 @@ impl Pool {
                 None if was_kept || unheard => {}
                 None => return Err(self.broken(error)),
             }
+        }
+    }
+
+    /// A request has waited in vain since `begun`: where nothing was answered meanwhile nothing more is asked.
+    fn doubt(&self, at: usize, begun: Instant) {
+        if let Some(lane) = self.lanes.get(at) {
+            lock(&lane.shared).retain(|connection| connection.answered_since(begun));
         }
     }
 

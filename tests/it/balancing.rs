@@ -1,6 +1,11 @@
 //! Several endpoints share the requests, by what each has to do.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Gateway, Setup, backend::Backend};
 
@@ -65,18 +70,15 @@ async fn a_slow_endpoint_gets_less() {
 
 #[tokio::test]
 async fn a_dead_endpoint_of_three_costs_no_request() {
-    let [one, two, dead] = three().await;
-    let endpoints = endpoints(&[one, two, dead]);
-    // All three are gone; two come back.
-    let addr = |at: usize| endpoints[at].strip_prefix("http://").unwrap().parse().unwrap();
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    // Nobody listens there, and nobody else will.
+    let dead = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    dead.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let nowhere = format!("http://{}", dead.local_addr().unwrap().as_socket().unwrap());
+    let endpoints = [one.endpoint("http"), two.endpoint("http"), nowhere.clone()];
     let gateway = Setup::default().endpoints(&endpoints, "").start().await;
-    let _one = Backend::again("one", addr(0)).await;
-    let _two = Backend::again("two", addr(1)).await;
     assert_eq!(ask(&gateway, 100).await, 100);
-    let ejections = format!(
-        "vestibule_upstream_ejections_total{{upstream=\"app\",endpoint=\"{}\"}}",
-        endpoints[2]
-    );
+    let ejections = format!("vestibule_upstream_ejections_total{{upstream=\"app\",endpoint=\"{nowhere}\"}}");
     assert!(
         gateway.metric(&ejections).await >= 1.0,
         "it is not asked again and again"

@@ -1,5 +1,7 @@
 //! Certificates that clients show: who is let in, and what the upstream is told. Nobody else can tell it.
 
+use std::fmt::Write as _;
+
 use base64ct::{Base64, Encoding as _};
 use rcgen::{CertificateParams, DnType, SanType};
 use sha2::{Digest as _, Sha256};
@@ -43,7 +45,7 @@ fn machine(authority: &Authority) -> Pair {
     params.distinguished_name.push(DnType::CommonName, "Größe, 7");
     let uri = "spiffe://example/machine".try_into().unwrap();
     params.subject_alt_names.push(SanType::URI(uri));
-    authority.issue_as(params)
+    authority.issue_as(&params)
 }
 
 /// The fields of the last request that speak of a client's certificate.
@@ -71,7 +73,7 @@ async fn the_upstream_is_told_whose_certificate_it_is() {
         .unwrap();
     assert_eq!(answer.status(), 200);
     let der = pair.der();
-    let fingerprint: String = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint = hex(&Sha256::digest(&der));
     let mut told = told(&site.gateway);
     told.sort();
     assert_eq!(
@@ -131,4 +133,11 @@ async fn nobody_can_speak_under_these_names_whatever_the_configuration() {
         assert_eq!(call.await.status(), 200);
         assert_eq!(told(&gateway), [], "{target}");
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

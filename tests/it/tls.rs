@@ -1,6 +1,6 @@
 //! TLS towards clients: versions, protocols, certificates that change, and handshakes that fail.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -167,6 +167,24 @@ async fn changed_files_are_taken_and_bad_ones_are_not() {
 }
 
 #[tokio::test]
+async fn tickets_from_before_a_change_are_no_good_after_it() {
+    let site = Site::start("").await;
+    let config = site.client().config();
+    let kind = async || {
+        let stream = connect(Arc::clone(&config), site.gateway.addr(), HOST).await.unwrap();
+        let kind = stream.get_ref().1.handshake_kind();
+        assert_eq!(get_on(stream, HOST, "/public/x", "").await.unwrap().status(), 200);
+        kind
+    };
+    assert_eq!(kind().await, Some(HandshakeKind::Full));
+    assert_eq!(kind().await, Some(HandshakeKind::Resumed));
+    site.folder.pair("site", &site.authority.issue(&[HOST]));
+    let taken = "vestibule_tls_reloads_total{outcome=\"ok\"}";
+    eventually(SOON, async || site.metric(taken).await == 1).await;
+    assert_eq!(kind().await, Some(HandshakeKind::Full));
+}
+
+#[tokio::test]
 async fn what_is_no_handshake_ends_its_connection_alone() {
     let site = Site::start("[server]\nheader_timeout = '400ms'").await;
     let addr = site.gateway.addr();
@@ -205,11 +223,11 @@ async fn a_large_answer_comes_whole() {
     assert!(answer.body == body.as_bytes());
 }
 
-fn judged(certificate: &PathBuf, key: &PathBuf) -> String {
+fn judged(certificate: &Path, key: &Path) -> String {
     let settings = Settings {
         certificates: vec![CertificateFiles {
-            certificate: certificate.clone(),
-            key: key.clone(),
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
         }],
         min_version: TlsVersion::Tls12,
         clients: ClientAuth::NotAsked,

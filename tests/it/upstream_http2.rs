@@ -115,6 +115,22 @@ async fn requests_under_way_when_it_goes_away_are_answered() {
 }
 
 #[tokio::test]
+async fn a_connection_that_has_fallen_silent_is_not_waited_for_twice() {
+    let backend = Backend::speaking("app", Speaks::Http2).await;
+    let more = "response_timeout = '300ms'";
+    let gateway = Setup::default()
+        .endpoints(&[backend.endpoint("h2c")], more)
+        .start()
+        .await;
+    assert_eq!(gateway.get("/public/x").await.status(), 200);
+    backend.hold();
+    assert_eq!(gateway.get("/public/x").await.status(), 504);
+    backend.let_go();
+    assert_eq!(gateway.get("/public/x").await.status(), 200);
+    assert_eq!(backend.connections(), 2);
+}
+
+#[tokio::test]
 async fn a_large_body_arrives_whole() {
     let backend = Backend::speaking("app", Speaks::Http2).await;
     let gateway = gateway(&backend).await;

@@ -13,7 +13,7 @@ async fn gateway(backend: &Backend, signer: &Signer, more: &str) -> (Gateway, Te
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.crt");
     signer.write(&ca);
-    let tls = format!("tls = {{ ca = {ca:?}{more} }}");
+    let tls = format!("tls = {{ ca = '{}'{more} }}", ca.display());
     let gateway = Setup::default()
         .endpoints(&[backend.endpoint("https")], &tls)
         .start()

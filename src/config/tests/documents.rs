@@ -59,7 +59,15 @@ fn the_examples_in_the_reference_are_fine() {
     let unfit_headers = ["# [routes.redirect]", "# [routes.respond]"];
     let fine =
         |line: &&str| !unfit.iter().any(|key| line.starts_with(&format!("{key} ="))) && !unfit_headers.contains(line);
-    for line in reference().lines().filter(fine) {
+    let mut in_tls = false;
+    for line in reference().lines() {
+        if line.trim_start_matches("# ").starts_with('[') {
+            in_tls = line.contains("[server.tls");
+        }
+        // There a certificate and its key go with everything else, and nobody reads them yet.
+        if !in_tls && !fine(&line) {
+            continue;
+        }
         let bare = line.strip_prefix("# ").unwrap_or(line);
         let is_example = bare
             .split_once(" = ")

@@ -153,9 +153,14 @@ fn pem_file<T: 'static>(allowed: &'static str, parse: impl Fn(&[u8]) -> Result<T
     let schema = text_schema(&json!({ "type": "string" }));
     Kind::new(allowed, schema, move |found: &Found<'_>| {
         let text = found.text(allowed, Sight::Public)?;
-        let outcome = read(&found.reader.folder.join(&text))
+        let path = found.reader.folder.join(&text);
+        found.reader.read_file(path.clone());
+        let outcome = read(&path)
             .map_err(|error| format!("the file can't be read: {error}").into())
-            .and_then(|pem| parse(&pem));
+            .and_then(|pem| {
+                found.reader.made_of(&String::from_utf8_lossy(&pem));
+                parse(&pem)
+            });
         match outcome {
             Ok(value) => Some(value),
             Err(wrong) => {

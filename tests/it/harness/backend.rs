@@ -80,12 +80,7 @@ impl Backend {
     }
 
     pub(crate) async fn speaking(name: &'static str, speaks: Speaks) -> Self {
-        Self::on(bound(0).await, name, speaks, None)
-    }
-
-    /// Where another one was before.
-    pub(crate) async fn again(name: &'static str, addr: SocketAddr) -> Self {
-        Self::on(bound(addr.port()).await, name, Speaks::Http1, None)
+        Self::on(bound().await, name, speaks, None)
     }
 
     pub(crate) fn listening(name: &'static str, listener: TcpListener) -> Self {
@@ -95,7 +90,7 @@ impl Backend {
     /// With TLS; HTTP/2 if that is what ALPN chose.
     pub(crate) async fn with_tls(name: &'static str, config: ServerConfig) -> Self {
         let tls = TlsAcceptor::from(Arc::new(config));
-        Self::on(bound(0).await, name, Speaks::Http1, Some(tls))
+        Self::on(bound().await, name, Speaks::Http1, Some(tls))
     }
 
     pub(crate) fn on_socket(name: &'static str, path: &Path, speaks: Speaks) -> Self {
@@ -213,8 +208,8 @@ impl Drop for Backend {
     }
 }
 
-async fn bound(port: u16) -> TcpListener {
-    TcpListener::bind(("127.0.0.1", port)).await.unwrap()
+async fn bound() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
 async fn serve<S>(stream: S, speaks: Speaks, state: Arc<State>, mut leave: watch::Receiver<u32>)

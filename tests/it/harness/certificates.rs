@@ -53,10 +53,10 @@ impl Authority {
     /// A certificate for these hosts.
     pub(crate) fn issue(&self, names: &[&str]) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        self.issue_as(CertificateParams::new(names).unwrap())
+        self.issue_as(&CertificateParams::new(names).unwrap())
     }
 
-    pub(crate) fn issue_as(&self, params: CertificateParams) -> Pair {
+    pub(crate) fn issue_as(&self, params: &CertificateParams) -> Pair {
         let key = KeyPair::generate().unwrap();
         Pair {
             certificate: params.signed_by(&key, &self.0).unwrap().pem(),
