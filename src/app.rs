@@ -5,6 +5,7 @@
 //! Postgres being away is waited for, not its refusals. Stop: unready, drain delay, soft stop (finish what has begun),
 //! hard stop.
 
+mod certificates;
 mod handover;
 pub mod reload;
 mod sockets;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
+    certificates::Shown,
     handover::{self as next_gateway, Offered},
     reload::{Reloader, Swapped},
     sockets::{Listening, Sockets},
@@ -50,7 +52,6 @@ use crate::{
     secret::sealed::SealingKeys,
     server::{
         self, Bound,
-        acme::{self, Acme, Answers},
         admin::Admin,
         connection::Worker,
         reloads::Reloads,
@@ -128,9 +129,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     }
 
     // Before Postgres is waited for: what an operator got wrong is told at once.
-    let answers = config.server.acme.as_ref().map(|_| Arc::<Answers>::default());
-    let issued = answers.clone().map(|answers| answers as Arc<dyn Issued>);
-    let tls = start_tls(&config, issued.clone(), &options.clock, &tasks)?;
+    let shown = Shown::load(&config, &options.clock, &tasks)?;
     let places = Places::open(config.auth.session.geo_database.as_deref())?;
 
     let settings = settings(&config);
@@ -138,15 +137,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
     prepare_schema(&connector, &config, &options.cancel).await?;
     let db = connector.pools(&settings)?;
 
-    let sessions = Arc::new(Sessions::new(session::Parts {
-        db: db.clone(),
-        cold: options.cold.clone(),
-        terms: Terms::new(&config),
-        mint: Mint::new(assertion::Terms::new(&config)),
-        cache: config.auth.session.cache.clone(),
-        lookup_timeout: config.database.acquire_timeout,
-        places,
-    }));
+    let sessions = Arc::new(sessions(&config, &db, &options.cold, places));
     let bell = OutboxBell::default();
     let auth = Arc::new(ArcSwap::from_pointee(Auth::new(AuthParts {
         db: db.clone(),
@@ -156,7 +147,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         outbox: bell.clone(),
     })?));
     let postman = start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
-    let acme = start_acme(&tasks, &config, answers, &db, &options.clock).await?;
+    let acme = shown.go_on_ordering(&config, &db, &options.clock, &tasks).await?;
 
     wait_for_sessions(&config, &sessions, &options.cancel).await?;
 
@@ -174,8 +165,8 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         sessions: Arc::clone(&sessions),
         auth: Arc::clone(&auth),
         log: Arc::clone(&log),
-        tls: tls.clone(),
-        issued,
+        tls: shown.tls.clone(),
+        issued: shown.issued(),
     };
     let (threads, workers) = common.start_workers(sockets.public)?;
     for upstream in &common.upstreams {
@@ -191,7 +182,7 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
             postman,
             places: common.places,
             tunnels: common.tunnels,
-            tls,
+            tls: shown.tls,
             reloads: Arc::new(Reloads::new(config.read_from.fingerprint(), common.clock.now())),
             clock: common.clock,
             db,
@@ -222,6 +213,18 @@ pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> 
         taken_over,
         sessions,
         _log: log,
+    })
+}
+
+fn sessions(config: &Config, db: &Db, cold: &Handle, places: Places) -> Sessions {
+    Sessions::new(session::Parts {
+        db: db.clone(),
+        cold: cold.clone(),
+        terms: Terms::new(config),
+        mint: Mint::new(assertion::Terms::new(config)),
+        cache: config.auth.session.cache.clone(),
+        lookup_timeout: config.database.acquire_timeout,
+        places,
     })
 }
 
@@ -265,23 +268,6 @@ impl Drop for StartGuard {
             tasks.stop.at_once();
         }
     }
-}
-
-/// Loads the certificates, and goes on loading them when their files change.
-fn start_tls(
-    config: &Config,
-    issued: Option<Arc<dyn Issued>>,
-    clock: &Clock,
-    tasks: &Tasks,
-) -> anyhow::Result<Option<Arc<Tls>>> {
-    let Some(settings) = &config.server.tls else {
-        return Ok(None);
-    };
-    let tls = Tls::new(settings, issued, clock.clone()).context("TLS can't be set up ([server.tls])")?;
-    let tls = Arc::new(tls);
-    let watching = Arc::clone(&tls).watch(tasks.stop.soft.clone());
-    tasks.spawn_essential("certificates", watching);
-    Ok(Some(tls))
 }
 
 /// What `[database]` says, for [`Connector`].
@@ -388,34 +374,6 @@ fn reseal(tasks: &Tasks, db: &Db, config: &Config, clock: &Clock) {
 
 fn sealing_keys(config: &Config) -> SealingKeys {
     SealingKeys::new(config.auth.secret.iter().map(|secret| secret.expose().as_bytes()))
-}
-
-/// Puts the certificates to use that are kept, and goes on ordering and renewing; `None`: none are ordered.
-async fn start_acme(
-    tasks: &Tasks,
-    config: &Config,
-    answers: Option<Arc<Answers>>,
-    db: &Db,
-    clock: &Clock,
-) -> anyhow::Result<Option<Arc<Acme>>> {
-    let (Some(settings), Some(answers)) = (config.server.acme.clone(), answers) else {
-        return Ok(None);
-    };
-    let acme = Acme::new(acme::Parts {
-        settings,
-        answers,
-        db: db.clone(),
-        clock: clock.clone(),
-        keys: sealing_keys(config),
-    });
-    let acme = Arc::new(acme.context("certificates can't be ordered ([server.acme])")?);
-    acme.load()
-        .await
-        .context("the certificates that are kept can't be read")?;
-    let soft = || tasks.stop.soft.clone();
-    tasks.spawn_essential("ordered certificates", Arc::clone(&acme).watch(soft()));
-    tasks.spawn_essential("certificate orders", Arc::clone(&acme).renew(soft()));
-    Ok(Some(acme))
 }
 
 /// What all workers share.

@@ -22,6 +22,7 @@ use super::{
 use crate::config::{Carried, Person, parse_duration};
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches, each by itself")]
 pub struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,

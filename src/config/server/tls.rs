@@ -151,20 +151,10 @@ impl Tls {
         if !written && acme.is_none() {
             return Some(None);
         }
-        if acme.is_some_and(|acme| acme.challenge == Challenge::Http01)
-            && redirect_from.as_ref().is_some_and(Vec::is_empty)
-        {
-            s.report(
-                s.wrong(
-                    "redirect_from",
-                    "missing: `server.acme.challenge` is \"http-01\", which nobody would answer",
-                )
-                .allowed("the listener that port 80 leads to, such as [\"0.0.0.0:80\"]"),
-            );
-        }
-        let first = match (certificate, key, acme) {
-            (Some(certificate), Some(key), _) => Some(CertificateFiles { certificate, key }),
-            (None, None, Some(_)) => None,
+        report_unanswered(s, acme, redirect_from.as_deref());
+        let first = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+            (None, None) if acme.is_some() => None,
             _ => return None,
         };
         let more = more.into_iter().collect::<Option<Vec<_>>>()?;
@@ -179,6 +169,18 @@ impl Tls {
             },
             redirect_from: redirect_from?,
         }))
+    }
+}
+
+/// An authority that looks by a plain request needs somebody who answers it.
+fn report_unanswered(s: &Section<'_>, acme: Option<&Acme>, redirect_from: Option<&[Listen]>) {
+    let by_request = acme.is_some_and(|acme| acme.challenge == Challenge::Http01);
+    if by_request && redirect_from.is_some_and(<[_]>::is_empty) {
+        let problem = "missing: `server.acme.challenge` is \"http-01\", which nobody would answer";
+        s.report(
+            s.wrong("redirect_from", problem)
+                .allowed("the listener that port 80 leads to, such as [\"0.0.0.0:80\"]"),
+        );
     }
 }
 
