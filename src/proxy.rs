@@ -234,7 +234,7 @@ impl Back<'_> {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let cookies = &live.cookies;
         let asks = headers::give_back(&mut response, cookies, self.cors, switching);
-        if asks.is_nothing() || switching {
+        if asks.is_nothing() || upgrade::is_open(&response) {
             return Ok(finished(response, self.route, self.slid));
         }
         let signed_in = self.signed_in.as_ref();

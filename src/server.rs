@@ -19,7 +19,6 @@ pub mod tls;
 
 use std::{io, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use tokio::{sync::Semaphore, time::sleep};
 use tracing::warn;
 
@@ -41,7 +40,7 @@ pub async fn accept(listener: Listener, door: Door, places: Arc<Semaphore>, work
         let accepted = match stop.closing.run_until_cancelled(listener.accept()).await {
             Some(accepted) => accepted,
             None if left_in_queue == 0 => return,
-            None => match listener.accept().now_or_never() {
+            None => match listener.queued() {
                 Some(accepted) => {
                     left_in_queue -= 1;
                     accepted

@@ -69,6 +69,9 @@ pub struct Swapped {
 /// Replaces the configuration of a running gateway.
 pub struct Reloader {
     swapped: Swapped,
+    /// Held for a whole reload: one at a time.
+    turn: Mutex<()>,
+    /// Held for moments.
     state: Mutex<State>,
 }
 
@@ -105,6 +108,7 @@ impl Reloader {
     pub(super) fn new(config: Arc<Config>, swapped: Swapped) -> Self {
         Self {
             swapped,
+            turn: Mutex::default(),
             state: Mutex::new(State {
                 config,
                 old: Vec::new(),
@@ -145,19 +149,19 @@ impl Reloader {
     }
 
     /// Puts what `load` gives in force, or nothing of it. Says in the log and in metrics how it went. One at a time;
-    /// takes as long as the file is long. To be called on the runtime for cold work, never on a worker's thread.
+    /// takes as long as the file is long: to be called on the runtime for cold work, where its thread may be blocked.
     pub fn reload(&self, load: impl FnOnce() -> Result<Config, ConfigErrors>) -> Result<Reloaded, ReloadError> {
-        let mut state = self.state();
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let began = clock::monotonic();
         let outcome = load().map_err(ReloadError::from).and_then(|next| {
-            let need_restart = self.replace(&mut state, next)?;
+            let need_restart = self.replace(next)?;
             let took = clock::monotonic().saturating_duration_since(began);
             Ok(Reloaded { need_restart, took })
         });
         let reloads = &self.swapped.reloads;
         match &outcome {
             Ok(Reloaded { need_restart, took }) => {
-                let fingerprint = state.config.read_from.fingerprint();
+                let fingerprint = self.config().read_from.fingerprint();
                 reloads.succeeded(fingerprint, self.swapped.clock.now());
                 info!(hash = %format_args!("{fingerprint:08x}"), ?took, "the configuration was reloaded");
                 if !need_restart.is_empty() {
@@ -173,9 +177,9 @@ impl Reloader {
         outcome
     }
 
-    fn replace(&self, state: &mut State, mut next: Config) -> Result<Vec<&'static str>, ReloadError> {
+    fn replace(&self, mut next: Config) -> Result<Vec<&'static str>, ReloadError> {
         let swapped = &self.swapped;
-        let old = Arc::clone(&state.config);
+        let old = self.config();
         let need_restart = config::keep_what_needs_a_restart(&old, &mut next);
         let next = Arc::new(next);
 
@@ -209,9 +213,10 @@ impl Reloader {
             swapped.sessions.mint().replace_terms(assertion::Terms::new(&next));
         }
         swapped.auth.store(Arc::new(auth));
-        for (worker, snapshot) in swapped.workers.iter().zip(snapshots) {
-            state.old.push(worker.live.replace(snapshot));
-        }
+        let replaced = swapped.workers.iter().zip(snapshots);
+        let replaced: Vec<_> = replaced
+            .map(|(worker, snapshot)| worker.live.replace(snapshot))
+            .collect();
         if let Some(worker) = swapped.workers.first() {
             let live = worker.live.load();
             swapped.sessions.streams().judge(&|stream| live.serves(stream));
@@ -233,7 +238,9 @@ impl Reloader {
         let (before, now) = (&old.server, &next.server);
         self.resize(&swapped.places, before.max_connections, now.max_connections);
         self.resize(&swapped.tunnels, before.max_tunnels, now.max_tunnels);
+        let mut state = self.state();
         state.config = next;
+        state.old.extend(replaced);
         Ok(need_restart)
     }
 
@@ -288,7 +295,12 @@ impl Reloader {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
             // Nobody takes one from here, and none in force is here: a count of one stays one.
-            self.state().old.retain(|old| Arc::strong_count(old) > 1);
+            let unused: Vec<_> = self
+                .state()
+                .old
+                .extract_if(.., |old| Arc::strong_count(old) == 1)
+                .collect();
+            drop(unused);
         }
     }
 

@@ -19,7 +19,7 @@ use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
 };
-use tokio::{signal::unix::Signal, sync::mpsc, time::timeout};
+use tokio::{signal::unix::Signal, sync::mpsc, task::block_in_place, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -47,7 +47,8 @@ impl Watched {
         // It may have changed while the gateway started.
         let mut asked = false;
         loop {
-            self.look(asked);
+            // A long file takes long to check: whatever else this thread was to do, others do meanwhile.
+            block_in_place(|| self.look(asked));
             folders.follow(&self.file, &self.files());
             asked = tokio::select! {
                 _ = hangup.recv() => true,

@@ -56,7 +56,7 @@ pub async fn load(client: &impl GenericClient, now: Timestamp) -> Result<Vec<Sto
 /// Lets one at a time decide about keys; readers are not held up. Until the end of the transaction.
 pub const LOCK: Query = Query {
     name: "signing_keys.lock",
-    sql: "LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE",
+    sql: "SELECT pg_advisory_xact_lock(hashtextextended('vestibule signing_keys ' || current_schema(), 0))",
 };
 
 pub async fn lock(client: &impl GenericClient) -> Result<(), DbError> {

@@ -8,7 +8,7 @@
 //!   second factors: the upstream's own answer stands.
 //!
 //! An upstream can ask about nobody but who made the request. What it says in any other word is no answer: 502. Where nobody
-//! is signed in there is nothing to end; and a tunnel's 101 asks for nothing.
+//! is signed in there is nothing to end; and an answer that opens a tunnel asks for nothing.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 

@@ -91,6 +91,11 @@ impl ExtendedConnect {
 #[derive(Clone, Copy, Debug)]
 struct Established;
 
+/// Whether an answer only says that a tunnel stands, which nothing can undo any more.
+pub(super) fn is_open(response: &Response<ProxyBody>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS || response.extensions().get::<Established>().is_some()
+}
+
 /// How a client asked for a tunnel.
 #[derive(Clone, Debug)]
 pub enum Asked {

@@ -27,15 +27,30 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                // A peer that vanished without a word would keep a tunnel for ever.
-                SockRef::from(&stream).set_tcp_keepalive(&lifecycle::KEEPALIVE)?;
-                Ok((Socket::Tcp(stream), Peer::of(peer)))
+                Ok((Socket::tcp(stream)?, Peer::of(peer)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Socket::Unix(stream), Peer::Unix))
             }
+        }
+    }
+
+    /// A connection that the kernel has, if it has one. Asks itself: the runtime knows only what it was told last.
+    pub(super) fn queued(&self) -> Option<io::Result<(Socket, Peer)>> {
+        let listener = match self {
+            Self::Tcp(listener) => SockRef::from(listener),
+            Self::Unix(listener) => SockRef::from(listener),
+        };
+        match listener.accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            accepted => Some(accepted.and_then(|(socket, peer)| {
+                socket.set_nonblocking(true)?;
+                match peer.as_socket() {
+                    Some(peer) => Ok((Socket::tcp(TcpStream::from_std(socket.into())?)?, Peer::of(peer))),
+                    None => Ok((Socket::Unix(UnixStream::from_std(socket.into())?), Peer::Unix)),
+                }
+            })),
         }
     }
 }
@@ -45,6 +60,15 @@ impl Listener {
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Socket {
+    fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        // A peer that vanished without a word would keep a tunnel for ever.
+        SockRef::from(&stream).set_tcp_keepalive(&lifecycle::KEEPALIVE)?;
+        Ok(Self::Tcp(stream))
+    }
 }
 
 impl AsyncRead for Socket {

@@ -109,6 +109,7 @@ mod social_linking;
 mod sql;
 mod static_files;
 mod streaming;
+mod streams;
 mod timeouts;
 mod tls;
 mod trailers;

@@ -1,0 +1,146 @@
+//! Which streams end, and when: whatever becomes of a session reaches what began in it.
+
+use std::time::Duration;
+
+use tokio::{io::AsyncReadExt, time::timeout};
+
+use crate::harness::{Database, Gateway, RawClient, SOON, eventually, people::User, upstream::Conversation};
+
+const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// A socket that stands, both of its ends.
+async fn socket(gateway: &Gateway, path: &str, user: Option<&User>) -> (RawClient, Conversation) {
+    let mut conversations = gateway.upstream().by_hand(path);
+    let mut client = gateway.raw().await;
+    let cookie = user.map(|user| format!("Cookie: {}\r\n", user.cookie));
+    client
+        .send(format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{}Origin: {}\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            gateway.host(),
+            cookie.unwrap_or_default(),
+            gateway.site(),
+        ))
+        .await;
+    let mut upstream = conversations.next().await;
+    upstream.send(AGREED).await;
+    assert_eq!(client.head().await.status(), 101);
+    (client, upstream)
+}
+
+/// Whether bytes still pass.
+async fn stands((client, upstream): &mut (RawClient, Conversation)) -> bool {
+    let mut byte = [0];
+    upstream.send("x").await;
+    matches!(timeout(SOON, client.stream.read(&mut byte)).await, Ok(Ok(1)))
+}
+
+async fn is_closed((client, _): &mut (RawClient, Conversation)) -> bool {
+    client.is_closed().await
+}
+
+async fn metric(gateway: &Gateway, name: &str) -> u64 {
+    let metrics = gateway.admin_get("/metrics").await;
+    let lines = metrics.text().lines().filter_map(|line| line.strip_prefix(name));
+    lines.filter_map(|value| value.trim().parse::<u64>().ok()).sum()
+}
+
+#[tokio::test]
+async fn what_is_done_by_hand_in_the_database_ends_streams() {
+    for statement in [
+        "UPDATE user_sessions SET revoked_at = now() WHERE user_id = (SELECT id FROM users WHERE email LIKE 'ada%')",
+        "DELETE FROM users WHERE email LIKE 'ada%'",
+        "UPDATE users SET banned = true WHERE email LIKE 'ada%'",
+    ] {
+        let gateway = Gateway::start().await;
+        let ada = gateway.signed_in("ada@example.com").await;
+        let bob = gateway.signed_in("bob@example.com").await;
+        let mut own = socket(&gateway, "/api/ada", Some(&ada)).await;
+        let mut other = socket(&gateway, "/api/bob", Some(&bob)).await;
+        let mut nobodys = socket(&gateway, "/public/ws", None).await;
+        assert_eq!(metric(&gateway, "vestibule_open_streams").await, 3);
+        gateway.db().run(statement).await;
+        assert!(is_closed(&mut own).await, "{statement}");
+        assert!(stands(&mut other).await && stands(&mut nobodys).await, "{statement}");
+        eventually(SOON, async || metric(&gateway, "vestibule_open_streams").await == 2).await;
+        let closed = metric(&gateway, "vestibule_streams_closed_total{reason=\"revoked\"}").await;
+        assert_eq!(closed, 1, "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_sign_out_elsewhere_ends_streams_here() {
+    let db = Database::fresh().await;
+    let (here, there) = (Gateway::on(&db).await, Gateway::on(&db).await);
+    let ada = here.signed_in("ada@example.com").await;
+    let mut open = socket(&here, "/api/ws", Some(&ada)).await;
+    there.sign_out(&ada).await;
+    assert!(is_closed(&mut open).await);
+}
+
+#[tokio::test]
+async fn an_upstream_that_ends_a_session_ends_its_streams() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut open = socket(&gateway, "/api/ws", Some(&ada)).await;
+    let answer = "HTTP/1.1 200 OK\r\nX-Vestibule-Sign-Out: user\r\nContent-Length: 0\r\n\r\n";
+    gateway.upstream().answer("/api/leave", answer);
+    assert_eq!(gateway.get("/api/leave").with(&ada).await.status(), 200);
+    assert!(is_closed(&mut open).await);
+}
+
+#[tokio::test]
+async fn a_role_that_is_taken_away_ends_what_it_was_needed_for() {
+    let gateway = Gateway::start().await;
+    let root = gateway.signed_in_as("root@example.com", &["admin"]).await;
+    let mut admins = socket(&gateway, "/admin/ws", Some(&root)).await;
+    let mut anybodys = socket(&gateway, "/api/ws", Some(&root)).await;
+    gateway.db().run("UPDATE users SET name = 'Somebody Else'").await;
+    assert!(stands(&mut admins).await, "a name is no right");
+    gateway.db().run("UPDATE users SET roles = '{}'").await;
+    assert!(is_closed(&mut admins).await);
+    assert!(stands(&mut anybodys).await);
+    let closed = metric(&gateway, "vestibule_streams_closed_total{reason=\"not-allowed\"}").await;
+    assert_eq!(closed, 1);
+}
+
+#[tokio::test]
+async fn streams_end_when_the_sessions_time_is_over_unless_it_was_extended() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let bob = gateway.signed_in("bob@example.com").await;
+    let mut unused = socket(&gateway, "/api/ada", Some(&ada)).await;
+    let mut used = socket(&gateway, "/api/bob", Some(&bob)).await;
+    gateway.clock().advance(Duration::from_hours(2 * 24));
+    // Slides the expiry; nobody waits for that.
+    assert_eq!(gateway.get("/api/x").with(&bob).await.status(), 200);
+    let extended = "SELECT count(*) FROM user_sessions WHERE expires_at > '2026-11-29'";
+    eventually(SOON, async || gateway.db().count(extended).await == 1).await;
+    gateway.clock().advance(Duration::from_hours(5 * 24));
+    assert!(is_closed(&mut unused).await);
+    assert!(stands(&mut used).await);
+}
+
+#[tokio::test]
+async fn what_ended_while_nobody_heard_of_it_counts_afterwards() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let bob = gateway.signed_in("bob@example.com").await;
+    let mut own = socket(&gateway, "/api/ada", Some(&ada)).await;
+    let mut other = socket(&gateway, "/api/bob", Some(&bob)).await;
+    gateway.db().shut().await;
+    assert!(
+        stands(&mut own).await && stands(&mut other).await,
+        "an outage ends nobody's stream"
+    );
+    gateway.db().reopen().await;
+    // No trigger speaks in a session that is a replica's: as if it had been done while the gateway was deaf.
+    let unheard = "SET session_replication_role = replica;
+                   DELETE FROM user_sessions WHERE user_id = (SELECT id FROM users WHERE email LIKE 'ada%')";
+    gateway.db().run(unheard).await;
+    gateway.db().shut().await;
+    gateway.db().reopen().await;
+    assert!(is_closed(&mut own).await);
+    assert!(stands(&mut other).await);
+}
