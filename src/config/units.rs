@@ -25,7 +25,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-fn read_duration(text: &str) -> Result<Duration, Wrong> {
+pub(super) fn read_duration(text: &str) -> Result<Duration, Wrong> {
     static PARSER: SpanParser = SpanParser::new();
     let unitless = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if unitless {

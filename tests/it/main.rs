@@ -13,6 +13,7 @@ mod harness;
 
 mod access;
 mod account;
+mod acme;
 mod admin;
 mod assertion;
 mod assertion_fastapi;
@@ -21,6 +22,7 @@ mod balancing;
 mod better_auth_client;
 mod cached_session;
 mod cli;
+mod cli_test_file;
 mod client_certificates;
 mod concurrency;
 mod cors;
