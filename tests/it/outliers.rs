@@ -77,3 +77,25 @@ async fn errors_of_the_application_eject_nobody() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_client_that_breaks_its_body_off_ejects_nobody() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let gateway = gateway(&[&one, &two], "failures = 1, eject_for = '1h'").await;
+    for _ in 0..5 {
+        let mut client = gateway.raw().await;
+        let request = format!(
+            "POST /public/x HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n",
+            gateway.host()
+        );
+        client.send(request).await;
+        assert_eq!(client.answer().await.status(), 400);
+    }
+    for backend in [&one, &two] {
+        let failures = format!(
+            "vestibule_upstream_failures_total{{upstream=\"app\",endpoint=\"{}\"}}",
+            backend.endpoint("http")
+        );
+        assert!(gateway.metric(&failures).await < 0.5);
+    }
+}

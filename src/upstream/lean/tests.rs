@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     task::AbortHandle,
@@ -443,6 +443,39 @@ fn agree(method: &Method, said: &[u8], piece: usize) -> Result<(), TestCaseError
         }
     }
     Ok(())
+}
+
+/// Else the properties below would hold of nothing.
+#[test]
+fn enough_of_the_answers_are_ones_that_both_take() {
+    const TRIES: usize = 400;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut runner = TestRunner::deterministic();
+    let strategy = answers();
+    let (mut whole, mut with_body, mut stay) = (0, 0, 0);
+    for _ in 0..TRIES {
+        let said = strategy.new_tree(&mut runner).unwrap().current();
+        let both = runtime.block_on(async {
+            let ours = lean(&Method::GET, said.as_bytes(), 40).await.ok()?;
+            let hypers = hypers(&Method::GET, said.as_bytes(), 40).await?;
+            Some((ours, hypers))
+        });
+        if let Some(((ours, stays), hypers)) = both
+            && ours.whole
+            && hypers.whole
+        {
+            whole += 1;
+            with_body += usize::from(!ours.body.is_empty());
+            stay += usize::from(stays);
+        }
+    }
+    assert!(
+        whole > TRIES / 4 && with_body > TRIES / 8 && stay > TRIES / 50,
+        "of {TRIES}: {whole} whole, {with_body} with a body, {stay} leave the connection as it was"
+    );
 }
 
 proptest! {
