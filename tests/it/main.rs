@@ -37,6 +37,7 @@ mod event_streams;
 mod every_problem;
 mod expect_continue;
 mod explain;
+mod explain_routes;
 mod fastapi;
 mod fixed_answers;
 mod forwarded;

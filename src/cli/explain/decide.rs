@@ -23,7 +23,7 @@ use super::{
 use crate::{
     chain::Chain,
     clock::{Clock, Timestamp},
-    config::{Access, Carried, Config, Cors, OnDenied, OriginPattern, Person, Route, Target},
+    config::{Access, Carried, Config, Cors, LimitedBy, OnDenied, OriginPattern, Person, Route, Target, Upstream},
     identity::{Assertions, Identity, Session, SessionId, UserId},
     policy::{
         self, Denied,
@@ -202,14 +202,16 @@ impl<'c> Judges<'c> {
             Target::Upstream(index) => self.config.upstreams.get(index),
             Target::Files(_) | Target::Redirect(_) | Target::Answer(_) => None,
         };
+        let endpoints = upstream.map_or(&[] as &[_], |upstream| &upstream.endpoints);
         Matched {
             pattern: route.path.text.clone(),
             host: route.host.as_ref().map(ToString::to_string),
             line: route.line,
             demands: demands(route, self.config.auth.sign_in_page.as_deref()),
             upstream: upstream.map(|upstream| upstream.name.clone()),
+            endpoints: endpoints.iter().map(ToString::to_string).collect(),
             open_to: open_to(route, self.config),
-            rules: rules(route),
+            rules: rules(route, upstream),
         }
     }
 
@@ -259,10 +261,17 @@ fn answered_here(route: &Route, asked: &answers::Asked<'_>) -> Result<Outcome, P
 }
 
 /// What else the route has to say, beyond what its outcome shows.
-fn rules(route: &Route) -> Vec<String> {
+fn rules(route: &Route, upstream: Option<&Upstream>) -> Vec<String> {
     let mut rules = Vec::new();
     if let Some(limit) = &route.rate_limit {
-        rules.push(format!("at most {} requests in {:?}", limit.requests, limit.window));
+        let by = match limit.by {
+            LimitedBy::Address => "address",
+            LimitedBy::User => "user",
+        };
+        rules.push(format!(
+            "at most {} requests in {:?} from one {by}",
+            limit.requests, limit.window
+        ));
     }
     if !route.response_headers.is_empty() {
         let names = |of: &[(HeaderName, HeaderValue)]| of.iter().map(|(name, _)| name.to_string()).collect();
@@ -280,8 +289,22 @@ fn rules(route: &Route) -> Vec<String> {
             }
         }
     }
-    if let Some(timeout) = route.timeout {
+    if let Some(upstream) = upstream {
+        let timeout = route.timeout.unwrap_or(upstream.response_timeout);
         rules.push(format!("the upstream has {timeout:?} to answer"));
+        rules.push(match route.retries {
+            0 => "never sent again".to_owned(),
+            1 => "sent again at most once, where that is safe".to_owned(),
+            times => format!("sent again at most {times} times, where that is safe"),
+        });
+        if !route.websocket {
+            rules.push("no WebSockets".to_owned());
+        }
+    }
+    if let Target::Files(files) = &route.target
+        && let Some(fallback) = &files.fallback
+    {
+        rules.push(format!("{fallback} for a navigation to what is no file"));
     }
     if let Some(max_body) = route.max_body {
         rules.push(format!("bodies have at most {max_body} bytes"));

@@ -23,6 +23,8 @@ pub(in crate::cli) struct Matched {
     pub(in crate::cli) line: usize,
     pub(in crate::cli) demands: Vec<String>,
     pub(in crate::cli) upstream: Option<String>,
+    /// Of the upstream, as the file has them.
+    pub(in crate::cli) endpoints: Vec<String>,
     /// Whose pages may call it from elsewhere and read the answers.
     pub(in crate::cli) open_to: String,
     /// What else is said of it in the file, a line each.
@@ -98,6 +100,7 @@ impl Decision {
             code: self.outcome.code(),
             location: self.outcome.location(),
             upstream: route.and_then(|route| route.upstream.as_deref()),
+            endpoints: route.map_or(&[], |route| &route.endpoints),
             open_to: route.map(|route| route.open_to.as_str()),
             receives: self.outcome.received().map_or_else(Vec::new, Received::lines),
         }
@@ -217,6 +220,7 @@ pub(super) struct Json<'d> {
     code: Option<&'static str>,
     location: Option<&'d str>,
     upstream: Option<&'d str>,
+    endpoints: &'d [String],
     open_to: Option<&'d str>,
     receives: Vec<String>,
 }
