@@ -63,7 +63,7 @@ pub use server::{
     TlsVersion,
 };
 pub use source::{Overrides, PREFIX};
-pub use units::parse_duration;
+pub use units::{parse_duration, write_duration, write_size};
 pub use upstreams::{At, ClientIdentity, Endpoint, HealthCheck, Outliers, Protocol, Scheme, Upstream, UpstreamTls};
 
 use section::{Reader, Section};

@@ -95,8 +95,17 @@ async fn a_fixed_answer_says_its_status() {
 async fn a_sign_in_that_is_too_old_is_told_from_one_that_is_not() {
     let route = "path = '/transfers/*'\nupstream = 'app'\nauth = 'required'\nrequire = { fresh = '10m' }";
     let old = explained(route, &["GET", "/transfers/x", "--signed-in", "11m"]).await;
-    says(&old, &["a sign-in within the last 600s"]);
+    says(&old, &["a sign-in within the last 10m"]);
     assert!(old.contains("outcome refused: 403 SESSION_NOT_FRESH"), "{old}");
+    let browser = ["GET", "/transfers/x", "--signed-in", "11m", "-H", "Accept: text/html"];
+    let page = format!("{route}\n[auth.pages]\nsign_in = '/in'");
+    let sent = explained(&page, &browser).await;
+    says(
+        &sent,
+        &[
+            "outcome redirected: 303 to /in?return_to=%2Ftransfers%2Fx&step_up=fresh: the session is not enough: no fresh sign-in",
+        ],
+    );
     let fresh = explained(route, &["GET", "/transfers/x", "--signed-in", "9m"]).await;
     says(&fresh, &["outcome forwarded"]);
 }
@@ -156,10 +165,10 @@ async fn limits_are_told() {
     says(
         &text,
         &[
-            "also at most 100 requests in 60s from one user",
+            "also at most 100 requests in 1m from one user",
             "the upstream has 7s to answer",
             "never sent again",
-            "bodies have at most 1024 bytes",
+            "bodies have at most 1 KiB",
         ],
     );
 }
@@ -172,7 +181,7 @@ async fn an_upstream_is_told_with_its_endpoints_and_what_it_has_by_default() {
         &text,
         &[
             "upstream app: http://localhost",
-            "also the upstream has 60s to answer",
+            "also the upstream has 1m to answer",
             "sent again at most once, where that is safe",
         ],
     );

@@ -23,10 +23,13 @@ use super::{
 use crate::{
     chain::Chain,
     clock::{Clock, Timestamp},
-    config::{Access, Carried, Config, Cors, LimitedBy, OnDenied, OriginPattern, Person, Route, Target, Upstream},
+    config::{
+        Access, Carried, Config, Cors, LimitedBy, OnDenied, OriginPattern, Person, Route, Target, Upstream,
+        write_duration, write_size,
+    },
     identity::{Assertions, Identity, Session, SessionId, UserId},
     policy::{
-        self, Denied,
+        self,
         client::{self, ClientRules},
         connection::{Connection, Peer},
         cors::{self, Readers, Verdict},
@@ -103,7 +106,10 @@ impl<'c> Judges<'c> {
                 _ => None,
             };
             match location {
-                Some(location) => Outcome::SignIn { location },
+                Some(location) => Outcome::SignIn {
+                    location,
+                    reason: reason(&error),
+                },
                 None => Outcome::Refused(refusal(&error, asked_by)),
             }
         });
@@ -269,8 +275,9 @@ fn rules(route: &Route, upstream: Option<&Upstream>) -> Vec<String> {
             LimitedBy::User => "user",
         };
         rules.push(format!(
-            "at most {} requests in {:?} from one {by}",
-            limit.requests, limit.window
+            "at most {} requests in {} from one {by}",
+            limit.requests,
+            write_duration(limit.window)
         ));
     }
     if !route.response_headers.is_empty() {
@@ -291,7 +298,7 @@ fn rules(route: &Route, upstream: Option<&Upstream>) -> Vec<String> {
     }
     if let Some(upstream) = upstream {
         let timeout = route.timeout.unwrap_or(upstream.response_timeout);
-        rules.push(format!("the upstream has {timeout:?} to answer"));
+        rules.push(format!("the upstream has {} to answer", write_duration(timeout)));
         rules.push(match route.retries {
             0 => "never sent again".to_owned(),
             1 => "sent again at most once, where that is safe".to_owned(),
@@ -307,7 +314,7 @@ fn rules(route: &Route, upstream: Option<&Upstream>) -> Vec<String> {
         rules.push(format!("{fallback} for a navigation to what is no file"));
     }
     if let Some(max_body) = route.max_body {
-        rules.push(format!("bodies have at most {max_body} bytes"));
+        rules.push(format!("bodies have at most {}", write_size(max_body)));
     }
     rules
 }
@@ -322,7 +329,7 @@ fn demands(route: &Route, sign_in_page: Option<&str>) -> Vec<String> {
                 demands.push(format!("one of the roles {}", needs.roles.join(", ")));
             }
             if let Some(fresh) = needs.fresh {
-                demands.push(format!("a sign-in within the last {fresh:?}"));
+                demands.push(format!("a sign-in within the last {}", write_duration(fresh)));
             }
             if needs.verified_email {
                 demands.push("a verified e-mail address".to_owned());
@@ -358,15 +365,18 @@ fn open_to(route: &Route, config: &Config) -> String {
     }
 }
 
-fn refusal(error: &ProxyError, asked_by: AskedBy) -> Refusal {
-    let reason = match error {
-        ProxyError::Denied(Denied::SignInNeeded) => "a session is needed".to_owned(),
+fn reason(error: &ProxyError) -> String {
+    match error {
+        ProxyError::Denied(denied) => denied.to_string(),
         error => Chain(error).to_string(),
-    };
+    }
+}
+
+fn refusal(error: &ProxyError, asked_by: AskedBy) -> Refusal {
     Refusal {
         status: error.code().status().as_u16(),
         code: error.code().as_str(),
         grpc_status: (asked_by == AskedBy::Call).then(|| grpc_status(error.code().status())),
-        reason,
+        reason: reason(error),
     }
 }

@@ -51,6 +51,7 @@ pub(in crate::cli) enum Outcome {
     /// To the sign-in page.
     SignIn {
         location: String,
+        reason: String,
     },
     Refused(Refusal),
 }
@@ -146,7 +147,7 @@ impl Outcome {
 
     pub(in crate::cli) fn location(&self) -> Option<&str> {
         match self {
-            Self::SignIn { location } => Some(location),
+            Self::SignIn { location, .. } => Some(location),
             Self::Answer { location, .. } => location.as_deref(),
             Self::Forwarded(_) | Self::AuthApi | Self::Preflight | Self::File { .. } | Self::Refused(_) => None,
         }
@@ -177,7 +178,7 @@ impl std::fmt::Display for Outcome {
                 location: Some(location),
             } => write!(f, "redirected: {status} to {location}"),
             Self::Answer { status, location: None } => write!(f, "answered by the gateway: {status}"),
-            Self::SignIn { location } => write!(f, "redirected: 303 to {location}: a session is needed"),
+            Self::SignIn { location, reason } => write!(f, "redirected: 303 to {location}: {reason}"),
             Self::Refused(refusal) => {
                 let Refusal {
                     status,
