@@ -180,7 +180,7 @@ async fn an_upstream_is_told_with_its_endpoints_and_what_it_has_by_default() {
     says(
         &text,
         &[
-            "upstream app: http://localhost",
+            "upstream app: http://localhost:80",
             "also the upstream has 1m to answer",
             "sent again at most once, where that is safe",
         ],
@@ -188,7 +188,7 @@ async fn an_upstream_is_told_with_its_endpoints_and_what_it_has_by_default() {
     let json = run_on(route, &["GET", "/x", "--json"]).await.stdout;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["upstream"], "app");
-    assert_eq!(json["endpoints"], serde_json::json!(["http://localhost"]));
+    assert_eq!(json["endpoints"], serde_json::json!(["http://localhost:80"]));
 }
 
 #[tokio::test]
