@@ -11,13 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::time::{Sleep, sleep_until};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use super::{grpc, record::Record, trailers};
+use super::{grpc, record::Record, taking, trailers};
 use crate::{
     clock,
     problem::{GRPC_STATUS, grpc_status},
@@ -50,11 +50,18 @@ impl GoesOn {
     /// `None`: an ordinary answer, as most are.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let media = headers.get(header::CONTENT_TYPE)?;
-        if media.as_bytes().starts_with(b"text/event-stream") {
+        if is_events(media) {
             return Some(Self::Events);
         }
         grpc::names(media).then_some(Self::Call)
     }
+}
+
+/// Whether a media type is that of an event stream; parameters may follow, and its letters have no case.
+fn is_events(media: &HeaderValue) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    let name = media.as_bytes().get(..NAME.len());
+    name.is_some_and(|name| name.eq_ignore_ascii_case(NAME))
 }
 
 /// Why an answer broke off half way.
@@ -176,6 +183,8 @@ impl ProxyBody {
     /// Writes `record` to the log when the last byte has gone, or nobody wants it any more.
     #[must_use]
     pub fn recorded(mut self, record: Record) -> Self {
+        // The head goes first; the body is not asked before it has.
+        taking::gave(0);
         self.record = Some(record);
         self
     }
@@ -204,14 +213,9 @@ impl ProxyBody {
             Frame::trailers(HeaderMap::from_iter([(GRPC_STATUS, grpc_status(status))]))
         })
     }
-}
 
-impl Body for ProxyBody {
-    type Data = Bytes;
-    type Error = AnswerError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let this = &mut *self;
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = self;
         if let Some((guard, how)) = &this.stream
             && let Poll::Ready(why) = guard.poll_closed(cx)
         {
@@ -260,6 +264,21 @@ impl Body for ProxyBody {
             record.broke_off(&outcome);
         }
         Poll::Ready(Some(Err(outcome)))
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let next = self.next(cx);
+        match &next {
+            Poll::Ready(Some(Ok(frame))) => taking::gave(frame.data_ref().map_or(0, |data| data.len() as u64)),
+            Poll::Ready(_) => {}
+            Poll::Pending => taking::waits(),
+        }
+        next
     }
 
     fn is_end_stream(&self) -> bool {

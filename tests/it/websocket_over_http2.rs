@@ -190,3 +190,14 @@ async fn sockets_past_the_limit_are_refused() {
     let response = asked(&gateway, request(&gateway, Some(&ada), "websocket")).await;
     assert_eq!(response.status(), 503);
 }
+
+#[tokio::test]
+async fn a_refusal_never_looks_like_a_tunnel() {
+    let gateway = Gateway::start().await;
+    // To a gRPC call the answer would be 200.
+    let mut stranger = request(&gateway, None, "websocket");
+    stranger
+        .headers_mut()
+        .insert("content-type", "application/grpc".parse().unwrap());
+    assert_eq!(asked(&gateway, stranger).await.status(), 401);
+}
