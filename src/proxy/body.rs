@@ -6,19 +6,18 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::time::{Sleep, sleep_until};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use super::{grpc, pace::Flow, record::Record, trailers};
+use super::{grpc, record::Record, taking, trailers};
 use crate::{
     clock,
     problem::{GRPC_STATUS, grpc_status},
@@ -36,8 +35,6 @@ pub struct ProxyBody {
     /// Until when it may go on, if it is one that could for ever.
     stream: Option<(StreamGuard, GoesOn)>,
     record: Option<Record>,
-    /// On HTTP/2: who sees to it that the client takes it.
-    flow: Option<Arc<Flow>>,
 }
 
 /// How an answer goes on for as long as somebody listens.
@@ -49,18 +46,22 @@ pub enum GoesOn {
     Call,
 }
 
-const EVENTS: &[u8] = b"text/event-stream";
-
 impl GoesOn {
     /// `None`: an ordinary answer, as most are.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let media = headers.get(header::CONTENT_TYPE)?;
-        let begins = media.as_bytes().get(..EVENTS.len());
-        if begins.is_some_and(|begins| begins.eq_ignore_ascii_case(EVENTS)) {
+        if is_events(media) {
             return Some(Self::Events);
         }
         grpc::names(media).then_some(Self::Call)
     }
+}
+
+/// Whether a media type is that of an event stream; parameters may follow, and its letters have no case.
+fn is_events(media: &HeaderValue) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    let name = media.as_bytes().get(..NAME.len());
+    name.is_some_and(|name| name.eq_ignore_ascii_case(NAME))
 }
 
 /// Why an answer broke off half way.
@@ -124,7 +125,6 @@ impl ProxyBody {
             stall: Stall::default(),
             stream: None,
             record: None,
-            flow: None,
         }
     }
 
@@ -137,7 +137,6 @@ impl ProxyBody {
             stall: Stall::default(),
             stream: None,
             record: None,
-            flow: None,
         }
     }
 
@@ -156,7 +155,6 @@ impl ProxyBody {
             },
             stream: None,
             record: None,
-            flow: None,
         }
     }
 
@@ -176,7 +174,6 @@ impl ProxyBody {
             },
             stream: None,
             record: None,
-            flow: None,
         }
     }
 
@@ -187,16 +184,12 @@ impl ProxyBody {
         self
     }
 
-    /// Writes `record` to the log when the last byte has gone, or nobody wants it any more. `flow`, on HTTP/2, hears how
-    /// it gets on.
+    /// Writes `record` to the log when the last byte has gone, or nobody wants it any more.
     #[must_use]
-    pub fn recorded(mut self, record: Record, flow: Option<Arc<Flow>>) -> Self {
+    pub fn recorded(mut self, record: Record) -> Self {
+        // The head goes first; the body is not asked before it has.
+        taking::gave(0);
         self.record = Some(record);
-        if let Some(flow) = &flow {
-            // The client has to have room before the first piece is asked for.
-            flow.hands_over();
-        }
-        self.flow = flow;
         self
     }
 }
@@ -204,9 +197,6 @@ impl ProxyBody {
 impl ProxyBody {
     fn count(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if let Some(flow) = &self.flow {
-            flow.hands_over();
-        }
         frame
     }
 
@@ -227,17 +217,9 @@ impl ProxyBody {
             Frame::trailers(HeaderMap::from_iter([(GRPC_STATUS, grpc_status(status))]))
         })
     }
-}
 
-impl Body for ProxyBody {
-    type Data = Bytes;
-    type Error = AnswerError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let this = &mut *self;
-        if let Some(flow) = &this.flow {
-            flow.is_asked();
-        }
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = self;
         if let Some((guard, how)) = &this.stream
             && let Poll::Ready(why) = guard.poll_closed(cx)
         {
@@ -286,6 +268,21 @@ impl Body for ProxyBody {
             record.broke_off(&outcome);
         }
         Poll::Ready(Some(Err(outcome)))
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let next = self.next(cx);
+        match &next {
+            Poll::Ready(Some(Ok(frame))) => taking::gave(frame.data_ref().map_or(0, |data| data.len() as u64)),
+            Poll::Ready(_) => {}
+            Poll::Pending => taking::waits(),
+        }
+        next
     }
 
     fn is_end_stream(&self) -> bool {

@@ -62,8 +62,9 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
     let version = parts.version;
     if version == Version::HTTP_2 {
         http2::join_cookies(&mut parts.headers);
+        http2::join_lengths(&mut parts.headers);
     }
-    let form = if grpc::is_call(version, &parts.headers) {
+    let form = if grpc::is_call(&parts.method, version, &parts.headers) {
         Form::Grpc
     } else if policy::is_navigation(&parts.method, &parts.headers) {
         Form::Html
@@ -81,6 +82,14 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
             // The auth API's answers have a word of their own.
             if record.route.is_some() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 admit(&live, origin.as_ref(), &record, &mut response);
+            }
+            // What answers without an upstream reads no body. One that was never asked for may come all the same, or a
+            // request in its place: nobody could tell.
+            if version != Version::HTTP_2
+                && let Some(unread) = body.filter(|unread| !unread.is_end_stream())
+                && (waits || !refusal::drained(unread).await)
+            {
+                refusal::close_after(&mut response);
             }
             response
         }
@@ -119,12 +128,7 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         refusal::close_after(&mut response);
     }
     record.status = response.status();
-    let flow = if version == Version::HTTP_2 {
-        http2::flow()
-    } else {
-        None
-    };
-    response.map(|body| body.recorded(record, flow))
+    response.map(|body| body.recorded(record))
 }
 
 /// Lets a page of another origin read the answer, if the route says so. Refusals too: it must tell 401 from 403.

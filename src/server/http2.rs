@@ -17,7 +17,8 @@ use crate::{
     config,
     proxy::{
         error::BadHeader,
-        pace::{Flow, Paced, while_taken},
+        pace::Paced,
+        taking::{Taking, while_taken},
     },
 };
 
@@ -69,7 +70,10 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> io::Re
 pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server) -> Builder<Streams> {
     let mut builder = Builder::new(Streams {
         conversation: Arc::clone(conversation),
-        reading: server.body_timeout,
+        taking: Taking {
+            silence: server.body_timeout,
+            min_rate: server.min_body_rate,
+        },
     });
     builder
         .timer(TokioTimer::new())
@@ -94,30 +98,14 @@ pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server)
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     conversation: Arc<Conversation>,
-    /// How long a client may take nothing of an answer.
-    reading: Duration,
+    taking: Taking,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let reading = self.reading;
-        let flow = Arc::<Flow>::default();
-        let stream = FLOW.scope(Arc::clone(&flow), stream);
-        self.conversation
-            .worker
-            .tasks
-            .spawn("stream", async move { while_taken(stream, &flow, reading).await });
+        let stream = while_taken(stream, self.taking);
+        self.conversation.worker.tasks.spawn("stream", stream);
     }
-}
-
-tokio::task_local! {
-    /// Of the stream whose task runs: hyper gives no other way from a request to it.
-    static FLOW: Arc<Flow>;
-}
-
-/// How the answer to the request that is being answered gets on; nobody looks at that on HTTP/1.1.
-pub(super) fn flow() -> Option<Arc<Flow>> {
-    FLOW.try_with(Arc::clone).ok()
 }
 
 /// Makes one of a request's cookie lines, as RFC 9113, 8.2.3 demands before anybody reads them: clients split them to
@@ -139,6 +127,14 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
         Ok(value) => headers.insert(header::COOKIE, value),
         Err(_) => headers.remove(header::COOKIE),
     };
+}
+
+/// Leaves one of several lengths: `h2` has seen to it that they agree (RFC 9110, 8.6), the next hop might not.
+pub(super) fn join_lengths(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let (Some(first), Some(_)) = (lines.next().cloned(), lines.next()) {
+        headers.insert(header::CONTENT_LENGTH, first);
+    }
 }
 
 /// Refuses what `h2` lets pass though a request must not have it.

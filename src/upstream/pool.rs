@@ -87,8 +87,19 @@ pub struct Place {
 pub struct Lease {
     place: Place,
     carrier: Carrier,
-    /// Of the request's body, if it has one.
-    body: Option<Arc<BodyWatch>>,
+    sending: Sending,
+}
+
+/// The request's body, if it has one. Dropped before the answer has come to its end, what is left of it is not sent: over
+/// HTTP/2 it would go on by itself, and be heard in the name of somebody who may not speak any more.
+struct Sending(Option<Arc<BodyWatch>>);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(body) = &self.0 {
+            body.abandon();
+        }
+    }
 }
 
 enum Carrier {
@@ -133,7 +144,12 @@ impl Drop for Place {
 impl Lease {
     /// The answer was read to its end: the connection may serve the next request.
     pub fn give_back(self) {
-        let Self { place, carrier, body } = self;
+        let Self {
+            place,
+            carrier,
+            mut sending,
+        } = self;
+        let body = sending.0.take();
         let Carrier::Http1 { sender, origin } = carrier else {
             return;
         };
@@ -211,6 +227,8 @@ impl Pool {
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         self.upstream.admit().await?;
         let place = Place::new(self);
+        let sending = Sending(body);
+        let body = &sending.0;
         // Where it is, for whoever has waited in vain.
         let whereabouts = AtomicUsize::new(usize::MAX);
         let mut exchange = pin!(self.exchange(request, copy, retries, place, &whereabouts));
@@ -234,7 +252,14 @@ impl Pool {
                 });
             }
         };
-        Ok((response, Lease { place, carrier, body }))
+        Ok((
+            response,
+            Lease {
+                place,
+                carrier,
+                sending,
+            },
+        ))
     }
 
     async fn exchange(

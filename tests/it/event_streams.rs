@@ -4,7 +4,8 @@ use tokio::time::timeout;
 
 use crate::harness::{Gateway, RawClient, SOON, Setup, people::User, upstream::Conversation, wire::read_chunk};
 
-const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+// Media types have no case.
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 const EVENT: &str = "9\r\ndata: 1\n\n\r\n";
 
 async fn listening(gateway: &Gateway, user: &User) -> (RawClient, Conversation) {

@@ -22,7 +22,7 @@ async fn run_on(routes: &str, args: &[&str]) -> Ended {
             "auth = 'public'\n"
         };
         let lines: Vec<&str> = route.lines().map(str::trim).collect();
-        config.push_str(&format!("[[routes]]\n{auth}{}\n", lines.join("\n")));
+        config.extend(["[[routes]]\n", auth, &lines.join("\n"), "\n"]);
     }
     std::fs::write(folder.path().join("gateway.toml"), config).unwrap();
     run(&[&["explain"], args].concat(), &[], folder.path()).await

@@ -21,6 +21,7 @@ mod bad_input;
 mod balancing;
 mod better_auth_client;
 mod cached_session;
+mod calls;
 mod cli;
 mod cli_test_file;
 mod client_certificates;

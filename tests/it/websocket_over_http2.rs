@@ -206,3 +206,14 @@ async fn a_reload_ends_a_socket_only_if_it_may_not_go_on() {
     let ended = timeout(SOON, client.read(&mut [0])).await.expect("its route is gone");
     assert_eq!(ended.unwrap_or(0), 0);
 }
+
+#[tokio::test]
+async fn a_refusal_never_looks_like_a_tunnel() {
+    let gateway = Gateway::start().await;
+    // To a gRPC call the answer would be 200.
+    let mut stranger = request(&gateway, None, "websocket");
+    stranger
+        .headers_mut()
+        .insert("content-type", "application/grpc".parse().unwrap());
+    assert_eq!(asked(&gateway, stranger).await.status(), 401);
+}

@@ -88,7 +88,7 @@ impl<'c> Judges<'c> {
     /// What would become of a request.
     pub(in crate::cli) fn decide(&self, asked: Asked) -> Decision {
         // A call is made over HTTP/2.
-        let asked_by = if grpc::is_call(Version::HTTP_2, &asked.headers) {
+        let asked_by = if grpc::is_call(&asked.method, Version::HTTP_2, &asked.headers) {
             AskedBy::Call
         } else if policy::is_navigation(&asked.method, &asked.headers) {
             AskedBy::Navigation
