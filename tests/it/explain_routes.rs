@@ -22,7 +22,14 @@ async fn run_on(routes: &str, args: &[&str]) -> Ended {
             "auth = 'public'\n"
         };
         let lines: Vec<&str> = route.lines().map(str::trim).collect();
-        config.push_str(&format!("[[routes]]\n{auth}{}\n", lines.join("\n")));
+        config = [
+            config,
+            "[[routes]]\n".to_owned(),
+            auth.to_owned(),
+            lines.join("\n"),
+            "\n".to_owned(),
+        ]
+        .concat();
     }
     std::fs::write(folder.path().join("gateway.toml"), config).unwrap();
     run(&[&["explain"], args].concat(), &[], folder.path()).await
