@@ -6,6 +6,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::time::{Sleep, sleep_until};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use super::{grpc, record::Record, trailers};
+use super::{grpc, pace::Flow, record::Record, trailers};
 use crate::{
     clock,
     problem::{GRPC_STATUS, grpc_status},
@@ -35,6 +36,8 @@ pub struct ProxyBody {
     /// Until when it may go on, if it is one that could for ever.
     stream: Option<(StreamGuard, GoesOn)>,
     record: Option<Record>,
+    /// On HTTP/2: who sees to it that the client takes it.
+    flow: Option<Arc<Flow>>,
 }
 
 /// How an answer goes on for as long as somebody listens.
@@ -46,11 +49,14 @@ pub enum GoesOn {
     Call,
 }
 
+const EVENTS: &[u8] = b"text/event-stream";
+
 impl GoesOn {
     /// `None`: an ordinary answer, as most are.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let media = headers.get(header::CONTENT_TYPE)?;
-        if media.as_bytes().starts_with(b"text/event-stream") {
+        let begins = media.as_bytes().get(..EVENTS.len());
+        if begins.is_some_and(|begins| begins.eq_ignore_ascii_case(EVENTS)) {
             return Some(Self::Events);
         }
         grpc::names(media).then_some(Self::Call)
@@ -118,6 +124,7 @@ impl ProxyBody {
             stall: Stall::default(),
             stream: None,
             record: None,
+            flow: None,
         }
     }
 
@@ -130,6 +137,7 @@ impl ProxyBody {
             stall: Stall::default(),
             stream: None,
             record: None,
+            flow: None,
         }
     }
 
@@ -148,11 +156,13 @@ impl ProxyBody {
             },
             stream: None,
             record: None,
+            flow: None,
         }
     }
 
-    /// An answer to an upgrade request that is not an upgrade; its connection is not used again.
-    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: Place) -> Self {
+    /// An answer to an upgrade request that is not an upgrade; its connection is not used again. `stall`: for how long the
+    /// upstream may send nothing.
+    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: Place, stall: Duration) -> Self {
         Self {
             source: Source::Declined {
                 incoming,
@@ -160,9 +170,13 @@ impl ProxyBody {
             },
             bytes: 0,
             ended: false,
-            stall: Stall::default(),
+            stall: Stall {
+                limit: Some(stall),
+                ..Stall::default()
+            },
             stream: None,
             record: None,
+            flow: None,
         }
     }
 
@@ -173,10 +187,16 @@ impl ProxyBody {
         self
     }
 
-    /// Writes `record` to the log when the last byte has gone, or nobody wants it any more.
+    /// Writes `record` to the log when the last byte has gone, or nobody wants it any more. `flow`, on HTTP/2, hears how
+    /// it gets on.
     #[must_use]
-    pub fn recorded(mut self, record: Record) -> Self {
+    pub fn recorded(mut self, record: Record, flow: Option<Arc<Flow>>) -> Self {
         self.record = Some(record);
+        if let Some(flow) = &flow {
+            // The client has to have room before the first piece is asked for.
+            flow.hands_over();
+        }
+        self.flow = flow;
         self
     }
 }
@@ -184,6 +204,9 @@ impl ProxyBody {
 impl ProxyBody {
     fn count(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(flow) = &self.flow {
+            flow.hands_over();
+        }
         frame
     }
 
@@ -212,6 +235,9 @@ impl Body for ProxyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = &mut *self;
+        if let Some(flow) = &this.flow {
+            flow.is_asked();
+        }
         if let Some((guard, how)) = &this.stream
             && let Poll::Ready(why) = guard.poll_closed(cx)
         {

@@ -9,7 +9,8 @@
 //! its bytes may be anything (a ping, a window), so that none of them begins a head.
 
 use std::{
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
@@ -19,7 +20,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep_until},
+};
 
 use crate::clock;
 
@@ -142,6 +146,69 @@ impl Default for Pace {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Of one stream of HTTP/2: whether its client takes the answer.
+///
+/// A client can give a stream no window, and have its others go on: the socket never blocks then, and the answer's body is
+/// not asked for anything while it holds on to its upstream. So the body notes when it has handed something over and was
+/// not asked again; whoever runs the stream looks at that.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// What was handed over so far; it may begin anew.
+    pieces: AtomicU32,
+    /// Something was, and nobody asked for more since.
+    owed: AtomicBool,
+}
+
+impl Flow {
+    /// A piece of the answer, or its head, is the client's to take.
+    pub fn hands_over(&self) {
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        self.owed.store(true, Ordering::Relaxed);
+    }
+
+    /// More is asked for.
+    pub fn is_asked(&self) {
+        self.owed.store(false, Ordering::Relaxed);
+    }
+
+    /// Which piece the client has not taken yet.
+    fn owed(&self) -> Option<u32> {
+        let owed = self.owed.load(Ordering::Relaxed);
+        owed.then(|| self.pieces.load(Ordering::Relaxed))
+    }
+}
+
+/// Runs a stream to its end, or until its client has taken nothing of the answer for `limit`.
+pub async fn while_taken(stream: impl Future<Output = ()>, flow: &Flow, limit: Duration) {
+    let mut stream = pin!(stream);
+    let mut since: Option<(u32, Instant)> = None;
+    // Made only once there is something to wait for.
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if stream.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(piece) = flow.owed() else {
+            since = None;
+            return Poll::Pending;
+        };
+        let (_, begun) = *match &mut since {
+            Some(known) if known.0 == piece => known,
+            other => other.insert((piece, clock::monotonic())),
+        };
+        let deadline = begun + limit;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if clock::monotonic() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline.into());
+        }
+    })
+    .await;
 }
 
 /// A client's socket that tells [`Pace`] how it is getting on.
@@ -294,6 +361,38 @@ mod tests {
         pace.request_ended(pace.opened + Duration::from_secs(5));
         assert_eq!(pace.deadline(&PATIENCE), Some(pace.opened + Duration::from_secs(80)));
         assert!(pace.at_rest());
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_only_if_its_client_owes_the_taking() {
+        use std::future::pending;
+        use tokio::time::timeout;
+        const LIMIT: Duration = Duration::from_millis(20);
+        const LONG: Duration = Duration::from_secs(20);
+        let flow = Flow::default();
+        flow.hands_over();
+        let taken_in_time = timeout(LONG, while_taken(pending(), &flow, LIMIT)).await;
+        assert!(taken_in_time.is_ok(), "nobody took it");
+
+        flow.is_asked();
+        let waits = timeout(LIMIT * 5, while_taken(pending(), &flow, LIMIT)).await;
+        assert!(waits.is_err(), "it waits for its upstream, not for the client");
+
+        let started = clock::monotonic();
+        let takes_slowly = async {
+            for _ in 0..5 {
+                flow.hands_over();
+                tokio::time::sleep(LIMIT * 2).await;
+                flow.is_asked();
+            }
+        };
+        timeout(LONG, while_taken(takes_slowly, &flow, LIMIT * 100))
+            .await
+            .unwrap();
+        assert!(
+            clock::monotonic() - started >= LIMIT * 10,
+            "each piece has the whole time"
+        );
     }
 
     #[tokio::test]

@@ -29,7 +29,9 @@ use crate::{
         path::{NormalPath, PathError},
     },
     problem::Form,
-    proxy::{self, Inbound, body::ProxyBody, error::ProxyError, grpc, record::Record, upgrade::ExtendedConnect},
+    proxy::{
+        self, Inbound, body::ProxyBody, error::ProxyError, grpc, record::Record, rewrite, upgrade::ExtendedConnect,
+    },
     upstream::body::{Limits, RequestBody},
 };
 
@@ -87,6 +89,9 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
             // Where such a body ends, only hyper believes to know.
             let unclear = matches!(error, ProxyError::TransferCoding);
             let mut response = refusal::refuse(&live, error, form, &mut record);
+            if let Some(route) = &record.route {
+                rewrite::apply_to_refusal(&route.response_headers, response.headers_mut());
+            }
             admit(&live, origin.as_ref(), &record, &mut response);
             // A stream of HTTP/2 ends by itself: it is reset without error behind the answer (RFC 9113, 8.1).
             if version != Version::HTTP_2 {
@@ -114,7 +119,12 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         refusal::close_after(&mut response);
     }
     record.status = response.status();
-    response.map(|body| body.recorded(record))
+    let flow = if version == Version::HTTP_2 {
+        http2::flow()
+    } else {
+        None
+    };
+    response.map(|body| body.recorded(record, flow))
 }
 
 /// Lets a page of another origin read the answer, if the route says so. Refusals too: it must tell 401 from 403.

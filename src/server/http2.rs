@@ -15,7 +15,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::connection::{Conversation, Protocol};
 use crate::{
     config,
-    proxy::{error::BadHeader, pace::Paced},
+    proxy::{
+        error::BadHeader,
+        pace::{Flow, Paced, while_taken},
+    },
 };
 
 /// What a client of HTTP/2 sends first (RFC 9113, 3.4).
@@ -64,7 +67,10 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> io::Re
 
 /// With every limit set.
 pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server) -> Builder<Streams> {
-    let mut builder = Builder::new(Streams(Arc::clone(conversation)));
+    let mut builder = Builder::new(Streams {
+        conversation: Arc::clone(conversation),
+        reading: server.body_timeout,
+    });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(server.max_streams)
@@ -86,12 +92,32 @@ pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server)
 
 /// Runs a connection's requests as tasks of its worker.
 #[derive(Clone, Debug)]
-pub(super) struct Streams(Arc<Conversation>);
+pub(super) struct Streams {
+    conversation: Arc<Conversation>,
+    /// How long a client may take nothing of an answer.
+    reading: Duration,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        self.0.worker.tasks.spawn("stream", stream);
+        let reading = self.reading;
+        let flow = Arc::<Flow>::default();
+        let stream = FLOW.scope(Arc::clone(&flow), stream);
+        self.conversation
+            .worker
+            .tasks
+            .spawn("stream", async move { while_taken(stream, &flow, reading).await });
     }
+}
+
+tokio::task_local! {
+    /// Of the stream whose task runs: hyper gives no other way from a request to it.
+    static FLOW: Arc<Flow>;
+}
+
+/// How the answer to the request that is being answered gets on; nobody looks at that on HTTP/1.1.
+pub(super) fn flow() -> Option<Arc<Flow>> {
+    FLOW.try_with(Arc::clone).ok()
 }
 
 /// Makes one of a request's cookie lines, as RFC 9113, 8.2.3 demands before anybody reads them: clients split them to

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -437,4 +437,50 @@ async fn stopping_finishes_streams_and_takes_no_more() {
     assert_eq!(asking.await.unwrap().text(), "done");
     assert_eq!(stopping.await.unwrap().cut_off, 0);
     assert!(timeout(SOON, ending).await.unwrap().unwrap().is_ok());
+}
+
+/// A SETTINGS frame that gives new streams no room.
+const NO_WINDOW: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+
+#[tokio::test]
+async fn a_client_that_leaves_a_stream_no_room_does_not_hold_its_upstream() {
+    let gateway = Setup::default().with("[server]\nbody_timeout = '300ms'").start().await;
+    let mut large = gateway.upstream().by_hand("/public/large");
+    let get = |path| {
+        [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "app.example.com"),
+            (":path", path),
+        ]
+    };
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send([PREFACE, NO_WINDOW, &headers_frame(1, &get("/public/large"))].concat())
+        .await;
+    let mut upstream = large.next().await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nthe beginning")
+        .await;
+    let mut byte = [0];
+    let ended = timeout(SOON, upstream.stream.read(&mut byte))
+        .await
+        .expect("it is let go");
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+
+    // Its connection goes on.
+    let head = [&[(":method", "HEAD")][..], &get("/public/x")[1..]].concat();
+    raw.send(headers_frame(3, &head)).await;
+    eventually(SOON, async || gateway.upstream().seen("/public/x") == 1).await;
+    raw.stream.shutdown().await.unwrap();
+    let frames = frames(&raw.rest().await);
+    assert!(
+        frames.iter().any(|(kind, stream, _)| (*kind, *stream) == (3, 1)),
+        "{frames:?}"
+    );
+    assert!(
+        frames.iter().any(|(kind, stream, _)| (*kind, *stream) == (1, 3)),
+        "{frames:?}"
+    );
+    let in_flight = "vestibule_upstream_in_flight{upstream=\"app\"}";
+    eventually(SOON, async || gateway.metric(in_flight).await < 1.0).await;
 }

@@ -289,3 +289,33 @@ fn what_can_not_be_loaded_says_what_where_and_how_to_mend_it() {
         assert!(names_a_file && !told.contains("PRIVATE KEY-----\nMI"), "{told}");
     }
 }
+
+#[tokio::test]
+async fn a_reload_puts_other_settings_in_force_or_none_of_them() {
+    let site = Site::start("").await;
+    let addr = site.gateway.addr();
+    let kept = site.client().connect(addr, HOST).await.unwrap();
+    let elsewhere = Authority::new("another authority");
+    let other = site.folder.pair("other", &elsewhere.issue(&[HOST]));
+    let settings = format!("[server.tls]\n{other}\nmin_version = '1.3'");
+
+    let nothing = site.folder.write("nothing.pem", "no certificate");
+    let bad = format!(
+        "{settings}\nclient_ca = '{}'\nclient_auth = 'required'",
+        nothing.display()
+    );
+    assert!(site.gateway.reload(&bad).await.is_err());
+    assert!(site.client().only_1_2().get(addr, HOST, "/public/x", "").await.is_ok());
+
+    site.gateway.reload(&settings).await.unwrap();
+    assert!(
+        site.client().connect(addr, HOST).await.is_err(),
+        "another certificate is shown"
+    );
+    let client = TlsClient::trusting(&elsewhere);
+    assert!(client.get(addr, HOST, "/public/x", "").await.is_ok());
+    let old = TlsClient::trusting(&elsewhere).only_1_2();
+    assert!(old.connect(addr, HOST).await.is_err());
+    let answer = get_on(kept, HOST, "/public/x", "").await.unwrap();
+    assert_eq!(answer.status(), 200, "a connection that stood goes on");
+}

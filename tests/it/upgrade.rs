@@ -186,3 +186,16 @@ async fn a_socket_that_new_rules_allow_goes_on() {
         .unwrap();
     assert_eq!(&bytes, b"still");
 }
+
+#[tokio::test]
+async fn a_route_without_websockets_refuses_the_upgrade_and_serves_the_rest() {
+    let gateway = Setup::default()
+        .with("[[routes]]\npath = '/public/*'\nupstream = 'app'\nauth = 'public'\nwebsocket = false")
+        .start()
+        .await;
+    let upgrade = gateway.get("/public/ws").header("Connection", "Upgrade");
+    let refused = upgrade.header("Upgrade", "websocket").await;
+    assert_eq!((refused.status(), refused.code().as_str()), (403, "UPGRADE_REFUSED"));
+    assert_eq!(gateway.upstream().seen("/public/ws"), 0);
+    assert_eq!(gateway.get("/public/ws").await.status(), 200);
+}
