@@ -20,7 +20,14 @@ async fn run_on(route: &str, args: &[&str]) -> Ended {
         "auth = 'public'\n"
     };
     let lines: Vec<&str> = route.lines().map(str::trim).collect();
-    let config = [&whole_text(), "[[routes]]\n", auth, &lines.join("\n"), "\n"].concat();
+    let config = [
+        whole_text().as_str(),
+        "[[routes]]\n",
+        auth,
+        lines.join("\n").as_str(),
+        "\n",
+    ]
+    .concat();
     std::fs::write(folder.path().join("gateway.toml"), config).unwrap();
     run(&[&["explain"], args].concat(), &[], folder.path()).await
 }
