@@ -159,7 +159,7 @@ async fn parts_conditions_and_encodings_are_understood() {
         assert_eq!((rest.status(), rest.text()), (206, "234"), "{same}");
     }
     let weak = gateway.get("/assets/app.js").header("Range", "bytes=2-4");
-    let weak = weak.header("If-Range", &format!("W/{tag}")).await;
+    let weak = weak.header("If-Range", format!("W/{tag}")).await;
     assert_eq!(weak.status(), 200);
     assert_eq!(
         gateway
