@@ -8,29 +8,33 @@ use crate::harness::{
     program::{Ended, run},
 };
 
-/// The usual configuration with these routes more, of which each is `auth = "public"` unless it says otherwise.
-async fn run_on(routes: &str, args: &[&str]) -> Ended {
+/// The usual configuration with a route more, which is `auth = "public"` unless it says otherwise.
+async fn run_on(route: &str, args: &[&str]) -> Ended {
     let folder = TempDir::new().unwrap();
     let dist = folder.path().join("dist");
     std::fs::create_dir(&dist).unwrap();
     std::fs::write(dist.join("index.html"), "").unwrap();
-    let mut config = whole_text();
-    for route in routes.split("---") {
-        let auth = if route.contains("auth =") {
-            ""
-        } else {
-            "auth = 'public'\n"
-        };
-        let lines: Vec<&str> = route.lines().map(str::trim).collect();
-        config.extend(["[[routes]]\n", auth, &lines.join("\n"), "\n"]);
-    }
+    let auth = if route.contains("auth =") {
+        ""
+    } else {
+        "auth = 'public'\n"
+    };
+    let lines: Vec<&str> = route.lines().map(str::trim).collect();
+    let config = [
+        whole_text().as_str(),
+        "[[routes]]\n",
+        auth,
+        lines.join("\n").as_str(),
+        "\n",
+    ]
+    .concat();
     std::fs::write(folder.path().join("gateway.toml"), config).unwrap();
     run(&[&["explain"], args].concat(), &[], folder.path()).await
 }
 
 /// What it prints, without the spaces that make columns.
-async fn explained(routes: &str, args: &[&str]) -> String {
-    let ended = run_on(routes, args).await;
+async fn explained(route: &str, args: &[&str]) -> String {
+    let ended = run_on(route, args).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let lines = ended.stdout.lines();
     lines
