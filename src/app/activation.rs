@@ -66,11 +66,13 @@ impl Passed {
         if meant.is_empty() {
             bail!("no socket of this name was handed over, but {}; {unit}", listed(all));
         }
-        let taken = meant.into_iter().map(|(index, socket)| match mem::take(&mut socket.socket) {
-            Some(Ok(taken)) => Ok(taken),
-            Some(Err(error)) => bail!("descriptor {}: {error}", index + FIRST),
-            None => bail!("another key has descriptor {} already", index + FIRST),
-        });
+        let taken = meant
+            .into_iter()
+            .map(|(index, socket)| match mem::take(&mut socket.socket) {
+                Some(Ok(taken)) => Ok(taken),
+                Some(Err(error)) => bail!("descriptor {}: {error}", index + FIRST),
+                None => bail!("another key has descriptor {} already", index + FIRST),
+            });
         taken.collect()
     }
 

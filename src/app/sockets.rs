@@ -48,7 +48,10 @@ impl Sockets {
             .map(|(asked, door, key)| Listening::open(asked, door, key, workers, &mut inherited, passed))
             .collect::<Result<_, _>>()?;
         if let Some(sockets) = passed.left() {
-            warn!(sockets, "these were handed over, and no key has them: who connects there is not answered");
+            warn!(
+                sockets,
+                "these were handed over, and no key has them: who connects there is not answered"
+            );
         }
         let (admin, admin_is_shared) = open_admin(config.admin.listen, &mut inherited).await?;
         let offered = match &config.server.handover {

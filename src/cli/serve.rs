@@ -56,6 +56,9 @@ async fn serve(config: Config, file: &Path, passed: Passed) -> anyhow::Result<Ex
     for addr in running.public_addrs() {
         info!(%addr, admin = %running.admin_addr(), "serving {public_url}");
     }
+    if running.public_addrs().is_empty() {
+        info!(admin = %running.admin_addr(), "serving {public_url} at unix sockets alone");
+    }
     running.watch(file.to_owned(), seen, hangup);
     systemd::ready();
     let failed = tokio::select! {

@@ -72,10 +72,16 @@ mod tests {
         assert_eq!(judged(None, ours, None), Err(NotPassed::Unset));
         for other in [None, Some(""), Some("4712"), Some("all")] {
             let refused = judged(Some("1"), other, Some("http"));
-            assert_eq!(refused, Err(NotPassed::ForAnother(other.unwrap_or_default().to_owned())));
+            assert_eq!(
+                refused,
+                Err(NotPassed::ForAnother(other.unwrap_or_default().to_owned()))
+            );
         }
         for count in ["", "-1", "x", "1000000"] {
-            assert_eq!(judged(Some(count), ours, None), Err(NotPassed::Unreadable(count.to_owned())));
+            assert_eq!(
+                judged(Some(count), ours, None),
+                Err(NotPassed::Unreadable(count.to_owned()))
+            );
         }
     }
 }
