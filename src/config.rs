@@ -135,7 +135,7 @@ pub fn parse_with(
     overrides.each_text(&mut |text| reader.made_of(text));
     let config = reader.root(&table, Config::read);
     let read_from = reader.read_from();
-    errors.extend(reader.into_errors());
+    errors.extend(reader.into_errors(reference::catalogue));
     match config {
         Some(config) if errors.is_empty() => Ok(Config { read_from, ..config }),
         _ => Err(failed(errors)),
