@@ -7,6 +7,7 @@ VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
 PROVIDERS := tests/clients/providers
 SCHEMATHESIS := .vestibule/schemathesis
+ACME := .vestibule/acme
 PROTOCOLS := .vestibule/protocols
 
 help: ## This list
@@ -25,6 +26,7 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-postgres
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
 	@scripts/ensure-venv $(SCHEMATHESIS) tests/clients/schemathesis/requirements.txt
+	@scripts/ensure-venv $(ACME) tests/clients/acme/requirements.txt
 	@scripts/ensure-venv $(PROTOCOLS) tests/clients/protocols/requirements.txt
 	@scripts/ensure-node-modules $(CLIENTS)
 	@scripts/ensure-node-modules $(PROVIDERS)

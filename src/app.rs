@@ -6,6 +6,7 @@
 //! hard stop.
 
 pub mod activation;
+mod certificates;
 mod handover;
 pub mod reload;
 mod sockets;
@@ -28,6 +29,7 @@ use tracing::{info, warn};
 
 use self::{
     activation::Passed,
+    certificates::Shown,
     handover::{self as next_gateway, Offered},
     reload::{Reloader, Swapped},
     sockets::{Listening, Sockets},
@@ -50,7 +52,13 @@ use crate::{
     policy::connection::Door,
     proxy::{Proxy, rate::Rates, record::Recorder},
     secret::sealed::SealingKeys,
-    server::{self, Bound, admin::Admin, connection::Worker, reloads::Reloads, tls::Tls},
+    server::{
+        self, Bound,
+        admin::Admin,
+        connection::Worker,
+        reloads::Reloads,
+        tls::{Issued, Tls},
+    },
     session::{
         self, Sessions, Terms,
         assertion::{self, Mint},
@@ -125,7 +133,7 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
     }
 
     // Before Postgres is waited for: what an operator got wrong is told at once.
-    let tls = start_tls(&config, &options.clock, &tasks)?;
+    let shown = Shown::load(&config, &options.clock, &tasks)?;
     let places = Places::open(config.auth.session.geo_database.as_deref())?;
 
     let settings = settings(&config);
@@ -133,15 +141,7 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
     prepare_schema(&connector, &config, &options.cancel).await?;
     let db = connector.pools(&settings)?;
 
-    let sessions = Arc::new(Sessions::new(session::Parts {
-        db: db.clone(),
-        cold: options.cold.clone(),
-        terms: Terms::new(&config),
-        mint: Mint::new(assertion::Terms::new(&config)),
-        cache: config.auth.session.cache.clone(),
-        lookup_timeout: config.database.acquire_timeout,
-        places,
-    }));
+    let sessions = Arc::new(sessions(&config, &db, &options.cold, places));
     let bell = OutboxBell::default();
     let auth = Arc::new(ArcSwap::from_pointee(Auth::new(AuthParts {
         db: db.clone(),
@@ -151,6 +151,7 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
         outbox: bell.clone(),
     })?));
     let postman = start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
+    let acme = shown.go_on_ordering(&config, &db, &options.clock, &tasks).await?;
 
     wait_for_sessions(&config, &sessions, &options.cancel).await?;
 
@@ -168,7 +169,8 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
         sessions: Arc::clone(&sessions),
         auth: Arc::clone(&auth),
         log: Arc::clone(&log),
-        tls: tls.clone(),
+        tls: shown.tls.clone(),
+        issued: shown.issued(),
     };
     let (threads, workers) = common.start_workers(sockets.public)?;
     for upstream in &common.upstreams {
@@ -184,10 +186,11 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
             postman,
             places: common.places,
             tunnels: common.tunnels,
-            tls,
+            tls: shown.tls,
             reloads: Arc::new(Reloads::new(config.read_from.fingerprint(), common.clock.now())),
             clock: common.clock,
             db,
+            acme,
             tasks: tasks.clone(),
         },
     ));
@@ -214,6 +217,18 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
         taken_over,
         sessions,
         _log: log,
+    })
+}
+
+fn sessions(config: &Config, db: &Db, cold: &Handle, places: Places) -> Sessions {
+    Sessions::new(session::Parts {
+        db: db.clone(),
+        cold: cold.clone(),
+        terms: Terms::new(config),
+        mint: Mint::new(assertion::Terms::new(config)),
+        cache: config.auth.session.cache.clone(),
+        lookup_timeout: config.database.acquire_timeout,
+        places,
     })
 }
 
@@ -257,18 +272,6 @@ impl Drop for StartGuard {
             tasks.stop.at_once();
         }
     }
-}
-
-/// Loads the certificates, and goes on loading them when their files change.
-fn start_tls(config: &Config, clock: &Clock, tasks: &Tasks) -> anyhow::Result<Option<Arc<Tls>>> {
-    let Some(settings) = &config.server.tls else {
-        return Ok(None);
-    };
-    let tls = Tls::new(settings, None, clock.clone()).context("TLS can't be set up ([server.tls])")?;
-    let tls = Arc::new(tls);
-    let watching = Arc::clone(&tls).watch(tasks.stop.soft.clone());
-    tasks.spawn_essential("certificates", watching);
-    Ok(Some(tls))
 }
 
 /// What `[database]` says, for [`Connector`].
@@ -367,11 +370,14 @@ fn start_cold_work(
 /// Seals by today's secret what was sealed by another, if there is one.
 fn reseal(tasks: &Tasks, db: &Db, config: &Config, clock: &Clock) {
     if config.auth.secret.len() > 1 {
-        let secrets = config.auth.secret.iter().map(|secret| secret.expose().as_bytes());
-        let keys = SealingKeys::new(secrets);
+        let keys = sealing_keys(config);
         let soft = tasks.stop.soft.clone();
         tasks.spawn("resealing", auth::reseal::run(db.clone(), keys, clock.clone(), soft));
     }
+}
+
+fn sealing_keys(config: &Config) -> SealingKeys {
+    SealingKeys::new(config.auth.secret.iter().map(|secret| secret.expose().as_bytes()))
 }
 
 /// What all workers share.
@@ -387,6 +393,7 @@ struct Common {
     auth: Arc<ArcSwap<Auth>>,
     log: Arc<AccessLog>,
     tls: Option<Arc<Tls>>,
+    issued: Option<Arc<dyn Issued>>,
 }
 
 /// The workers, and their threads.
@@ -454,7 +461,7 @@ impl Common {
             }),
             ids: RequestIds::default(),
             tls: self.tls.clone(),
-            issued: None,
+            issued: self.issued.clone(),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod migrate;
 pub mod openapi;
 pub mod serve;
 pub mod session;
+pub mod test;
 pub mod user;
 
 mod argument;
@@ -52,6 +53,8 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Say what would happen to a request: which route, what it demands, what the upstream would receive
     Explain(explain::ExplainArgs),
+    /// Check that requests are decided as a file expects: for continuous integration
+    Test(test::TestArgs),
     /// Bring the database up to date
     Migrate(migrate::MigrateArgs),
     /// Print the description of the auth API (OpenAPI 3.1)
@@ -93,6 +96,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => Ok(check::run(&args)),
         Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Openapi(args) => openapi::run(&args),
         Command::User(args) => user::run(&args),

@@ -13,6 +13,7 @@ mod auth;
 mod catalogue;
 mod database;
 mod error;
+mod expectations;
 mod found;
 mod identity;
 mod kind;
@@ -42,6 +43,9 @@ pub use auth::{
 };
 pub use database::{Database, Migrate};
 pub use error::{ConfigError, ConfigErrors, Place};
+pub use expectations::{
+    Carried, Expectation, Expected, ExpectedHeader, ExpectedOutcome, Person, load_expectations, parse_expectations,
+};
 pub use identity::{AssertionRules, Identity, IdentityNames, SigningAlgorithm};
 pub use mail::{Mail, SmtpSecurity, SmtpUrl};
 pub use method::is_registered;
@@ -56,9 +60,12 @@ pub use routes::{
     Access, Cors, Credentials, Files, FixedAnswer, HeaderRules, HostPattern, Kept, LimitedBy, Needs, OnDenied, Piece,
     Redirect, Rewrite, Route, RouteLimit, Target,
 };
-pub use server::{Admin, CertificateFiles, ClientAuth, Listen, Log, LogFormat, Server, Tls, TlsVersion};
+pub use server::{
+    Acme, Admin, CertificateFiles, Challenge, ClientAuth, ExternalAccount, Listen, Log, LogFormat, Server, Tls,
+    TlsVersion,
+};
 pub use source::{Overrides, PREFIX};
-pub use units::parse_duration;
+pub use units::{parse_duration, write_duration, write_size};
 pub use upstreams::{At, ClientIdentity, Endpoint, HealthCheck, Outliers, Protocol, Scheme, Upstream, UpstreamTls};
 
 use section::{Reader, Section};

@@ -5,6 +5,7 @@
 //! Time comes in as a parameter; no query asks the server what time it is.
 
 pub mod accounts;
+pub mod acme;
 pub mod audit;
 pub mod imports;
 pub mod known_addresses;
@@ -49,6 +50,7 @@ pub fn all_queries() -> impl Iterator<Item = &'static Query> {
         accounts::ALL,
         accounts::linked::ALL,
         accounts::tokens::ALL,
+        acme::ALL,
         sessions::ALL,
         one_time_tokens::ALL,
         outbox::ALL,

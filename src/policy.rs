@@ -20,6 +20,7 @@ pub mod origin;
 pub mod path;
 pub mod rate;
 pub mod routes;
+pub mod sign_in;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

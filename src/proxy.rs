@@ -4,7 +4,7 @@
 //! sent; only [`policy::authorise`] makes a `Permit`; only [`headers::prepare`] makes an `Outbound`, and it demands a
 //! `Permit`. Skipping a step does not compile.
 
-mod answers;
+pub mod answers;
 mod asks;
 pub mod body;
 pub mod error;

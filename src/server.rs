@@ -4,6 +4,7 @@
 //! no thread hands one to another. A listener is bound early, so that a taken port is noticed at once, and opened
 //! only when the gateway is ready: until then connections are refused, not kept waiting.
 
+pub mod acme;
 pub mod admin;
 mod answer;
 mod bound;

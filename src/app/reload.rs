@@ -33,6 +33,7 @@ use crate::{
     live::Snapshot,
     mail::{Carrier, MailError, Postman},
     server::{
+        acme::Acme,
         admin::Subjects,
         connection::Worker,
         reloads::Reloads,
@@ -59,6 +60,8 @@ pub struct Swapped {
     pub reloads: Arc<Reloads>,
     pub clock: Clock,
     pub db: Db,
+    /// If certificates are ordered.
+    pub acme: Option<Arc<Acme>>,
     /// Of the runtime for cold work.
     pub tasks: Tasks,
 }
@@ -121,6 +124,7 @@ impl Reloader {
             auth,
             upstreams,
             reloads,
+            acme,
             tls,
             ..
         } = &self.swapped;
@@ -134,6 +138,7 @@ impl Reloader {
                 .collect(),
             upstreams: Arc::clone(upstreams),
             reloads: Arc::clone(reloads),
+            acme: acme.clone(),
             tls: tls.clone(),
         }
     }
@@ -226,6 +231,9 @@ impl Reloader {
         }
         if old.auth.secret != next.auth.secret {
             super::reseal(&swapped.tasks, &swapped.db, &next, &swapped.clock);
+            if let Some(acme) = &swapped.acme {
+                acme.replace_keys(super::sealing_keys(&next));
+            }
         }
         let (before, now) = (&old.server, &next.server);
         self.resize(&swapped.places, before.max_connections, now.max_connections);

@@ -20,7 +20,11 @@ use std::{
 use anyhow::{Context, bail};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use clap::Args;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 use self::welcome::{App, Welcome};
 use super::{EXIT_CONFIG, cold_runtime, serve::Signals};
@@ -130,6 +134,8 @@ struct Dev<'d> {
 impl Dev<'_> {
     async fn run(mut self, mut config: Config) -> anyhow::Result<ExitCode> {
         let signals = Signals::listen()?;
+        // Of a terminal that is closed: by itself it would end this process alone, in the middle of everything.
+        let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let inbox = self.start_inbox(&tasks, &mut config).await?;
         let app = match &self.args.with {
@@ -179,6 +185,7 @@ impl Dev<'_> {
         };
         let outcome = tokio::select! {
             () = signals.first.cancelled() => Ok(()),
+            _ = hangup.recv() => Ok(()),
             () = running.failed() => Err(anyhow::anyhow!("the gateway stopped because an essential task ended")),
             failure = working => failure,
         };

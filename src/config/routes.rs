@@ -469,7 +469,7 @@ fn refuse_or_keep() -> Kind<bool> {
     choice(&[("refuse", false), ("keep", true)])
 }
 
-fn role() -> Kind<String> {
+pub(super) fn role() -> Kind<String> {
     parsed("1 to 64 letters, digits, `.`, `_`, `:` and `-`", |text| {
         let plain = text
             .bytes()

@@ -1,5 +1,6 @@
 //! `[server]`, `[admin]` and `[log]`: where the gateway listens, whom it believes, what it bears.
 
+mod acme;
 mod listen;
 mod tls;
 
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 
 use self::listen::{listen, report_clashes, socket_addr, trusted_proxy};
 pub use self::{
+    acme::{Acme, Challenge, ExternalAccount},
     listen::Listen,
     tls::{CertificateFiles, ClientAuth, Tls, TlsVersion},
 };
@@ -61,6 +63,8 @@ pub struct Server {
     pub tunnel_idle_timeout: Duration,
     /// Requests that a client may have under way on one HTTP/2 connection.
     pub max_streams: u32,
+    /// `None`: no certificates are ordered.
+    pub acme: Option<Acme>,
 }
 
 #[derive(Clone, Debug)]
@@ -229,6 +233,11 @@ impl Server {
                 path_to_make("the path of a unix socket, in a folder that only this user may write to"),
             )
             .optional("/run/vestibule/handover.sock");
+        let acme = s.section(
+            "acme",
+            "Certificates that the gateway orders for itself, and renews in time.",
+            Acme::read,
+        );
         if let Some(listen) = &listen {
             report_clashes(s, "listen", listen, &[]);
         }
@@ -241,7 +250,13 @@ impl Server {
         let tls = s.section(
             "tls",
             "TLS towards clients. Absent: plain HTTP, for a proxy in front that ends TLS.",
-            |s| Tls::read(s, listen.as_deref().unwrap_or_default()),
+            |s| {
+                Tls::read(
+                    s,
+                    listen.as_deref().unwrap_or_default(),
+                    acme.as_ref().and_then(Option::as_ref),
+                )
+            },
         );
         facts.listen = listen.as_ref().map(|listen| {
             let redirect_from = tls.iter().flatten().flat_map(|tls| &tls.redirect_from);
@@ -271,6 +286,7 @@ impl Server {
             max_tunnels: max_tunnels?,
             tunnel_idle_timeout: tunnel_idle_timeout?,
             max_streams: max_streams?,
+            acme: acme?,
         })
     }
 }

@@ -20,7 +20,8 @@ const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// What is known of a request that is answered here.
-pub(super) struct Asked<'a> {
+#[derive(Debug)]
+pub struct Asked<'a> {
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
     /// As it came.
@@ -30,7 +31,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// Answers a request that was authorised for `route`; `None` if an upstream has to.
-pub(super) async fn answer(route: &Route, asked: &Asked<'_>) -> Result<Response<ProxyBody>, ProxyError> {
+pub async fn answer(route: &Route, asked: &Asked<'_>) -> Result<Response<ProxyBody>, ProxyError> {
     match &route.target {
         // The caller forwards those.
         Target::Upstream(_) => Err(ProxyError::Internal),

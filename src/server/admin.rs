@@ -32,7 +32,11 @@ use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
 use self::downstream::Downstream;
-use super::{reloads::Reloads, tls::Tls};
+use super::{
+    acme::{self, Acme},
+    reloads::Reloads,
+    tls::Tls,
+};
 use crate::{
     auth::Auth,
     lifecycle::Tasks,
@@ -64,6 +68,8 @@ pub struct Subjects {
     pub upstreams: Arc<ArcSwap<Vec<Arc<Upstream>>>>,
     pub reloads: Arc<Reloads>,
     pub tls: Option<Arc<Tls>>,
+    /// If certificates are ordered.
+    pub acme: Option<Arc<Acme>>,
 }
 
 impl Admin {
@@ -212,6 +218,7 @@ impl Subjects {
             },
             reloads: Arc::clone(&self.reloads),
             upstreams: self.upstreams.load_full(),
+            acme: self.acme.as_ref().map(|acme| acme.numbers()),
         }
     }
 }
@@ -239,6 +246,7 @@ struct Numbers {
     rate_limited: Vec<(&'static str, u64)>,
     reloads: Arc<Reloads>,
     upstreams: Arc<Vec<Arc<Upstream>>>,
+    acme: Option<acme::Numbers>,
 }
 
 impl Collector for Numbers {
@@ -339,7 +347,11 @@ impl Collector for Numbers {
 
         upstreams::encode(&self.upstreams, &mut encoder)?;
         self.downstream.encode(&mut encoder)?;
-        self.encode_identity(&mut encoder)
+        self.encode_identity(&mut encoder)?;
+        match &self.acme {
+            Some(acme) => acme.encode(&mut encoder),
+            None => Ok(()),
+        }
     }
 }
 

@@ -18,7 +18,10 @@ use crate::{
     chain::Chain,
     config::OnDenied,
     live::Snapshot,
-    policy::{self, Denied, Unmet, path::NormalPath},
+    policy::{
+        path::NormalPath,
+        sign_in::{self, AskedBy},
+    },
     problem::{Code, Form},
     proxy::{body::ProxyBody, error::ProxyError, record::Record},
     telemetry::{Access, Side},
@@ -49,47 +52,28 @@ pub(super) fn refuse(live: &Snapshot, error: ProxyError, form: Form, record: &mu
             code.as_str()
         );
     }
-    let on_denied = record.route.as_ref().map_or(OnDenied::Auto, |route| route.on_denied);
-    let to_page = match on_denied {
-        OnDenied::Auto => form == Form::Html,
-        // A call can't go to a page.
-        OnDenied::SignIn => form != Form::Grpc,
-        OnDenied::Status => false,
+    let asked_by = match form {
+        Form::Html => AskedBy::Navigation,
+        Form::Grpc => AskedBy::Call,
+        Form::Json => AskedBy::Program,
     };
-    let sign_in = match error {
-        ProxyError::Denied(Denied::SignInNeeded) => Some(SignIn::Plain),
-        ProxyError::Denied(Denied::NotAllowed(Unmet::Fresh)) => Some(SignIn::Again),
-        _ => None,
-    };
-    if to_page
-        && let Some(sign_in) = sign_in
-        && let Some(page) = &live.config.auth.sign_in_page
-    {
-        return redirect_to_sign_in(page, sign_in, record);
+    if let ProxyError::Denied(denied) = &error {
+        let on_denied = record.route.as_ref().map_or(OnDenied::Auto, |route| route.on_denied);
+        let page = live.config.auth.sign_in_page.as_deref();
+        let back = record.target.as_ref().map_or("/", PathAndQuery::as_str);
+        if let Some(location) = sign_in::location(*denied, on_denied, asked_by, page, back) {
+            return redirect_to_sign_in(location);
+        }
     }
     let request_id = record.request_id.to_str().unwrap_or_default();
     error.into_problem().into_response(form, request_id).map(ProxyBody::own)
 }
 
-/// Why somebody is sent to the sign-in page.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum SignIn {
-    Plain,
-    /// They are signed in, but have to show anew who they are: a page that sent them straight back would do so for ever.
-    Again,
-}
-
-/// To the sign-in page, which gets the way back: a path of this origin, never a whole URL.
-fn redirect_to_sign_in(page: &str, sign_in: SignIn, record: &Record) -> Response<ProxyBody> {
-    let back = record.target.as_ref().map_or("/", PathAndQuery::as_str);
-    let mut to = policy::origin::append_query(page, "return_to", back);
-    if sign_in == SignIn::Again {
-        to = policy::origin::append_query(&to, "step_up", "fresh");
-    }
+fn redirect_to_sign_in(location: String) -> Response<ProxyBody> {
     let mut response = Response::new(ProxyBody::own(Bytes::new()));
     // 303: whatever the method was, the page is fetched with GET (RFC 9110, 15.4.4).
     *response.status_mut() = StatusCode::SEE_OTHER;
-    if let Ok(location) = HeaderValue::try_from(to) {
+    if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     let never = HeaderValue::from_static("no-store");

@@ -58,6 +58,14 @@ const FILL: &str = "
         created_at
     FROM users
     LIMIT 100000;
+    INSERT INTO acme_accounts (directory, credentials, contact, created_at)
+    SELECT email, '', '{}', created_at
+    FROM users
+    LIMIT 100000;
+    INSERT INTO acme_certificates (directory, domain, due_at)
+    SELECT 'https://acme.example.com/directory', email, created_at
+    FROM users
+    LIMIT 100000;
     ANALYZE;
 ";
 

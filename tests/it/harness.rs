@@ -1,6 +1,7 @@
 //! What the tests stand on: the real gateway on real sockets, a database of its own for each test, an upstream that
 //! keeps what it is sent, a mail server, providers to sign in at, a polite client, one that writes bytes, and a browser.
 
+pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod browser;
 pub(crate) mod certificates;

@@ -29,7 +29,8 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "live" => &[GROUND, PARTS],
         "proxy" => &[&["config", "problem", "telemetry", "lifecycle", "live"], PARTS],
         "auth" => &[GROUND, &["live", "policy", "session", "mail", "outbound"]],
-        "server" => &[GROUND, PARTS, &["live", "proxy", "auth"]],
+        // `outbound` for certificate authorities, off the data path.
+        "server" => &[GROUND, PARTS, &["live", "proxy", "auth", "outbound"]],
         "app" => &[GROUND, PARTS, &["live", "proxy", "auth", "server"]],
         // What `vestibule dev` and the tests bring up beside the gateway: no part of a running gateway.
         "dev" => &[&["config", "lifecycle", "problem"]],

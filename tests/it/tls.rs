@@ -263,6 +263,11 @@ fn what_can_not_be_loaded_says_what_where_and_how_to_mend_it() {
         "encrypted",
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
     );
+    let encrypted_as_once = write(
+        "encrypted as once",
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
+         -----END EC PRIVATE KEY-----\n",
+    );
     let missing = folder.path().join("missing");
     for (certificate, key, said) in [
         (&crt, &other, "does not belong to the certificate"),
@@ -274,6 +279,7 @@ fn what_can_not_be_loaded_says_what_where_and_how_to_mend_it() {
         (&garbage, &good_key, "is no PEM file that can be read"),
         (&nonsense, &good_key, "is malformed"),
         (&crt, &encrypted, "it is encrypted"),
+        (&crt, &encrypted_as_once, "it is encrypted"),
         (&missing, &good_key, "can't be read: No such file"),
         (&crt, &missing, "can't be read: No such file"),
     ] {

@@ -153,3 +153,36 @@ async fn a_socket_ends_when_its_session_does() {
     gateway.sign_out(&ada).await;
     assert!(client.is_closed().await);
 }
+
+#[tokio::test]
+async fn a_socket_that_new_rules_do_not_allow_is_closed() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    for rules in [
+        "upstream = 'app'\nrequire = { roles = ['admin'] }",
+        "upstream = 'app'\nwebsocket = false",
+        "respond = { status = 410 }",
+    ] {
+        let (mut client, _upstream) = open(&gateway, &ada).await;
+        let rules = format!("[[routes]]\npath = '/api/*'\n{rules}");
+        gateway.reload(&rules).await.unwrap();
+        assert!(client.is_closed().await, "{rules}");
+        gateway.reload("").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_new_rules_allow_goes_on() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, mut upstream) = open(&gateway, &ada).await;
+    let rules = "[[routes]]\npath = '/api/*'\nupstream = 'app'\nrequire = { roles = ['user'] }\nretries = 0";
+    gateway.reload(rules).await.unwrap();
+    let mut bytes = [0; 5];
+    upstream.send("still").await;
+    timeout(SOON, client.stream.read_exact(&mut bytes))
+        .await
+        .expect("it is open")
+        .unwrap();
+    assert_eq!(&bytes, b"still");
+}

@@ -20,6 +20,7 @@ mod rules;
 mod values;
 
 pub use values::SET_BY_THE_FLOW;
+pub(in crate::config) use values::certificates;
 
 /// A provider, and this gateway's registration there.
 #[derive(Clone, Debug, Eq, PartialEq)]

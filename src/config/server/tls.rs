@@ -5,7 +5,10 @@
 
 use std::path::PathBuf;
 
-use super::listen::{Listen, listen, report_clashes};
+use super::{
+    Acme, Challenge,
+    listen::{Listen, listen, report_clashes},
+};
 use crate::config::{
     kind::{Kind, choice, file, list},
     section::Section,
@@ -13,7 +16,7 @@ use crate::config::{
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tls {
-    /// The first is shown to clients that ask for no host, or for one that none of them is for.
+    /// The first is shown to clients that ask for no host, or for one that none of them is for. None, if all are ordered.
     pub certificates: Vec<CertificateFiles>,
     pub min_version: TlsVersion,
     pub clients: ClientAuth,
@@ -60,12 +63,12 @@ const KEYS: [&str; 7] = [
 ];
 
 impl Tls {
-    /// `Some(None)`: there is no such section. `listeners` are those of `server.listen`.
+    /// `Some(None)`: there is no such section, and no certificates are ordered. `listeners` are those of `server.listen`.
     #[expect(
         clippy::option_option,
         reason = "the outer one is wrong or right, the inner one absent or there"
     )]
-    pub(super) fn read(s: &mut Section<'_>, listeners: &[Listen]) -> Option<Option<Self>> {
+    pub(super) fn read(s: &mut Section<'_>, listeners: &[Listen], acme: Option<&Acme>) -> Option<Option<Self>> {
         s.shown_as_comment();
         let certificate = s
             .key(
@@ -134,7 +137,8 @@ impl Tls {
             (&certificate, &key, "certificate", "key"),
             (&key, &certificate, "key", "certificate"),
         ] {
-            if written && here.is_none() && (there.is_some() || name == "certificate") {
+            let needed = there.is_some() || (name == "certificate" && acme.is_none());
+            if written && here.is_none() && needed {
                 s.report(
                     s.wrong(
                         name,
@@ -144,17 +148,19 @@ impl Tls {
                 );
             }
         }
-        if !written {
+        if !written && acme.is_none() {
             return Some(None);
         }
-        let first = CertificateFiles {
-            certificate: certificate?,
-            key: key?,
+        report_unanswered(s, acme, redirect_from.as_deref());
+        let first = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+            (None, None) if acme.is_some() => None,
+            _ => return None,
         };
         let more = more.into_iter().collect::<Option<Vec<_>>>()?;
         let (client_ca, client_auth) = (client_ca?, client_auth?);
         Some(Some(Self {
-            certificates: std::iter::once(first).chain(more).collect(),
+            certificates: first.into_iter().chain(more).collect(),
             min_version: min_version?,
             clients: match (client_ca, client_auth) {
                 (None, _) => ClientAuth::NotAsked,
@@ -163,6 +169,18 @@ impl Tls {
             },
             redirect_from: redirect_from?,
         }))
+    }
+}
+
+/// An authority that looks by a plain request needs somebody who answers it.
+fn report_unanswered(s: &Section<'_>, acme: Option<&Acme>, redirect_from: Option<&[Listen]>) {
+    let by_request = acme.is_some_and(|acme| acme.challenge == Challenge::Http01);
+    if by_request && redirect_from.is_some_and(<[_]>::is_empty) {
+        let problem = "missing: `server.acme.challenge` is \"http-01\", which nobody would answer";
+        s.report(
+            s.wrong("redirect_from", problem)
+                .allowed("the listener that port 80 leads to, such as [\"0.0.0.0:80\"]"),
+        );
     }
 }
 

@@ -43,6 +43,7 @@ fn the_examples_in_the_reference_are_fine() {
         "# server_name",
         "# team_id",
         "# key_id",
+        "# hmac_key",
         "# private_key",
         "# tenant",
         "# base_url",

@@ -256,7 +256,7 @@ pub(super) fn timeout() -> Kind<Duration> {
     })
 }
 
-pub(super) fn certificates() -> Kind<PathBuf> {
+pub(in crate::config) fn certificates() -> Kind<PathBuf> {
     file("the path of a file with certificates in PEM", |path| {
         let pem = read_certificates(path).map_err(|error| format!("the file can't be read: {error}"))?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
