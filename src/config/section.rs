@@ -490,8 +490,8 @@ impl<T: 'static> Key<'_, '_, T> {
         match (self.section.entry(self.name), &self.kind) {
             (Some(entry), _) => self.with_kind(|kind| self.read(kind, &entry.node)),
             (None, Source::Here(kind)) => absent(kind),
-            (None, Source::Shared(make, copy)) => {
-                let made = self.made(*make);
+            (None, Source::Shared(kind_of, copy)) => {
+                let made = self.made(*kind_of);
                 made.default.get_or_init(|| absent(&made.kind)).as_ref().map(copy)
             }
         }
@@ -550,19 +550,19 @@ impl<T: 'static> Key<'_, '_, T> {
     fn with_kind<R>(&self, judge: impl FnOnce(&Kind<T>) -> R) -> R {
         match &self.kind {
             Source::Here(kind) => judge(kind),
-            Source::Shared(make, _) => judge(&self.made(*make).kind),
+            Source::Shared(kind_of, _) => judge(&self.made(*kind_of).kind),
         }
     }
 
     /// What was made in the first section of this shape.
-    fn made(&self, make: fn() -> Kind<T>) -> Rc<Made<T>> {
+    fn made(&self, kind_of: fn() -> Kind<T>) -> Rc<Made<T>> {
         let place = (self.section.index, self.name);
         let known = self.section.reader.made.borrow().get(&place).map(Rc::clone);
         if let Some(Ok(made)) = known.map(Rc::downcast::<Made<T>>) {
             return made;
         }
         let made = Rc::new(Made {
-            kind: make(),
+            kind: kind_of(),
             default: OnceCell::new(),
         });
         let kept: Rc<dyn Any> = Rc::clone(&made) as _;
