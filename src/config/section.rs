@@ -45,8 +45,10 @@ pub(super) struct Reader<'a> {
     /// Sections by where they are, whatever their names and numbers.
     shapes: RefCell<HashMap<Rc<[Step]>, usize>>,
     /// [`Made`] keys by the number of their section's shape.
-    made: RefCell<HashMap<(usize, &'static str), Rc<dyn Any>>>,
+    made: RefCell<MadeKeys>,
 }
+
+type MadeKeys = HashMap<(usize, &'static str), Rc<dyn Any>>;
 
 /// A key that many sections have.
 struct Made<T> {
