@@ -29,7 +29,7 @@ use tokio::{
 use self::welcome::{App, Welcome};
 use super::{EXIT_CONFIG, cold_runtime, serve::Signals};
 use crate::{
-    app::{self, Options},
+    app::{self, Options, activation::Passed},
     clock::Clock,
     config::{self, Config, Endpoint, LogFormat, Migrate, Overrides, SmtpSecurity, SmtpUrl},
     dev::{
@@ -162,6 +162,7 @@ impl Dev<'_> {
             cold: tokio::runtime::Handle::current(),
             access_log: Box::new(io::stdout()),
             cancel: signals.first.clone(),
+            passed: Passed::nothing(),
         };
         let running = match app::start(config.clone(), options).await {
             Err(_) if signals.first.is_cancelled() => return Ok(ExitCode::SUCCESS),

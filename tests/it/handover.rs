@@ -51,14 +51,14 @@ impl Surroundings {
 
 /// Clients that ask all the time, each on a connection for as long as the gateway keeps it. Whatever goes wrong fails
 /// the test.
-struct Load {
+pub(crate) struct Load {
     over: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(addr: SocketAddr) -> Self {
+    pub(crate) fn start(addr: SocketAddr) -> Self {
         let (over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let client = |number: usize| {
             let (over, answered) = (Arc::clone(&over), Arc::clone(&answered));
@@ -87,12 +87,12 @@ impl Load {
         }
     }
 
-    async fn goes_on(&self) {
+    pub(crate) async fn goes_on(&self) {
         let before = self.answered.load(Ordering::Relaxed);
         eventually(SOON, async || self.answered.load(Ordering::Relaxed) > before + 200).await;
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.over.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.await.unwrap();

@@ -108,6 +108,7 @@ mod sni;
 mod snippets;
 mod social;
 mod social_linking;
+mod socket_activation;
 mod sql;
 mod static_files;
 mod streaming;
