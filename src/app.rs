@@ -5,6 +5,7 @@
 //! Postgres being away is waited for, not its refusals. Stop: unready, drain delay, soft stop (finish what has begun),
 //! hard stop.
 
+pub mod activation;
 mod certificates;
 mod handover;
 pub mod reload;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
+    activation::Passed,
     certificates::Shown,
     handover::{self as next_gateway, Offered},
     reload::{Reloader, Swapped},
@@ -85,6 +87,8 @@ pub struct Options {
     pub access_log: Box<dyn io::Write + Send>,
     /// Ends the start early, as while it waits for Postgres.
     pub cancel: CancellationToken,
+    /// Sockets that were open before the program ran.
+    pub passed: Passed,
 }
 
 /// A gateway that accepts connections. Dropping it without [`Running::stop`] stops it hard.
@@ -110,12 +114,12 @@ pub struct Ended {
 }
 
 /// Starts a gateway. Fails with one sentence and its causes; nothing is left running then.
-pub async fn start(config: Config, options: Options) -> anyhow::Result<Running> {
+pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Running> {
     let config = Arc::new(config);
     let tasks = Tasks::new(options.cold.clone());
     let starting = StartGuard(Some(tasks.clone()));
 
-    let sockets = Sockets::open(&config).await?;
+    let sockets = Sockets::open(&config, &mut options.passed).await?;
     let (public, admin_addr) = (sockets.public_addrs(), sockets.admin.local_addr()?);
     let admin = Arc::new(Admin::default());
     let serving_admin = Arc::clone(&admin).serve(sockets.admin, tasks.clone());

@@ -21,6 +21,7 @@ mod mail;
 mod method;
 mod origin;
 mod overlap;
+mod passed;
 mod path_pattern;
 mod read_from;
 mod reference;
@@ -49,6 +50,7 @@ pub use identity::{AssertionRules, Identity, IdentityNames, SigningAlgorithm};
 pub use mail::{Mail, SmtpSecurity, SmtpUrl};
 pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};
+pub use passed::{NotPassed, PassedSockets, passed_sockets};
 pub use path_pattern::{PathPattern, Segment};
 pub use read_from::{ReadFrom, on_disk};
 pub use reference::{json_schema, reference};
@@ -63,7 +65,7 @@ pub use server::{
     TlsVersion,
 };
 pub use source::{Overrides, PREFIX};
-pub use units::parse_duration;
+pub use units::{parse_duration, write_duration, write_size};
 pub use upstreams::{At, ClientIdentity, Endpoint, HealthCheck, Outliers, Protocol, Scheme, Upstream, UpstreamTls};
 
 use section::{Reader, Section};
@@ -140,7 +142,7 @@ pub fn parse_with(
     overrides.each_text(&mut |text| reader.made_of(text));
     let config = reader.root(&table, Config::read);
     let read_from = reader.read_from();
-    errors.extend(reader.into_errors());
+    errors.extend(reader.into_errors(reference::catalogue));
     match config {
         Some(config) if errors.is_empty() => Ok(Config { read_from, ..config }),
         _ => Err(failed(errors)),

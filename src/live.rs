@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::{
-    config::{Config, Route},
+    config::{Config, Route, Target},
     identity::Session,
     lifecycle::Tasks,
     policy::{self, client::ClientRules, origin::TrustedOrigins, path::NormalPath, routes::RouteTable},
@@ -79,9 +79,12 @@ impl Snapshot {
             .is_some_and(|route| policy::judge(route, session, stream.since).is_ok())
     }
 
+    /// `None`, too, where it would not be forwarded, or may not be a tunnel.
     fn route(&self, stream: &About) -> Option<&Arc<Route>> {
         let path = NormalPath::keeping(stream.path.clone(), self.routes.kept()).ok()?;
-        self.routes.find(&stream.host, &path, &stream.method).ok()
+        let route = self.routes.find(&stream.host, &path, &stream.method).ok()?;
+        let goes_on = matches!(route.target, Target::Upstream(_)) && (route.websocket || !stream.upgrade);
+        goes_on.then_some(route)
     }
 }
 

@@ -17,10 +17,11 @@ pub mod pace;
 pub mod rate;
 pub mod record;
 pub mod rewrite;
+pub mod taking;
 pub mod trailers;
 pub mod upgrade;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
@@ -47,7 +48,7 @@ use crate::{
     lifecycle::Tasks,
     live::Snapshot,
     policy::{
-        self,
+        self, Denied, Unmet,
         client::ClientFacts,
         cors::{self, Preflight, Readers, Verdict},
         origin::{self, ForeignOrigin},
@@ -57,7 +58,7 @@ use crate::{
     session::{
         Sessions,
         credential::{self, Credential, Kind, SessionCookies},
-        streams::{About, Holder, StreamGuard},
+        streams::{About, Holder, StreamGuard, Why},
     },
     upstream::{
         Pool, UpstreamError,
@@ -134,13 +135,10 @@ pub async fn handle(
     proxy
         .rates
         .once_known(route, &inbound.client, record.user, inbound.now)?;
+    let session = signed_in.as_ref().map(|signed_in| &signed_in.session);
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
-        None => policy::authorise(
-            route,
-            signed_in.as_ref().map(|signed_in| &signed_in.session),
-            inbound.now,
-        )?,
+        None => policy::authorise(route, session, inbound.now)?,
     };
 
     let slid = signed_in
@@ -158,7 +156,10 @@ pub async fn handle(
     let handover = handover::decide(proxy, live, route, name, &found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(&inbound.headers, max_body)?;
-    let limits = limits(live, inbound, pool, max_body);
+    // A client that calls its request a gRPC call gains nothing where none is served.
+    let is_call = grpc::is_call(&inbound.method, inbound.version, &inbound.headers)
+        && grpc::may_be_served(&pool.upstream().settings);
+    let limits = limits(live, is_call, max_body);
     let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
         RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
     });
@@ -180,17 +181,18 @@ pub async fn handle(
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
     let stream = |kind| lasting(proxy, inbound, signed_in.as_ref(), kind);
-    let response = match client {
-        Some((asked, client)) => {
-            let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
-            upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel)).await?
-        }
-        None => {
-            forward(pool, outbound, route.retries, head_timeout, watch, || {
-                stream(Lasting::Answer)
-            })
-            .await?
-        }
+    let response = if let Some((asked, client)) = client {
+        let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
+        upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel)).await?
+    } else {
+        let asked = Sent {
+            outbound,
+            watch,
+            head_timeout,
+            retries: route.retries,
+            is_call,
+        };
+        forward(pool, asked, || stream(Lasting::Answer)).await?
     };
 
     let back = Back {
@@ -201,6 +203,15 @@ pub async fn handle(
         slid,
     };
     back.give(proxy, live, inbound, response).await
+}
+
+/// What is demanded of a request's body.
+fn limits(live: &Snapshot, is_call: bool, max_body: u64) -> Limits {
+    if is_call {
+        Limits::of_call(max_body)
+    } else {
+        Limits::of(&live.config.server, max_body)
+    }
 }
 
 /// What a route that answers by itself looks at.
@@ -393,15 +404,6 @@ async fn bearer_is_ours(
     false
 }
 
-/// What is demanded of a request's body. A client that calls its request a gRPC call gains nothing where none is served.
-fn limits(live: &Snapshot, inbound: &Inbound, pool: &Pool, max_body: u64) -> Limits {
-    if grpc::is_call(inbound.version, &inbound.headers) && grpc::may_be_served(&pool.upstream().settings) {
-        Limits::of_call(max_body)
-    } else {
-        Limits::of(&live.config.server, max_body)
-    }
-}
-
 /// Refuses a declared length that is too large, before the upstream hears of it.
 fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
     let declared = headers
@@ -413,16 +415,33 @@ fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
     }
 }
 
+/// A request that is forwarded.
+struct Sent {
+    outbound: Outbound,
+    watch: Option<Arc<BodyWatch>>,
+    head_timeout: Duration,
+    retries: u32,
+    /// It may have as much to say before it is answered as later: its session counts from the start.
+    is_call: bool,
+}
+
 async fn forward(
     pool: &Arc<Pool>,
-    outbound: Outbound,
-    retries: u32,
-    head_timeout: Duration,
-    watch: Option<Arc<BodyWatch>>,
-    stream: impl FnOnce() -> StreamGuard,
+    sent: Sent,
+    stream: impl Fn() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
-    let request = outbound.into_request();
-    match pool.send(request, head_timeout, watch.clone(), retries).await {
+    let (head_timeout, watch) = (sent.head_timeout, sent.watch);
+    let mut exchange = pin!(pool.send(sent.outbound.into_request(), head_timeout, watch.clone(), sent.retries,));
+    let guard = sent.is_call.then(&stream);
+    let answered = match &guard {
+        None => exchange.as_mut().await,
+        Some(guard) => tokio::select! {
+            biased;
+            why = guard.closed() => return Err(had_to_end(why)),
+            answered = exchange.as_mut() => answered,
+        },
+    };
+    match answered {
         // Nobody asked it to: what follows on that connection is not HTTP.
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(UpstreamError::Switched {
             upstream: pool.upstream().name().to_owned(),
@@ -435,7 +454,7 @@ async fn forward(
             Ok(response.map(|answer| {
                 let body = ProxyBody::upstream(answer, stall);
                 match goes_on {
-                    Some(how) => body.while_allowed(stream(), how),
+                    Some(how) => body.while_allowed(guard.unwrap_or_else(stream), how),
                     None => body,
                 }
             }))
@@ -445,5 +464,14 @@ async fn forward(
             .as_deref()
             .and_then(BodyWatch::failure)
             .map_or(error.into(), ProxyError::Body)),
+    }
+}
+
+/// What a call is answered whose time was over before it had an answer.
+fn had_to_end(why: Why) -> ProxyError {
+    match why {
+        Why::Revoked | Why::Expired => Denied::SignInNeeded.into(),
+        Why::NotAllowed => Denied::NotAllowed(Unmet::Role).into(),
+        Why::Reloaded | Why::Stopping => ProxyError::CutShort,
     }
 }

@@ -1,11 +1,15 @@
-//! The listening sockets of a start: inherited from the gateway that runs, or bound.
+//! The listening sockets of a start: inherited from the gateway that runs, passed by the service manager, or bound.
 
-use std::{net::SocketAddr, os::fd::OwnedFd};
+use std::{io, net::SocketAddr, os::fd::OwnedFd};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tracing::warn;
 
-use super::handover::{self, Inherited, Offered};
+use super::{
+    activation::Passed,
+    handover::{self, Inherited, Offered},
+};
 use crate::{
     config::{Config, Listen},
     policy::connection::Door,
@@ -34,15 +38,21 @@ pub(super) struct Listening {
 }
 
 impl Sockets {
-    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(super) async fn open(config: &Config, passed: &mut Passed) -> anyhow::Result<Self> {
         let mut inherited = match &config.server.handover {
             Some(path) => Inherited::ask_for(path).await?,
             None => Inherited::default(),
         };
         let workers = config.server.workers.get();
         let public: Vec<_> = doors(config)
-            .map(|(asked, door, key)| Listening::open(asked, door, key, workers, &mut inherited))
+            .map(|(asked, door, key)| Listening::open(asked, door, key, workers, &mut inherited, passed))
             .collect::<Result<_, _>>()?;
+        if let Some(sockets) = passed.left() {
+            warn!(
+                sockets,
+                "these were handed over, and no key has them: who connects there is not answered"
+            );
+        }
         let (admin, admin_is_shared) = open_admin(config.admin.listen, &mut inherited).await?;
         let offered = match &config.server.handover {
             Some(_) => Some(offer(&public, &admin, config.admin.listen)?),
@@ -63,21 +73,21 @@ impl Sockets {
 }
 
 impl Listening {
-    fn open(asked: &Listen, door: Door, key: &str, workers: usize, inherited: &mut Inherited) -> anyhow::Result<Self> {
+    fn open(
+        asked: &Listen,
+        door: Door,
+        key: &str,
+        workers: usize,
+        inherited: &mut Inherited,
+        passed: &mut Passed,
+    ) -> anyhow::Result<Self> {
         let context = || format!("can't listen on {asked} ({key})");
-        let before = inherited.sockets(&handover::public(asked)).into_iter();
-        let mut sockets: Vec<_> = before
-            .map(Bound::inherited)
-            .collect::<Result<_, _>>()
-            .with_context(context)?;
-        if sockets.is_empty() {
-            sockets.push(Bound::open(asked).with_context(context)?);
-        }
+        let before = inherited.sockets(&handover::public(asked));
+        let sockets = match asked {
+            Listen::Fd(name) => of_the_service_manager(passed.sockets(name), before, workers).with_context(context)?,
+            Listen::Tcp(_) | Listen::Unix(_) => own(asked, before, workers).with_context(context)?,
+        };
         let addr = sockets.first().and_then(Bound::addr);
-        while sockets.len() < workers {
-            let another = sockets.first().map(Bound::again).transpose().with_context(context)?;
-            sockets.extend(another);
-        }
         Ok(Self {
             asked: asked.clone(),
             addr,
@@ -85,6 +95,41 @@ impl Listening {
             sockets,
         })
     }
+}
+
+/// What is taken over, or bound: enough for all workers.
+fn own(asked: &Listen, before: Vec<OwnedFd>, workers: usize) -> io::Result<Vec<Bound>> {
+    let mut sockets: Vec<_> = before.into_iter().map(Bound::inherited).collect::<Result<_, _>>()?;
+    if sockets.is_empty() {
+        sockets.push(Bound::open(asked)?);
+    }
+    while sockets.len() < workers {
+        let another = sockets.first().map(Bound::again).transpose()?;
+        sockets.extend(another);
+    }
+    Ok(sockets)
+}
+
+/// Each socket that was passed, once for each worker. Whoever opened it keeps it, so nothing is lost if those of a gateway
+/// before are closed; they are taken if nothing was passed, as to a gateway that was started by hand.
+fn of_the_service_manager(
+    passed: anyhow::Result<Vec<OwnedFd>>,
+    before: Vec<OwnedFd>,
+    workers: usize,
+) -> anyhow::Result<Vec<Bound>> {
+    let sockets = match passed {
+        Err(_) if !before.is_empty() => before,
+        passed => passed?,
+    };
+    let mut bound = Vec::new();
+    for socket in sockets {
+        let socket = Bound::inherited(socket)?;
+        for _ in 1..workers {
+            bound.push(socket.shared()?);
+        }
+        bound.push(socket);
+    }
+    Ok(bound)
 }
 
 /// What is listened at, what for, and which key says so.

@@ -48,8 +48,13 @@ impl Watched {
         let mut asked = false;
         loop {
             // A long file takes long to check: whatever else this thread was to do, others do meanwhile.
-            block_in_place(|| self.look(asked));
+            let elsewhere = block_in_place(|| self.look(asked));
             folders.follow(&self.file, &self.files());
+            asked = false;
+            if elsewhere {
+                // What other files hold may have changed before they were watched.
+                continue;
+            }
             asked = tokio::select! {
                 _ = hangup.recv() => true,
                 () = folders.changed() => false,
@@ -58,18 +63,20 @@ impl Watched {
         }
     }
 
-    /// Reloads if it was `asked` for, or the files hold something new.
-    fn look(&mut self, asked: bool) {
-        let found = config::on_disk(&self.file, &self.files());
+    /// Reloads if it was `asked` for, or the files hold something new. Whether values stand in other files then.
+    fn look(&mut self, asked: bool) -> bool {
+        let files = self.files();
+        let found = config::on_disk(&self.file, &files);
         if !asked && found == self.seen {
-            return;
+            return false;
         }
         systemd::reloading();
         // Said in the log and in metrics, and there is nobody else to tell.
         let _ = self.reloader.reload(|| config::load(&self.file, &Overrides::default()));
-        // The new one may name other files. What changed since it was read makes itself known.
-        self.seen = config::on_disk(&self.file, &self.files());
+        // What was there before it was read: a file that was still being written is a change once it is whole.
+        self.seen = found;
         systemd::ready();
+        self.files() != files
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -20,12 +20,16 @@ use std::{
 use anyhow::{Context, bail};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use clap::Args;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 use self::welcome::{App, Welcome};
 use super::{EXIT_CONFIG, cold_runtime, serve::Signals};
 use crate::{
-    app::{self, Options},
+    app::{self, Options, activation::Passed},
     clock::Clock,
     config::{self, Config, Endpoint, LogFormat, Migrate, Overrides, SmtpSecurity, SmtpUrl},
     dev::{
@@ -130,6 +134,8 @@ struct Dev<'d> {
 impl Dev<'_> {
     async fn run(mut self, mut config: Config) -> anyhow::Result<ExitCode> {
         let signals = Signals::listen()?;
+        // Of a terminal that is closed: by itself it would end this process alone, in the middle of everything.
+        let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let inbox = self.start_inbox(&tasks, &mut config).await?;
         let app = match &self.args.with {
@@ -156,6 +162,7 @@ impl Dev<'_> {
             cold: tokio::runtime::Handle::current(),
             access_log: Box::new(io::stdout()),
             cancel: signals.first.clone(),
+            passed: Passed::nothing(),
         };
         let running = match app::start(config.clone(), options).await {
             Err(_) if signals.first.is_cancelled() => return Ok(ExitCode::SUCCESS),
@@ -178,6 +185,7 @@ impl Dev<'_> {
         };
         let outcome = tokio::select! {
             () = signals.first.cancelled() => Ok(()),
+            _ = hangup.recv() => Ok(()),
             () = running.failed() => Err(anyhow::anyhow!("the gateway stopped because an essential task ended")),
             failure = working => failure,
         };

@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::{ConfigArg, cold_runtime};
 use crate::{
-    app::{self, Options, systemd},
+    app::{self, Options, activation::Passed, systemd},
     clock::Clock,
     config::{self, Config},
     telemetry,
@@ -28,14 +28,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     telemetry::init(&config.log);
+    let passed = Passed::take();
     let runtime = cold_runtime().context("can't start a runtime")?;
-    let outcome = runtime.block_on(serve(config, &args.config.config));
+    let outcome = runtime.block_on(serve(config, &args.config.config, passed));
     // Nothing is waited for that had its chance within the grace.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config, file: &Path) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, file: &Path, passed: Passed) -> anyhow::Result<ExitCode> {
     let told = Signals::listen()?;
     // From the start: else it would end the process, or be missed.
     let hangup: Signal = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
@@ -45,6 +46,7 @@ async fn serve(config: Config, file: &Path) -> anyhow::Result<ExitCode> {
         cold: tokio::runtime::Handle::current(),
         access_log: Box::new(std::io::stdout()),
         cancel: told.first.clone(),
+        passed,
     };
     let public_url = config.server.public_url.clone();
     let running = match app::start(config, options).await {
@@ -53,6 +55,9 @@ async fn serve(config: Config, file: &Path) -> anyhow::Result<ExitCode> {
     };
     for addr in running.public_addrs() {
         info!(%addr, admin = %running.admin_addr(), "serving {public_url}");
+    }
+    if running.public_addrs().is_empty() {
+        info!(admin = %running.admin_addr(), "serving {public_url} at unix sockets alone");
     }
     running.watch(file.to_owned(), seen, hangup);
     systemd::ready();

@@ -1,4 +1,4 @@
-//! What sections and keys there are: noted while they are read, for documents and for hints in errors.
+//! What sections and keys there are: noted while each is asked once, for documents and for hints in errors.
 
 use serde_json::Value as Json;
 
@@ -13,7 +13,7 @@ pub(super) struct SectionDoc {
 }
 
 /// How a section is reached from the one above.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Step {
     Key(&'static str),
     /// A name of the user's choosing; documents show this one.

@@ -15,7 +15,7 @@ use super::{
     kind::{Kind, boolean, choice, list, one_or_more, parsed, table_of, text_schema},
     routes::role,
     section::{Reader, Section},
-    source::{self, Value},
+    source::{self, Table, Value},
     units::read_duration,
 };
 
@@ -130,15 +130,20 @@ pub fn parse_expectations(text: &str, file: &Path) -> Result<Vec<Expectation>, C
     let table = source::parse(text).map_err(failed)?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let reader = Reader::load(folder, &|_| None);
-    let (tests, is_empty) = reader.root(&table, |s| {
+    let all = |s: &mut Section<'_>| {
         let tests = s.items(
             "tests",
             "Requests, and what is expected to become of each.",
             Expectation::read,
         );
         (tests, !s.has("tests"))
+    };
+    let (tests, is_empty) = reader.root(&table, all);
+    let mut errors = reader.into_errors(|| {
+        let reader = Reader::describe();
+        let _ = reader.root(&Table::default(), all);
+        reader.into_catalogue()
     });
-    let mut errors = reader.into_errors();
     if is_empty && errors.is_empty() {
         let none = ConfigError::new(
             Place::Missing,

@@ -94,7 +94,7 @@ pub fn json_schema() -> Json {
     Json::Object(root)
 }
 
-fn catalogue() -> Vec<SectionDoc> {
+pub(super) fn catalogue() -> Vec<SectionDoc> {
     let reader = Reader::describe();
     // What is built of nothing is nothing: only what was asked for counts.
     let _ = reader.root(&Table::default(), Config::read);

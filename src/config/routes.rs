@@ -173,44 +173,46 @@ enum Auth {
 impl Route {
     pub(super) fn read(s: &mut Section<'_>, facts: &Facts) -> Option<Listed> {
         let path = s
-            .key(
+            .key_of_many(
                 "path",
                 "\"/exact\"; \"/users/{id}/x\", where {id} is any one segment; \"/a/*\", which is /a and all below it.",
-                path(),
+                path,
             )
             .required("/api/*");
         let host = s
-            .key(
+            .key_of_many(
                 "host",
                 "Only for requests to this host, or with \"*.example.com\" to all below one. Absent: any host that is served.",
-                host::host_pattern(),
+                host::host_pattern,
             )
             .optional("api.example.com");
         let methods = s
-            .key(
+            .key_of_many(
                 "methods",
                 "Only for these methods; HEAD comes with GET. Empty: any.",
-                list(method()),
+                || list(method()),
             )
             .or("[]");
         let target = Target::read(s, facts);
         let auth = s
-            .key(
+            .key_of_many(
                 "auth",
                 "\"required\": a session; \"optional\": the identity if there is a session; \"public\": no identity.",
-                choice(&[
-                    ("required", Auth::Required),
-                    ("optional", Auth::Optional),
-                    ("public", Auth::Public),
-                ]),
+                || {
+                    choice(&[
+                        ("required", Auth::Required),
+                        ("optional", Auth::Optional),
+                        ("public", Auth::Public),
+                    ])
+                },
             )
             .or("required");
         let on_denied = s
-            .key(
+            .key_of_many(
                 "on_denied",
                 "What a refused request gets. \"auto\": a browser navigation is sent to `auth.pages.sign_in`, everything \
                  else gets 401 or 403; \"status\": always that; \"sign-in\": always the page.",
-                choice(&[
+                || choice(&[
                     ("auto", OnDenied::Auto),
                     ("status", OnDenied::Status),
                     ("sign-in", OnDenied::SignIn),
@@ -218,36 +220,36 @@ impl Route {
             )
             .or("auto");
         let max_body = s
-            .key(
+            .key_of_many(
                 "max_body",
                 "The largest request body. Absent: `server.max_body`.",
-                body_size(),
+                body_size,
             )
             .optional("100MiB");
         let timeout = s
-            .key(
+            .key_of_many(
                 "timeout",
                 "How long the upstream may take to begin its answer. Absent: its `response_timeout`.",
-                nonzero_duration(),
+                nonzero_duration,
             )
             .optional("60s");
         let cors = s
-            .key(
+            .key_of_many(
                 "cors",
                 "Which other origins' pages may call this route with cookies and read its answers. An array: these and no \
                  others; \"upstream\": the upstream says so itself, and gets preflights without a session. Absent: \
                  public_url and `auth.trusted_origins`.",
-                cors(),
+                cors,
             )
             .optional("[\"https://partner.example.com\"]");
         let rewrite = Rewrite::read(s, path.as_ref());
         let credentials = s
-            .key(
+            .key_of_many(
                 "credentials",
                 "What the upstream gets of the person's credentials. \"strip\": none; \"bearer\": Authorization with the \
                  session token, for backends that validate sessions themselves; \"assertion\": there the signed assertion; \
                  \"keep\": cookie and Authorization as they came.",
-                choice(&[
+                || choice(&[
                     ("strip", Credentials::Strip),
                     ("bearer", Credentials::Bearer),
                     ("assertion", Credentials::Assertion),
@@ -256,51 +258,51 @@ impl Route {
             )
             .or("strip");
         let retries = s
-            .key(
+            .key_of_many(
                 "retries",
                 "How often a request may be sent once more: only where nothing of it was sent, or its method may be \
                  repeated and it has no body.",
-                integer::<u32>(0..=10),
+                || integer::<u32>(0..=10),
             )
             .or("1");
         let websocket = s
-            .key(
+            .key_of_many(
                 "websocket",
                 "Whether WebSockets may be opened; else an attempt gets 403.",
-                boolean(),
+                boolean,
             )
             .or("true");
         let slashes = s
-            .key(
+            .key_of_many(
                 "encoded_slashes",
                 "Whether a path may hold %2F: \"keep\" is for upstreams that tell it from a slash. It is never a slash in \
                  matching.",
-                refuse_or_keep(),
+                refuse_or_keep,
             )
             .or("refuse");
         let bytes = s
-            .key(
+            .key_of_many(
                 "encoded_bytes",
                 "Whether a path may hold escapes that are not UTF-8.",
-                refuse_or_keep(),
+                refuse_or_keep,
             )
             .or("refuse");
-        let needs = s.section(
+        let needs = s.section_if_there(
             "require",
             "What the session must have; all of it. Also: require = { roles = [\"admin\"] }.",
             Needs::read,
         );
-        let rate_limit = s.section(
+        let rate_limit = s.section_if_there(
             "rate_limit",
             "How often the route may be asked, counted by each gateway for itself. Also: rate_limit = { requests = 100 }.",
             RouteLimit::read,
         );
-        let request_headers = s.section(
+        let request_headers = s.section_if_there(
             "request_headers",
             "Headers on their way to the upstream: removed, then set, then added. The gateway's own can't be touched.",
             |s| HeaderRules::read(s, Way::ToUpstream),
         );
-        let response_headers = s.section(
+        let response_headers = s.section_if_there(
             "response_headers",
             "Headers of the answer on its way to the client, such as Content-Security-Policy; not of refusals.",
             |s| HeaderRules::read(s, Way::ToClient),
@@ -337,7 +339,7 @@ impl Route {
         let written = rules::Written {
             target: target.as_ref(),
             methods: methods.as_deref(),
-            request_headers: request_headers.as_ref(),
+            request_headers: request_headers.as_ref().and_then(Option::as_ref),
             credentials,
             cors: cors.as_ref().and_then(Option::as_ref),
         };
@@ -345,7 +347,7 @@ impl Route {
         let access = match auth {
             Some(Auth::Public) => Some(Access::Public),
             Some(Auth::Optional) => Some(Access::Optional),
-            Some(Auth::Required) => needs.map(Access::Required),
+            Some(Auth::Required) => needs.map(|needs| Access::Required(needs.unwrap_or_default())),
             None => None,
         };
         let counted = rate_limit::counted_as(
@@ -355,8 +357,8 @@ impl Route {
         );
         Some(Listed {
             key: s.path().to_owned(),
-            path_place: s.wrong("path", "").place,
-            methods_place: s.wrong("methods", "").place,
+            path_place: s.place_of("path"),
+            methods_place: s.place_of("methods"),
             route: Self {
                 host: host?,
                 path: path?,
@@ -369,8 +371,8 @@ impl Route {
                 timeout: timeout.flatten(),
                 cors: cors.flatten().unwrap_or(Cors::Trusted),
                 rewrite: rewrite.unwrap_or_default(),
-                request_headers: request_headers.unwrap_or_default(),
-                response_headers: response_headers.unwrap_or_default(),
+                request_headers: request_headers.flatten().unwrap_or_default(),
+                response_headers: response_headers.flatten().unwrap_or_default(),
                 rate_limit: rate_limit.flatten().map(|limit| RouteLimit { of: counted, ..limit }),
                 credentials: credentials.unwrap_or(Credentials::Strip),
                 retries: retries.unwrap_or_default(),

@@ -8,12 +8,18 @@
 //! `config/reference.toml` and `config/schema.json`. When a section has been read, whatever it holds that was not
 //! asked for is an unknown key: nothing can be accepted and ignored.
 //!
+//! A file may have ten thousand routes, and reloads are to be quick: what only documents need is noted only for them, and
+//! keys of such sections ([`Section::key_of_many`]) are made once, with their defaults, not in each.
+//!
 //! A reader goes on after an error, so that all of them come out at once: sections ask for all their keys, and only
 //! then fail if one is missing.
 
 use std::{
-    cell::RefCell,
+    any::Any,
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use super::{
@@ -34,7 +40,21 @@ pub(super) struct Reader<'a> {
     read_from: RefCell<ReadFrom>,
     errors: RefCell<Vec<ConfigError>>,
     unknown: RefCell<Vec<Unknown>>,
+    /// Filled to describe, not to load.
     catalogue: RefCell<Vec<SectionDoc>>,
+    /// Sections by where they are, whatever their names and numbers.
+    shapes: RefCell<HashMap<Rc<[Step]>, usize>>,
+    /// [`Made`] keys by the number of their section's shape.
+    made: RefCell<MadeKeys>,
+}
+
+type MadeKeys = HashMap<(usize, &'static str), Rc<dyn Any>>;
+
+/// A key that many sections have.
+struct Made<T> {
+    kind: Kind<T>,
+    /// What absence means, where it means a value.
+    default: OnceCell<Option<T>>,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -67,6 +87,8 @@ impl<'a> Reader<'a> {
             errors: RefCell::default(),
             unknown: RefCell::default(),
             catalogue: RefCell::default(),
+            shapes: RefCell::default(),
+            made: RefCell::default(),
         }
     }
 
@@ -92,17 +114,18 @@ impl<'a> Reader<'a> {
 
     /// Reads the whole tree with `read`.
     pub(super) fn root<T>(&self, table: &Table, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
-        let mut root = Section::new(self, Vec::new(), "", String::new(), Place::Missing, Some(table));
+        let mut root = Section::new(self, Rc::default(), "", String::new(), Place::Missing, Some(table));
         let value = read(&mut root);
         root.finish();
         value
     }
 
-    /// What is wrong; empty if nothing is.
-    pub(super) fn into_errors(self) -> Vec<ConfigError> {
-        let catalogue = self.catalogue.into_inner();
+    /// What is wrong; empty if nothing is. `describe` says what keys there are.
+    pub(super) fn into_errors(self, describe: impl FnOnce() -> Vec<SectionDoc>) -> Vec<ConfigError> {
         let mut errors = self.errors.into_inner();
-        errors.extend(self.unknown.into_inner().into_iter().map(|unknown| {
+        let unknown = self.unknown.into_inner();
+        let catalogue = if unknown.is_empty() { Vec::new() } else { describe() };
+        errors.extend(unknown.into_iter().map(|unknown| {
             let mut error = unknown.error;
             // Right name, wrong place: only if no slip of the pen explains it.
             if error.nearest.is_none() {
@@ -117,6 +140,25 @@ impl<'a> Reader<'a> {
         errors
     }
 
+    /// The number of the sections at `steps`.
+    fn shape(&self, steps: &Rc<[Step]>, doc: &'static str) -> usize {
+        let mut shapes = self.shapes.borrow_mut();
+        if let Some(known) = shapes.get(steps) {
+            return *known;
+        }
+        let index = shapes.len();
+        shapes.insert(Rc::clone(steps), index);
+        if self.purpose == Purpose::Describe {
+            self.catalogue.borrow_mut().push(SectionDoc {
+                path: steps.to_vec(),
+                doc,
+                keys: Vec::new(),
+                is_comment: false,
+            });
+        }
+        index
+    }
+
     pub(super) fn into_catalogue(self) -> Vec<SectionDoc> {
         self.catalogue.into_inner()
     }
@@ -127,15 +169,18 @@ fn shared(a: &str, b: &str) -> usize {
     a.split('.').zip(b.split('.')).take_while(|(a, b)| a == b).count()
 }
 
+/// No section has more; it only saves making room again and again.
+const MANY_KEYS: usize = 32;
+
 /// One table of the file, or the lack of it.
 pub(super) struct Section<'a> {
     reader: &'a Reader<'a>,
-    steps: Vec<Step>,
+    steps: Rc<[Step]>,
     /// As errors name it: `auth.session`, `routes[2]`.
     path: String,
     place: Place,
     table: Option<&'a Table>,
-    /// In the catalogue.
+    /// Of [`Reader::shapes`]; in the catalogue, if there is one.
     index: usize,
     known: Vec<&'static str>,
 }
@@ -143,24 +188,13 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     fn new(
         reader: &'a Reader<'a>,
-        steps: Vec<Step>,
+        steps: Rc<[Step]>,
         doc: &'static str,
         path: String,
         place: Place,
         table: Option<&'a Table>,
     ) -> Self {
-        let mut catalogue = reader.catalogue.borrow_mut();
-        let known = catalogue.iter().position(|section| section.path == steps);
-        let index = known.unwrap_or_else(|| {
-            catalogue.push(SectionDoc {
-                path: steps.clone(),
-                doc,
-                keys: Vec::new(),
-                is_comment: false,
-            });
-            catalogue.len() - 1
-        });
-        drop(catalogue);
+        let index = reader.shape(&steps, doc);
         Self {
             reader,
             steps,
@@ -168,7 +202,7 @@ impl<'a> Section<'a> {
             place,
             table,
             index,
-            known: Vec::new(),
+            known: Vec::with_capacity(MANY_KEYS),
         }
     }
 
@@ -179,7 +213,24 @@ impl<'a> Section<'a> {
             section: self,
             name,
             doc,
-            kind,
+            kind: Source::Here(kind),
+        }
+    }
+
+    /// As [`Section::key`], for sections of which a file may have thousands: `kind` is made for the first, and its default
+    /// is read once.
+    pub(super) fn key_of_many<T: Clone>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        kind: fn() -> Kind<T>,
+    ) -> Key<'_, 'a, T> {
+        self.known.push(name);
+        Key {
+            section: self,
+            name,
+            doc,
+            kind: Source::Shared(kind, T::clone),
         }
     }
 
@@ -218,15 +269,28 @@ impl<'a> Section<'a> {
         doc: &'static str,
         read: impl FnOnce(&mut Section<'a>) -> Option<T>,
     ) -> Option<Option<T>> {
+        self.section_if_there(name, doc, |s| {
+            s.shown_as_comment();
+            read(s)
+        })
+    }
+
+    /// As [`Section::optional_section`], for a table that documents show although its absence means nothing.
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is wrong or right, the inner one absent or there"
+    )]
+    pub(super) fn section_if_there<T>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        read: impl FnOnce(&mut Section<'a>) -> Option<T>,
+    ) -> Option<Option<T>> {
         if self.reader.purpose == Purpose::Load && !self.has(name) {
             self.known.push(name);
             return Some(None);
         }
-        self.section(name, doc, |s| {
-            s.shown_as_comment();
-            read(s)
-        })
-        .map(Some)
+        self.section(name, doc, read).map(Some)
     }
 
     /// Reads each table of `name`, whose names the user chose; `example` is the one that documents show.
@@ -254,7 +318,7 @@ impl<'a> Section<'a> {
             let path = format!("{path}.{}", entry.name);
             let table = self.expect_table(&entry.node, &path, "a table")?;
             let place = entry.node.place.clone();
-            let mut section = Section::new(self.reader, steps.clone(), doc, path, place, Some(table));
+            let mut section = Section::new(self.reader, Rc::clone(&steps), doc, path, place, Some(table));
             let value = read(&mut section, &entry.name);
             section.finish();
             Some(value)
@@ -297,7 +361,14 @@ impl<'a> Section<'a> {
         let read_one = |(index, node): (usize, &'a Node)| {
             let path = format!("{path}[{index}]");
             let table = self.expect_table(node, &path, "a table")?;
-            let mut section = Section::new(self.reader, steps.clone(), doc, path, node.place.clone(), Some(table));
+            let mut section = Section::new(
+                self.reader,
+                Rc::clone(&steps),
+                doc,
+                path,
+                node.place.clone(),
+                Some(table),
+            );
             let value = read(&mut section);
             section.finish();
             Some(value)
@@ -305,7 +376,7 @@ impl<'a> Section<'a> {
         items.iter().enumerate().filter_map(read_one).collect()
     }
 
-    /// Whether the section itself was written.
+    /// Whether the section itself was written, as a table.
     pub(super) const fn is_present(&self) -> bool {
         self.table.is_some()
     }
@@ -334,11 +405,15 @@ impl<'a> Section<'a> {
 
     /// An error about the value of `name`, for rules that look at more than one.
     pub(super) fn wrong(&self, name: &str, problem: impl Into<String>) -> ConfigError {
-        let place = match self.entry(name) {
+        ConfigError::new(self.place_of(name), self.path_of(name), problem)
+    }
+
+    /// Where errors about `name` belong.
+    pub(super) fn place_of(&self, name: &str) -> Place {
+        match self.entry(name) {
             Some(entry) => entry.node.place.clone(),
             None => self.place.clone(),
-        };
-        ConfigError::new(place, self.path_of(name), problem)
+        }
     }
 
     pub(super) fn report(&self, error: ConfigError) {
@@ -374,8 +449,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn below(&self, steps: &[Step]) -> Vec<Step> {
-        [&self.steps, steps].concat()
+    fn below(&self, steps: &[Step]) -> Rc<[Step]> {
+        [&*self.steps, steps].concat().into()
     }
 
     fn expect_table(&self, node: &'a Node, path: &str, allowed: &str) -> Option<&'a Table> {
@@ -396,19 +471,31 @@ pub(super) struct Key<'s, 'a, T> {
     section: &'s mut Section<'a>,
     name: &'static str,
     doc: &'static str,
-    kind: Kind<T>,
+    kind: Source<T>,
 }
 
-impl<T> Key<'_, '_, T> {
+/// Where a key's kind comes from.
+enum Source<T> {
+    Here(Kind<T>),
+    /// What makes it for all sections of this shape, and copies its default.
+    Shared(fn() -> Kind<T>, fn(&T) -> T),
+}
+
+impl<T: 'static> Key<'_, '_, T> {
     /// Absent, it is `default`: TOML, or else the string as it stands.
     pub(super) fn or(self, default: &'static str) -> Option<T> {
         self.note(Presence::Default(default));
         if self.section.reader.purpose == Purpose::Describe {
             return None;
         }
-        match self.section.entry(self.name) {
-            Some(entry) => self.read(&entry.node),
-            None => self.read(&source::loose(default, &Place::Default)),
+        let absent = |kind: &Kind<T>| self.read(kind, &source::loose(default, &Place::Default));
+        match (self.section.entry(self.name), &self.kind) {
+            (Some(entry), _) => self.with_kind(|kind| self.read(kind, &entry.node)),
+            (None, Source::Here(kind)) => absent(kind),
+            (None, Source::Shared(kind_of, copy)) => {
+                let made = self.made(*kind_of);
+                made.default.get_or_init(|| absent(&made.kind)).as_ref().map(copy)
+            }
         }
     }
 
@@ -416,12 +503,12 @@ impl<T> Key<'_, '_, T> {
     pub(super) fn required(self, example: &'static str) -> Option<T> {
         self.note(Presence::Required(example));
         if let Some(entry) = self.section.entry(self.name) {
-            return self.read(&entry.node);
+            return self.with_kind(|kind| self.read(kind, &entry.node));
         }
         let error = self
             .section
             .wrong(self.name, "missing")
-            .allowed(self.kind.allowed.clone());
+            .allowed(self.with_kind(|kind| kind.allowed.clone()));
         self.section.report(error);
         None
     }
@@ -452,27 +539,54 @@ impl<T> Key<'_, '_, T> {
     )]
     fn read_if_there(&self) -> Option<Option<T>> {
         match self.section.entry(self.name) {
-            Some(entry) => self.read(&entry.node).map(Some),
+            Some(entry) => self.with_kind(|kind| self.read(kind, &entry.node)).map(Some),
             None => Some(None),
         }
     }
 
-    fn read(&self, node: &Node) -> Option<T> {
+    fn read(&self, kind: &Kind<T>, node: &Node) -> Option<T> {
         let key = self.section.path_of(self.name);
-        self.kind.read(&Found::new(self.section.reader, key, node))
+        kind.read(&Found::new(self.section.reader, key, node))
+    }
+
+    fn with_kind<R>(&self, judge: impl FnOnce(&Kind<T>) -> R) -> R {
+        match &self.kind {
+            Source::Here(kind) => judge(kind),
+            Source::Shared(kind_of, _) => judge(&self.made(*kind_of).kind),
+        }
+    }
+
+    /// What was made in the first section of this shape.
+    fn made(&self, kind_of: fn() -> Kind<T>) -> Rc<Made<T>> {
+        let place = (self.section.index, self.name);
+        let known = self.section.reader.made.borrow().get(&place).map(Rc::clone);
+        if let Some(Ok(made)) = known.map(Rc::downcast::<Made<T>>) {
+            return made;
+        }
+        let made = Rc::new(Made {
+            kind: kind_of(),
+            default: OnceCell::new(),
+        });
+        let kept: Rc<dyn Any> = Rc::clone(&made) as _;
+        self.section.reader.made.borrow_mut().insert(place, kept);
+        made
     }
 
     fn note(&self, presence: Presence) {
         let section = &self.section;
+        if section.reader.purpose == Purpose::Load {
+            return;
+        }
         let mut catalogue = section.reader.catalogue.borrow_mut();
         if let Some(keys) = catalogue.get_mut(section.index).map(|section| &mut section.keys)
             && !keys.iter().any(|key| key.name == self.name)
         {
+            let (allowed, schema) = self.with_kind(|kind| (kind.allowed.clone(), kind.schema.clone()));
             keys.push(KeyDoc {
                 name: self.name,
                 doc: self.doc,
-                allowed: self.kind.allowed.clone(),
-                schema: self.kind.schema.clone(),
+                allowed,
+                schema,
                 presence,
             });
         }

@@ -188,7 +188,11 @@ impl Server {
             )
             .or("10s");
         let body_timeout = s
-            .key("body_timeout", "How long a request body may pause.", nonzero_duration())
+            .key(
+                "body_timeout",
+                "How long a request body may pause, and how long a client may take nothing of an answer.",
+                nonzero_duration(),
+            )
             .or("30s");
         let min_body_rate = s
             .key(

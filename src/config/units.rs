@@ -3,7 +3,10 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use bytesize::ByteSize;
-use jiff::{SpanRelativeTo, fmt::friendly::SpanParser};
+use jiff::{
+    SpanRelativeTo,
+    fmt::friendly::{SpanParser, SpanPrinter},
+};
 use serde_json::json;
 
 use super::{
@@ -23,6 +26,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(nearest) => format!("{}: did you mean {nearest}?", wrong.problem),
         None => format!("{}: write {A_DURATION}", wrong.problem),
     })
+}
+
+/// As people write it: `10m`, not `600s`.
+pub fn write_duration(duration: Duration) -> String {
+    static PRINTER: SpanPrinter = SpanPrinter::new();
+    PRINTER.unsigned_duration_to_string(&duration)
 }
 
 pub(super) fn read_duration(text: &str) -> Result<Duration, Wrong> {
@@ -66,9 +75,9 @@ pub(super) fn size(range: RangeInclusive<u64>) -> Kind<u64> {
     let (low, high) = range.into_inner();
     let mut allowed = "a size such as \"512KiB\" or \"100MiB\"".to_owned();
     if low > 0 {
-        allowed = format!("{allowed}, from {}", round(low));
+        allowed = format!("{allowed}, from {}", write_size(low));
     }
-    allowed = format!("{allowed}, up to {}", round(high));
+    allowed = format!("{allowed}, up to {}", write_size(high));
     let mut kind = parsed(allowed, move |text| {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(Wrong::but("a size without a unit", format!("{text}B")));
@@ -85,7 +94,7 @@ pub(super) fn size(range: RangeInclusive<u64>) -> Kind<u64> {
 }
 
 /// A limit as people write it: they are all round.
-fn round(size: u64) -> String {
+pub fn write_size(size: u64) -> String {
     ByteSize(size).to_string().replace(".0 ", " ")
 }
 

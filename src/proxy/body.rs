@@ -11,13 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::time::{Sleep, sleep_until};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use super::{grpc, record::Record, trailers};
+use super::{grpc, record::Record, taking, trailers};
 use crate::{
     clock,
     problem::{GRPC_STATUS, grpc_status},
@@ -50,11 +50,18 @@ impl GoesOn {
     /// `None`: an ordinary answer, as most are.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let media = headers.get(header::CONTENT_TYPE)?;
-        if media.as_bytes().starts_with(b"text/event-stream") {
+        if is_events(media) {
             return Some(Self::Events);
         }
         grpc::names(media).then_some(Self::Call)
     }
+}
+
+/// Whether a media type is that of an event stream; parameters may follow, and its letters have no case.
+fn is_events(media: &HeaderValue) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    let name = media.as_bytes().get(..NAME.len());
+    name.is_some_and(|name| name.eq_ignore_ascii_case(NAME))
 }
 
 /// Why an answer broke off half way.
@@ -145,8 +152,9 @@ impl ProxyBody {
         }
     }
 
-    /// An answer to an upgrade request that is not an upgrade; its connection is not used again.
-    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: Place) -> Self {
+    /// An answer to an upgrade request that is not an upgrade; its connection is not used again. `stall`: for how long the
+    /// upstream may send nothing.
+    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: Place, stall: Duration) -> Self {
         Self {
             source: Source::Declined {
                 incoming,
@@ -154,7 +162,10 @@ impl ProxyBody {
             },
             bytes: 0,
             ended: false,
-            stall: Stall::default(),
+            stall: Stall {
+                limit: Some(stall),
+                ..Stall::default()
+            },
             stream: None,
             record: None,
         }
@@ -170,6 +181,8 @@ impl ProxyBody {
     /// Writes `record` to the log when the last byte has gone, or nobody wants it any more.
     #[must_use]
     pub fn recorded(mut self, record: Record) -> Self {
+        // The head goes first; the body is not asked before it has.
+        taking::gave(0);
         self.record = Some(record);
         self
     }
@@ -198,14 +211,9 @@ impl ProxyBody {
             Frame::trailers(HeaderMap::from_iter([(GRPC_STATUS, grpc_status(status))]))
         })
     }
-}
 
-impl Body for ProxyBody {
-    type Data = Bytes;
-    type Error = AnswerError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let this = &mut *self;
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = self;
         if let Some((guard, how)) = &this.stream
             && let Poll::Ready(why) = guard.poll_closed(cx)
         {
@@ -250,6 +258,21 @@ impl Body for ProxyBody {
             record.broke_off(&outcome);
         }
         Poll::Ready(Some(Err(outcome)))
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let next = self.next(cx);
+        match &next {
+            Poll::Ready(Some(Ok(frame))) => taking::gave(frame.data_ref().map_or(0, |data| data.len() as u64)),
+            Poll::Ready(_) => {}
+            Poll::Pending => taking::waits(),
+        }
+        next
     }
 
     fn is_end_stream(&self) -> bool {

@@ -59,6 +59,8 @@ pub enum ProxyError {
     Handshake { upstream: String },
     #[error("what was asked for as a tunnel is none")]
     NoTunnel,
+    #[error("what was asked for may not go on")]
+    CutShort,
     #[error("all places for tunnels are taken")]
     TooManyTunnels,
     #[error("a task panicked or was stopped")]
@@ -101,6 +103,7 @@ impl ProxyError {
             | Self::NotSignedOut(_)
             | Self::NoAssertion
             | Self::File(_)
+            | Self::CutShort
             | Self::TooManyTunnels
             | Self::Internal => Side::Gateway,
         }
@@ -119,7 +122,7 @@ impl ProxyError {
             Self::TransferCoding => Code::UnsupportedCoding,
             Self::Origin(_) => Code::CrossOrigin,
             Self::Preflight => Code::InvalidOrigin,
-            Self::Lookup(_) | Self::NotSignedOut(_) | Self::NoAssertion => Code::Unavailable,
+            Self::Lookup(_) | Self::NotSignedOut(_) | Self::NoAssertion | Self::CutShort => Code::Unavailable,
             Self::Denied(Denied::SignInNeeded) => Code::Unauthorized,
             Self::Denied(Denied::NotAllowed(Unmet::Role)) => Code::Forbidden,
             Self::Denied(Denied::NotAllowed(Unmet::VerifiedEmail)) => Code::EmailVerificationNeeded,
@@ -147,7 +150,7 @@ impl ProxyError {
         match self {
             Self::Route(NoRoute::Method { allow }) => problem.with_header(header::ALLOW, allow),
             Self::TooOften(TooOften { wait_secs }) => problem.retry_after(wait_secs),
-            Self::Lookup(_) | Self::NoAssertion => problem.retry_after(UNAVAILABLE_RETRY_SECS),
+            Self::Lookup(_) | Self::NoAssertion | Self::CutShort => problem.retry_after(UNAVAILABLE_RETRY_SECS),
             Self::TooManyTunnels | Self::Upstream(UpstreamError::Busy { .. }) => problem.retry_after(BUSY_RETRY_SECS),
             _ => problem,
         }

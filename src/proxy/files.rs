@@ -100,15 +100,44 @@ async fn look(
     request.method_mut().clone_from(asked.method);
     *request.uri_mut() = target.into();
     for name in ASKS {
-        // A part of what may be another file by now is of no use, and of all that `If-Range` asks this is always right
-        // (RFC 9110, 13.1.5).
-        if name == header::RANGE && asked.headers.contains_key(header::IF_RANGE) {
-            continue;
-        }
         for value in asked.headers.get_all(&name) {
             request.headers_mut().append(name.clone(), value.clone());
         }
     }
+    let mut whole = request.clone();
+    let found = open(files, request).await?;
+    let is_part = |response: &Response<_>| {
+        matches!(
+            response.status(),
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
+        )
+    };
+    let is_other = asked
+        .headers
+        .get(header::IF_RANGE)
+        .zip(found.as_ref())
+        .is_some_and(|(of, part)| is_part(part) && !is_still(part.headers(), of));
+    if is_other {
+        drop(found);
+        whole.headers_mut().remove(header::RANGE);
+        return open(files, whole).await;
+    }
+    Ok(found)
+}
+
+/// Whether a file is the one of which a client has a part already (RFC 9110, 13.1.5).
+fn is_still(now: &HeaderMap, of: &HeaderValue) -> bool {
+    // Both are compared exactly; a weak tag is never that of a file.
+    [header::ETAG, header::LAST_MODIFIED]
+        .iter()
+        .any(|name| now.get(name) == Some(of))
+}
+
+/// Has `tower_http` look for a file, and answer.
+async fn open(
+    files: &Files,
+    request: Request<Empty<Bytes>>,
+) -> Result<Option<Response<ServeFileSystemResponseBody>>, ProxyError> {
     let folder = Contained {
         folder: files.folder.clone(),
     };

@@ -3,13 +3,14 @@
 //! A call is forwarded like any request. It differs in how it is refused ([`crate::problem::Form::Grpc`]), and in that
 //! either end may be silent for as long as it likes. gRPC-Web is ordinary HTTP, and not meant here.
 
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
 
 use crate::config::{self, Protocol, Scheme};
 
-/// Whether it is a call, as far as a client says so: what depends on it must be harmless if it is not true.
-pub fn is_call(version: Version, headers: &HeaderMap) -> bool {
-    version == Version::HTTP_2 && headers.get(header::CONTENT_TYPE).is_some_and(names)
+/// Whether it is a call, as far as a client says so: what depends on it must be harmless if it is not true. Calls are
+/// POSTs; to what else came under their media type, 200 would not be a refusal: to an extended CONNECT it is a tunnel.
+pub fn is_call(method: &Method, version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_2 && *method == Method::POST && headers.get(header::CONTENT_TYPE).is_some_and(names)
 }
 
 /// Whether an upstream may have gRPC services: all its endpoints speak HTTP/2, or may.

@@ -155,6 +155,14 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
         headers.insert(ASSERTION, assertion);
     }
     let wants_upgrade = upgrade.is_some();
+    if !body.is_empty()
+        && !wants_upgrade
+        && matches!(method, Method::GET | Method::HEAD)
+        && !headers.contains_key(header::CONTENT_LENGTH)
+    {
+        // Of other methods hyper says it by itself; of these it would drop the body.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if let Some(names) = announced {
         headers.insert(header::TRAILER, names);
     }

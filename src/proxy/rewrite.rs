@@ -4,7 +4,7 @@
 //! boundaries: what leaves is what was judged, under another prefix. Header rules hold no name of the gateway's own
 //! (`config` refuses those), and are applied before identities go in.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 
 use crate::{
     config::{HeaderRules, Route},
@@ -17,6 +17,36 @@ pub fn outgoing(route: &Route, path: &NormalPath) -> Result<NormalPath, PathErro
         return Ok(path.clone());
     }
     path.rewritten(route.rewrite.strip, &route.rewrite.add)
+}
+
+/// What says how an answer is stored and read: an upstream's answer was meant, a refusal is neither.
+const OF_THE_ANSWER: [HeaderName; 15] = [
+    header::ACCEPT_RANGES,
+    header::AGE,
+    header::CACHE_CONTROL,
+    HeaderName::from_static("cdn-cache-control"),
+    header::CONTENT_DISPOSITION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LOCATION,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::ETAG,
+    header::EXPIRES,
+    header::LAST_MODIFIED,
+    header::PRAGMA,
+    HeaderName::from_static("surrogate-control"),
+];
+
+/// Sets and adds what a route's every answer is to say (`Strict-Transport-Security`) to one that the gateway gives
+/// because it refuses. What that says itself stays as it is.
+pub fn apply_to_refusal(rules: &HeaderRules, headers: &mut HeaderMap) {
+    let own = |headers: &HeaderMap, name: &HeaderName| OF_THE_ANSWER.contains(name) || headers.contains_key(name);
+    let set: Vec<_> = rules.set.iter().filter(|(name, _)| !own(headers, name)).collect();
+    let add: Vec<_> = rules.add.iter().filter(|(name, _)| !own(headers, name)).collect();
+    for (name, value) in set.into_iter().chain(add) {
+        headers.append(name.clone(), value.clone());
+    }
 }
 
 /// Removes, sets and adds, in this order.

@@ -170,8 +170,14 @@ pub(super) async fn open(
         Asked::Upgrade(_) => None,
         Asked::ExtendedConnect => Some(ask(request.headers_mut())),
     };
-    let (mut sender, in_flight) = pool.connect_for_upgrade().await?;
     let name = || pool.upstream().name().to_owned();
+    // However many endpoints there are to try.
+    let connecting = pool.upstream().settings.queue_timeout + tunnel.head_timeout;
+    let Ok(connected) = timeout(connecting, pool.connect_for_upgrade()).await else {
+        let (upstream, after) = (name(), connecting);
+        return Err(UpstreamError::HeadTimeout { upstream, after }.into());
+    };
+    let (mut sender, in_flight) = connected?;
     let mut response = match timeout(tunnel.head_timeout, sender.send_request(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(source)) => {
@@ -184,7 +190,7 @@ pub(super) async fn open(
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(response.map(|incoming| ProxyBody::declined(incoming, sender, in_flight)));
+        return Ok(response.map(|incoming| ProxyBody::declined(incoming, sender, in_flight, tunnel.head_timeout)));
     }
     if key.is_some_and(|key| !agrees(response.headers(), &key)) {
         return Err(ProxyError::Handshake { upstream: name() });

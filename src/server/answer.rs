@@ -29,7 +29,9 @@ use crate::{
         path::{NormalPath, PathError},
     },
     problem::Form,
-    proxy::{self, Inbound, body::ProxyBody, error::ProxyError, grpc, record::Record, upgrade::ExtendedConnect},
+    proxy::{
+        self, Inbound, body::ProxyBody, error::ProxyError, grpc, record::Record, rewrite, upgrade::ExtendedConnect,
+    },
     upstream::body::{Limits, RequestBody},
 };
 
@@ -60,8 +62,9 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
     let version = parts.version;
     if version == Version::HTTP_2 {
         http2::join_cookies(&mut parts.headers);
+        http2::join_lengths(&mut parts.headers);
     }
-    let form = if grpc::is_call(version, &parts.headers) {
+    let form = if grpc::is_call(&parts.method, version, &parts.headers) {
         Form::Grpc
     } else if policy::is_navigation(&parts.method, &parts.headers) {
         Form::Html
@@ -80,6 +83,14 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
             if record.route.is_some() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 admit(&live, origin.as_ref(), &record, &mut response);
             }
+            // What answers without an upstream reads no body. One that was never asked for may come all the same, or a
+            // request in its place: nobody could tell.
+            if version != Version::HTTP_2
+                && let Some(unread) = body.filter(|unread| !unread.is_end_stream())
+                && (waits || !refusal::drained(unread).await)
+            {
+                refusal::close_after(&mut response);
+            }
             response
         }
         failed => {
@@ -87,6 +98,9 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
             // Where such a body ends, only hyper believes to know.
             let unclear = matches!(error, ProxyError::TransferCoding);
             let mut response = refusal::refuse(&live, error, form, &mut record);
+            if let Some(route) = &record.route {
+                rewrite::apply_to_refusal(&route.response_headers, response.headers_mut());
+            }
             admit(&live, origin.as_ref(), &record, &mut response);
             // A stream of HTTP/2 ends by itself: it is reset without error behind the answer (RFC 9113, 8.1).
             if version != Version::HTTP_2 {

@@ -38,9 +38,9 @@ impl Bound {
                 Self::tcp(*addr)
             }
             Listen::Unix(path) => Self::unix(path),
-            Listen::Fd(name) => Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("the service manager has opened no socket by the name {name}"),
+            Listen::Fd(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "only the service manager can open it",
             )),
         }
     }
@@ -57,8 +57,13 @@ impl Bound {
         match self.addr() {
             // One that came from outside need not let others beside it.
             Some(addr) if self.0.reuse_port()? => Self::tcp(addr),
-            _ => self.0.try_clone().map(Self),
+            _ => self.shared(),
         }
+    }
+
+    /// The same socket for one more worker, with one queue for both.
+    pub fn shared(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 
     /// The same socket once more, with the same queue: for whoever is to go on with it.
@@ -73,7 +78,10 @@ impl Bound {
 
     /// Opens it. To be called on the runtime that will accept from it.
     pub fn listen(self) -> io::Result<Listener> {
-        self.0.listen(BACKLOG)?;
+        // Of one that is listened at, whoever opened it has chosen the backlog.
+        if !self.0.is_listener()? {
+            self.0.listen(BACKLOG)?;
+        }
         if self.0.local_addr()?.is_unix() {
             UnixListener::from_std(self.0.into()).map(Listener::Unix)
         } else {

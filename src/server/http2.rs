@@ -15,7 +15,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::connection::{Conversation, Protocol};
 use crate::{
     config,
-    proxy::{error::BadHeader, pace::Paced},
+    proxy::{
+        error::BadHeader,
+        pace::Paced,
+        taking::{Taking, while_taken},
+    },
 };
 
 /// What a client of HTTP/2 sends first (RFC 9113, 3.4).
@@ -64,7 +68,13 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> io::Re
 
 /// With every limit set.
 pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server) -> Builder<Streams> {
-    let mut builder = Builder::new(Streams(Arc::clone(conversation)));
+    let mut builder = Builder::new(Streams {
+        conversation: Arc::clone(conversation),
+        taking: Taking {
+            silence: server.body_timeout,
+            min_rate: server.min_body_rate,
+        },
+    });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(server.max_streams)
@@ -86,11 +96,15 @@ pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server)
 
 /// Runs a connection's requests as tasks of its worker.
 #[derive(Clone, Debug)]
-pub(super) struct Streams(Arc<Conversation>);
+pub(super) struct Streams {
+    conversation: Arc<Conversation>,
+    taking: Taking,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        self.0.worker.tasks.spawn("stream", stream);
+        let stream = while_taken(stream, self.taking);
+        self.conversation.worker.tasks.spawn("stream", stream);
     }
 }
 
@@ -113,6 +127,14 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
         Ok(value) => headers.insert(header::COOKIE, value),
         Err(_) => headers.remove(header::COOKIE),
     };
+}
+
+/// Leaves one of several lengths: `h2` has seen to it that they agree (RFC 9110, 8.6), the next hop might not.
+pub(super) fn join_lengths(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let (Some(first), Some(_)) = (lines.next().cloned(), lines.next()) {
+        headers.insert(header::CONTENT_LENGTH, first);
+    }
 }
 
 /// Refuses what `h2` lets pass though a request must not have it.

@@ -11,7 +11,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio_util::sync::DropGuard;
 
-use super::{Place, WireError, http2::Held, lean::answer::Answer, pool::Lease, stream::Stream};
+use super::{
+    Place, WireError,
+    http2::Held,
+    lean::answer::Answer,
+    pool::{Lease, Sending},
+    stream::Stream,
+};
 
 /// The body of an upstream's answer. Once its last byte is here the connection is anybody's again; dropped before, it
 /// takes the connection along, or ends its stream.
@@ -22,18 +28,19 @@ enum Source {
         answer: Answer<Stream>,
         lease: Lease,
         /// The rest of the request, which is still being sent, ends with the answer.
-        _upload: Option<DropGuard>,
+        _upload: (Option<DropGuard>, Sending),
     },
     /// Others use the connection as well: it is only counted.
     Http2 {
         incoming: Incoming,
+        sending: Sending,
         _held: (Held, Place),
     },
     Ended,
 }
 
 impl AnswerBody {
-    pub(super) fn http1(answer: Answer<Stream>, lease: Lease, upload: Option<DropGuard>) -> Self {
+    pub(super) fn http1(answer: Answer<Stream>, lease: Lease, upload: (Option<DropGuard>, Sending)) -> Self {
         let mut body = Self(Source::Http1 {
             answer,
             lease,
@@ -43,10 +50,11 @@ impl AnswerBody {
         body
     }
 
-    pub(super) fn http2(incoming: Incoming, held: Held, place: Place) -> Self {
+    pub(super) fn http2(incoming: Incoming, held: (Held, Place), sending: Sending) -> Self {
         let mut body = Self(Source::Http2 {
             incoming,
-            _held: (held, place),
+            sending,
+            _held: held,
         });
         body.let_go_if_ended();
         body
@@ -58,11 +66,17 @@ impl AnswerBody {
             Source::Http2 { incoming, .. } => incoming.is_end_stream(),
             Source::Ended => false,
         };
-        if ended
-            && let Source::Http1 { answer, lease, .. } = std::mem::replace(&mut self.0, Source::Ended)
-            && let Some(connection) = answer.into_idle()
-        {
-            lease.give_back(connection);
+        if !ended {
+            return;
+        }
+        match std::mem::replace(&mut self.0, Source::Ended) {
+            Source::Http1 { answer, lease, .. } => {
+                if let Some(connection) = answer.into_idle() {
+                    lease.give_back(connection);
+                }
+            }
+            Source::Http2 { sending, .. } => sending.let_go(),
+            Source::Ended => {}
         }
     }
 }

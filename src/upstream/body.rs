@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -86,6 +87,9 @@ pub struct BodyWatch {
     moved_ms: AtomicU64,
     failure: AtomicU8,
     finished: AtomicBool,
+    /// Nobody needs the rest.
+    abandoned: AtomicBool,
+    waker: AtomicWaker,
 }
 
 impl BodyWatch {
@@ -96,7 +100,21 @@ impl BodyWatch {
             moved_ms: AtomicU64::new(0),
             failure: AtomicU8::new(0),
             finished: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
         }
+    }
+
+    /// Nobody needs the rest: whoever sends the body stops, and its upstream sees that it was broken off.
+    pub(super) fn abandon(&self) {
+        if !self.finished() {
+            self.abandoned.store(true, Ordering::Release);
+            self.waker.wake();
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
     }
 
     /// Whether it was read to its end. Until then the connection that it goes to carries it still.
@@ -233,7 +251,14 @@ impl Streaming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.touched = true;
         loop {
+            if self.watch.is_abandoned() {
+                return Poll::Ready(Some(Err(BodyError::Broken)));
+            }
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+                self.watch.waker.register(cx.waker());
+                if self.watch.is_abandoned() {
+                    continue;
+                }
                 ready!(self.poll_patience(cx));
                 return Poll::Ready(Some(Err(self.watch.fail(BodyError::TooSlow))));
             };

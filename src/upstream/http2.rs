@@ -21,7 +21,7 @@ use std::{
 
 use http::{
     HeaderValue, Request, Uri, Version,
-    header::{CONNECTION, HOST, TE},
+    header::{CONNECTION, HOST, TE, TRANSFER_ENCODING},
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 use hyper::{
@@ -180,9 +180,10 @@ pub(super) async fn handshake(stream: Stream, origin: Option<Origin>, tasks: &Ta
 }
 
 /// Names a request's host and scheme in its target (RFC 9113, 8.3.1). `Connection` goes: it is not spoken here, and hyper
-/// would remove the `te` that it names.
+/// would remove the `te` that it names. So does `Transfer-Encoding`: frames say where a body ends.
 pub(super) fn into_http2(request: &mut Request<RequestBody>, scheme: &Scheme) {
     request.headers_mut().remove(CONNECTION);
+    request.headers_mut().remove(TRANSFER_ENCODING);
     let host = request.headers_mut().remove(HOST);
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = Parts::default();

@@ -5,6 +5,7 @@
 //! somebody waits queues up behind.
 
 use std::{
+    pin::pin,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
@@ -62,8 +63,10 @@ impl Limit {
         };
         let turn = async {
             loop {
-                // Asked for before looking: what is freed in between wakes us all the same.
-                let freed = self.freed.notified();
+                // In the queue before looking: what is freed in between wakes us all the same, and of two places each
+                // somebody else.
+                let mut freed = pin!(self.freed.notified());
+                freed.as_mut().enable();
                 if self.take() {
                     return;
                 }

@@ -111,6 +111,25 @@ pub(super) struct Lease {
     origin: Option<Origin>,
 }
 
+/// The request's body, if it has one. Dropped before the answer has come to its end, what is left of it is not sent: over
+/// HTTP/2 it would go on by itself, and be heard in the name of somebody who may not speak any more.
+pub(super) struct Sending(Option<Arc<BodyWatch>>);
+
+impl Sending {
+    /// The answer has come to its end: what is left may go on.
+    pub(super) fn let_go(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(body) = &self.0 {
+            body.abandon();
+        }
+    }
+}
+
 impl Place {
     /// Taken already, at no endpoint yet.
     fn new(pool: &Arc<Pool>) -> Self {
@@ -246,6 +265,8 @@ impl Pool {
     ) -> Result<Response<AnswerBody>, UpstreamError> {
         self.upstream.admit().await?;
         let place = Place::new(self);
+        let sending = Sending(body);
+        let body = &sending.0;
         // Where it is, for whoever has waited in vain.
         let whereabouts = AtomicUsize::new(usize::MAX);
         let mut exchange = pin!(self.exchange(request, retries, place, &whereabouts));
@@ -254,7 +275,7 @@ impl Pool {
         loop {
             if let Ok(answered) = timeout_at(deadline.into(), exchange.as_mut()).await {
                 let (answer, place) = answered?;
-                return Ok(self.response_of(answer, place));
+                return Ok(self.response_of(answer, place, sending));
             }
             deadline = body.as_ref().map_or(deadline, |body| body.moved_at() + head_timeout);
             if deadline <= clock::monotonic() {
@@ -272,24 +293,24 @@ impl Pool {
         }
     }
 
-    fn response_of(&self, answer: Answer, place: Place) -> Response<AnswerBody> {
+    fn response_of(&self, answer: Answer, place: Place, sending: Sending) -> Response<AnswerBody> {
         let (answered, origin) = match answer {
             Answer::Http2 { response, held } => {
-                return response.map(|incoming| AnswerBody::http2(incoming, held, place));
+                return response.map(|incoming| AnswerBody::http2(incoming, (held, place), sending));
             }
             Answer::Http1 { answered, origin } => (answered, origin),
         };
         let (answer, response, upload) = answered.into_answer();
         // The client may first send everything and only then read: the upload must not wait for the answer to be taken.
-        let upload = upload.map(|sending| {
+        let upload = upload.map(|rest| {
             let stop = CancellationToken::new();
             let guard = stop.clone().drop_guard();
             self.tasks.spawn("upload behind its answer", async move {
-                stop.run_until_cancelled(sending).await;
+                stop.run_until_cancelled(rest).await;
             });
             guard
         });
-        response.map(|()| AnswerBody::http1(answer, Lease { place, origin }, upload))
+        response.map(|()| AnswerBody::http1(answer, Lease { place, origin }, (upload, sending)))
     }
 
     async fn exchange(

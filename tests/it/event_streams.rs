@@ -4,7 +4,8 @@ use tokio::time::timeout;
 
 use crate::harness::{Gateway, RawClient, SOON, Setup, people::User, upstream::Conversation, wire::read_chunk};
 
-const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+// Media types have no case.
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 const EVENT: &str = "9\r\ndata: 1\n\n\r\n";
 
 async fn listening(gateway: &Gateway, user: &User) -> (RawClient, Conversation) {
@@ -68,4 +69,33 @@ async fn told_not_to_a_gateway_leaves_streams_alone() {
     gateway.sign_out(&ada).await;
     upstream.send(EVENT).await;
     assert_eq!(event(&mut client).await, "data: 1\n\n");
+}
+
+#[tokio::test]
+async fn a_reload_ends_a_stream_only_if_it_may_not_go_on() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, mut upstream) = listening(&gateway, &ada).await;
+    gateway.reload("[server]\nmax_body = '5MiB'").await.unwrap();
+    upstream.send(EVENT).await;
+    assert_eq!(event(&mut client).await, "data: 1\n\n");
+    gateway
+        .reload("[[routes]]\npath = '/api/*'\nupstream = 'app'\nrequire = { roles = ['admin'] }")
+        .await
+        .unwrap();
+    assert_eq!(event(&mut client).await, "", "the last chunk");
+}
+
+#[tokio::test]
+async fn a_ban_and_an_expiry_end_a_stream() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, _upstream) = listening(&gateway, &ada).await;
+    gateway.db().run("UPDATE users SET banned = true").await;
+    assert_eq!(event(&mut client).await, "");
+
+    let bob = gateway.signed_in("bob@example.com").await;
+    let (mut client, _upstream) = listening(&gateway, &bob).await;
+    gateway.clock().advance(std::time::Duration::from_hours(8 * 24));
+    assert_eq!(event(&mut client).await, "");
 }

@@ -53,3 +53,37 @@ async fn an_upstream_that_is_not_there_is_told_without_asking_for_the_body() {
     client.send(upload(&gateway, "/public/x", 5)).await;
     assert_eq!(client.head().await.status(), 502);
 }
+
+/// Another request could be taken for the body that never came, or the body for a request, by whoever stands in between.
+#[tokio::test]
+async fn behind_an_answer_that_wanted_no_body_the_connection_ends() {
+    let routes = "[[routes]]\npath = '/fixed'\nauth = 'public'\nrespond = { body = 'hello' }\n\
+                  [[routes]]\npath = '/moved'\nauth = 'public'\nredirect = { to = '/fixed' }\n";
+    let gateway = Setup::default().with(routes).start().await;
+    for (path, status) in [("/fixed", 200), ("/moved", 308)] {
+        let mut client = gateway.raw().await;
+        client.send(upload(&gateway, path, 5)).await;
+        let answer = client.answer_to("POST").await;
+        assert_eq!(
+            (answer.status(), answer.head.one("connection")),
+            (status, Some("close")),
+            "{path}"
+        );
+        assert!(client.is_closed().await, "{path}");
+    }
+    // A body that came is read, and the connection goes on.
+    let mut client = gateway.raw().await;
+    let host = gateway.host();
+    client
+        .send(format!(
+            "POST /fixed HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n\r\n"
+        ))
+        .await;
+    client
+        .send(format!("helloGET /fixed HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+        .await;
+    for _ in 0..2 {
+        let answer = client.answer_to("POST").await;
+        assert_eq!((answer.status(), answer.head.has("connection")), (200, false));
+    }
+}

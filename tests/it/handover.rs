@@ -17,6 +17,9 @@ use crate::harness::{
     Database, RawClient, SOON, Setup, eventually, gateway::SITE, mailbox::Mailbox, program::Program, upstream::Upstream,
 };
 
+/// Each client has to be asked to leave before the connections that it keeps are closed, however busy the machine is.
+const DRAINS: &str = "drain_delay = '2s'\nshutdown_grace = '30s'";
+
 struct Surroundings {
     db: Database,
     mailbox: Mailbox,
@@ -48,14 +51,14 @@ impl Surroundings {
 
 /// Clients that ask all the time, each on a connection for as long as the gateway keeps it. Whatever goes wrong fails
 /// the test.
-struct Load {
+pub(crate) struct Load {
     over: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(addr: SocketAddr) -> Self {
+    pub(crate) fn start(addr: SocketAddr) -> Self {
         let (over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let client = |number: usize| {
             let (over, answered) = (Arc::clone(&over), Arc::clone(&answered));
@@ -84,12 +87,12 @@ impl Load {
         }
     }
 
-    async fn goes_on(&self) {
+    pub(crate) async fn goes_on(&self) {
         let before = self.answered.load(Ordering::Relaxed);
         eventually(SOON, async || self.answered.load(Ordering::Relaxed) > before + 200).await;
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.over.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.await.unwrap();
@@ -101,7 +104,7 @@ impl Load {
 async fn gateways_follow_each_other_under_load_without_a_failed_request() {
     let around = Surroundings::new().await;
     let with_workers = |workers: usize| {
-        let over = format!("[server]\nworkers = {workers}\ndrain_delay = '300ms'\nshutdown_grace = '30s'");
+        let over = format!("[server]\nworkers = {workers}\n{DRAINS}");
         around.config(&format!("{workers}.toml"), &over)
     };
     let (mut running, public, admin) = Program::serve(&with_workers(2)).await;
@@ -130,9 +133,8 @@ async fn gateways_follow_each_other_under_load_without_a_failed_request() {
 #[tokio::test]
 async fn a_gateway_that_ends_before_it_is_ready_takes_nothing_over() {
     let around = Surroundings::new().await;
-    // Long enough for each client to be asked to leave.
-    let drains = "[server]\ndrain_delay = '300ms'";
-    let (mut running, public, admin) = Program::serve(&around.config("a.toml", drains)).await;
+    let drains = format!("[server]\n{DRAINS}");
+    let (mut running, public, admin) = Program::serve(&around.config("a.toml", &drains)).await;
     let load = Load::start(public);
     // Nobody answers there: it waits.
     let waits = around.config("b.toml", "[database]\nurl = 'postgres://127.0.0.1:9/none'");
@@ -148,7 +150,7 @@ async fn a_gateway_that_ends_before_it_is_ready_takes_nothing_over() {
     running.line("a hand-over came to nothing").await;
     load.goes_on().await;
     // And the next one finds it as before.
-    let (next, same_public, same_admin) = Program::serve(&around.config("c.toml", drains)).await;
+    let (next, same_public, same_admin) = Program::serve(&around.config("c.toml", &drains)).await;
     assert_eq!((same_public, same_admin), (public, admin));
     assert_eq!(running.ended().await.code, Some(0));
     load.goes_on().await;

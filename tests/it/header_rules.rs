@@ -69,12 +69,41 @@ async fn what_a_client_gets_follows_the_rules() {
     assert!(!answer.head.has("server") && !answer.head.has("x-powered-by"));
     assert!(answer.head.all("vary").contains(&"X-Tag") && answer.head.all("vary").contains(&"Accept"));
     assert_eq!(answer.head.all("set-cookie"), ["a=b", "theme=dark"]);
-    // A refusal is the gateway's own.
-    let refused = gateway.get("/api/x").await;
-    assert_eq!(
-        (refused.status(), refused.head.has("content-security-policy")),
-        (401, false)
-    );
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_every_answer_of_its_route_does_but_nothing_of_how_it_is_kept() {
+    let gateway = Setup::default()
+        .with(
+            "[[routes]]\npath = '/api/*'\nupstream = 'app'\non_denied = 'auto'\n[routes.response_headers]\n\
+             set = { Strict-Transport-Security = 'max-age=63072000', Cache-Control = 'public, max-age=60', \
+             Surrogate-Control = 'max-age=60', Content-Type = 'text/x', Content-Security-Policy = 'img-src x' }\n\
+             add = { X-Served-By = 'edge', WWW-Authenticate = 'Basic', ETag = '\"1\"' }\n",
+        )
+        .start()
+        .await;
+    for media in ["application/json", "text/html"] {
+        let refused = gateway.get("/api/x").header("Accept", media).await;
+        let head = &refused.head;
+        assert!(matches!(refused.status(), 401 | 303), "{}", refused.status());
+        assert_eq!(head.all("strict-transport-security"), ["max-age=63072000"]);
+        assert_eq!(head.all("x-served-by"), ["edge"]);
+        assert_eq!(head.all("cache-control"), ["no-store"]);
+        assert!(!head.has("surrogate-control") && !head.has("etag"));
+        assert_ne!(head.one("content-type"), Some("text/x"));
+        // A page of the gateway has a policy of its own, without which it could not be shown.
+        let policy = head.all("content-security-policy");
+        assert_eq!(policy == ["img-src x"], media == "application/json", "{policy:?}");
+    }
+    let refused = gateway.get("/api/x").header("Accept", "application/json").await;
+    assert_eq!(refused.head.all("www-authenticate"), ["Bearer"]);
+    // An upstream that is away is the route's affair as well.
+    let ada = gateway.signed_in("ada@example.com").await;
+    gateway.upstream().answer_and_close("/api/x", "");
+    let broken = gateway.get("/api/x").with(&ada).await;
+    assert_eq!((broken.status(), broken.head.all("x-served-by").len()), (502, 1));
+    // What has no route has no rules.
+    assert!(!gateway.get("/nowhere").await.head.has("x-served-by"));
 }
 
 #[tokio::test]

@@ -85,3 +85,24 @@ async fn a_gateway_that_stops_asks_no_more() {
     eventually(SOON, async || backend.seen("/up") > 0).await;
     assert_eq!(gateway.stop().await.cut_off, 0, "nothing has to be cut off");
 }
+
+#[tokio::test]
+async fn an_upstream_that_a_reload_drops_is_asked_no_more() {
+    let (dropped, kept) = (Backend::start("dropped").await, Backend::start("kept").await);
+    let gateway = gateway(&[&dropped]).await;
+    eventually(SOON, async || dropped.seen("/up") > 1).await;
+    let endpoints = [kept.endpoint("http")];
+    gateway
+        .reload(&format!("[upstreams.app]\nendpoints = {endpoints:?}\n{CHECK}"))
+        .await
+        .unwrap();
+    eventually(SOON, async || kept.seen("/up") > 1).await;
+    // A question may have been under way; after that there is none, however often the other is asked.
+    let (before, turn) = (dropped.seen("/up"), kept.seen("/up"));
+    eventually(SOON, async || kept.seen("/up") > turn + 10).await;
+    assert!(
+        dropped.seen("/up") <= before + 1,
+        "{} after {before}",
+        dropped.seen("/up")
+    );
+}

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -437,4 +437,117 @@ async fn stopping_finishes_streams_and_takes_no_more() {
     assert_eq!(asking.await.unwrap().text(), "done");
     assert_eq!(stopping.await.unwrap().cut_off, 0);
     assert!(timeout(SOON, ending).await.unwrap().unwrap().is_ok());
+}
+
+/// A SETTINGS frame that gives new streams no room.
+const NO_WINDOW: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+
+#[tokio::test]
+async fn a_client_that_leaves_a_stream_no_room_does_not_hold_its_upstream() {
+    let gateway = Setup::default().with("[server]\nbody_timeout = '300ms'").start().await;
+    let mut large = gateway.upstream().by_hand("/public/large");
+    let get = |path| {
+        [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "app.example.com"),
+            (":path", path),
+        ]
+    };
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send([PREFACE, NO_WINDOW, &headers_frame(1, &get("/public/large"))].concat())
+        .await;
+    let mut upstream = large.next().await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nthe beginning")
+        .await;
+    let mut byte = [0];
+    let ended = timeout(SOON, upstream.stream.read(&mut byte))
+        .await
+        .expect("it is let go");
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+
+    // Its connection goes on.
+    let head = [&[(":method", "HEAD")][..], &get("/public/x")[1..]].concat();
+    raw.send(headers_frame(3, &head)).await;
+    let (mut bytes, mut seen) = (Vec::new(), Vec::new());
+    while !seen.contains(&(1, 3)) {
+        let read = timeout(SOON, raw.stream.read_buf(&mut bytes)).await.expect("an answer");
+        assert!(read.unwrap() > 0, "{seen:?}");
+        seen = frames(&bytes)
+            .iter()
+            .map(|(kind, stream, _)| (*kind, *stream))
+            .collect();
+    }
+    assert!(seen.contains(&(3, 1)), "its stream was reset: {seen:?}");
+    let in_flight = "vestibule_upstream_in_flight{upstream=\"app\"}";
+    eventually(SOON, async || gateway.metric(in_flight).await < 1.0).await;
+}
+
+/// A connection whose client opens no window for answers, and its request for `path`.
+async fn takes_nothing(gateway: &Gateway, path: &str) -> RawClient {
+    // SETTINGS with an INITIAL_WINDOW_SIZE of zero.
+    let no_window = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+    let request = headers_frame(
+        1,
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", gateway.host()),
+            (":path", path),
+        ],
+    );
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send([PREFACE, &no_window, &request].concat()).await;
+    raw
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_does_not_keep_its_upstream() {
+    let gateway = Setup::default().with("[server]\nbody_timeout = '300ms'").start().await;
+    let mut conversations = gateway.upstream().by_hand("/public/x");
+    let _client = takes_nothing(&gateway, "/public/x").await;
+    let mut upstream = conversations.next().await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfirst")
+        .await;
+    let mut byte = [0];
+    let left = timeout(SOON, upstream.stream.read(&mut byte)).await;
+    assert_eq!(left.expect("the upstream's connection is let go").unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_slow_upstream_has_all_the_time_it_takes() {
+    let gateway = Setup::default().with("[server]\nbody_timeout = '300ms'").start().await;
+    let mut conversations = gateway.upstream().by_hand("/public/x");
+    let client = client(&gateway).await;
+    let answering = async {
+        let mut upstream = conversations.next().await;
+        sleep(Duration::from_millis(500)).await;
+        upstream
+            .send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
+            .await;
+        sleep(Duration::from_millis(700)).await;
+        upstream.send("again").await;
+    };
+    let (answer, ()) = tokio::join!(client.get("/public/x"), answering);
+    assert_eq!((answer.status, answer.text()), (200, "firstagain"));
+}
+
+#[tokio::test]
+async fn a_length_that_is_said_twice_is_said_once() {
+    let gateway = Gateway::start().await;
+    let client = client(&gateway).await;
+    let request = client
+        .request("POST", "/public/x")
+        .header("content-length", "5")
+        .header("content-length", "5")
+        .body(Full::new(Bytes::from_static(b"hello")))
+        .unwrap();
+    assert_eq!(client.send(request).await.unwrap().status, 200);
+    let seen = gateway.upstream().last();
+    assert_eq!(
+        (seen.head.all("content-length"), seen.body),
+        (vec!["5"], b"hello".to_vec())
+    );
 }

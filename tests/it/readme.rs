@@ -206,6 +206,19 @@ async fn with_a_configuration_alone_it_says_where_the_application_is_expected() 
 }
 
 #[tokio::test]
+async fn a_terminal_that_is_closed_ends_it_in_order() {
+    let place = Place::new();
+    let dev = place.dev(&[]).await;
+    let started = descendants(dev.id());
+    dev.signal("HUP").await;
+    let ended = dev.ended().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("Stopping."), "{}", ended.stdout);
+    place.is_closed().await;
+    are_gone(&started).await;
+}
+
+#[tokio::test]
 async fn an_application_that_does_not_start_ends_everything_with_1() {
     let place = Place::new();
     let inbox = format!("127.0.0.1:{}", place.inbox);

@@ -108,3 +108,25 @@ async fn an_answer_that_has_begun_is_never_replaced_by_another() {
     }
     assert!(broken > 0);
 }
+
+/// Answers once and then hangs up on whoever uses the connection again, or another: as an application that restarts.
+async fn hangs_up(retries: &str) -> (u16, usize) {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::default()
+        .endpoints(&[format!("http://{}", upstream.addr())], "")
+        .with(&format!(
+            "[[routes]]\npath = '/public/*'\nupstream = 'app'\nauth = 'public'\n{retries}"
+        ))
+        .start()
+        .await;
+    assert_eq!(gateway.get("/public/warm").await.status(), 200);
+    upstream.answer_and_close("/public/x", "");
+    let status = gateway.get("/public/x").await.status();
+    (status, upstream.seen("/public/x"))
+}
+
+#[tokio::test]
+async fn a_route_without_retries_has_a_request_sent_once() {
+    assert_eq!(hangs_up("").await, (502, 2), "once more, on a fresh connection");
+    assert_eq!(hangs_up("retries = 0").await, (502, 1));
+}

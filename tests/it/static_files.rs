@@ -144,12 +144,23 @@ async fn parts_conditions_and_encodings_are_understood() {
         .header("If-Range", "\"old\"")
         .await;
     assert_eq!((unsure.status(), unsure.text()), (200, "0123456789"));
+    let beyond = gateway.get("/assets/app.js").header("Range", "bytes=20-");
+    let beyond = beyond.header("If-Range", "\"old\"").await;
+    assert_eq!((beyond.status(), beyond.text()), (200, "0123456789"));
 
     let whole = gateway.get("/assets/app.js").await;
     let (tag, date) = (
         whole.head.one("etag").unwrap(),
         whole.head.one("last-modified").unwrap(),
     );
+    for same in [tag, date] {
+        let rest = gateway.get("/assets/app.js").header("Range", "bytes=2-4");
+        let rest = rest.header("If-Range", same).await;
+        assert_eq!((rest.status(), rest.text()), (206, "234"), "{same}");
+    }
+    let weak = gateway.get("/assets/app.js").header("Range", "bytes=2-4");
+    let weak = weak.header("If-Range", format!("W/{tag}")).await;
+    assert_eq!(weak.status(), 200);
     assert_eq!(
         gateway
             .get("/assets/app.js")

@@ -168,3 +168,21 @@ async fn write_until_stuck(stream: &mut (impl AsyncWriteExt + Unpin), at_most: u
     }
     written
 }
+
+#[tokio::test]
+async fn a_body_of_unknown_length_reaches_the_upstream_whatever_the_method() {
+    let gateway = Gateway::start().await;
+    let host = gateway.host();
+    for method in ["GET", "DELETE", "OPTIONS", "POST"] {
+        let mut client = gateway.raw().await;
+        client
+            .send(format!(
+                "{method} /public/search HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 5\r\nhello\r\n0\r\n\r\n"
+            ))
+            .await;
+        assert_eq!(client.answer_to(method).await.status(), 200, "{method}");
+        let seen = gateway.upstream().last();
+        assert_eq!((seen.head.method(), &seen.body[..]), (method, &b"hello"[..]));
+    }
+}

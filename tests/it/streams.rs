@@ -144,3 +144,30 @@ async fn what_ended_while_nobody_heard_of_it_counts_afterwards() {
     assert!(is_closed(&mut own).await);
     assert!(stands(&mut other).await);
 }
+
+#[tokio::test]
+async fn a_reload_ends_what_it_no_longer_allows_and_nothing_else() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut own = socket(&gateway, "/api/ada", Some(&ada)).await;
+    let mut nobodys = socket(&gateway, "/public/ws", None).await;
+    let other_limits = "[server]\nmax_body = '5MiB'\n[upstreams.app]\nresponse_timeout = '7s'";
+    gateway.reload(other_limits).await.unwrap();
+    assert!(stands(&mut own).await && stands(&mut nobodys).await);
+
+    let for_admins = "require = { roles = ['admin'] }";
+    let routes = |of_public: &str, of_api: &str| {
+        format!(
+            "[[routes]]\npath = '/public/*'\nupstream = 'app'\n{of_public}\n\
+             [[routes]]\npath = '/api/*'\nupstream = 'app'\n{of_api}"
+        )
+    };
+    gateway.reload(&routes("auth = 'public'", for_admins)).await.unwrap();
+    assert!(is_closed(&mut own).await);
+    assert!(stands(&mut nobodys).await);
+    gateway.reload(&routes("", for_admins)).await.unwrap();
+    assert!(is_closed(&mut nobodys).await);
+    let closed = |reason: &str| format!("vestibule_streams_closed_total{{reason=\"{reason}\"}}");
+    assert_eq!(metric(&gateway, &closed("not-allowed")).await, 1);
+    assert_eq!(metric(&gateway, &closed("reloaded")).await, 1);
+}

@@ -263,6 +263,11 @@ fn what_can_not_be_loaded_says_what_where_and_how_to_mend_it() {
         "encrypted",
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
     );
+    let encrypted_as_once = write(
+        "encrypted as once",
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
+         -----END EC PRIVATE KEY-----\n",
+    );
     let missing = folder.path().join("missing");
     for (certificate, key, said) in [
         (&crt, &other, "does not belong to the certificate"),
@@ -274,6 +279,7 @@ fn what_can_not_be_loaded_says_what_where_and_how_to_mend_it() {
         (&garbage, &good_key, "is no PEM file that can be read"),
         (&nonsense, &good_key, "is malformed"),
         (&crt, &encrypted, "it is encrypted"),
+        (&crt, &encrypted_as_once, "it is encrypted"),
         (&missing, &good_key, "can't be read: No such file"),
         (&crt, &missing, "can't be read: No such file"),
     ] {
@@ -282,4 +288,34 @@ fn what_can_not_be_loaded_says_what_where_and_how_to_mend_it() {
         let names_a_file = told.contains(&folder.path().display().to_string());
         assert!(names_a_file && !told.contains("PRIVATE KEY-----\nMI"), "{told}");
     }
+}
+
+#[tokio::test]
+async fn a_reload_puts_other_settings_in_force_or_none_of_them() {
+    let site = Site::start("").await;
+    let addr = site.gateway.addr();
+    let kept = site.client().connect(addr, HOST).await.unwrap();
+    let elsewhere = Authority::new("another authority");
+    let other = site.folder.pair("other", &elsewhere.issue(&[HOST]));
+    let settings = format!("[server.tls]\n{other}\nmin_version = '1.3'");
+
+    let nothing = site.folder.write("nothing.pem", "no certificate");
+    let bad = format!(
+        "{settings}\nclient_ca = '{}'\nclient_auth = 'required'",
+        nothing.display()
+    );
+    assert!(site.gateway.reload(&bad).await.is_err());
+    assert!(site.client().only_1_2().get(addr, HOST, "/public/x", "").await.is_ok());
+
+    site.gateway.reload(&settings).await.unwrap();
+    assert!(
+        site.client().connect(addr, HOST).await.is_err(),
+        "another certificate is shown"
+    );
+    let client = TlsClient::trusting(&elsewhere);
+    assert!(client.get(addr, HOST, "/public/x", "").await.is_ok());
+    let old = TlsClient::trusting(&elsewhere).only_1_2();
+    assert!(old.connect(addr, HOST).await.is_err());
+    let answer = get_on(kept, HOST, "/public/x", "").await.unwrap();
+    assert_eq!(answer.status(), 200, "a connection that stood goes on");
 }

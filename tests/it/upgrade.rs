@@ -153,3 +153,49 @@ async fn a_socket_ends_when_its_session_does() {
     gateway.sign_out(&ada).await;
     assert!(client.is_closed().await);
 }
+
+#[tokio::test]
+async fn a_socket_that_new_rules_do_not_allow_is_closed() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    for rules in [
+        "upstream = 'app'\nrequire = { roles = ['admin'] }",
+        "upstream = 'app'\nwebsocket = false",
+        "respond = { status = 410 }",
+    ] {
+        let (mut client, _upstream) = open(&gateway, &ada).await;
+        let rules = format!("[[routes]]\npath = '/api/*'\n{rules}");
+        gateway.reload(&rules).await.unwrap();
+        assert!(client.is_closed().await, "{rules}");
+        gateway.reload("").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_new_rules_allow_goes_on() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, mut upstream) = open(&gateway, &ada).await;
+    let rules = "[[routes]]\npath = '/api/*'\nupstream = 'app'\nrequire = { roles = ['user'] }\nretries = 0";
+    gateway.reload(rules).await.unwrap();
+    let mut bytes = [0; 5];
+    upstream.send("still").await;
+    timeout(SOON, client.stream.read_exact(&mut bytes))
+        .await
+        .expect("it is open")
+        .unwrap();
+    assert_eq!(&bytes, b"still");
+}
+
+#[tokio::test]
+async fn a_route_without_websockets_refuses_the_upgrade_and_serves_the_rest() {
+    let gateway = Setup::default()
+        .with("[[routes]]\npath = '/public/*'\nupstream = 'app'\nauth = 'public'\nwebsocket = false")
+        .start()
+        .await;
+    let upgrade = gateway.get("/public/ws").header("Connection", "Upgrade");
+    let refused = upgrade.header("Upgrade", "websocket").await;
+    assert_eq!((refused.status(), refused.code().as_str()), (403, "UPGRADE_REFUSED"));
+    assert_eq!(gateway.upstream().seen("/public/ws"), 0);
+    assert_eq!(gateway.get("/public/ws").await.status(), 200);
+}

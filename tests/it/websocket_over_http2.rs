@@ -190,3 +190,30 @@ async fn sockets_past_the_limit_are_refused() {
     let response = asked(&gateway, request(&gateway, Some(&ada), "websocket")).await;
     assert_eq!(response.status(), 503);
 }
+
+#[tokio::test]
+async fn a_reload_ends_a_socket_only_if_it_may_not_go_on() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, mut upstream) = open(&gateway, &ada).await;
+    gateway.reload("[server]\nmax_body = '5MiB'").await.unwrap();
+    upstream.send("x").await;
+    timeout(SOON, client.read_exact(&mut [0])).await.unwrap().unwrap();
+    gateway
+        .reload("[[routes]]\npath = '/public/*'\nupstream = 'app'\nauth = 'public'")
+        .await
+        .unwrap();
+    let ended = timeout(SOON, client.read(&mut [0])).await.expect("its route is gone");
+    assert_eq!(ended.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_refusal_never_looks_like_a_tunnel() {
+    let gateway = Gateway::start().await;
+    // To a gRPC call the answer would be 200.
+    let mut stranger = request(&gateway, None, "websocket");
+    stranger
+        .headers_mut()
+        .insert("content-type", "application/grpc".parse().unwrap());
+    assert_eq!(asked(&gateway, stranger).await.status(), 401);
+}

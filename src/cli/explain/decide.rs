@@ -23,10 +23,13 @@ use super::{
 use crate::{
     chain::Chain,
     clock::{Clock, Timestamp},
-    config::{Access, Carried, Config, Cors, OnDenied, OriginPattern, Person, Route, Target},
+    config::{
+        Access, Carried, Config, Cors, LimitedBy, OnDenied, OriginPattern, Person, Route, Target, Upstream,
+        write_duration, write_size,
+    },
     identity::{Assertions, Identity, Session, SessionId, UserId},
     policy::{
-        self, Denied,
+        self,
         client::{self, ClientRules},
         connection::{Connection, Peer},
         cors::{self, Readers, Verdict},
@@ -85,7 +88,7 @@ impl<'c> Judges<'c> {
     /// What would become of a request.
     pub(in crate::cli) fn decide(&self, asked: Asked) -> Decision {
         // A call is made over HTTP/2.
-        let asked_by = if grpc::is_call(Version::HTTP_2, &asked.headers) {
+        let asked_by = if grpc::is_call(&asked.method, Version::HTTP_2, &asked.headers) {
             AskedBy::Call
         } else if policy::is_navigation(&asked.method, &asked.headers) {
             AskedBy::Navigation
@@ -103,7 +106,10 @@ impl<'c> Judges<'c> {
                 _ => None,
             };
             match location {
-                Some(location) => Outcome::SignIn { location },
+                Some(location) => Outcome::SignIn {
+                    location,
+                    reason: reason(&error),
+                },
                 None => Outcome::Refused(refusal(&error, asked_by)),
             }
         });
@@ -202,14 +208,16 @@ impl<'c> Judges<'c> {
             Target::Upstream(index) => self.config.upstreams.get(index),
             Target::Files(_) | Target::Redirect(_) | Target::Answer(_) => None,
         };
+        let endpoints = upstream.map_or(&[] as &[_], |upstream| &upstream.endpoints);
         Matched {
             pattern: route.path.text.clone(),
             host: route.host.as_ref().map(ToString::to_string),
             line: route.line,
             demands: demands(route, self.config.auth.sign_in_page.as_deref()),
             upstream: upstream.map(|upstream| upstream.name.clone()),
+            endpoints: endpoints.iter().map(ToString::to_string).collect(),
             open_to: open_to(route, self.config),
-            rules: rules(route),
+            rules: rules(route, upstream),
         }
     }
 
@@ -259,10 +267,18 @@ fn answered_here(route: &Route, asked: &answers::Asked<'_>) -> Result<Outcome, P
 }
 
 /// What else the route has to say, beyond what its outcome shows.
-fn rules(route: &Route) -> Vec<String> {
+fn rules(route: &Route, upstream: Option<&Upstream>) -> Vec<String> {
     let mut rules = Vec::new();
     if let Some(limit) = &route.rate_limit {
-        rules.push(format!("at most {} requests in {:?}", limit.requests, limit.window));
+        let by = match limit.by {
+            LimitedBy::Address => "address",
+            LimitedBy::User => "user",
+        };
+        rules.push(format!(
+            "at most {} requests in {} from one {by}",
+            limit.requests,
+            write_duration(limit.window)
+        ));
     }
     if !route.response_headers.is_empty() {
         let names = |of: &[(HeaderName, HeaderValue)]| of.iter().map(|(name, _)| name.to_string()).collect();
@@ -280,11 +296,25 @@ fn rules(route: &Route) -> Vec<String> {
             }
         }
     }
-    if let Some(timeout) = route.timeout {
-        rules.push(format!("the upstream has {timeout:?} to answer"));
+    if let Some(upstream) = upstream {
+        let timeout = route.timeout.unwrap_or(upstream.response_timeout);
+        rules.push(format!("the upstream has {} to answer", write_duration(timeout)));
+        rules.push(match route.retries {
+            0 => "never sent again".to_owned(),
+            1 => "sent again at most once, where that is safe".to_owned(),
+            times => format!("sent again at most {times} times, where that is safe"),
+        });
+        if !route.websocket {
+            rules.push("no WebSockets".to_owned());
+        }
+    }
+    if let Target::Files(files) = &route.target
+        && let Some(fallback) = &files.fallback
+    {
+        rules.push(format!("{fallback} for a navigation to what is no file"));
     }
     if let Some(max_body) = route.max_body {
-        rules.push(format!("bodies have at most {max_body} bytes"));
+        rules.push(format!("bodies have at most {}", write_size(max_body)));
     }
     rules
 }
@@ -299,7 +329,7 @@ fn demands(route: &Route, sign_in_page: Option<&str>) -> Vec<String> {
                 demands.push(format!("one of the roles {}", needs.roles.join(", ")));
             }
             if let Some(fresh) = needs.fresh {
-                demands.push(format!("a sign-in within the last {fresh:?}"));
+                demands.push(format!("a sign-in within the last {}", write_duration(fresh)));
             }
             if needs.verified_email {
                 demands.push("a verified e-mail address".to_owned());
@@ -335,15 +365,18 @@ fn open_to(route: &Route, config: &Config) -> String {
     }
 }
 
-fn refusal(error: &ProxyError, asked_by: AskedBy) -> Refusal {
-    let reason = match error {
-        ProxyError::Denied(Denied::SignInNeeded) => "a session is needed".to_owned(),
+fn reason(error: &ProxyError) -> String {
+    match error {
+        ProxyError::Denied(denied) => denied.to_string(),
         error => Chain(error).to_string(),
-    };
+    }
+}
+
+fn refusal(error: &ProxyError, asked_by: AskedBy) -> Refusal {
     Refusal {
         status: error.code().status().as_u16(),
         code: error.code().as_str(),
         grpc_status: (asked_by == AskedBy::Call).then(|| grpc_status(error.code().status())),
-        reason,
+        reason: reason(error),
     }
 }

@@ -23,6 +23,8 @@ pub(in crate::cli) struct Matched {
     pub(in crate::cli) line: usize,
     pub(in crate::cli) demands: Vec<String>,
     pub(in crate::cli) upstream: Option<String>,
+    /// Of the upstream, as the file has them.
+    pub(in crate::cli) endpoints: Vec<String>,
     /// Whose pages may call it from elsewhere and read the answers.
     pub(in crate::cli) open_to: String,
     /// What else is said of it in the file, a line each.
@@ -49,6 +51,7 @@ pub(in crate::cli) enum Outcome {
     /// To the sign-in page.
     SignIn {
         location: String,
+        reason: String,
     },
     Refused(Refusal),
 }
@@ -98,6 +101,7 @@ impl Decision {
             code: self.outcome.code(),
             location: self.outcome.location(),
             upstream: route.and_then(|route| route.upstream.as_deref()),
+            endpoints: route.map_or(&[], |route| &route.endpoints),
             open_to: route.map(|route| route.open_to.as_str()),
             receives: self.outcome.received().map_or_else(Vec::new, Received::lines),
         }
@@ -143,7 +147,7 @@ impl Outcome {
 
     pub(in crate::cli) fn location(&self) -> Option<&str> {
         match self {
-            Self::SignIn { location } => Some(location),
+            Self::SignIn { location, .. } => Some(location),
             Self::Answer { location, .. } => location.as_deref(),
             Self::Forwarded(_) | Self::AuthApi | Self::Preflight | Self::File { .. } | Self::Refused(_) => None,
         }
@@ -174,7 +178,7 @@ impl std::fmt::Display for Outcome {
                 location: Some(location),
             } => write!(f, "redirected: {status} to {location}"),
             Self::Answer { status, location: None } => write!(f, "answered by the gateway: {status}"),
-            Self::SignIn { location } => write!(f, "redirected: 303 to {location}: a session is needed"),
+            Self::SignIn { location, reason } => write!(f, "redirected: 303 to {location}: {reason}"),
             Self::Refused(refusal) => {
                 let Refusal {
                     status,
@@ -217,6 +221,7 @@ pub(super) struct Json<'d> {
     code: Option<&'static str>,
     location: Option<&'d str>,
     upstream: Option<&'d str>,
+    endpoints: &'d [String],
     open_to: Option<&'d str>,
     receives: Vec<String>,
 }

@@ -33,7 +33,7 @@ pub(super) fn text(request: &str, decision: &Decision) -> String {
         list("demands", &route.demands);
         list("also", &route.rules);
         if let Some(upstream) = &route.upstream {
-            row("upstream", upstream);
+            row("upstream", &format!("{upstream}: {}", route.endpoints.join(", ")));
         }
         row("open to", &route.open_to);
     }

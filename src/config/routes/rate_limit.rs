@@ -40,14 +40,8 @@ pub enum LimitedBy {
 const MAX_WINDOW: Duration = Duration::from_hours(24);
 
 impl RouteLimit {
-    /// `Some(None)`: there is none.
-    #[expect(
-        clippy::option_option,
-        reason = "the outer one is wrong or right, the inner one absent or there"
-    )]
-    pub(super) fn read(s: &mut Section<'_>) -> Option<Option<Self>> {
+    pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
         s.shown_as_comment();
-        let present = s.is_present();
         let requests = s
             .key(
                 "requests",
@@ -75,21 +69,18 @@ impl RouteLimit {
                 choice(&[("address", LimitedBy::Address), ("user", LimitedBy::User)]),
             )
             .or("address");
-        if !present {
-            return Some(None);
-        }
-        if requests == Some(None) {
+        if s.is_present() && requests == Some(None) {
             s.report(
                 s.wrong("requests", "missing")
                     .allowed("a whole number from 1 to 1000000"),
             );
         }
-        Some(Some(Self {
+        Some(Self {
             requests: requests??,
             window: window?,
             by: by?,
             of: 0,
-        }))
+        })
     }
 }
 

@@ -36,7 +36,6 @@ pub enum Piece {
 impl Redirect {
     pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
         s.shown_as_comment();
-        let present = s.is_present();
         let to = s
             .key(
                 "to",
@@ -61,7 +60,7 @@ impl Redirect {
                 }),
             )
             .or("308");
-        if present && to == Some(None) {
+        if s.is_present() && to == Some(None) {
             s.report(
                 s.wrong("to", "missing")
                     .allowed("an address such as \"https://example.com{path}\", or a path"),

@@ -20,17 +20,17 @@ pub struct Rewrite {
 impl Rewrite {
     pub(super) fn read(s: &mut Section<'_>, path: Option<&PathPattern>) -> Option<Self> {
         let strip = s
-            .key(
+            .key_of_many(
                 "strip_prefix",
                 "What is taken off the front of the path before it leaves; `path` begins with it.",
-                prefix(),
+                prefix,
             )
             .optional("/api");
         let add = s
-            .key(
+            .key_of_many(
                 "add_prefix",
                 "What is put in front of the path, after `strip_prefix`. The query stays as it is.",
-                prefix(),
+                prefix,
             )
             .optional("/v2");
         let strip = match strip? {

@@ -47,40 +47,42 @@ impl Target {
     /// `None`: what is wrong has been reported.
     pub(super) fn read(s: &mut Section<'_>, facts: &Facts) -> Option<Self> {
         let upstream = s
-            .key(
+            .key_of_many(
                 "upstream",
                 "Who gets the requests: a name from [upstreams]. A route has exactly one of `upstream`, `serve`, `redirect` \
                  and `respond`.",
-                parsed("the name of an upstream", |name| Ok(name.to_owned())),
+                || parsed("the name of an upstream", |name| Ok(name.to_owned())),
             )
             .one_of_several("api");
         let serve = s
-            .key(
+            .key_of_many(
                 "serve",
                 "A folder whose files are the answers, found by the path that is left after `strip_prefix`. `index.html` \
                  is a folder's page; `.br` and `.gz` files beside a file are sent to whoever takes them. No file whose \
                  name begins with a dot, but below `/.well-known`; no link that leaves the folder.",
-                folder(),
+                folder,
             )
             .optional("dist/");
         let fallback = s
-            .key(
+            .key_of_many(
                 "fallback",
                 "With `serve`: the file that a browser's navigation gets where there is none, for applications with \
                  paths of their own. Absent: 404.",
-                parsed(
-                    "the path of a file below the folder, such as \"index.html\"",
-                    file_below,
-                ),
+                || {
+                    parsed(
+                        "the path of a file below the folder, such as \"index.html\"",
+                        file_below,
+                    )
+                },
             )
             .optional("index.html");
         let has = KEYS.map(|key| s.has(key));
-        let redirect = s.section(
+        let redirect = s.section_if_there(
             "redirect",
             "Sends clients elsewhere. Also: redirect = { to = \"https://example.com{path}\" }.",
             Redirect::read,
         );
-        let respond = s.section(
+        let respond = s.section_if_there(
             "respond",
             "The same answer for every request. Also: respond = { status = 204 }.",
             FixedAnswer::read,
@@ -114,7 +116,7 @@ impl Target {
                 }
                 Some(Self::Files(Files { folder, fallback }))
             }
-            ["redirect"] => redirect.map(Self::Redirect),
+            ["redirect"] => redirect.flatten().map(Self::Redirect),
             [first, also, ..] => {
                 s.report(
                     s.wrong(also, format!("the route has `{first}` already"))
@@ -123,7 +125,7 @@ impl Target {
                 None
             }
             // "respond"
-            [_] => respond.map(Self::Answer),
+            [_] => respond.flatten().map(Self::Answer),
         }
     }
 }

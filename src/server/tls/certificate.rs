@@ -207,10 +207,12 @@ fn no_certificate(file: &Path, bytes: &[u8]) -> CertificateError {
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     let bytes = zeroize::Zeroizing::new(read(file)?);
+    let holds = |text: &str| memmem::find(&bytes, text.as_bytes()).is_some();
+    // Either way of saying so: PKCS #8's, and that of OpenSSL's older formats, whose block looks like a broken one.
+    let encrypted = || holds("ENCRYPTED PRIVATE KEY-----") || holds("Proc-Type: 4,ENCRYPTED");
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|source| match source {
-        pem::Error::NoItemsFound => {
-            let holds = |text: &str| memmem::find(&bytes, text.as_bytes()).is_some();
-            let hint = if holds("ENCRYPTED PRIVATE KEY-----") {
+        source if encrypted() || matches!(source, pem::Error::NoItemsFound) => {
+            let hint = if encrypted() {
                 "; it is encrypted: `openssl pkey -in FILE` writes it in the clear, for the gateway's user alone to read"
             } else if holds("CERTIFICATE-----") {
                 "; it holds a certificate, so perhaps the two files are swapped"

@@ -12,6 +12,7 @@ use toml::{Table, Value};
 use vestibule::{
     app::{
         self, Ended, Options, Running,
+        activation::Passed,
         reload::{ReloadError, Reloaded},
     },
     clock::{Clock, Timestamp},
@@ -158,6 +159,7 @@ impl Setup {
             cold: COLD.handle().clone(),
             access_log: Box::new(log.clone()),
             cancel: CancellationToken::new(),
+            passed: Passed::nothing(),
         };
         let starting = COLD.spawn(app::start(config, options));
         let running = starting.await.unwrap().unwrap_or_else(|error| panic!("{error:#}"));

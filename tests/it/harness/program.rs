@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::Path,
     process::Stdio,
     sync::{
@@ -90,7 +91,35 @@ impl Ended {
 
 impl Program {
     pub(crate) fn start(args: &[&str], variables: &[(&str, &str)], folder: &Path) -> Self {
-        let mut child = command(args, variables, folder).spawn().unwrap();
+        Self::spawn(&mut command(args, variables, folder))
+    }
+
+    /// `vestibule serve` as a service manager starts it: `socket` is descriptor 3 and, once more, 4, for the process that
+    /// `process` says to a shell (`$$`: this one).
+    pub(crate) fn activated(config: &Path, socket: OwnedFd, names: &str, process: &str) -> Self {
+        // The shell becomes the program, so the number of its process is known before.
+        let script = format!("exec 3<&0 4<&0 </dev/null; export LISTEN_PID={process}; exec \"$@\"");
+        let mut command = Command::new("sh");
+        command
+            .args([
+                "-c",
+                &script,
+                "sh",
+                env!("CARGO_BIN_EXE_vestibule"),
+                "serve",
+                "--config",
+            ])
+            .arg(config)
+            .envs([("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", names)])
+            .stdin(Stdio::from(socket))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Self::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let said = Arc::new(Mutex::new(Said::default()));
         let readers = [
             keep(child.stdout.take().unwrap(), &said, |said| &mut said.stdout),
