@@ -22,7 +22,7 @@ use crate::config::{self, Config, Expectation};
 pub struct TestArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// Requests, and what is expected to become of them: a file of [[tests]]
+    /// Requests, and what is expected to become of each
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// For scripts

@@ -72,7 +72,7 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
-    /// `chain` in PEM, the domain's own first; `private_key` in PKCS #8. Whether it is valid now, [`Self::is_valid`] says.
+    /// `chain` in PEM, the domain's own first; `private_key` in PKCS #8. Whether it is valid now, [`Self::check_valid`] says.
     pub(super) fn parse(chain: &str, private_key: &[u8], domain: &str) -> Result<Self, CertificateError> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain.as_bytes())
             .take(MAX_CHAIN)
