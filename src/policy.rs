@@ -167,6 +167,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
+        fields::Lines,
         identity::{Assertions, Identity, SessionId, UserId},
     };
 
@@ -192,7 +193,7 @@ mod tests {
             refresh_at: None,
             extending: std::sync::atomic::AtomicBool::new(false),
             last_seen: std::sync::atomic::AtomicI64::new(0),
-            headers: Box::new([]),
+            headers: Lines::new(),
             assertions: Assertions::default(),
             methods: Vec::new(),
         })

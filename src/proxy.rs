@@ -7,12 +7,14 @@
 pub mod answers;
 mod asks;
 pub mod body;
+pub mod caller;
 pub mod error;
 mod files;
 pub mod grpc;
 pub mod handover;
 pub mod head_guard;
 pub mod headers;
+pub mod memory;
 pub mod pace;
 pub mod rate;
 pub mod record;
@@ -35,8 +37,10 @@ use self::{
     answers::Asked,
     asks::Ended,
     body::{GoesOn, ProxyBody},
+    caller::Caller,
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
+    memory::Memory,
     rate::Rates,
     record::Record,
     upgrade::{ExtendedConnect, Tunnel},
@@ -49,7 +53,6 @@ use crate::{
     live::Snapshot,
     policy::{
         self, Denied, Unmet,
-        client::ClientFacts,
         cors::{self, Preflight, Readers, Verdict},
         origin::{self, ForeignOrigin},
         path::NormalPath,
@@ -88,7 +91,7 @@ pub struct Inbound {
     /// It was an extended CONNECT (RFC 8441); `method` is what it stands for.
     pub extended_connect: Option<ExtendedConnect>,
     pub path: NormalPath,
-    pub client: ClientFacts,
+    pub caller: Arc<Caller>,
     pub request_id: HeaderValue,
     pub now: Timestamp,
 }
@@ -98,6 +101,7 @@ pub struct Inbound {
 pub async fn handle(
     proxy: &Proxy,
     live: &Snapshot,
+    memory: &Memory,
     inbound: &mut Inbound,
     body: &mut Option<Incoming>,
     record: &mut Record,
@@ -107,7 +111,9 @@ pub async fn handle(
         .filter(|_| body.as_ref().is_none_or(Incoming::is_end_stream));
     // It asks about another request: that one's method decides.
     let method = preflight.as_ref().map_or(&inbound.method, |asked| &asked.method);
-    let route = live.routes.find(inbound.client.host.name(), &inbound.path, method)?;
+    let route = live
+        .routes
+        .find(inbound.caller.facts.host.name(), &inbound.path, method)?;
     record.route = Some(Arc::clone(route));
     let readers = Readers::of(&route.cors, &live.origins);
     let pass_on = match preflight.map(|asked| readers.judge(&asked, methods(&asked))) {
@@ -120,11 +126,12 @@ pub async fn handle(
     if upgrade.is_some() && !route.websocket {
         return Err(ProxyError::UpgradeRefused);
     }
-    proxy.rates.before_sign_in(route, &inbound.client, inbound.now)?;
+    proxy.rates.before_sign_in(route, &inbound.caller.facts, inbound.now)?;
 
-    let found = live.cookies.find(&inbound.headers);
+    let shown = memory.shown(live, &inbound.caller, &inbound.headers);
+    let found = &shown.found;
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
-        authenticate(&proxy.sessions, &found, inbound.now).await?
+        authenticate(&proxy.sessions, found, inbound.now).await?
     } else {
         None
     };
@@ -134,7 +141,7 @@ pub async fn handle(
     }
     proxy
         .rates
-        .once_known(route, &inbound.client, record.user, inbound.now)?;
+        .once_known(route, &inbound.caller.facts, record.user, inbound.now)?;
     let session = signed_in.as_ref().map(|signed_in| &signed_in.session);
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
@@ -153,7 +160,7 @@ pub async fn handle(
     let pool = live.pool(upstream);
     record.upstream = Some(Arc::clone(pool.upstream()));
     let name = pool.upstream().name();
-    let handover = handover::decide(proxy, live, route, name, &found, signed_in.as_ref(), inbound).await?;
+    let handover = handover::decide(proxy, live, route, name, found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(&inbound.headers, max_body)?;
     // A client that calls its request a gRPC call gains nothing where none is served.
@@ -169,10 +176,10 @@ pub async fn handle(
         headers: std::mem::take(&mut inbound.headers),
         body,
         path,
-        client: &inbound.client,
+        caller: &inbound.caller,
         request_id: &inbound.request_id,
         handover,
-        cookies: &live.cookies,
+        cookies: &shown.left,
         reserved: &live.reserved,
         upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
@@ -284,7 +291,7 @@ enum Lasting {
 fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what: Lasting) -> StreamGuard {
     let about = About {
         session: signed_in.map(|signed_in| Holder::new(signed_in.credential.hash, &signed_in.session)),
-        host: inbound.client.host.name().into(),
+        host: inbound.caller.facts.host.name().into(),
         path: inbound.path.target().clone(),
         method: inbound.method.clone(),
         upgrade: matches!(what, Lasting::Tunnel),
@@ -356,7 +363,7 @@ impl SignedIn {
 
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
     fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
-        let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
+        let due = sessions.used(&self.session, inbound.caller.facts.addr, inbound.now);
         if !due || cookies.dont_remember(&inbound.headers) {
             return None;
         }
@@ -432,7 +439,7 @@ async fn forward(
     stream: impl Fn() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let (head_timeout, watch) = (sent.head_timeout, sent.watch);
-    let mut exchange = pin!(pool.send(sent.outbound.into_request(), head_timeout, watch.clone(), sent.retries,));
+    let mut exchange = pin!(pool.send(sent.outbound.into_outgoing(), head_timeout, watch.clone(), sent.retries));
     let guard = sent.is_call.then(&stream);
     let answered = match &guard {
         None => exchange.as_mut().await,

@@ -156,13 +156,11 @@ impl<S: AsyncRead + Unpin> Answer<S> {
             Connection {
                 stream: Reader::Whole(stream),
                 unread,
-                out,
             } if usable => Some(Connection {
                 stream,
                 unread: Some(unread)
                     .filter(|buffer| buffer.capacity() <= KEPT)
                     .unwrap_or_default(),
-                out: Some(out).filter(|buffer| buffer.capacity() <= KEPT).unwrap_or_default(),
             }),
             Connection { .. } => None,
         }

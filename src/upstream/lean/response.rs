@@ -35,8 +35,9 @@ impl Head {
     }
 }
 
-/// Takes a head from the beginning of `unread`; `None` if it isn't whole yet. `method` is that of the request.
-pub(super) fn take(unread: &mut BytesMut, method: &Method) -> Result<Option<Head>, LeanError> {
+/// Takes a head from the beginning of `unread`; `None` if it isn't whole yet. `method` is that of the request; its fields
+/// are put into the memory of `spare`, which is empty.
+pub(super) fn take(unread: &mut BytesMut, method: &Method, spare: &mut HeaderMap) -> Result<Option<Head>, LeanError> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
@@ -55,7 +56,8 @@ pub(super) fn take(unread: &mut BytesMut, method: &Method) -> Result<Option<Head
     }
     // A copy: what is small must not keep the connection's buffer from being used again.
     let bytes = Bytes::copy_from_slice(unread.get(..length).unwrap_or_default());
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    let mut headers = std::mem::take(spare);
+    headers.reserve(parsed.headers.len());
     let mut ending = Ending::default();
     for field in parsed.headers.iter() {
         let from = field.value.as_ptr().addr() - unread.as_ptr().addr();

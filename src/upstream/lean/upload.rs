@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
-use super::{LeanError, RequestBody, request::Length};
+use super::{LeanError, RequestBody};
+use crate::upstream::outgoing::Length;
 
 const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
