@@ -43,7 +43,8 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
     pace.request_begins();
     let live = worker.live.load();
     let (mut parts, incoming) = request.into_parts();
-    let mut record = Record {
+    // In a box: it goes with the answer, which is moved.
+    let mut record = Box::new(Record {
         written: false,
         recorder: Arc::clone(&worker.recorder),
         pace: Arc::clone(pace),
@@ -60,7 +61,7 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         upstream: None,
         body: None,
         failure: None,
-    };
+    });
     let version = parts.version;
     if version == Version::HTTP_2 {
         http2::join_cookies(&mut parts.headers);
