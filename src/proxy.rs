@@ -54,6 +54,7 @@ use crate::{
     policy::{
         self, Denied, Unmet,
         cors::{self, Preflight, Readers, Verdict},
+        marks::Marks,
         origin::{self, ForeignOrigin},
         path::NormalPath,
         routes::NoRoute,
@@ -86,6 +87,8 @@ pub struct Inbound {
     pub method: Method,
     pub version: Version,
     pub headers: HeaderMap,
+    /// What is among them.
+    pub marks: Marks,
     /// hyper's promise of the bare connection, if the client asked for one.
     pub on_upgrade: Option<OnUpgrade>,
     /// It was an extended CONNECT (RFC 8441); `method` is what it stands for.
@@ -128,7 +131,7 @@ pub async fn handle(
     }
     proxy.rates.before_sign_in(route, &inbound.caller.facts, inbound.now)?;
 
-    let shown = memory.shown(live, &inbound.caller, &inbound.headers);
+    let shown = memory.shown(live, inbound);
     let found = &shown.found;
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
         authenticate(&proxy.sessions, found, inbound.now).await?
@@ -162,7 +165,7 @@ pub async fn handle(
     let name = pool.upstream().name();
     let handover = handover::decide(proxy, live, route, name, found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
-    check_length(&inbound.headers, max_body)?;
+    check_length(inbound, max_body)?;
     // A client that calls its request a gRPC call gains nothing where none is served.
     let is_call = grpc::is_call(&inbound.method, inbound.version, &inbound.headers)
         && grpc::may_be_served(&pool.upstream().settings);
@@ -174,6 +177,7 @@ pub async fn handle(
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
+        marks: inbound.marks,
         body,
         path,
         caller: &inbound.caller,
@@ -314,13 +318,16 @@ fn no_content(fields: HeaderMap) -> Response<ProxyBody> {
 }
 
 /// Refuses what nobody here should see, whoever it is for.
-pub fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), ProxyError> {
+pub fn check_head(method: &Method, headers: &HeaderMap, marks: Marks) -> Result<(), ProxyError> {
     // TRACE would show an upstream's view of our headers to the client, CONNECT would reach past the routes.
     if matches!(*method, Method::TRACE | Method::CONNECT) {
         return Err(NoRoute::Method {
             allow: HeaderValue::from_static(""),
         }
         .into());
+    }
+    if !marks.has(Marks::EXPECT) && !marks.has(Marks::TRANSFER_ENCODING) {
+        return Ok(());
     }
     let mut expectations = headers.get_all(header::EXPECT).iter();
     if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
@@ -413,8 +420,12 @@ async fn bearer_is_ours(
 }
 
 /// Refuses a declared length that is too large, before the upstream hears of it.
-fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
-    let declared = headers
+fn check_length(inbound: &Inbound, max_body: u64) -> Result<(), BodyError> {
+    if !inbound.marks.has(Marks::CONTENT_LENGTH) {
+        return Ok(());
+    }
+    let declared = inbound
+        .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match declared {

@@ -17,7 +17,7 @@ use super::{
     rewrite, trailers,
 };
 use crate::{
-    policy::{Permit, cors::Readers, path::NormalPath},
+    policy::{Permit, cors::Readers, marks::Marks, path::NormalPath},
     session::{
         credential::{Cut, SessionCookies},
         identity_headers::{Disposition, Reserved},
@@ -31,9 +31,6 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What an upstream says under these names is for us alone.
 pub(super) const OWN_PREFIX: &str = "x-vestibule-";
-
-/// Fields that one answer may lose before their names need memory of their own.
-const FEW: usize = 24;
 
 /// A request fit for an upstream. Only [`prepare`] makes one, and it demands a [`Permit`].
 #[derive(Debug)]
@@ -61,6 +58,8 @@ impl Outbound {
 pub struct Material<'a> {
     pub method: Method,
     pub headers: HeaderMap,
+    /// What is among them.
+    pub marks: Marks,
     pub body: RequestBody,
     pub path: NormalPath,
     pub caller: &'a Caller,
@@ -78,6 +77,7 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
     let Material {
         method,
         headers,
+        marks,
         body,
         path,
         caller,
@@ -87,7 +87,11 @@ pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
         reserved,
         upgrade,
     } = material;
-    let named = named_by_connection(&headers);
+    let named = if marks.has(Marks::CONNECTION) {
+        named_by_connection(&headers)
+    } else {
+        Vec::new()
+    };
     let fields = Fields {
         all: &headers,
         named: &named,
@@ -271,17 +275,22 @@ impl CorsBy {
 /// Cleans an upstream's answer: what belongs to its connection, and what only we may say. What it asks of us comes back.
 pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: CorsBy, switching: bool) -> Asks {
     let headers = response.headers_mut();
-    let mut removed = Names::new();
-    let (mut sets_ours, mut has_trailer) = (false, false);
+    // Most answers lose nothing.
+    let mut removed = Vec::new();
+    let (mut sets_ours, mut has_trailer, mut has_connection, mut has_coding) = (false, false, false, false);
     let mut asks = Asks::default();
     for (name, value) in headers.iter() {
         match *name {
             header::CONNECTION | header::UPGRADE if switching => {}
-            header::CONNECTION
-            | header::UPGRADE
-            | header::TE
-            | header::TRANSFER_ENCODING
-            | header::PROXY_AUTHENTICATE => removed.push(name.clone()),
+            header::CONNECTION => {
+                has_connection = true;
+                removed.push(name.clone());
+            }
+            header::TRANSFER_ENCODING => {
+                has_coding = true;
+                removed.push(name.clone());
+            }
+            header::UPGRADE | header::TE | header::PROXY_AUTHENTICATE => removed.push(name.clone()),
             header::TRAILER => {
                 has_trailer = true;
                 removed.push(name.clone());
@@ -303,19 +312,19 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
             }
         }
     }
-    if !switching && headers.contains_key(header::CONNECTION) {
-        for name in named_by_connection(headers) {
-            removed.push(name);
-        }
+    if has_connection {
+        removed.extend(named_by_connection(headers));
     }
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+    if has_coding {
         // With both, the coding is what counts (RFC 9112, 6.3).
         removed.push(header::CONTENT_LENGTH);
     }
     let announced = has_trailer
         .then(|| trailers::announced(headers, trailers::may_follow_answer))
         .flatten();
-    removed.remove_from(headers);
+    for name in removed {
+        headers.remove(name);
+    }
     if let Some(names) = announced {
         headers.insert(header::TRAILER, names);
     }
@@ -347,56 +356,9 @@ pub fn upgrade_of(method: &Method, version: Version, headers: &HeaderMap) -> Opt
     (asked && known && *method == Method::GET && version == Version::HTTP_11).then(|| protocol.clone())
 }
 
-/// Names of fields to remove, gathered while the map is being read.
-struct Names {
-    few: [Option<HeaderName>; FEW],
-    count: usize,
-    rest: Vec<HeaderName>,
-}
-
-impl Names {
-    const fn new() -> Self {
-        Self {
-            few: [const { None }; FEW],
-            count: 0,
-            rest: Vec::new(),
-        }
-    }
-
-    fn push(&mut self, name: HeaderName) {
-        match self.few.get_mut(self.count) {
-            Some(place) => {
-                *place = Some(name);
-                self.count += 1;
-            }
-            None => self.rest.push(name),
-        }
-    }
-
-    fn remove_from(&self, headers: &mut HeaderMap) {
-        let few = self.few.iter().take(self.count).flatten();
-        for name in few.chain(&self.rest) {
-            headers.remove(name);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn more_names_than_places_are_removed_too() {
-        let mut headers = HeaderMap::new();
-        let mut names = Names::new();
-        for number in 0..2 * FEW {
-            let name = HeaderName::try_from(format!("x-{number}")).unwrap();
-            headers.insert(name.clone(), HeaderValue::from_static("1"));
-            names.push(name);
-        }
-        names.remove_from(&mut headers);
-        assert!(headers.is_empty());
-    }
 
     #[test]
     fn the_length_and_the_host_are_nobodys_to_remove() {

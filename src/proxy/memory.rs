@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 
-use super::caller::Caller;
+use super::{Inbound, caller::Caller};
 use crate::{
     live::{Era, Snapshot},
     policy::{
         client::{self, HostError},
         connection::Connection,
+        marks::Marks,
     },
     session::credential::{Cut, Found, SessionCookies},
 };
@@ -69,9 +70,20 @@ impl Memory {
         Ok(caller)
     }
 
-    /// What a request of `caller` shows.
-    pub(super) fn shown(&self, live: &Snapshot, caller: &Caller, headers: &HeaderMap) -> Arc<Shown> {
-        let said = [header::COOKIE, header::AUTHORIZATION].map(|name| only(headers, &name));
+    /// What a request shows.
+    pub(super) fn shown(&self, live: &Snapshot, inbound: &Inbound) -> Arc<Shown> {
+        let headers = &inbound.headers;
+        let said = [
+            (header::COOKIE, Marks::COOKIE),
+            (header::AUTHORIZATION, Marks::AUTHORIZATION),
+        ]
+        .map(|(name, mark)| {
+            if inbound.marks.has(mark) {
+                only(headers, &name)
+            } else {
+                Line::None
+            }
+        });
         let [Line::None | Line::One(_), Line::None | Line::One(_)] = said else {
             return Arc::new(Shown::of(&live.cookies, headers));
         };
@@ -82,7 +94,7 @@ impl Memory {
             return Arc::clone(shown);
         }
         let shown = Arc::new(Shown::of(&live.cookies, headers));
-        if !caller.facts.trusted_peer {
+        if !inbound.caller.facts.trusted_peer {
             let words = said.map(Line::words);
             self.lock().shown = Some((live.era.clone(), words, Arc::clone(&shown)));
         }

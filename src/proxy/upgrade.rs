@@ -44,7 +44,9 @@ use super::{
 };
 use crate::{
     chain::Chain,
-    clock, config, secret,
+    clock, config,
+    policy::marks::Marks,
+    secret,
     session::streams::StreamGuard,
     upstream::{Pool, UpstreamError},
 };
@@ -119,6 +121,9 @@ impl Asked {
 pub fn of(inbound: &Inbound) -> Option<Asked> {
     if inbound.extended_connect.is_some() {
         return Some(Asked::ExtendedConnect);
+    }
+    if !inbound.marks.has(Marks::UPGRADE) {
+        return None;
     }
     headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers).map(Asked::Upgrade)
 }

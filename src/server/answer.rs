@@ -25,6 +25,7 @@ use crate::{
         self,
         connection::Door,
         cors::{self, Readers},
+        marks::Marks,
         path::{NormalPath, PathError},
     },
     problem::Form,
@@ -67,19 +68,23 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         http2::join_cookies(&mut parts.headers);
         http2::join_lengths(&mut parts.headers);
     }
+    let marks = Marks::of(&parts.headers);
     let form = if grpc::is_call(&parts.method, version, &parts.headers) {
         Form::Grpc
-    } else if policy::is_navigation(&parts.method, &parts.headers) {
+    } else if policy::is_navigation(&parts.method, &parts.headers, marks) {
         Form::Html
     } else {
         Form::Json
     };
     // hyper asks for the body when it is first read: a refusal must not do that.
-    let waits = !incoming.is_end_stream() && parts.headers.contains_key(header::EXPECT);
-    let asked_upgrade = parts.headers.contains_key(header::UPGRADE);
-    let origin = cors::origin_of(&parts.headers).cloned();
+    let waits = !incoming.is_end_stream() && marks.has(Marks::EXPECT);
+    let asked_upgrade = marks.has(Marks::UPGRADE);
+    let origin = marks
+        .has(Marks::ORIGIN)
+        .then(|| cors::origin_of(&parts.headers).cloned())
+        .flatten();
     let mut body = Some(incoming);
-    let dispatched = dispatch(&conversation, &live, parts, &mut body, &mut record);
+    let dispatched = dispatch(&conversation, &live, (parts, marks), &mut body, &mut record);
     let mut response = match AssertUnwindSafe(dispatched).catch_unwind().await {
         Ok(Ok(mut response)) => {
             // The auth API's answers have a word of their own.
@@ -150,7 +155,7 @@ fn admit(live: &Snapshot, origin: Option<&HeaderValue>, record: &Record, respons
 async fn dispatch(
     conversation: &Conversation,
     live: &Snapshot,
-    mut parts: Parts,
+    (mut parts, marks): (Parts, Marks),
     body: &mut Option<Incoming>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
@@ -164,7 +169,7 @@ async fn dispatch(
         http2::check_head(&parts)?;
     }
     let extended_connect = ExtendedConnect::take(&mut parts);
-    proxy::check_head(&parts.method, &parts.headers)?;
+    proxy::check_head(&parts.method, &parts.headers, marks)?;
     let caller = conversation
         .memory
         .caller(live, facts, (parts.version, &parts.uri, &parts.headers))?;
@@ -202,6 +207,7 @@ async fn dispatch(
         method: parts.method,
         version: parts.version,
         headers: parts.headers,
+        marks,
         path,
         caller,
         request_id: record.request_id.clone(),

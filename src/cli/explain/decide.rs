@@ -33,6 +33,7 @@ use crate::{
         client::{self, ClientRules},
         connection::{Connection, Peer},
         cors::{self, Readers, Verdict},
+        marks::Marks,
         origin::{self, TrustedOrigins},
         path::NormalPath,
         routes::RouteTable,
@@ -92,7 +93,7 @@ impl<'c> Judges<'c> {
         // A call is made over HTTP/2.
         let asked_by = if grpc::is_call(&asked.method, Version::HTTP_2, &asked.headers) {
             AskedBy::Call
-        } else if policy::is_navigation(&asked.method, &asked.headers) {
+        } else if policy::is_navigation(&asked.method, &asked.headers, Marks::of(&asked.headers)) {
             AskedBy::Navigation
         } else {
             AskedBy::Program
@@ -134,7 +135,7 @@ impl<'c> Judges<'c> {
                 return Err(ProxyError::Internal);
             }
         };
-        proxy::check_head(&method, &headers)?;
+        proxy::check_head(&method, &headers, Marks::of(&headers))?;
         let stranger = Connection::plain(Peer::of(SocketAddr::from(SOMEWHERE)));
         let client = client::judge(&stranger, Version::HTTP_11, &uri, &headers, &self.clients)?;
         decision.host = Some(client.host.name().to_owned());
@@ -188,6 +189,7 @@ impl<'c> Judges<'c> {
                 handover: Handover::shown(route, self.config.identity.assertion.send, permit.session().is_some()),
                 body: RequestBody::EMPTY,
                 path,
+                marks: Marks::of(&headers),
                 caller: &Caller::new(client, &headers),
                 request_id: &HeaderValue::from_static("made-by-the-gateway"),
                 cookies: &Shown::of(&self.cookies, &headers).left,

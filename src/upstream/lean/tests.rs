@@ -108,6 +108,19 @@ impl Got {
         }
     }
 
+    /// Which of its connections stay open is no business of who reads the answer: we drop that, hyper does not.
+    fn forget_what_was_for_us(&mut self) {
+        let for_us = |line: &HeaderValue| {
+            let mut options = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            options.all(|option| option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive"))
+        };
+        let lines: Vec<_> = self.headers.get_all(header::CONNECTION).iter().cloned().collect();
+        self.headers.remove(header::CONNECTION);
+        for line in lines.into_iter().filter(|line| !for_us(line)) {
+            self.headers.append(header::CONNECTION, line);
+        }
+    }
+
     fn take(&mut self, frame: http_body::Frame<Bytes>) {
         match frame.into_data() {
             Ok(data) => self.body.extend_from_slice(&data),
@@ -127,6 +140,7 @@ async fn hypers(method: &Method, said: &[u8], piece: usize) -> Option<Got> {
     let got = timeout(SOON, async {
         let response = sender.send_request(asked(method).take_request()).await.ok()?;
         let mut got = Got::of(&response);
+        got.forget_what_was_for_us();
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
