@@ -2,7 +2,10 @@
 //!
 //! HTTP/1.1 connections carry one request at a time. Idle ones are taken last in, first out: the newest is the least
 //! likely to be dead. One that dies before a byte of the answer is replaced by a fresh one (`lean.rs` speaks on them).
-//! Connections of HTTP/2 are shared (`http2.rs`). What may be sent again is in `retry.rs`.
+//! Connections of HTTP/2 are shared (`http2.rs`). What may be sent again is in `retry.rs`. Not here: requests that want a
+//! tunnel (`pool/upgrade.rs`).
+
+mod upgrade;
 
 use std::{
     fmt, io,
@@ -15,7 +18,7 @@ use std::{
 };
 
 use http::{Response, StatusCode, Version};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper::body::Incoming;
 use tokio::{sync::Mutex as Turn, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +28,7 @@ use super::{
     answer::AnswerBody,
     balance::Tried,
     body::{BodyWatch, RequestBody},
-    connector::{self, Connected},
+    connector::Connected,
     dice::Dice,
     endpoint::Speaks,
     http2::{self, Held, Multiplexed, Part},
@@ -461,38 +464,6 @@ impl Pool {
                 Ok(Way::Http2(part))
             }
         }
-    }
-
-    /// A connection for a tunnel, always HTTP/1.1: outside of the pool, counted as in flight while the place lives.
-    pub async fn connect_for_upgrade(self: &Arc<Self>) -> Result<(SendRequest<RequestBody>, Place), UpstreamError> {
-        self.upstream.admit().await?;
-        let mut place = Place::new(self);
-        let mut tried = Tried::default();
-        let mut failure = None;
-        while let Some(at) = self.upstream.choose(&self.dice, tried) {
-            tried.add(at);
-            let Some(endpoint) = self.endpoint(at).filter(|endpoint| endpoint.can_upgrade()) else {
-                continue;
-            };
-            place.move_to(at);
-            match self.upstream.connect(endpoint, For::Upgrade, &self.tasks).await {
-                Ok(Connected::Http1 { stream, .. }) => {
-                    let sender = connector::for_upgrade(stream, &self.tasks).await;
-                    return Ok((sender.map_err(|error| self.broken(error.into()))?, place));
-                }
-                Ok(Connected::Http2(_)) => {}
-                Err(source) => {
-                    self.upstream.failed(at);
-                    failure = Some(source);
-                }
-            }
-        }
-        Err(match failure {
-            Some(source) => self.unreachable(source),
-            None => UpstreamError::NoUpgrade {
-                upstream: self.upstream.name().to_owned(),
-            },
-        })
     }
 
     fn endpoint(&self, at: usize) -> Option<&Endpoint> {
