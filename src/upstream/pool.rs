@@ -27,7 +27,7 @@ use super::{
     addresses::Origin,
     answer::AnswerBody,
     balance::Tried,
-    body::{BodyWatch, RequestBody},
+    body::BodyWatch,
     connector::Connected,
     dice::Dice,
     endpoint::Speaks,
