@@ -14,6 +14,7 @@ mod proxy_protocol;
 mod redirect;
 mod refusal;
 pub mod reloads;
+mod seldom;
 mod socket;
 pub mod tls;
 

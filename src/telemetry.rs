@@ -386,10 +386,11 @@ impl Line<'_> {
 
     /// Text that can neither end the line nor the JSON string, nor steer a terminal: all but visible ASCII is escaped.
     fn escaped(&mut self, text: &str) {
-        if text
-            .bytes()
-            .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
-        {
+        // All of it, without an early end: so it takes many at once.
+        let escapes = text.bytes().fold(0, |escapes, byte| {
+            escapes | u8::from(!matches!(byte, b' '..=b'~')) | u8::from(matches!(byte, b'"' | b'\\'))
+        });
+        if escapes == 0 {
             self.text(text);
             return;
         }

@@ -33,6 +33,7 @@ use super::{
     answer::answer,
     http2::{self, Streams, blocks::Followed},
     proxy_protocol, refusal,
+    seldom::Seldom,
     tls::{Accepted, Issued, Tls},
 };
 use crate::{
@@ -288,6 +289,14 @@ where
     }
 }
 
+/// What is to be done beside a connection, now and then.
+enum Chore {
+    /// The timer has fired: has our patience ended?
+    Look,
+    /// The gateway stops.
+    Stop,
+}
+
 /// Runs a connection to its end, or to the end of our patience with the client.
 async fn attend<C: Attended>(conversation: &Conversation, connection: C, patience: &Patience) {
     let pace = &conversation.pace;
@@ -300,20 +309,30 @@ async fn attend<C: Attended>(conversation: &Conversation, connection: C, patienc
     // Once the client was told to go: how long it may stay without a request.
     let mut leave_by: Option<Instant> = None;
     loop {
-        tokio::select! {
-            // The connection first: told to finish before it has read its first request, it would close instead.
-            biased;
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    refusal::record_nonsense(conversation, &error);
+        let chore = {
+            let mut chore = pin!(async {
+                tokio::select! {
+                    () = timer.as_mut() => Chore::Look,
+                    () = soft.cancelled(), if !stopping => Chore::Stop,
                 }
-                return;
+            });
+            tokio::select! {
+                // The connection first: told to finish before it has read its first request, it would close instead.
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        refusal::record_nonsense(conversation, &error);
+                    }
+                    return;
+                }
+                chore = Seldom::new(chore.as_mut()) => chore,
             }
-            () = timer.as_mut() => {
+        };
+        match chore {
+            Chore::Look => {
                 let now = clock::monotonic();
-                let due = |leave_by: Option<Instant>| {
-                    leave_by.filter(|_| pace.at_rest()).or_else(|| pace.deadline(patience))
-                };
+                let due =
+                    |leave_by: Option<Instant>| leave_by.filter(|_| pace.at_rest()).or_else(|| pace.deadline(patience));
                 if due(leave_by).is_some_and(|due| due <= now) {
                     // To who is in the middle of a head nothing can be said that would end well.
                     if !C::SAYS_GOODBYE || leave_by.is_some() || !pace.at_rest() || pace.is_owed_a_block() {
@@ -324,9 +343,11 @@ async fn attend<C: Attended>(conversation: &Conversation, connection: C, patienc
                 }
                 // Another span may have begun, or begin at any moment.
                 let soonest = now + look_every;
-                timer.as_mut().reset(due(leave_by).map_or(soonest, |due| due.min(soonest)).into());
+                timer
+                    .as_mut()
+                    .reset(due(leave_by).map_or(soonest, |due| due.min(soonest)).into());
             }
-            () = soft.cancelled(), if !stopping => {
+            Chore::Stop => {
                 stopping = true;
                 connection.as_mut().finish();
                 if C::SAYS_GOODBYE {
