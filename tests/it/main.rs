@@ -44,6 +44,7 @@ mod fixed_answers;
 mod forwarded;
 mod fresh_routes;
 mod grpc;
+mod grpc_tls;
 mod handover;
 mod happy_eyeballs;
 mod header_rules;
