@@ -60,6 +60,7 @@ mod legacy_passwords;
 mod limits;
 mod mail_outbox;
 mod memory;
+mod memory_http2;
 mod multi_session;
 mod oauth_arrival;
 mod oauth_attacks;
