@@ -118,6 +118,7 @@ mod streams;
 mod timeouts;
 mod tls;
 mod trailers;
+mod trailers_http2;
 mod unix_listeners;
 mod upgrade;
 mod upstream_asks;
