@@ -46,6 +46,7 @@ mod fresh_routes;
 mod grpc;
 mod grpc_tls;
 mod handover;
+mod handover_http2;
 mod happy_eyeballs;
 mod header_rules;
 mod health_checks;
