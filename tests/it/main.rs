@@ -107,6 +107,7 @@ mod sessions;
 mod shutdown;
 mod sign_in;
 mod sign_up;
+mod silence;
 mod sni;
 mod snippets;
 mod social;
