@@ -55,6 +55,7 @@ mod http2;
 mod http2_conformance;
 mod identity_headers;
 mod import;
+mod ipv6;
 mod jwks;
 mod layers;
 mod legacy_passwords;
