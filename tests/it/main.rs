@@ -47,6 +47,7 @@ mod grpc;
 mod grpc_tls;
 mod handover;
 mod handover_http2;
+mod handover_listeners;
 mod happy_eyeballs;
 mod header_rules;
 mod health_checks;
