@@ -119,6 +119,7 @@ mod sql;
 mod static_files;
 mod streaming;
 mod streams;
+mod systemd_units;
 mod timeouts;
 mod tls;
 mod trailers;
