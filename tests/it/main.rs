@@ -17,6 +17,7 @@ mod acme;
 mod admin;
 mod assertion;
 mod assertion_fastapi;
+mod assertion_node;
 mod bad_input;
 mod balancing;
 mod better_auth_client;
