@@ -59,6 +59,7 @@ mod identity_headers;
 mod import;
 mod ipv6;
 mod jwks;
+mod large_heads;
 mod layers;
 mod legacy_passwords;
 mod limits;
