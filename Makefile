@@ -6,6 +6,7 @@
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
 PROVIDERS := tests/clients/providers
+ASSERTIONS := tests/clients/assertions
 SCHEMATHESIS := .vestibule/schemathesis
 ACME := .vestibule/acme
 PROTOCOLS := .vestibule/protocols
@@ -30,6 +31,7 @@ test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-venv $(PROTOCOLS) tests/clients/protocols/requirements.txt
 	@scripts/ensure-node-modules $(CLIENTS)
 	@scripts/ensure-node-modules $(PROVIDERS)
+	@scripts/ensure-node-modules $(ASSERTIONS)
 	@scripts/check
 
 test-browser: ## Signing in at providers with a real browser: needs chromium

@@ -3,7 +3,7 @@
 //! With `Type=notify-reload` systemd waits at a start until the gateway is ready, and at a reload until it is done. Where
 //! there is none, nothing is said.
 
-use std::process;
+use std::{io, process};
 
 use sd_notify::NotifyState;
 use tracing::debug;
@@ -26,7 +26,34 @@ pub fn stopping() {
 }
 
 fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+    if let Err(error) = send(state) {
         debug!(%error, "the service manager could not be told");
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send(state: &[NotifyState<'_>]) -> io::Result<()> {
+    sd_notify::notify(state)
+}
+
+/// An address that begins with `@` is a name of the kernel's rather than a path (sd_notify(3), unix(7)); the library knows
+/// paths alone.
+#[cfg(target_os = "linux")]
+fn send(state: &[NotifyState<'_>]) -> io::Result<()> {
+    use std::os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            net::{SocketAddr, UnixDatagram},
+        },
+    };
+
+    let address = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let Some(name) = address.as_bytes().strip_prefix(b"@") else {
+        return sd_notify::notify(state);
+    };
+    let lines: Vec<String> = state.iter().map(ToString::to_string).collect();
+    let address = SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::unbound()?.send_to_addr(lines.join("\n").as_bytes(), &address)?;
+    Ok(())
 }

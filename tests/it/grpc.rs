@@ -1,5 +1,7 @@
 //! gRPC through the gateway, with the client and server that most people use.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::harness::{
@@ -134,6 +136,50 @@ async fn a_stream_ends_when_its_session_does() {
     client.begins("ended").await;
     gateway.sign_out(&ada).await;
     assert_eq!(client.answers().await["code"], "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_ban_and_an_expiry_end_a_stream() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway(&application).await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut adas = client(&gateway, Some(&ada));
+    assert_eq!(adas.does("begin").await["code"], "open");
+    adas.begins("ended").await;
+    gateway.db().run("UPDATE users SET banned = true").await;
+    assert_eq!(adas.answers().await["code"], "UNAUTHENTICATED");
+
+    let bob = gateway.signed_in("bob@example.com").await;
+    let mut bobs = client(&gateway, Some(&bob));
+    assert_eq!(bobs.does("begin").await["code"], "open");
+    gateway.clock().advance(Duration::from_hours(6 * 24));
+    assert_eq!(bobs.does("exchange").await["code"], "open");
+    bobs.begins("ended").await;
+    gateway.clock().advance(Duration::from_hours(2 * 24));
+    assert_eq!(bobs.answers().await["code"], "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_reload_ends_a_stream_only_if_it_may_not_go_on() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway(&application).await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    for (rules, ends) in [
+        ("require = { roles = ['admin'] }", "PERMISSION_DENIED"),
+        ("methods = ['GET']", "UNAVAILABLE"),
+    ] {
+        let mut client = client(&gateway, Some(&ada));
+        assert_eq!(client.does("begin").await["code"], "open");
+        gateway.reload("[server]\nmax_body = '5MiB'").await.unwrap();
+        assert_eq!(client.does("exchange").await["replies"], true, "{rules}");
+        let route = |rules: &str| format!("[[routes]]\npath = '/vestibule.Test/*'\nupstream = 'app'\n{rules}");
+        gateway.reload(&route("require = { roles = ['user'] }")).await.unwrap();
+        assert_eq!(client.does("exchange").await["replies"], true, "{rules}");
+        client.begins("ended").await;
+        gateway.reload(&route(rules)).await.unwrap();
+        assert_eq!(client.answers().await["code"], ends, "{rules}");
+        gateway.reload("").await.unwrap();
+    }
 }
 
 #[tokio::test]

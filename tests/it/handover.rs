@@ -18,17 +18,17 @@ use crate::harness::{
 };
 
 /// Each client has to be asked to leave before the connections that it keeps are closed, however busy the machine is.
-const DRAINS: &str = "drain_delay = '2s'\nshutdown_grace = '30s'";
+pub(crate) const DRAINS: &str = "drain_delay = '2s'\nshutdown_grace = '30s'";
 
-struct Surroundings {
+pub(crate) struct Surroundings {
     db: Database,
     mailbox: Mailbox,
-    upstream: Upstream,
-    folder: TempDir,
+    pub(crate) upstream: Upstream,
+    pub(crate) folder: TempDir,
 }
 
 impl Surroundings {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self {
             db: Database::fresh().await,
             mailbox: Mailbox::start().await,
@@ -37,7 +37,7 @@ impl Surroundings {
         }
     }
 
-    fn config(&self, name: &str, over: &str) -> PathBuf {
+    pub(crate) fn config(&self, name: &str, over: &str) -> PathBuf {
         let setup = Setup::default().with("[server]\nhandover = 'handover.sock'").with(over);
         let file = self.folder.path().join(name);
         fs::write(&file, setup.text(&self.db, self.mailbox.addr(), self.upstream.addr())).unwrap();

@@ -13,10 +13,10 @@ use tokio::{
 
 use crate::harness::{Database, RawClient, SOON, Setup, mailbox::Mailbox, program::Program, upstream::Upstream};
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 /// How much passes each way, in MiB.
-fn amount() -> usize {
+pub(crate) fn amount() -> usize {
     number("VESTIBULE_TEST_BODY_MIB", 64)
 }
 
@@ -27,6 +27,14 @@ fn waiting() -> usize {
 
 fn number(variable: &str, otherwise: usize) -> usize {
     env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// What of a program is in memory, in bytes.
+pub(crate) fn resident(program: &Program) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
 }
 
 struct Rig {
@@ -55,12 +63,8 @@ async fn rig() -> Rig {
 }
 
 impl Rig {
-    /// What of the program is in memory, in bytes.
     fn resident(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.program.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kib * 1024
+        resident(&self.program)
     }
 
     /// Sends so many bytes up; the most that was in memory meanwhile.

@@ -1,5 +1,7 @@
 //! WebSockets over HTTP/2 (RFC 8441): an extended CONNECT is judged as the upgrade that it stands for.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, Request, Response, Version};
 use http_body_util::Empty;
@@ -184,6 +186,25 @@ async fn a_socket_ends_when_its_session_does() {
 }
 
 #[tokio::test]
+async fn a_ban_and_an_expiry_end_a_socket() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, _upstream) = open(&gateway, &ada).await;
+    gateway.db().run("UPDATE users SET banned = true").await;
+    let ended = timeout(SOON, client.read(&mut [0])).await.expect("the tunnel ends");
+    assert_eq!(ended.unwrap_or(0), 0);
+
+    let bob = gateway.signed_in("bob@example.com").await;
+    let (mut client, mut upstream) = open(&gateway, &bob).await;
+    gateway.clock().advance(Duration::from_hours(6 * 24));
+    upstream.send("x").await;
+    timeout(SOON, client.read_exact(&mut [0])).await.unwrap().unwrap();
+    gateway.clock().advance(Duration::from_hours(2 * 24));
+    let ended = timeout(SOON, client.read(&mut [0])).await.expect("its time is over");
+    assert_eq!(ended.unwrap_or(0), 0);
+}
+
+#[tokio::test]
 async fn sockets_past_the_limit_are_refused() {
     let gateway = Setup::default().with("[server]\nmax_tunnels = 0").start().await;
     let ada = gateway.signed_in("ada@example.com").await;
@@ -196,9 +217,15 @@ async fn a_reload_ends_a_socket_only_if_it_may_not_go_on() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let (mut client, mut upstream) = open(&gateway, &ada).await;
-    gateway.reload("[server]\nmax_body = '5MiB'").await.unwrap();
-    upstream.send("x").await;
-    timeout(SOON, client.read_exact(&mut [0])).await.unwrap().unwrap();
+    // Other limits, and another rule by which it may go on.
+    for rules in [
+        "[server]\nmax_body = '5MiB'",
+        "[[routes]]\npath = '/api/*'\nupstream = 'app'\nrequire = { roles = ['user'] }\ntimeout = '7s'",
+    ] {
+        gateway.reload(rules).await.unwrap();
+        upstream.send("x").await;
+        timeout(SOON, client.read_exact(&mut [0])).await.unwrap().unwrap();
+    }
     gateway
         .reload("[[routes]]\npath = '/public/*'\nupstream = 'app'\nauth = 'public'")
         .await

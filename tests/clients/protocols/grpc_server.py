@@ -1,9 +1,14 @@
 """A gRPC application that only reads identity headers. Prints its port, then serves until it is killed.
 
+Usage: python grpc_server.py [CERTIFICATE KEY]
+
+With a certificate and its key, both files, it speaks TLS.
+
 Messages are bytes as they are: methods are registered by name, so nothing is generated from a .proto file.
 """
 
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -57,7 +62,11 @@ METHODS = {
 if __name__ == "__main__":
     server = grpc.server(ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("vestibule.Test", METHODS)])
-    port = server.add_insecure_port("127.0.0.1:0")
+    if sys.argv[1:]:
+        certificate, key = (open(name, "rb").read() for name in sys.argv[1:])
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
     server.wait_for_termination()

@@ -208,6 +208,44 @@ impl Drop for Backend {
     }
 }
 
+/// An application that answers as `answer` does, until the test's runtime ends. As an endpoint.
+pub(crate) async fn application<A, F, B>(speaks: Speaks, answer: A) -> String
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: hyper::body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let listener = bound().await;
+    let scheme = match speaks {
+        Speaks::Http1 => "http",
+        Speaks::Http2 => "h2c",
+    };
+    let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let stream = TokioIo::new(listener.accept().await.unwrap().0);
+            let answer = answer.clone();
+            let service = service_fn(move |request| {
+                let answering = answer(request);
+                async move { Ok::<_, Infallible>(answering.await) }
+            });
+            tokio::spawn(async move {
+                let _ = match speaks {
+                    Speaks::Http1 => {
+                        let builder = hyper::server::conn::http1::Builder::new();
+                        builder.serve_connection(stream, service).await
+                    }
+                    Speaks::Http2 => {
+                        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        builder.serve_connection(stream, service).await
+                    }
+                };
+            });
+        }
+    });
+    endpoint
+}
+
 async fn bound() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
@@ -231,7 +269,9 @@ where
             let _ = connection.await;
         }
         Speaks::Http2 => {
-            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            // More than the gateway lets pass.
+            builder.max_header_list_size(1 << 20);
             let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
             tokio::select! {
                 _ = connection.as_mut() => return,

@@ -97,6 +97,12 @@ impl Program {
     /// `vestibule serve` as a service manager starts it: `socket` is descriptor 3 and, once more, 4, for the process that
     /// `process` says to a shell (`$$`: this one).
     pub(crate) fn activated(config: &Path, socket: OwnedFd, names: &str, process: &str) -> Self {
+        let sockets = [("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", names)];
+        Self::activated_with(config, socket, process, &sockets)
+    }
+
+    /// As [`Program::activated`], with these variables.
+    pub(crate) fn activated_with(config: &Path, socket: OwnedFd, process: &str, variables: &[(&str, &str)]) -> Self {
         // The shell becomes the program, so the number of its process is known before.
         let script = format!("exec 3<&0 4<&0 </dev/null; export LISTEN_PID={process}; exec \"$@\"");
         let mut command = Command::new("sh");
@@ -110,7 +116,7 @@ impl Program {
                 "--config",
             ])
             .arg(config)
-            .envs([("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", names)])
+            .envs(variables.iter().copied())
             .stdin(Stdio::from(socket))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -70,7 +70,11 @@ pub(crate) struct Application {
 
 impl Application {
     pub(crate) async fn start(name: &str) -> Self {
-        let mut child = program(name, &[]).spawn().unwrap();
+        Self::start_with(name, &[]).await
+    }
+
+    pub(crate) async fn start_with(name: &str, args: &[&str]) -> Self {
+        let mut child = program(name, args).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(4 * SOON, lines.next_line())
             .await
