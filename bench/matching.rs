@@ -14,8 +14,9 @@
     reason = "a benchmark that can't go on says where and stops; its output is its purpose"
 )]
 
+mod routes;
+
 use std::{
-    fmt::Write as _,
     hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
@@ -32,6 +33,21 @@ const LOOK_UPS: usize = 200_000;
 /// So many requests are read, then looked up.
 const AT_A_TIME: usize = 64;
 const ROUNDS: usize = 31;
+
+/// What a configuration needs besides routes.
+const OTHERWISE: &str = "
+    [server]
+    public_url = 'https://app.example.com'
+    [database]
+    url = 'postgres://localhost/app'
+    [auth]
+    secret = 'a secret that only this benchmark uses, and only here'
+    [mail]
+    from = 'no-reply@example.com'
+    smtp = 'smtp://localhost'
+    [upstreams.api]
+    endpoints = ['http://127.0.0.1:8000']
+    ";
 
 struct Subject {
     table: RouteTable,
@@ -61,7 +77,8 @@ fn main() {
 
 impl Subject {
     fn of(count: usize) -> Self {
-        let config = config::parse(&text(count), "gateway.toml", &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+        let text = format!("{OTHERWISE}{}", routes::text(count));
+        let config = config::parse(&text, "gateway.toml", &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
         let routes: Vec<_> = config.routes.into_iter().map(Arc::new).collect();
         let (building, table) = timed(|| RouteTable::build(&routes));
         println!("the table of {count:>6} routes is built in {building:.1?}");
@@ -107,40 +124,8 @@ fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     (began.elapsed(), made)
 }
 
-/// Of ten routes, each kind that there is in the proportion that applications have.
-fn text(count: usize) -> String {
-    let mut text = String::from(
-        "[server]\npublic_url = 'https://app.example.com'\n[database]\nurl = 'postgres://localhost/app'\n\
-         [auth]\nsecret = 'a secret that only this benchmark uses, and only here'\n\
-         [mail]\nfrom = 'no-reply@example.com'\nsmtp = 'smtp://localhost'\n\
-         [upstreams.api]\nendpoints = ['http://127.0.0.1:8000']\n",
-    );
-    for number in 0..count {
-        let (host, pattern) = match number % 10 {
-            0 => (None, format!("/service-{number}/*")),
-            1 => (None, format!("/api/v1/resource-{number}/{{id}}")),
-            2 => (None, format!("/api/v1/resource-{}/{{id}}/details", number - 1)),
-            3 => (None, format!("/pages/page-{number}")),
-            4 => (None, format!("/tenants/{{tenant}}/section-{number}/*")),
-            5 => (None, format!("/api/v2/team-{number}/members/{{member}}/roles")),
-            6 => (Some(format!("app-{number}.example.com")), "/*".to_owned()),
-            7 => (Some(format!("app-{}.example.com", number - 1)), "/admin/*".to_owned()),
-            8 => (Some(format!("*.customer-{number}.example.com")), "/*".to_owned()),
-            _ => (None, format!("/assets/bundle-{number}/*")),
-        };
-        writeln!(text, "[[routes]]\npath = '{pattern}'\nupstream = 'api'").unwrap();
-        if let Some(host) = host {
-            writeln!(text, "host = '{host}'").unwrap();
-        }
-        if number % 3 == 0 {
-            text.push_str("methods = ['GET', 'POST']\n");
-        }
-    }
-    text
-}
-
 impl Request {
-    /// For route `number`; no two turns are alike.
+    /// For route `number` of [`routes::text`], a little different each turn.
     fn new(number: usize, turn: usize) -> Self {
         let (host, path) = match number % 10 {
             0 => (None, format!("/service-{number}/a/b-{turn}")),

@@ -218,19 +218,6 @@ fn covers(wide: &PathPattern, narrow: &PathPattern) -> bool {
     }
 }
 
-/// What is left of a pattern when the names of its parameters don't count; segments are compared decoded.
-fn shape(path: &PathPattern) -> (Vec<Option<Cow<'_, [u8]>>>, bool) {
-    let segments = path
-        .segments
-        .iter()
-        .map(|segment| match segment {
-            Segment::Literal(text) => Some(decoded(text)),
-            Segment::Parameter(_) => None,
-        })
-        .collect();
-    (segments, path.wildcard)
-}
-
 fn decoded(text: &str) -> Cow<'_, [u8]> {
     percent_encoding::percent_decode_str(text).into()
 }

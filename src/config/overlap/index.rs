@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use super::{decoded, shape};
+use super::decoded;
 use crate::config::{HostPattern, Segment, routes::Listed};
 
 /// Routes that differ in methods alone, in the order of the file.
@@ -26,19 +26,10 @@ struct Node<'r> {
 
 impl<'r> Index<'r> {
     pub(super) fn of(routes: &'r [Listed]) -> Self {
-        let mut places = HashMap::new();
         let mut groups: Vec<Group<'r>> = Vec::new();
         let mut trees: HashMap<_, Node<'r>> = HashMap::new();
         for listed in routes {
-            let host = listed.route.host.as_ref();
-            let place = *places.entry((host, shape(&listed.route.path))).or_insert_with(|| {
-                groups.push(Vec::new());
-                groups.len() - 1
-            });
-            if let Some(group) = groups.get_mut(place) {
-                group.push(listed);
-            }
-            let mut node = trees.entry(host).or_default();
+            let mut node = trees.entry(listed.route.host.as_ref()).or_default();
             for segment in &listed.route.path.segments {
                 node = match segment {
                     Segment::Literal(text) => node.literals.entry(decoded(text)).or_default(),
@@ -50,7 +41,13 @@ impl<'r> Index<'r> {
             } else {
                 &mut node.exact
             };
-            *end = Some(place);
+            // Names of parameters don't count, and segments are compared decoded: who ends in the same place is alike.
+            if let Some(group) = end.and_then(|place| groups.get_mut(place)) {
+                group.push(listed);
+            } else {
+                *end = Some(groups.len());
+                groups.push(vec![listed]);
+            }
         }
         Self { groups, trees }
     }
