@@ -183,7 +183,8 @@ pub async fn handle(
     let stream = |kind| lasting(proxy, inbound, signed_in.as_ref(), kind);
     let response = if let Some((asked, client)) = client {
         let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
-        upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel)).await?
+        let opening = upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel));
+        Box::pin(opening).await?
     } else {
         let asked = Sent {
             outbound,

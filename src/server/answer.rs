@@ -248,10 +248,11 @@ async fn auth_api(
     record.body.clone_from(&watch);
     let auth = worker.auth.load_full();
     let request_id = record.request_id.clone();
-    let answering = async move {
+    // In a box: the future of every request has room for this one, and is moved as a whole.
+    let answering = Box::pin(async move {
         let request_id = request_id.to_str().unwrap_or_default();
         auth.answer(Request::from_parts(parts, body), &client, request_id).await
-    };
+    });
     let answered = worker.cold.detached("auth request", answering).await;
     // The API saw a body that broke off; only the body itself knows that we lost patience with it.
     if let Some(error) = watch.and_then(|watch| watch.failure()) {

@@ -334,7 +334,8 @@ impl Pool {
             let was_kept = kept.is_some();
             let way = match kept {
                 Some(way) => way,
-                None => match self.fresh(lane, endpoint).await {
+                // In a box of its own: what is rare must not make the future of every request larger, which is moved.
+                None => match Box::pin(self.fresh(lane, endpoint)).await {
                     Ok(way) => way,
                     Err(source) => {
                         self.upstream.failed(at);
