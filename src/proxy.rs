@@ -7,6 +7,7 @@
 pub mod answers;
 mod asks;
 pub mod body;
+pub mod early_hints;
 pub mod error;
 mod files;
 pub mod grpc;
@@ -35,6 +36,7 @@ use self::{
     answers::Asked,
     asks::Ended,
     body::{GoesOn, ProxyBody},
+    early_hints::{Awaited, EarlyHints},
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
     rate::Rates,
@@ -61,7 +63,7 @@ use crate::{
         streams::{About, Holder, StreamGuard, Why},
     },
     upstream::{
-        Pool, UpstreamError,
+        Pool, Told, UpstreamError,
         body::{BodyError, BodyWatch, Limits, RequestBody},
     },
 };
@@ -94,12 +96,13 @@ pub struct Inbound {
 }
 
 /// Serves one request that is not for the auth API. `body` is taken when it is forwarded: what is left there when a
-/// request is refused was never read.
+/// request is refused was never read. `hints`: where early hints go, if the client can be sent any.
 pub async fn handle(
     proxy: &Proxy,
     live: &Snapshot,
     inbound: &mut Inbound,
     body: &mut Option<Incoming>,
+    hints: Option<&EarlyHints>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     // A browser sends no body with a preflight: what has one is a request like others.
@@ -193,7 +196,10 @@ pub async fn handle(
             retries: route.retries,
             is_call,
         };
-        forward(pool, asked, || stream(Lasting::Answer)).await?
+        let awaited = hints.map(EarlyHints::until_answered);
+        let tell = |fields| tell(awaited.as_ref(), fields, live, CorsBy::of(&readers), route);
+        let told: Told<'_> = if awaited.is_some() { Some(&tell) } else { None };
+        forward(pool, asked, || stream(Lasting::Answer), told).await?
     };
 
     let back = Back {
@@ -204,6 +210,14 @@ pub async fn handle(
         slid,
     };
     back.give(proxy, live, inbound, response).await
+}
+
+/// An upstream's early hints, on their way to the client.
+fn tell(awaited: Option<&Awaited<'_>>, fields: HeaderMap, live: &Snapshot, cors: CorsBy, route: &Route) {
+    if let Some(awaited) = awaited {
+        let hint = early_hints::cleaned(fields, &live.cookies, cors, &route.response_headers);
+        awaited.tell(&hint);
+    }
 }
 
 /// What is demanded of a request's body.
@@ -430,9 +444,16 @@ async fn forward(
     pool: &Arc<Pool>,
     sent: Sent,
     stream: impl Fn() -> StreamGuard,
+    told: Told<'_>,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let (head_timeout, watch) = (sent.head_timeout, sent.watch);
-    let mut exchange = pin!(pool.send(sent.outbound.into_request(), head_timeout, watch.clone(), sent.retries,));
+    let mut exchange = pin!(pool.send(
+        sent.outbound.into_request(),
+        head_timeout,
+        watch.clone(),
+        sent.retries,
+        told,
+    ));
     let guard = sent.is_call.then(&stream);
     let answered = match &guard {
         None => exchange.as_mut().await,

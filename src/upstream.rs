@@ -45,7 +45,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::{
     endpoint::Endpoint,
-    lean::LeanError,
+    lean::{LeanError, Told},
     pool::{Place, Pool},
     tls::TlsError,
 };

@@ -24,7 +24,7 @@ use crate::{
     policy::{
         self,
         client::{self, ClientFacts},
-        connection::{Connection, Door},
+        connection::Door,
         cors::{self, Readers},
         path::{NormalPath, PathError},
     },
@@ -37,7 +37,9 @@ use crate::{
 
 /// Answers one request, whatever happens.
 pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Incoming>) -> Response<ProxyBody> {
-    let Conversation { worker, facts, pace } = &*conversation;
+    let Conversation {
+        worker, facts, pace, ..
+    } = &*conversation;
     pace.request_begins();
     let live = worker.live.load();
     let (mut parts, incoming) = request.into_parts();
@@ -76,7 +78,7 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
     let asked_upgrade = parts.headers.contains_key(header::UPGRADE);
     let origin = cors::origin_of(&parts.headers).cloned();
     let mut body = Some(incoming);
-    let dispatched = dispatch(worker, facts, &live, parts, &mut body, &mut record);
+    let dispatched = dispatch(&conversation, &live, parts, &mut body, &mut record);
     let mut response = match AssertUnwindSafe(dispatched).catch_unwind().await {
         Ok(Ok(mut response)) => {
             // The auth API's answers have a word of their own.
@@ -145,13 +147,13 @@ fn admit(live: &Snapshot, origin: Option<&HeaderValue>, record: &Record, respons
 
 /// Finds out what every request has, then hands it to whom it concerns.
 async fn dispatch(
-    worker: &Worker,
-    facts: &Connection,
+    conversation: &Conversation,
     live: &Snapshot,
     mut parts: Parts,
     body: &mut Option<Incoming>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
+    let Conversation { worker, facts, .. } = conversation;
     if facts.tls.is_none()
         && let Some(answer) = answer_to_authority(worker, &parts)
     {
@@ -201,7 +203,9 @@ async fn dispatch(
         request_id: record.request_id.clone(),
         now: record.at,
     };
-    let answered = proxy::handle(&worker.proxy, live, &mut inbound, body, record).await?;
+    // Before HTTP/1.1 there were none (RFC 9110, 15.2), and on HTTP/2 nobody writes them.
+    let hints = (inbound.version == Version::HTTP_11).then_some(&*conversation.hints);
+    let answered = proxy::handle(&worker.proxy, live, &mut inbound, body, hints, record).await?;
     only_tunnels(extended_connect, answered)
 }
 

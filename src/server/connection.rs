@@ -45,6 +45,7 @@ use crate::{
     proxy::{
         Proxy,
         body::ProxyBody,
+        early_hints::{EarlyHints, Hinted},
         head_guard::Guarded,
         pace::{Pace, Paced, Patience},
         record::Recorder,
@@ -86,6 +87,7 @@ pub struct Conversation {
     pub worker: Arc<Worker>,
     pub facts: Connection,
     pub pace: Arc<Pace>,
+    pub hints: Arc<EarlyHints>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -210,7 +212,13 @@ where
     let live = worker.live.load();
     let server = &live.config.server;
     let stats = Arc::clone(&worker.recorder.stats);
-    let conversation = Arc::new(Conversation { worker, facts, pace });
+    let hints = Arc::default();
+    let conversation = Arc::new(Conversation {
+        worker,
+        facts,
+        pace,
+        hints: Arc::clone(&hints),
+    });
     match protocol {
         Protocol::Http1 => {
             stats.http1.fetch_add(1, Ordering::Relaxed);
@@ -220,7 +228,10 @@ where
                 .max_header_size(server.max_header_bytes)
                 // hyper's own default; a larger head needs a larger buffer.
                 .max_buf_size(server.max_header_bytes.max(READ_BUFFER))
-                .serve_connection(TokioIo::new(Guarded::new(stream)), service(&conversation))
+                .serve_connection(
+                    TokioIo::new(Guarded::new(Hinted::new(stream, hints))),
+                    service(&conversation),
+                )
                 .with_upgrades();
             drop(live);
             attend(&conversation, connection, &patience).await;

@@ -102,7 +102,7 @@ impl Upstream {
             Connected::Http1 { stream, .. } => {
                 let close = HeaderValue::from_static("close");
                 request.headers_mut().insert(header::CONNECTION, close);
-                let exchange = lean::Connection::new(stream).exchange(&mut request).await;
+                let exchange = lean::Connection::new(stream).exchange(&mut request, None).await;
                 let answered = exchange.map_err(|failed| io::Error::other(failed.error))?;
                 Ok(answered.response.status())
             }

@@ -27,7 +27,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -44,6 +44,9 @@ const FIRST_READ: usize = 8 * 1024;
 const MAX_HEAD: usize = 64 * 1024;
 /// Interim answers (1xx) before the one that counts. More are no help to anybody.
 const MAX_INTERIM: usize = 16;
+
+/// Who is told of early hints (RFC 8297) before the answer, if anybody is.
+pub type Told<'h> = Option<&'h (dyn Fn(HeaderMap) + Sync)>;
 
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
@@ -136,10 +139,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Sends `request`, and waits for the head of the answer. One that comes before the whole body was sent brings the
-    /// rest of it along as an [`Upload`]; none is left in `request` then.
+    /// rest of it along as an [`Upload`]; none is left in `request` then. Of interim answers, early hints alone are told.
     ///
     /// Cancel-safe: dropping it closes the connection.
-    pub(super) async fn exchange(mut self, request: &mut Request<RequestBody>) -> Result<Answered<S>, Failed> {
+    pub(super) async fn exchange(
+        mut self,
+        request: &mut Request<RequestBody>,
+        told: Told<'_>,
+    ) -> Result<Answered<S>, Failed> {
         self.out.clear();
         let mut sending = upload::Sending::new(request::write(request, &mut self.out));
         let mut unsendable = None;
@@ -155,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             loop {
-                if let Some(found) = self.parse(request.method(), &mut interim)? {
+                if let Some(found) = self.parse(request.method(), &mut interim, told)? {
                     return Poll::Ready(Ok(found));
                 }
                 match ready!(self.poll_fill(cx, FIRST_READ)) {
@@ -177,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// The head of the answer that counts, if it is here whole.
-    fn parse(&mut self, method: &Method, interim: &mut usize) -> Result<Option<Head>, LeanError> {
+    fn parse(&mut self, method: &Method, interim: &mut usize, told: Told<'_>) -> Result<Option<Head>, LeanError> {
         loop {
             if self.unread.is_empty() {
                 return Ok(None);
@@ -195,6 +202,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             *interim += 1;
             if *interim > MAX_INTERIM {
                 return Err(LeanError::TooManyInterim);
+            }
+            if let (StatusCode::EARLY_HINTS, Some(tell)) = (head.status, told) {
+                tell(head.headers);
             }
         }
     }

@@ -29,7 +29,7 @@ use super::{
     dice::Dice,
     endpoint::Speaks,
     http2::{self, Held, Multiplexed, Part},
-    lean::{self, Answered, LeanError},
+    lean::{self, Answered, LeanError, Told},
     lock,
     retry::{self, Budget},
     stream::Stream,
@@ -179,9 +179,14 @@ impl Lease {
 }
 
 impl Way {
-    async fn send(self, mut request: Request<RequestBody>, endpoint: &Endpoint) -> Result<Answer, Refused> {
+    async fn send(
+        self,
+        mut request: Request<RequestBody>,
+        endpoint: &Endpoint,
+        told: Told<'_>,
+    ) -> Result<Answer, Refused> {
         match self {
-            Self::Http1 { connection, origin } => match connection.exchange(&mut request).await {
+            Self::Http1 { connection, origin } => match connection.exchange(&mut request, told).await {
                 Ok(answered) => Ok(Answer::Http1 { answered, origin }),
                 Err(failed) => Err(Refused {
                     // What came was an answer, if none in HTTP: asking again would not mend it.
@@ -253,7 +258,7 @@ impl Pool {
 
     /// Sends `request` and waits for the head of the answer. It is sent once more at most `retries` times, if it may be
     /// at all. While a `body` is still on its way, the time-out counts from when it moved last, so that a long upload is
-    /// not a slow answer.
+    /// not a slow answer. `told` is who is told of early hints, which HTTP/2 has none of here.
     ///
     /// Cancel-safe: dropping it closes the connection that it used, or ends its stream.
     pub async fn send(
@@ -262,6 +267,7 @@ impl Pool {
         head_timeout: Duration,
         body: Option<Arc<BodyWatch>>,
         retries: u32,
+        told: Told<'_>,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
         self.upstream.admit().await?;
         let place = Place::new(self);
@@ -269,7 +275,7 @@ impl Pool {
         let body = &sending.0;
         // Where it is, for whoever has waited in vain.
         let whereabouts = AtomicUsize::new(usize::MAX);
-        let mut exchange = pin!(self.exchange(request, retries, place, &whereabouts));
+        let mut exchange = pin!(self.exchange(request, (retries, told), place, &whereabouts));
         let begun = clock::monotonic();
         let mut deadline = begun + head_timeout;
         loop {
@@ -316,7 +322,7 @@ impl Pool {
     async fn exchange(
         &self,
         mut request: Request<RequestBody>,
-        retries: u32,
+        (retries, told): (u32, Told<'_>),
         mut place: Place,
         whereabouts: &AtomicUsize,
     ) -> Result<(Answer, Place), UpstreamError> {
@@ -349,7 +355,7 @@ impl Pool {
             };
 
             let multiplexed = matches!(way, Way::Http2(_));
-            let Refused { error, again, unheard } = match way.send(request, endpoint).await {
+            let Refused { error, again, unheard } = match way.send(request, endpoint, told).await {
                 Ok(answer) => {
                     self.upstream.answered(at, answer.status());
                     return Ok((answer, place));
