@@ -20,7 +20,10 @@ mod routes;
 use std::{
     env, fs,
     io::{BufRead, BufReader, Lines},
+    net::{SocketAddr, TcpStream},
     process::{Child, ChildStderr, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use vestibule::dev::postgres::Cluster;
@@ -63,6 +66,7 @@ fn main() {
             endpoints = ["http://{nowhere}"]
             [[routes]]
             path = "/round"
+            methods = ["GET"]
             auth = "public"
             respond = {{ body = "{round}" }}
             {routes}"#
@@ -71,7 +75,7 @@ fn main() {
     let config = folder.path().join("gateway.toml");
     fs::write(&config, text(0)).unwrap();
     let mut gateway = Gateway::start(&config);
-    http::wait_for(addr, "the gateway");
+    gateway.wait_for(addr);
 
     let mut took: Vec<f64> = (1..=ROUNDS)
         .map(|round| {
@@ -116,6 +120,16 @@ impl Gateway {
             .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { child, log }
+    }
+
+    fn wait_for(&mut self, addr: SocketAddr) {
+        while TcpStream::connect(addr).is_err() {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let said: Vec<String> = self.log.by_ref().map_while(Result::ok).collect();
+                panic!("{status}\n{}", said.join("\n"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Waits for the next reload; the milliseconds that it took.
