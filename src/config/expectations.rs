@@ -152,9 +152,10 @@ pub fn parse_expectations(text: &str, file: &Path) -> Result<Vec<Expectation>, C
         );
         errors.push(none.allowed("tables headed [[tests]]"));
     }
-    match tests.into_iter().collect::<Option<Vec<_>>>() {
-        Some(tests) if errors.is_empty() => Ok(tests),
-        _ => Err(failed(errors)),
+    if errors.is_empty() {
+        Ok(tests)
+    } else {
+        Err(failed(errors))
     }
 }
 

@@ -326,25 +326,19 @@ impl<'a> Section<'a> {
         tables.entries.iter().filter_map(read_one).collect()
     }
 
-    /// Reads each table of the array `name`.
+    /// Reads each table of the array `name`. What is wrong with those that are left out has been reported.
     pub(super) fn items<T>(
         &mut self,
         name: &'static str,
         doc: &'static str,
-        mut read: impl FnMut(&mut Section<'a>) -> T,
+        mut read: impl FnMut(&mut Section<'a>) -> Option<T>,
     ) -> Vec<T> {
         self.known.push(name);
         let steps = self.below(&[Step::Key(name), Step::Item]);
         let path = self.path_of(name);
         if self.reader.purpose == Purpose::Describe {
-            return vec![read(&mut Section::new(
-                self.reader,
-                steps,
-                doc,
-                path,
-                Place::Missing,
-                None,
-            ))];
+            let mut section = Section::new(self.reader, steps, doc, path, Place::Missing, None);
+            return read(&mut section).into_iter().collect();
         }
         let Some(entry) = self.entry(name) else {
             return Vec::new();
@@ -371,9 +365,12 @@ impl<'a> Section<'a> {
             );
             let value = read(&mut section);
             section.finish();
-            Some(value)
+            value
         };
-        items.iter().enumerate().filter_map(read_one).collect()
+        // Room for all at once: there may be thousands.
+        let mut all = Vec::with_capacity(items.len());
+        all.extend(items.iter().enumerate().filter_map(read_one));
+        all
     }
 
     /// Whether the section itself was written, as a table.

@@ -7,15 +7,19 @@ use std::{borrow::Cow, collections::HashMap};
 use http::Method;
 
 use super::decoded;
-use crate::config::{Access, HostPattern, Segment, routes::Listed};
+use crate::config::{Access, HostPattern, Route, Segment, routes::Listed};
 
 /// Routes that differ in methods alone, in the order of the file.
 pub(super) type Group<'r> = Vec<&'r Listed>;
 
 pub(super) struct Index<'r> {
     pub groups: Vec<Group<'r>>,
-    trees: HashMap<Host<'r>, Node<'r>>,
-    classes: Vec<Class<'r>>,
+    roots: HashMap<Host<'r>, NodeAt>,
+    nodes: Vec<Node>,
+    /// Children of all nodes by their literals.
+    literals: HashMap<(NodeAt, Cow<'r, [u8]>), NodeAt>,
+    /// `None`: too many.
+    classes: Option<Vec<Class<'r>>>,
 }
 
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
@@ -25,21 +29,24 @@ enum Host<'r> {
     Any,
 }
 
-/// Routes that demand the same, for the same methods. There are few of them, however many routes there are.
+/// Routes that demand the same, for the same methods. There are few of them as a rule, however many routes there are.
 type Class<'r> = (&'r Access, &'r [Method]);
 
 /// Some of the classes, by their places.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub(super) struct Classes(u128);
 
-/// The last place is for all that the others have no room for.
-const LAST: usize = 127;
+const MOST_CLASSES: usize = 128;
+
+/// The place of a node.
+type NodeAt = usize;
 
 #[derive(Default)]
-struct Node<'r> {
-    literals: HashMap<Cow<'r, [u8]>, Node<'r>>,
-    parameter: Option<Box<Node<'r>>>,
-    /// Groups whose pattern ends here, by their places.
+struct Node {
+    /// Children for literals.
+    literals: Vec<NodeAt>,
+    parameter: Option<NodeAt>,
+    /// Groups whose pattern ends here.
     exact: Option<usize>,
     wildcard: Option<usize>,
     /// Of routes here and below.
@@ -85,51 +92,95 @@ impl Classes {
 
 impl<'r> Index<'r> {
     pub(super) fn of(routes: &'r [Listed]) -> Self {
-        let mut groups: Vec<Group<'r>> = Vec::new();
-        let mut trees: HashMap<_, Node<'r>> = HashMap::new();
-        let mut classes: Vec<Class<'r>> = Vec::new();
+        let mut index = Self {
+            groups: Vec::with_capacity(routes.len()),
+            roots: HashMap::new(),
+            nodes: Vec::with_capacity(routes.len()),
+            literals: HashMap::with_capacity(routes.len()),
+            classes: Some(Vec::new()),
+        };
         for listed in routes {
-            let class = (&listed.route.access, listed.route.methods.as_slice());
-            let known = classes.iter().position(|other| *other == class);
-            let own = known.unwrap_or_else(|| {
-                classes.push(class);
-                classes.len() - 1
-            });
-            let own = Classes(1 << own.min(LAST));
-            let mut node = trees.entry(Host::of(listed)).or_default();
-            node.classes = node.classes.and(own);
-            for segment in &listed.route.path.segments {
-                node = match segment {
-                    Segment::Literal(text) => node.literals.entry(decoded(text)).or_default(),
-                    Segment::Parameter(_) => node.parameter.get_or_insert_default(),
-                };
-                node.classes = node.classes.and(own);
-            }
-            let end = if listed.route.path.wildcard {
-                &mut node.wildcard
-            } else {
-                &mut node.exact
-            };
-            // Names of parameters don't count, and segments are compared decoded: who ends in the same place is alike.
-            if let Some(group) = end.and_then(|place| groups.get_mut(place)) {
-                group.push(listed);
-            } else {
-                *end = Some(groups.len());
-                groups.push(vec![listed]);
-            }
+            index.add(listed);
         }
-        Self { groups, trees, classes }
+        index
     }
 
-    /// Those that `fits` takes, and some others if there are very many.
-    pub(super) fn classes(&self, fits: impl Fn(&Access, &[Method]) -> bool) -> Classes {
-        let mut found = Classes::default();
-        for (place, (access, methods)) in self.classes.iter().enumerate() {
-            if place >= LAST || fits(access, methods) {
-                found = found.and(Classes(1 << place.min(LAST)));
+    fn add(&mut self, listed: &'r Listed) {
+        let own = self.class_of(&listed.route);
+        let Self {
+            groups,
+            roots,
+            nodes,
+            literals,
+            ..
+        } = self;
+        let mut at = *roots.entry(Host::of(listed)).or_insert_with(|| added(nodes));
+        for segment in &listed.route.path.segments {
+            if let Some(node) = nodes.get_mut(at) {
+                node.classes = node.classes.and(own);
+            }
+            at = match segment {
+                Segment::Literal(text) => *literals.entry((at, decoded(text))).or_insert_with(|| {
+                    let child = added(nodes);
+                    if let Some(node) = nodes.get_mut(at) {
+                        node.literals.push(child);
+                    }
+                    child
+                }),
+                Segment::Parameter(_) => nodes.get(at).and_then(|node| node.parameter).unwrap_or_else(|| {
+                    let child = added(nodes);
+                    if let Some(node) = nodes.get_mut(at) {
+                        node.parameter = Some(child);
+                    }
+                    child
+                }),
+            };
+        }
+        let Some(node) = nodes.get_mut(at) else { return };
+        node.classes = node.classes.and(own);
+        let end = if listed.route.path.wildcard {
+            &mut node.wildcard
+        } else {
+            &mut node.exact
+        };
+        // Names of parameters don't count, and segments are compared decoded: who ends in the same place is alike.
+        if let Some(group) = end.and_then(|place| groups.get_mut(place)) {
+            group.push(listed);
+        } else {
+            *end = Some(groups.len());
+            groups.push(vec![listed]);
+        }
+    }
+
+    fn class_of(&mut self, route: &'r Route) -> Classes {
+        let Some(classes) = &mut self.classes else {
+            return Classes::ALL;
+        };
+        let class = (&route.access, route.methods.as_slice());
+        let known = classes.iter().position(|other| *other == class);
+        match known {
+            Some(place) => Classes(1 << place),
+            None if classes.len() < MOST_CLASSES => {
+                classes.push(class);
+                Classes(1 << (classes.len() - 1))
+            }
+            None => {
+                self.classes = None;
+                Classes::ALL
             }
         }
-        found
+    }
+
+    /// Those that `fits` takes; all, if there are too many to tell apart.
+    pub(super) fn classes(&self, fits: impl Fn(&Access, &[Method]) -> bool) -> Classes {
+        let Some(classes) = &self.classes else {
+            return Classes::ALL;
+        };
+        let fitting = classes
+            .iter()
+            .enumerate()
+            .filter(|(_, (access, methods))| fits(access, methods));
+        fitting.fold(Classes::default(), |found, (place, _)| found.and(Classes(1 << place)))
     }
 
     /// Of which classes some routes are.
@@ -143,10 +194,10 @@ impl<'r> Index<'r> {
     /// Routes that may share requests with `listed`, host by host; some that don't may be among them.
     pub(super) fn near(&self, listed: &'r Listed) -> impl Iterator<Item = Vec<&'r Listed>> {
         let path = &listed.route.path;
-        let trees = Host::tried(listed).filter_map(|host| self.trees.get(&host));
-        trees.map(|tree| {
+        let roots = Host::tried(listed).filter_map(|host| self.roots.get(&host));
+        roots.map(|root| {
             let mut near = Vec::new();
-            tree.visit(&path.segments, path.wildcard, Classes::ALL, &mut |place| {
+            self.visit(*root, (&path.segments, path.wildcard), Classes::ALL, &mut |place| {
                 near.extend(self.groups.get(place).into_iter().flatten().copied());
                 false
             });
@@ -154,60 +205,68 @@ impl<'r> Index<'r> {
         })
     }
 
-    /// Whether `is` holds of a route among those, which is of one of these classes.
+    /// Whether `is` holds of a route among those; where none is of one of these classes, it isn't looked.
     pub(super) fn is_near(&self, listed: &'r Listed, of: Classes, is: impl Fn(&Listed) -> bool) -> bool {
         let path = &listed.route.path;
-        let mut trees = Host::tried(listed).filter_map(|host| self.trees.get(&host));
-        trees.any(|tree| {
-            tree.visit(&path.segments, path.wildcard, of, &mut |place| {
+        let mut roots = Host::tried(listed).filter_map(|host| self.roots.get(&host));
+        roots.any(|root| {
+            self.visit(*root, (&path.segments, path.wildcard), of, &mut |place| {
                 self.groups.get(place).into_iter().flatten().any(|listed| is(listed))
             })
         })
     }
-}
 
-impl Node<'_> {
-    /// Shows `found` the groups below this node whose patterns meet one that goes on with `segments`, until it says that it
-    /// has seen enough. Where nothing is of one of these classes, it doesn't look.
-    fn visit(&self, segments: &[Segment], wildcard: bool, of: Classes, found: &mut impl FnMut(usize) -> bool) -> bool {
-        if !self.classes.meet(of) {
+    /// Shows `found` the groups at a node and below whose patterns meet one that goes on with these segments (and a
+    /// wildcard), until it says that it has seen enough.
+    fn visit(
+        &self,
+        at: NodeAt,
+        (segments, wildcard): (&[Segment], bool),
+        of: Classes,
+        found: &mut impl FnMut(usize) -> bool,
+    ) -> bool {
+        let Some(node) = self.nodes.get(at).filter(|node| node.classes.meet(of)) else {
             return false;
-        }
-        if self.wildcard.is_some_and(&mut *found) {
+        };
+        if node.wildcard.is_some_and(&mut *found) {
             return true;
         }
         let Some((segment, rest)) = segments.split_first() else {
             return if wildcard {
-                self.visit_all(of, found)
+                self.visit_all(node, of, found)
             } else {
-                self.exact.is_some_and(&mut *found)
+                node.exact.is_some_and(&mut *found)
             };
         };
+        let goes_on = (rest, wildcard);
         let below = match segment {
             Segment::Literal(text) => {
-                let child = self.literals.get(&decoded(text));
-                child.is_some_and(|child| child.visit(rest, wildcard, of, found))
+                let child = self.literals.get(&(at, decoded(text)));
+                child.is_some_and(|child| self.visit(*child, goes_on, of, found))
             }
             Segment::Parameter(_) => {
-                let mut children = self.literals.values();
-                children.any(|child| child.visit(rest, wildcard, of, found))
+                let mut children = node.literals.iter();
+                children.any(|child| self.visit(*child, goes_on, of, found))
             }
         };
         below
-            || self
+            || node
                 .parameter
-                .as_ref()
-                .is_some_and(|child| child.visit(rest, wildcard, of, found))
+                .is_some_and(|child| self.visit(child, goes_on, of, found))
     }
 
-    /// All but this node's own wildcard.
-    fn visit_all(&self, of: Classes, found: &mut impl FnMut(usize) -> bool) -> bool {
-        self.exact.is_some_and(&mut *found)
-            || self
-                .literals
-                .values()
-                .chain(self.parameter.as_deref())
-                .filter(|child| child.classes.meet(of))
-                .any(|child| child.wildcard.is_some_and(&mut *found) || child.visit_all(of, found))
+    /// All but the node's own wildcard.
+    fn visit_all(&self, node: &Node, of: Classes, found: &mut impl FnMut(usize) -> bool) -> bool {
+        let children = node.literals.iter().copied().chain(node.parameter);
+        let mut children = children.filter_map(|child| self.nodes.get(child));
+        node.exact.is_some_and(&mut *found)
+            || children.any(|child| {
+                child.classes.meet(of) && (child.wildcard.is_some_and(&mut *found) || self.visit_all(child, of, found))
+            })
     }
+}
+
+fn added(nodes: &mut Vec<Node>) -> NodeAt {
+    nodes.push(Node::default());
+    nodes.len() - 1
 }
