@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser test-memory bench bench-enumeration bench-matching restart-load
+.PHONY: help dev test test-browser test-memory bench bench-enumeration bench-matching bench-reload restart-load
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -55,6 +55,11 @@ bench: ## Requests per second and CPU per request, compared with no gateway
 bench-matching: ## What finding a route costs with ten routes and with twenty thousand
 	@scripts/ensure-tools cc
 	@cargo bench --locked --bench matching
+
+bench-reload: ## What a reload of ten thousand routes takes
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@cargo bench --locked --bench reload
 
 restart-load: ## Whether a request fails while gateways restart and reload, at 2,000 a second
 	@scripts/ensure-tools cc

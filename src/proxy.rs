@@ -8,6 +8,7 @@ pub mod answers;
 mod asks;
 pub mod body;
 pub mod caller;
+pub mod early_hints;
 pub mod error;
 mod files;
 pub mod grpc;
@@ -38,6 +39,7 @@ use self::{
     asks::Ended,
     body::{GoesOn, ProxyBody},
     caller::Caller,
+    early_hints::{Awaited, EarlyHints},
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
     memory::Memory,
@@ -65,7 +67,7 @@ use crate::{
         streams::{About, Holder, StreamGuard, Why},
     },
     upstream::{
-        Pool, UpstreamError,
+        Pool, Told, UpstreamError,
         body::{BodyError, BodyWatch, Limits, RequestBody},
     },
 };
@@ -100,13 +102,14 @@ pub struct Inbound {
 }
 
 /// Serves one request that is not for the auth API. `body` is taken when it is forwarded: what is left there when a
-/// request is refused was never read.
+/// request is refused was never read. `hints`: where early hints go, if the client can be sent any.
 pub async fn handle(
     proxy: &Proxy,
     live: &Snapshot,
     memory: &Memory,
     inbound: &mut Inbound,
     body: &mut Option<Incoming>,
+    hints: Option<&EarlyHints>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     // A browser sends no body with a preflight: what has one is a request like others.
@@ -169,10 +172,7 @@ pub async fn handle(
     // A client that calls its request a gRPC call gains nothing where none is served.
     let is_call = grpc::is_call(&inbound.method, inbound.version, &inbound.headers)
         && grpc::may_be_served(&pool.upstream().settings);
-    let limits = limits(live, is_call, max_body);
-    let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
-    });
+    let (body, watch) = leaving(live, body.take(), limits(live, is_call, max_body));
     record.body.clone_from(&watch);
     let material = Material {
         method: inbound.method.clone(),
@@ -204,7 +204,10 @@ pub async fn handle(
             retries: route.retries,
             is_call,
         };
-        forward(pool, asked, || stream(Lasting::Answer)).await?
+        let awaited = hints.map(EarlyHints::until_answered);
+        let tell = |fields| tell(awaited.as_ref(), fields, live, CorsBy::of(&readers), route);
+        let told: Told<'_> = if awaited.is_some() { Some(&tell) } else { None };
+        forward(pool, asked, || stream(Lasting::Answer), told).await?
     };
 
     let back = Back {
@@ -215,6 +218,21 @@ pub async fn handle(
         slid,
     };
     back.give(proxy, live, inbound, response).await
+}
+
+/// An upstream's early hints, on their way to the client.
+fn tell(awaited: Option<&Awaited<'_>>, fields: HeaderMap, live: &Snapshot, cors: CorsBy, route: &Route) {
+    if let Some(awaited) = awaited {
+        let hint = early_hints::cleaned(fields, &live.cookies, cors, &route.response_headers);
+        awaited.tell(&hint);
+    }
+}
+
+/// A request's body as the upstream gets it.
+fn leaving(live: &Snapshot, body: Option<Incoming>, limits: Limits) -> (RequestBody, Option<Arc<BodyWatch>>) {
+    body.map_or((RequestBody::EMPTY, None), |incoming| {
+        RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
+    })
 }
 
 /// What is demanded of a request's body.
@@ -448,9 +466,11 @@ async fn forward(
     pool: &Arc<Pool>,
     sent: Sent,
     stream: impl Fn() -> StreamGuard,
+    told: Told<'_>,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let (head_timeout, watch) = (sent.head_timeout, sent.watch);
-    let mut exchange = pin!(pool.send(sent.outbound.into_outgoing(), head_timeout, watch.clone(), sent.retries));
+    let (outgoing, retries) = (sent.outbound.into_outgoing(), sent.retries);
+    let mut exchange = pin!(pool.send(outgoing, head_timeout, watch.clone(), retries, told));
     let guard = sent.is_call.then(&stream);
     let answered = match &guard {
         None => exchange.as_mut().await,

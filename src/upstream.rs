@@ -46,7 +46,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::{
     endpoint::Endpoint,
-    lean::LeanError,
+    lean::{LeanError, Told},
     outgoing::Outgoing,
     pool::{Place, Pool},
     tls::TlsError,

@@ -11,7 +11,9 @@
 
 use std::{
     fmt,
+    panic::resume_unwind,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, ScopedJoinHandle},
     time::Duration,
 };
 
@@ -202,7 +204,7 @@ impl Reloader {
             let before = worker.live.load();
             Snapshot::new(&next, &upstreams, &worker.tasks, Some(&before))
         };
-        let snapshots: Vec<_> = swapped.workers.iter().map(snapshot).collect();
+        let snapshots = at_once(&swapped.workers, snapshot);
 
         // What is seen.
         if old.identity != next.identity || old.auth.session != next.auth.session {
@@ -308,6 +310,19 @@ impl Reloader {
         // What is changed under it is changed by plain stores.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What `make` makes for each worker, each on a thread of its own: with many cores and routes, one after the other would
+/// take long. The threads end here.
+fn at_once<T: Send>(workers: &[Arc<Worker>], make: impl Fn(&Arc<Worker>) -> T + Sync) -> Vec<T> {
+    let make = &make;
+    thread::scope(|scope| {
+        let threads: Vec<_> = workers.iter().map(|worker| scope.spawn(move || make(worker))).collect();
+        let joined = threads.into_iter().map(ScopedJoinHandle::join);
+        joined
+            .map(|made| made.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
 }
 
 impl fmt::Debug for Reloader {

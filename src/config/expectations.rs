@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     ConfigError, ConfigErrors, Place,
     error::{nearest, one_of},
-    found::{Found, Wrong},
+    found::{Found, KeyPath, Wrong},
     kind::{Kind, boolean, choice, list, one_or_more, parsed, table_of, text_schema},
     routes::role,
     section::{Reader, Section},
@@ -152,9 +152,10 @@ pub fn parse_expectations(text: &str, file: &Path) -> Result<Vec<Expectation>, C
         );
         errors.push(none.allowed("tables headed [[tests]]"));
     }
-    match tests.into_iter().collect::<Option<Vec<_>>>() {
-        Some(tests) if errors.is_empty() => Ok(tests),
-        _ => Err(failed(errors)),
+    if errors.is_empty() {
+        Ok(tests)
+    } else {
+        Err(failed(errors))
     }
 }
 
@@ -364,14 +365,14 @@ fn person() -> Kind<Option<Person>> {
             let mut person = Person::default();
             let mut is_right = true;
             for entry in &table.entries {
-                let value = Found::new(found.reader, format!("{}.{}", found.key, entry.name), &entry.node);
+                let value = Found::new(found.reader, KeyPath::Entry(&found.key, &entry.name), &entry.node);
                 is_right &= match entry.name.as_str() {
                     "roles" => set(&mut person.roles, list(role()).read(&value)),
                     "verified" => set(&mut person.verified_email, boolean().read(&value)),
                     "signed_in" => set(&mut person.signed_in, ago().read(&value)),
                     "by" => set(&mut person.by, carried().read(&value)),
                     other => {
-                        let error = ConfigError::new(entry.place.clone(), value.key.clone(), "unknown key");
+                        let error = ConfigError::new(entry.place.clone(), value.key.to_string(), "unknown key");
                         let error = error.allowed(KEYS.join(", ")).nearest(nearest(other, KEYS));
                         found.reader.report(error);
                         false

@@ -3,7 +3,7 @@
 //! Any string may be `{ env = "NAME" }` or `{ file = "path" }`. Where it came from is named in errors; what it is, if
 //! it is a secret, never.
 
-use std::{fs::File, io::Read as _};
+use std::{fmt, fs::File, io::Read as _};
 
 use super::{
     error::{ConfigError, nearest},
@@ -17,8 +17,27 @@ const MAX_FILE_KIB: u64 = 64;
 /// A value that was found, to be judged.
 pub(super) struct Found<'a> {
     pub reader: &'a Reader<'a>,
-    pub key: String,
+    pub key: KeyPath<'a>,
     pub node: &'a Node,
+}
+
+/// Where a value is, as errors name it: `routes[2].methods[0]`. Put together when there is one.
+#[derive(Clone, Copy)]
+pub(super) enum KeyPath<'k> {
+    Key { section: &'k str, name: &'k str },
+    Entry(&'k KeyPath<'k>, &'k str),
+    Element(&'k KeyPath<'k>, usize),
+}
+
+impl fmt::Display for KeyPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key { section: "", name } => f.write_str(name),
+            Self::Key { section, name } => write!(f, "{section}.{name}"),
+            Self::Entry(table, name) => write!(f, "{table}.{name}"),
+            Self::Element(list, index) => write!(f, "{list}[{index}]"),
+        }
+    }
 }
 
 /// Why a text isn't what it should be.
@@ -53,7 +72,7 @@ impl<S: Into<String>> From<S> for Wrong {
 }
 
 impl<'a> Found<'a> {
-    pub(super) const fn new(reader: &'a Reader<'a>, key: String, node: &'a Node) -> Self {
+    pub(super) const fn new(reader: &'a Reader<'a>, key: KeyPath<'a>, node: &'a Node) -> Self {
         Self { reader, key, node }
     }
 
@@ -170,7 +189,7 @@ impl<'a> Found<'a> {
     }
 
     pub(super) fn report(&self, wrong: Wrong, shown: Option<String>, allowed: &str) {
-        let mut error = ConfigError::new(self.node.place.clone(), self.key.clone(), wrong.problem)
+        let mut error = ConfigError::new(self.node.place.clone(), self.key.to_string(), wrong.problem)
             .allowed(allowed)
             .nearest(wrong.nearest);
         error.found = shown;

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     error::{nearest, one_of},
-    found::{Found, Sight, Wrong, shortened},
+    found::{Found, KeyPath, Sight, Wrong, shortened},
     source::Value,
 };
 use crate::secret::Secret;
@@ -241,7 +241,7 @@ pub(super) fn list<T: 'static>(kind: Kind<T>) -> Kind<Vec<T>> {
             .iter()
             .enumerate()
             .map(|(index, node)| {
-                let key = format!("{}[{index}]", found.key);
+                let key = KeyPath::Element(&found.key, index);
                 read(&Found::new(found.reader, key, node))
             })
             .collect();
@@ -267,7 +267,7 @@ pub(super) fn table_of<T: 'static>(
             .entries
             .iter()
             .map(|entry| {
-                let value = Found::new(found.reader, format!("{}.{}", found.key, entry.name), &entry.node);
+                let value = Found::new(found.reader, KeyPath::Entry(&found.key, &entry.name), &entry.node);
                 if let Err(wrong) = judge(&entry.name) {
                     value.report(wrong, None, &words);
                     return None;

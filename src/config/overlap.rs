@@ -4,16 +4,18 @@
 //! two are alike. And a route for some methods gives way, for all others, to the next in line: were that one less
 //! demanding, `GET /admin/x` would be guarded and `POST /admin/x` open. Both are errors.
 
-use std::{borrow::Cow, cmp::Ordering};
+use std::{borrow::Cow, cmp::Ordering, collections::HashMap};
 
 use http::Method;
 
 mod index;
+#[cfg(test)]
+mod tests;
 
-use index::Index;
+use index::{Classes, Index};
 
 use super::{
-    HostPattern, PathPattern, Route, Segment,
+    Access, HostPattern, PathPattern, Route, Segment,
     error::{ConfigError, Place},
     method::is_registered,
     routes::Listed,
@@ -24,6 +26,8 @@ pub(super) fn check(routes: &[Listed], report: &dyn Fn(ConfigError)) {
     let index = Index::of(routes);
     let is_own = |listed: &Listed| listed.route.methods.iter().any(|method| !is_registered(method));
     let own_methods = routes.iter().any(is_own);
+    // What a hole would lead to, by what would be guarded.
+    let mut laxer: HashMap<Classes, Classes> = HashMap::new();
     for group in &index.groups {
         for (place, later) in group.iter().enumerate() {
             let mut earlier = group.iter().take(place);
@@ -33,8 +37,17 @@ pub(super) fn check(routes: &[Listed], report: &dyn Fn(ConfigError)) {
         }
         // Nothing falls past a route for any method, but methods of the operator's own.
         let takes_all = group.iter().any(|listed| listed.route.methods.is_empty());
-        if (!takes_all || own_methods)
-            && let Some(error) = hole(group, &index)
+        if takes_all && !own_methods {
+            continue;
+        }
+        let own = index.classes_of(group);
+        let laxer = *laxer
+            .entry(own)
+            .or_insert_with(|| index.classes(|access, methods| is_laxer(group, access, methods)));
+        if !laxer.is_empty()
+            && let Some(first) = group.first()
+            && index.is_near(first, laxer, |other| falls_to(&first.route, &other.route))
+            && let Some(error) = hole(group, &index, own_methods)
         {
             report(error);
         }
@@ -75,15 +88,23 @@ fn share_methods(a: &Route, b: &Route) -> bool {
     }
 }
 
+/// Whether routes of this kind let somebody in who is refused by one of `group`, with a method that none of it takes.
+fn is_laxer(group: &[&Listed], access: &Access, methods: &[Method]) -> bool {
+    let routes = || group.iter().map(|listed| &listed.route);
+    routes().any(|route| access.lets_in_more_than(&route.access)) && passing(&routes(), methods).is_some()
+}
+
 /// Where other methods of `group`, routes that are alike, would find less resistance.
-fn hole(group: &[&Listed], index: &Index<'_>) -> Option<ConfigError> {
+fn hole<'r>(group: &[&'r Listed], index: &Index<'r>, own_methods: bool) -> Option<ConfigError> {
     let first = group.first()?;
-    let mut below = index.near(first);
-    below.retain(|other| falls_to(&first.route, &other.route));
-    below.sort_by(|a, b| order(&a.route, &b.route).then_with(|| a.path_place.cmp(&b.path_place)));
     let mut answered: Vec<&Route> = group.iter().map(|listed| &listed.route).collect();
+    let below = index.near(first).flat_map(|mut below| {
+        below.retain(|other| falls_to(&first.route, &other.route));
+        below.sort_by(|a, b| order(&a.route, &b.route).then_with(|| a.path_place.cmp(&b.path_place)));
+        below
+    });
     for next in below {
-        let passing = passing(&answered, &next.route);
+        let passing = passing(&answered.iter().copied(), &next.route.methods);
         if let Some(method) = passing
             && let Some(guarded) = group
                 .iter()
@@ -92,6 +113,10 @@ fn hole(group: &[&Listed], index: &Index<'_>) -> Option<ConfigError> {
             return Some(unguarded(guarded, next, &method));
         }
         if covers(&next.route.path, &first.route.path) {
+            if next.route.methods.is_empty() && !own_methods {
+                // Nothing falls past it.
+                return None;
+            }
             answered.push(&next.route);
         }
     }
@@ -115,8 +140,8 @@ fn unguarded(guarded: &Listed, next: &Listed, method: &Method) -> ConfigError {
     ))
 }
 
-/// A method that `next` takes and none of `before` does.
-fn passing(before: &[&Route], next: &Route) -> Option<Method> {
+/// A method that a route for `methods` takes and none of `before` does.
+fn passing<'r>(before: &(impl Iterator<Item = &'r Route> + Clone), methods: &[Method]) -> Option<Method> {
     const LIKELY: [Method; 7] = [
         Method::POST,
         Method::PUT,
@@ -126,11 +151,11 @@ fn passing(before: &[&Route], next: &Route) -> Option<Method> {
         Method::OPTIONS,
         Method::HEAD,
     ];
-    let taken = |method: &Method| before.iter().any(|route| takes(route, method));
-    if !next.methods.is_empty() {
-        return next.methods.iter().find(|method| !taken(method)).cloned();
+    let taken = |method: &Method| before.clone().any(|route| takes(route, method));
+    if !methods.is_empty() {
+        return methods.iter().find(|method| !taken(method)).cloned();
     }
-    if before.iter().any(|route| route.methods.is_empty()) {
+    if before.clone().any(|route| route.methods.is_empty()) {
         return None;
     }
     // Some registered method is left, though it may be none of the likely ones.
@@ -216,19 +241,6 @@ fn covers(wide: &PathPattern, narrow: &PathPattern) -> bool {
         Ordering::Less => wide.wildcard,
         Ordering::Greater => false,
     }
-}
-
-/// What is left of a pattern when the names of its parameters don't count; segments are compared decoded.
-fn shape(path: &PathPattern) -> (Vec<Option<Cow<'_, [u8]>>>, bool) {
-    let segments = path
-        .segments
-        .iter()
-        .map(|segment| match segment {
-            Segment::Literal(text) => Some(decoded(text)),
-            Segment::Parameter(_) => None,
-        })
-        .collect();
-    (segments, path.wildcard)
 }
 
 fn decoded(text: &str) -> Cow<'_, [u8]> {

@@ -350,11 +350,14 @@ impl Route {
             Some(Auth::Required) => needs.map(|needs| Access::Required(needs.unwrap_or_default())),
             None => None,
         };
-        let counted = rate_limit::counted_as(
-            host.as_ref().and_then(Option::as_ref),
-            path.as_ref(),
-            methods.as_deref(),
-        );
+        let rate_limit = rate_limit.flatten().map(|limit| RouteLimit {
+            of: rate_limit::counted_as(
+                host.as_ref().and_then(Option::as_ref),
+                path.as_ref(),
+                methods.as_deref(),
+            ),
+            ..limit
+        });
         Some(Listed {
             key: s.path().to_owned(),
             path_place: s.place_of("path"),
@@ -373,7 +376,7 @@ impl Route {
                 rewrite: rewrite.unwrap_or_default(),
                 request_headers: request_headers.flatten().unwrap_or_default(),
                 response_headers: response_headers.flatten().unwrap_or_default(),
-                rate_limit: rate_limit.flatten().map(|limit| RouteLimit { of: counted, ..limit }),
+                rate_limit,
                 credentials: credentials.unwrap_or(Credentials::Strip),
                 retries: retries.unwrap_or_default(),
                 websocket: websocket.unwrap_or_default(),

@@ -25,7 +25,7 @@ use std::{
 use super::{
     catalogue::{KeyDoc, Presence, SectionDoc, Step, prefix},
     error::{ConfigError, Place, nearest},
-    found::Found,
+    found::{Found, KeyPath},
     kind::Kind,
     read_from::ReadFrom,
     source::{self, Node, Table, Value},
@@ -44,11 +44,11 @@ pub(super) struct Reader<'a> {
     catalogue: RefCell<Vec<SectionDoc>>,
     /// Sections by where they are, whatever their names and numbers.
     shapes: RefCell<HashMap<Rc<[Step]>, usize>>,
-    /// [`Made`] keys by the number of their section's shape.
-    made: RefCell<MadeKeys>,
+    /// [`Made`] keys, with their names: by the number of their section's shape, then by the order in which it asks for them.
+    made: RefCell<Vec<Vec<Option<MadeKey>>>>,
 }
 
-type MadeKeys = HashMap<(usize, &'static str), Rc<dyn Any>>;
+type MadeKey = (&'static str, Rc<dyn Any>);
 
 /// A key that many sections have.
 struct Made<T> {
@@ -331,25 +331,19 @@ impl<'a> Section<'a> {
         tables.entries.iter().filter_map(read_one).collect()
     }
 
-    /// Reads each table of the array `name`.
+    /// Reads each table of the array `name`. What is wrong with those that are left out has been reported.
     pub(super) fn items<T>(
         &mut self,
         name: &'static str,
         doc: &'static str,
-        mut read: impl FnMut(&mut Section<'a>) -> T,
+        mut read: impl FnMut(&mut Section<'a>) -> Option<T>,
     ) -> Vec<T> {
         self.known.push(name);
         let steps = self.below(&[Step::Key(name), Step::Item]);
         let path = self.path_of(name);
         if self.reader.purpose == Purpose::Describe {
-            return vec![read(&mut Section::new(
-                self.reader,
-                steps,
-                doc,
-                path,
-                Place::Missing,
-                None,
-            ))];
+            let mut section = Section::new(self.reader, steps, doc, path, Place::Missing, None);
+            return read(&mut section).into_iter().collect();
         }
         let Some(entry) = self.entry(name) else {
             return Vec::new();
@@ -376,9 +370,12 @@ impl<'a> Section<'a> {
             );
             let value = read(&mut section);
             section.finish();
-            Some(value)
+            value
         };
-        items.iter().enumerate().filter_map(read_one).collect()
+        // Room for all at once: there may be thousands.
+        let mut all = Vec::with_capacity(items.len());
+        all.extend(items.iter().enumerate().filter_map(read_one));
+        all
     }
 
     /// Whether the section itself was written, as a table.
@@ -550,7 +547,10 @@ impl<T: 'static> Key<'_, '_, T> {
     }
 
     fn read(&self, kind: &Kind<T>, node: &Node) -> Option<T> {
-        let key = self.section.path_of(self.name);
+        let key = KeyPath::Key {
+            section: &self.section.path,
+            name: self.name,
+        };
         kind.read(&Found::new(self.section.reader, key, node))
     }
 
@@ -563,9 +563,19 @@ impl<T: 'static> Key<'_, '_, T> {
 
     /// What was made in the first section of this shape.
     fn made(&self, kind_of: fn() -> Kind<T>) -> Rc<Made<T>> {
-        let place = (self.section.index, self.name);
-        let known = self.section.reader.made.borrow().get(&place).map(Rc::clone);
-        if let Some(Ok(made)) = known.map(Rc::downcast::<Made<T>>) {
+        let Section {
+            reader, index, known, ..
+        } = &*self.section;
+        // A section that left out a key before this one finds another's name: then it is made again.
+        let turn = known.len();
+        let same_turn = reader
+            .made
+            .borrow()
+            .get(*index)
+            .and_then(|keys| keys.get(turn)?.clone());
+        if let Some((_, made)) = same_turn.filter(|(name, _)| *name == self.name)
+            && let Ok(made) = Rc::downcast::<Made<T>>(made)
+        {
             return made;
         }
         let made = Rc::new(Made {
@@ -573,7 +583,16 @@ impl<T: 'static> Key<'_, '_, T> {
             default: OnceCell::new(),
         });
         let kept: Rc<dyn Any> = Rc::clone(&made) as _;
-        self.section.reader.made.borrow_mut().insert(place, kept);
+        let mut all = reader.made.borrow_mut();
+        let needed = all.len().max(index + 1);
+        all.resize_with(needed, Vec::new);
+        if let Some(keys) = all.get_mut(*index) {
+            let needed = keys.len().max(turn + 1);
+            keys.resize_with(needed, || None);
+            if let Some(place) = keys.get_mut(turn) {
+                *place = Some((self.name, kept));
+            }
+        }
         made
     }
 

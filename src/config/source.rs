@@ -4,7 +4,7 @@
 //! `VESTIBULE__SECTION__KEY` and the caller's settings are laid over single keys, later ones over earlier. Nothing
 //! is interpreted here: what a key means, and whether it exists, `section` and the sections say.
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{borrow::Cow, cell::Cell, fmt, ops::Range};
 
 use toml::de::{DeTable, DeValue};
 
@@ -303,18 +303,33 @@ fn converted(value: DeValue<'_>, place: Placed<'_>) -> Node {
 struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,
+    /// Asked for last: the next is seldom far.
+    last: Cell<usize>,
 }
+
+/// What isn't far.
+const NEAR: usize = 8;
 
 impl<'t> Lines<'t> {
     fn of(text: &'t str) -> Self {
         let starts = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(at, _)| at + 1))
             .collect();
-        Self { text, starts }
+        Self {
+            text,
+            starts,
+            last: Cell::new(0),
+        }
     }
 
     fn place(&self, at: usize) -> Place {
-        let line = self.starts.partition_point(|start| *start <= at);
+        let from = self.last.get().saturating_sub(NEAR);
+        let near = self.starts.get(from..from + 2 * NEAR).unwrap_or_default();
+        let line = match near {
+            [first, .., last] if (*first..*last).contains(&at) => from + near.partition_point(|start| *start <= at),
+            _ => self.starts.partition_point(|start| *start <= at),
+        };
+        self.last.set(line);
         let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or_default();
         let before = self.text.get(start..at).map_or(0, |before| before.chars().count());
         Place::File {

@@ -137,6 +137,11 @@ impl NormalPath {
         })
     }
 
+    /// Whether any route may have this path.
+    pub const fn is_ordinary(&self) -> bool {
+        !self.odd.slashes && !self.odd.bytes
+    }
+
     /// Why a route that keeps no more than `kept` must not have this path.
     pub const fn unfit_for(&self, kept: Kept) -> Option<PathError> {
         if self.odd.slashes && !kept.slashes {

@@ -12,25 +12,25 @@
 //! The cost does not grow with the number of routes: each segment is one hash look-up. Backtracking enters each node
 //! of the tree at most once (a node has one parent, and is entered at its own depth only), so a look-up is bounded
 //! by what the configuration says, never by the path; recursion by the longest pattern.
+//!
+//! Not here: how the tree lies in memory (`routes/tree.rs`).
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, Method};
 
 use super::path::{NormalPath, PathError};
-use crate::config::{HostPattern, Kept, Route, Segment, is_registered};
+use crate::config::{Kept, Route, is_registered};
+
+mod edges;
+mod tree;
+
+use tree::{End, Methods, Tree, decoded};
 
 /// All routes, built whole and never changed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RouteTable {
-    any_host: Tree,
-    hosts: HashMap<Box<str>, Tree>,
-    /// By what their hosts end in: `.example.com`.
-    below: HashMap<Box<str>, Tree>,
+    tree: Tree,
     kept: Kept,
 }
 
@@ -53,18 +53,14 @@ pub enum NoRoute {
 impl RouteTable {
     /// Two routes that tie are a configuration error and don't get here; of such, the first would win.
     pub fn build(routes: &[Arc<Route>]) -> Self {
-        let mut table = Self::default();
-        for route in routes {
-            let tree = match &route.host {
-                None => &mut table.any_host,
-                Some(HostPattern::Exact(name)) => table.hosts.entry(name.as_str().into()).or_default(),
-                Some(HostPattern::Below(above)) => table.below.entry(above.as_str().into()).or_default(),
-            };
-            tree.insert(route);
-            table.kept.slashes |= route.kept.slashes;
-            table.kept.bytes |= route.kept.bytes;
+        let kept = routes.iter().fold(Kept::default(), |kept, route| Kept {
+            slashes: kept.slashes | route.kept.slashes,
+            bytes: kept.bytes | route.kept.bytes,
+        });
+        Self {
+            tree: Tree::build(routes),
+            kept,
         }
-        table
     }
 
     /// What a path may hold to come to any route: for [`NormalPath::keeping`].
@@ -77,22 +73,20 @@ impl RouteTable {
     /// A path that holds what its route doesn't keep is refused, and doesn't fall to another route: that one may demand
     /// less.
     pub fn find(&self, host: &str, normal: &NormalPath, method: &Method) -> Result<&Arc<Route>, NoRoute> {
-        let path = normal.as_str();
+        let path = normal.as_str().as_bytes();
         let mut search = Search {
+            tree: &self.tree,
             method,
-            escaped: path.contains('%'),
+            common: Methods::of(method),
+            escaped: memchr::memchr(b'%', path).is_some(),
             refused: Vec::new(),
         };
-        let rest = path.strip_prefix('/').unwrap_or(path);
-        let own = if self.hosts.is_empty() {
-            None
-        } else {
-            self.hosts.get(host)
-        };
-        let below = if self.below.is_empty() { "" } else { host };
-        let below = HostPattern::endings(below).filter_map(|ending| self.below.get(ending));
-        for tree in own.into_iter().chain(below).chain([&self.any_host]) {
-            if let Some(route) = tree.find(tree.nodes.first(), Some(rest), &mut search) {
+        let rest = path.strip_prefix(b"/").unwrap_or(path);
+        for root in self.tree.roots(host) {
+            if let Some(route) = search.below(root, Some(rest)) {
+                if normal.is_ordinary() {
+                    return Ok(route);
+                }
                 return match normal.unfit_for(route.kept) {
                     None if self.is_shortcut(route, host, normal, method) => {
                         Err(NoRoute::Unfit(PathError::EncodedSlash))
@@ -120,115 +114,56 @@ impl RouteTable {
     }
 }
 
-/// A tree of segments, in one vector; the first node is the root.
-#[derive(Debug, Default)]
-struct Tree {
-    nodes: Vec<Node>,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    literals: HashMap<Box<[u8]>, usize>,
-    parameter: Option<usize>,
-    /// Routes whose pattern ends here.
-    exact: Vec<Arc<Route>>,
-    /// Routes whose pattern ends here with `/*`.
-    wildcard: Vec<Arc<Route>>,
-}
-
 struct Search<'r, 't> {
+    tree: &'t Tree,
     method: &'r Method,
+    /// The method, if it is a common one.
+    common: Methods,
     /// Whether any segment must be decoded.
     escaped: bool,
     /// Those that match in all but the method.
     refused: Vec<&'t Arc<Route>>,
 }
 
-impl Tree {
-    fn insert(&mut self, route: &Arc<Route>) {
-        if self.nodes.is_empty() {
-            self.nodes.push(Node::default());
-        }
-        let mut at = 0;
-        for segment in pattern_segments(route) {
-            at = self.child(at, &segment);
-        }
-        if let Some(node) = self.nodes.get_mut(at) {
-            let routes = if route.path.wildcard {
-                &mut node.wildcard
-            } else {
-                &mut node.exact
-            };
-            // Stable: of equals the first stays first.
-            let place = routes.partition_point(|other| rank(other) <= rank(route));
-            routes.insert(place, Arc::clone(route));
-        }
-    }
-
-    /// The child of node `at` for `segment`, made if it isn't there.
-    fn child(&mut self, at: usize, segment: &Segment) -> usize {
-        let next = self.nodes.len();
-        let Some(node) = self.nodes.get_mut(at) else { return at };
-        match segment {
-            Segment::Parameter(_) => {
-                if let Some(child) = node.parameter {
-                    return child;
-                }
-                node.parameter = Some(next);
-            }
-            Segment::Literal(text) => match node.literals.entry(decoded(text.as_bytes()).into()) {
-                Entry::Occupied(child) => return *child.get(),
-                Entry::Vacant(place) => {
-                    place.insert(next);
-                }
-            },
-        }
-        self.nodes.push(Node::default());
-        next
-    }
-
-    /// The most specific route below `node` for what is left of the path; `None` is left when the path has ended.
-    fn find<'t>(
-        &'t self,
-        node: Option<&'t Node>,
-        rest: Option<&str>,
-        search: &mut Search<'_, 't>,
-    ) -> Option<&'t Arc<Route>> {
-        let node = node?;
+impl<'t> Search<'_, 't> {
+    /// The most specific route below node `at` for what is left of the path; `None` is left when the path has ended.
+    fn below(&mut self, at: u32, rest: Option<&[u8]>) -> Option<&'t Arc<Route>> {
         let deeper = match rest {
-            None => search.choose(&node.exact),
+            None => self.choose(self.tree.exact(at)),
             Some(rest) => {
-                let (segment, rest) = match rest.split_once('/') {
-                    Some((segment, rest)) => (segment, Some(rest)),
+                let (segment, rest) = match memchr::memchr(b'/', rest) {
+                    Some(end) => (rest.get(..end).unwrap_or_default(), rest.get(end + 1..)),
                     None => (rest, None),
                 };
-                let key = if search.escaped {
-                    decoded(segment.as_bytes())
+                let plain = if self.escaped {
+                    decoded(segment)
                 } else {
-                    Cow::Borrowed(segment.as_bytes())
+                    Cow::Borrowed(segment)
                 };
-                let literal = node.literals.get(&*key).and_then(|child| self.nodes.get(*child));
-                let parameter = node
-                    .parameter
-                    .filter(|_| !segment.is_empty())
-                    .and_then(|child| self.nodes.get(child));
-                self.find(literal, rest, search)
-                    .or_else(|| self.find(parameter, rest, search))
+                let literal = self.tree.literal(at, &plain);
+                let found = literal.and_then(|child| self.below(child, rest));
+                found.or_else(|| {
+                    let parameter = self.tree.parameter(at).filter(|_| !segment.is_empty());
+                    parameter.and_then(|child| self.below(child, rest))
+                })
             }
         };
-        deeper.or_else(|| search.choose(&node.wildcard))
+        deeper.or_else(|| self.choose(self.tree.wildcard(at)))
     }
-}
 
-impl<'t> Search<'_, 't> {
-    /// The first of `routes` that allows the method: those that name it come before those for any.
-    fn choose(&mut self, routes: &'t [Arc<Route>]) -> Option<&'t Arc<Route>> {
-        let named = routes.iter().find(|route| route.methods.contains(self.method));
-        let chosen = named.or_else(|| routes.iter().find(|route| allows(route, self.method)));
+    /// The first of `ends` whose route allows the method: those that name it come before those for any.
+    fn choose(&mut self, ends: &'t [End]) -> Option<&'t Arc<Route>> {
+        let chosen = if self.common.is_empty() {
+            let named = ends.iter().find(|end| end.route.methods.contains(self.method));
+            named.or_else(|| ends.iter().find(|end| allows(&end.route, self.method)))
+        } else {
+            let named = ends.iter().find(|end| end.named.meet(self.common));
+            named.or_else(|| ends.iter().find(|end| end.taken.meet(self.common)))
+        };
         if chosen.is_none() {
-            self.refused.extend(routes);
+            self.refused.extend(ends.iter().map(|end| &end.route));
         }
-        chosen
+        chosen.map(|end| &end.route)
     }
 
     fn reason(self) -> NoRoute {
@@ -255,32 +190,11 @@ impl<'t> Search<'_, 't> {
     }
 }
 
-/// Routes with methods before those without; only their order within one node depends on it.
-fn rank(route: &Route) -> bool {
-    route.methods.is_empty()
-}
-
 fn allows(route: &Route, method: &Method) -> bool {
     if route.methods.is_empty() {
         return is_registered(method);
     }
     route.methods.contains(method) || (*method == Method::HEAD && route.methods.contains(&Method::GET))
-}
-
-/// The pattern as a path splits: `/t` is `t`; `/t/` is `t` and an empty segment; `/` is an empty one.
-fn pattern_segments(route: &Route) -> Vec<Segment> {
-    let pattern = &route.path;
-    let mut segments = pattern.segments.clone();
-    let empty = Segment::Literal(String::new());
-    if !pattern.wildcard && pattern.text.ends_with('/') && segments.last() != Some(&empty) {
-        segments.push(empty);
-    }
-    segments
-}
-
-/// A segment without its escapes; borrowed when it has none.
-fn decoded(segment: &[u8]) -> Cow<'_, [u8]> {
-    percent_encoding::percent_decode(segment).into()
 }
 
 #[cfg(test)]
@@ -290,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Access, Needs, PathPattern};
+    use crate::config::{Access, HostPattern, Needs, PathPattern, Segment};
 
     pub(crate) fn route(line: usize, host: Option<&str>, text: &str, methods: &[&str]) -> Arc<Route> {
         let wildcard = text.ends_with("/*");
@@ -524,16 +438,28 @@ mod tests {
         assert_eq!(found(&table, "h", &"/a".repeat(30_000), "GET"), Err(NoRoute::Path));
     }
 
+    /// As a path splits.
+    fn pattern_segments(route: &Route) -> Vec<Segment> {
+        let pattern = &route.path;
+        let mut segments = pattern.segments.clone();
+        let empty = Segment::Literal(String::new());
+        if !pattern.wildcard && pattern.text.ends_with('/') && segments.last() != Some(&empty) {
+            segments.push(empty);
+        }
+        segments
+    }
+
     /// The rule as product documents say it: all that match, most specific first.
     fn oracle<'t>(routes: &'t [Arc<Route>], host: &str, path: &str, method: &Method) -> Option<&'t Arc<Route>> {
-        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let segments = path.trim_start_matches('/').split('/');
+        let segments: Vec<_> = segments.map(|segment| decoded(segment.as_bytes())).collect();
         let matches = |route: &Route| {
             let pattern = pattern_segments(route);
             let long_enough = segments.len() == pattern.len() || route.path.wildcard && segments.len() > pattern.len();
             route.host.as_ref().is_none_or(|own| own.matches(host))
                 && long_enough
                 && pattern.iter().zip(&segments).all(|(pattern, segment)| match pattern {
-                    Segment::Literal(text) => text == segment,
+                    Segment::Literal(text) => text.as_bytes() == &**segment,
                     Segment::Parameter(_) => !segment.is_empty(),
                 })
                 && allows(route, method)
@@ -556,8 +482,25 @@ mod tests {
         routes.iter().filter(|route| matches(route)).min_by(compare)
     }
 
+    /// Longer than a node has room for.
+    const LONG: &str = "a-segment-that-is-longer-than-others-by-far";
+
+    fn some_path() -> impl Strategy<Value = String> {
+        let segment = prop_oneof![
+            4 => prop_oneof![Just("/a"), Just("/b"), Just("/c"), Just("/x"), Just("/@me"), Just("/%40me")],
+            1 => prop_oneof![Just("/a-segment-that-is-longer-than-others-by-far"), Just("/d"), Just("/k")],
+        ];
+        let end = prop_oneof![Just(""), Just("/")];
+        (prop::collection::vec(segment, 0..4), end)
+            .prop_map(|(segments, end)| segments.concat() + end)
+            .prop_map(|path| if path.is_empty() { "/".to_owned() } else { path })
+    }
+
     fn some_route() -> impl Strategy<Value = (Option<&'static str>, String, Vec<&'static str>)> {
-        let segment = prop_oneof![Just("a"), Just("b"), Just("{p}"), Just("c")];
+        let segment = prop_oneof![
+            4 => prop_oneof![Just("a"), Just("b"), Just("{p}"), Just("c"), Just("@me"), Just(LONG)],
+            1 => prop_oneof![Just("d"), Just("e"), Just("f"), Just("g"), Just("h"), Just("i"), Just("j"), Just("k")],
+        ];
         let host = prop_oneof![
             Just(None),
             Just(Some("h.example")),
@@ -569,7 +512,8 @@ mod tests {
             Just(vec![]),
             Just(vec!["GET"]),
             Just(vec!["POST"]),
-            Just(vec!["HEAD", "PUT"])
+            Just(vec!["HEAD", "PUT"]),
+            Just(vec!["LOCK", "FROB"])
         ];
         (host, prop::collection::vec(segment, 0..4), end, methods).prop_map(|(host, segments, end, methods)| {
             let mut text: String = segments.iter().flat_map(|segment| ["/", segment]).collect();
@@ -583,16 +527,16 @@ mod tests {
 
         #[test]
         fn the_table_agrees_with_trying_all_routes(
-            routes in prop::collection::vec(some_route(), 0..16),
-            paths in prop::collection::vec("(/[abcx]){0,4}/?", 1..8),
+            routes in prop::collection::vec(some_route(), 0..32),
+            paths in prop::collection::vec(some_path(), 1..8),
             host in prop_oneof![Just("h.example"), Just("other.example"), Just("a.h.example"), Just("example")],
-            method in prop_oneof![Just("GET"), Just("HEAD"), Just("POST"), Just("DELETE")],
+            method in prop_oneof![Just("GET"), Just("HEAD"), Just("POST"), Just("DELETE"), Just("LOCK"), Just("FROB")],
         ) {
             let routes: Vec<_> = routes.iter().enumerate().map(|(line, (host, text, methods))| route(line, *host, text, methods)).collect();
             let table = RouteTable::build(&routes);
             let method: Method = method.parse().unwrap();
             for path in paths {
-                let path = NormalPath::parse(if path.is_empty() { "/" } else { &path }).unwrap();
+                let path = NormalPath::parse(&path).unwrap();
                 let fast = table.find(host, &path, &method).ok().map(|route| route.line);
                 prop_assert_eq!(fast, oracle(&routes, host, path.as_str(), &method).map(|route| route.line), "{:?}", path);
             }

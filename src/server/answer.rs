@@ -213,7 +213,10 @@ async fn dispatch(
         request_id: record.request_id.clone(),
         now: record.at,
     };
-    let answered = proxy::handle(&worker.proxy, live, &conversation.memory, &mut inbound, body, record).await?;
+    // Before HTTP/1.1 there were none (RFC 9110, 15.2), and on HTTP/2 nobody writes them.
+    let hints = (inbound.version == Version::HTTP_11).then_some(&*conversation.hints);
+    let memory = &conversation.memory;
+    let answered = proxy::handle(&worker.proxy, live, memory, &mut inbound, body, hints, record).await?;
     only_tunnels(extended_connect, answered)
 }
 

@@ -46,6 +46,7 @@ use crate::{
     proxy::{
         Proxy,
         body::ProxyBody,
+        early_hints::{EarlyHints, Hinted},
         head_guard::Guarded,
         memory::Memory,
         pace::{Pace, Paced, Patience},
@@ -89,6 +90,7 @@ pub struct Conversation {
     pub facts: Connection,
     pub pace: Arc<Pace>,
     pub memory: Memory,
+    pub hints: Arc<EarlyHints>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -213,11 +215,13 @@ where
     let live = worker.live.load();
     let server = &live.config.server;
     let stats = Arc::clone(&worker.recorder.stats);
+    let hints = Arc::default();
     let conversation = Arc::new(Conversation {
         worker,
         facts,
         pace,
         memory: Memory::default(),
+        hints: Arc::clone(&hints),
     });
     match protocol {
         Protocol::Http1 => {
@@ -228,7 +232,10 @@ where
                 .max_header_size(server.max_header_bytes)
                 // hyper's own default; a larger head needs a larger buffer.
                 .max_buf_size(server.max_header_bytes.max(READ_BUFFER))
-                .serve_connection(TokioIo::new(Guarded::new(stream)), service(&conversation))
+                .serve_connection(
+                    TokioIo::new(Guarded::new(Hinted::new(stream, hints))),
+                    service(&conversation),
+                )
                 .with_upgrades();
             drop(live);
             attend(&conversation, connection, &patience).await;

@@ -99,7 +99,7 @@ impl Upstream {
         match self.connect(endpoint, For::Requests, tasks).await? {
             Connected::Http1 { stream, .. } => {
                 outgoing.put(&header::CONNECTION, &HeaderValue::from_static("close"));
-                let exchange = lean::Connection::new(stream).exchange(&mut outgoing).await;
+                let exchange = lean::Connection::new(stream).exchange(&mut outgoing, None).await;
                 let answered = exchange.map_err(|failed| io::Error::other(failed.error))?;
                 Ok(answered.response.status())
             }

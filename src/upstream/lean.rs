@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::Response;
+use http::{HeaderMap, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -46,6 +46,9 @@ const FIRST_READ: usize = 8 * 1024;
 const MAX_HEAD: usize = 64 * 1024;
 /// Interim answers (1xx) before the one that counts. More are no help to anybody.
 const MAX_INTERIM: usize = 16;
+
+/// Who is told of early hints (RFC 8297) before the answer, if anybody is.
+pub type Told<'h> = Option<&'h (dyn Fn(HeaderMap) + Sync)>;
 
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
@@ -135,10 +138,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Sends `outgoing`, and waits for the head of the answer. One that comes before the whole body was sent brings the
-    /// rest of it along as an [`Upload`]; none is left in `outgoing` then.
+    /// rest of it along as an [`Upload`]; none is left in `outgoing` then. Of interim answers, early hints alone are told.
     ///
     /// Cancel-safe: dropping it closes the connection.
-    pub(super) async fn exchange(mut self, outgoing: &mut Outgoing) -> Result<Answered<S>, Failed> {
+    pub(super) async fn exchange(mut self, outgoing: &mut Outgoing, told: Told<'_>) -> Result<Answered<S>, Failed> {
         let mut sending = upload::Sending::new(outgoing.finish());
         let mut unsendable = None;
         let mut interim = 0;
@@ -154,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             loop {
-                if let Some(found) = self.parse(outgoing, &mut interim)? {
+                if let Some(found) = self.parse(outgoing, &mut interim, told)? {
                     return Poll::Ready(Ok(found));
                 }
                 match ready!(self.poll_fill(cx, FIRST_READ)) {
@@ -179,7 +182,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// The head of the answer that counts, if it is here whole.
-    fn parse(&mut self, outgoing: &mut Outgoing, interim: &mut usize) -> Result<Option<Head>, LeanError> {
+    fn parse(
+        &mut self,
+        outgoing: &mut Outgoing,
+        interim: &mut usize,
+        told: Told<'_>,
+    ) -> Result<Option<Head>, LeanError> {
         loop {
             if self.unread.is_empty() {
                 return Ok(None);
@@ -197,6 +205,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             *interim += 1;
             if *interim > MAX_INTERIM {
                 return Err(LeanError::TooManyInterim);
+            }
+            if let (StatusCode::EARLY_HINTS, Some(tell)) = (head.status, told) {
+                tell(head.headers);
             }
         }
     }

@@ -32,7 +32,7 @@ use super::{
     dice::Dice,
     endpoint::Speaks,
     http2::{self, Held, Multiplexed, Part},
-    lean::{self, Answered, LeanError},
+    lean::{self, Answered, LeanError, Told},
     lock,
     outgoing::Outgoing,
     retry::{self, Budget},
@@ -183,9 +183,9 @@ impl Lease {
 }
 
 impl Way {
-    async fn send(self, outgoing: &mut Outgoing, endpoint: &Endpoint) -> Result<Answer, Refused> {
+    async fn send(self, outgoing: &mut Outgoing, endpoint: &Endpoint, told: Told<'_>) -> Result<Answer, Refused> {
         match self {
-            Self::Http1 { connection, origin } => match connection.exchange(outgoing).await {
+            Self::Http1 { connection, origin } => match connection.exchange(outgoing, told).await {
                 Ok(answered) => Ok(Answer::Http1 { answered, origin }),
                 Err(failed) => Err(Refused {
                     // What came was an answer, if none in HTTP: asking again would not mend it.
@@ -258,7 +258,7 @@ impl Pool {
 
     /// Sends `outgoing` and waits for the head of the answer. It is sent once more at most `retries` times, if it may be
     /// at all. While a `body` is still on its way, the time-out counts from when it moved last, so that a long upload is
-    /// not a slow answer.
+    /// not a slow answer. `told` is who is told of early hints, which HTTP/2 has none of here.
     ///
     /// Cancel-safe: dropping it closes the connection that it used, or ends its stream.
     pub async fn send(
@@ -267,6 +267,7 @@ impl Pool {
         head_timeout: Duration,
         body: Option<Arc<BodyWatch>>,
         retries: u32,
+        told: Told<'_>,
     ) -> Result<Response<AnswerBody>, UpstreamError> {
         self.upstream.admit().await?;
         let place = Place::new(self);
@@ -274,7 +275,7 @@ impl Pool {
         let body = &sending.0;
         // Where it is, for whoever has waited in vain.
         let whereabouts = AtomicUsize::new(usize::MAX);
-        let mut exchange = pin!(self.exchange(outgoing, retries, place, &whereabouts));
+        let mut exchange = pin!(self.exchange(outgoing, (retries, told), place, &whereabouts));
         let begun = clock::monotonic();
         let mut deadline = begun + head_timeout;
         loop {
@@ -321,7 +322,7 @@ impl Pool {
     async fn exchange(
         &self,
         mut outgoing: Outgoing,
-        retries: u32,
+        (retries, told): (u32, Told<'_>),
         mut place: Place,
         whereabouts: &AtomicUsize,
     ) -> Result<(Answer, Place), UpstreamError> {
@@ -354,7 +355,7 @@ impl Pool {
             };
 
             let multiplexed = matches!(way, Way::Http2(_));
-            let Refused { error, again, unheard } = match way.send(&mut outgoing, endpoint).await {
+            let Refused { error, again, unheard } = match way.send(&mut outgoing, endpoint, told).await {
                 Ok(answer) => {
                     self.upstream.answered(at, answer.status());
                     return Ok((answer, place));

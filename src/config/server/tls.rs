@@ -157,7 +157,6 @@ impl Tls {
             (None, None) if acme.is_some() => None,
             _ => return None,
         };
-        let more = more.into_iter().collect::<Option<Vec<_>>>()?;
         let (client_ca, client_auth) = (client_ca?, client_auth?);
         Some(Some(Self {
             certificates: first.into_iter().chain(more).collect(),

@@ -68,7 +68,7 @@ async fn lean(method: &Method, said: &[u8], piece: usize) -> Result<(Got, bool),
     let (ours, theirs) = duplex(64);
     let talking = beside(say(theirs, said.to_vec(), piece));
     let mut request = asked(method);
-    let exchange = Connection::new(ours).exchange(&mut request);
+    let exchange = Connection::new(ours).exchange(&mut request, None);
     let answered = timeout(SOON, exchange).await.expect("it ends");
     let got = match answered {
         Ok(answered) => Ok(timeout(SOON, read(answered)).await.expect("it ends")),
@@ -338,7 +338,7 @@ async fn an_unusual_reason_is_kept() {
         100,
     ));
     let mut request = asked(&Method::GET);
-    let exchange = Connection::new(ours).exchange(&mut request);
+    let exchange = Connection::new(ours).exchange(&mut request, None);
     let response = exchange.await.unwrap().response;
     let reason = response.extensions().get::<hyper::ext::ReasonPhrase>().unwrap();
     assert_eq!(reason.as_bytes(), b"I'm short");
@@ -362,7 +362,7 @@ async fn how_far_it_came_is_known_when_it_fails() {
     let (ours, theirs) = duplex(1024);
     drop(theirs);
     let mut request = asked(&Method::GET);
-    let exchange = Connection::new(ours).exchange(&mut request);
+    let exchange = Connection::new(ours).exchange(&mut request, None);
     let failed = exchange.await.unwrap_err();
     assert!(!failed.sent && !failed.answered, "{failed:?}");
     for (said, answered) in [
