@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser test-memory bench bench-enumeration bench-matching bench-reload restart-load
+.PHONY: help dev test test-browser test-memory bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -51,6 +51,11 @@ bench: ## Requests per second and CPU per request, compared with no gateway
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@bench/run
+
+bench-instructions: ## Instructions per request, counted by valgrind
+	@scripts/ensure-tools cc valgrind
+	@scripts/ensure-postgres
+	@bench/run --instructions
 
 bench-matching: ## What finding a route costs with ten routes and with twenty thousand
 	@scripts/ensure-tools cc

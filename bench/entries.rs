@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use vestibule::dev::postgres::Cluster;
 
 use crate::{
-    http,
+    http, instructions,
     load::{Cookies, Order},
     rivals,
     scenario::{Scenario, Who, Wire},
@@ -44,7 +44,7 @@ pub(crate) struct Rig {
     certificate: Certificate,
     _processes: Vec<Process>,
     _postgres: Cluster,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A child that ends with the benchmark.
@@ -102,14 +102,20 @@ impl Certificate {
 }
 
 impl Rig {
-    pub(crate) fn start() -> Self {
+    /// `counting`: the gateway is run so that its instructions can be counted.
+    pub(crate) fn start(counting: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let runner = if counting {
+            instructions::runner(folder.path())
+        } else {
+            Vec::new()
+        };
         let certificate = Certificate::make(&folder);
         let (upstream, direct) = start_upstream();
         let postgres = Cluster::temporary().unwrap_or_else(|error| panic!("{error}"));
-        let plain = start_gateway(&folder, &postgres, direct.addr, None);
+        let plain = start_gateway(&folder, &postgres, direct.addr, (None, &runner));
         let (user_id, cookie) = sign_in(plain.1.addr, &postgres);
-        let tls = start_gateway(&folder, &postgres, direct.addr, Some(&certificate));
+        let tls = start_gateway(&folder, &postgres, direct.addr, (Some(&certificate), &[]));
         let mut entries = vec![
             Entry {
                 name: "direct",
@@ -139,7 +145,7 @@ impl Rig {
             certificate,
             _processes: processes,
             _postgres: postgres,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -173,6 +179,11 @@ impl Rig {
         );
         assert!(!echo.contains("somebody-else"), "a forged identity is removed: {echo}");
         assert!(!echo.contains("session_token"), "the session cookie is cut out: {echo}");
+    }
+
+    /// Where the processes have their files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn many(&self, first: u64) -> Many {
@@ -243,7 +254,7 @@ fn start_gateway(
     folder: &TempDir,
     postgres: &Cluster,
     upstream: SocketAddr,
-    certificate: Option<&Certificate>,
+    (certificate, runner): (Option<&Certificate>, &[String]),
 ) -> (Process, Place) {
     let (addr, admin, nowhere) = (http::free_addr(), http::free_addr(), http::free_addr());
     let database = postgres.url("postgres");
@@ -289,7 +300,10 @@ fn start_gateway(
         "#
     );
     fs::write(&config, text).unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_vestibule"))
+    let mut line = runner.to_vec();
+    line.push(env!("CARGO_BIN_EXE_vestibule").to_owned());
+    let child = Command::new(&line[0])
+        .args(&line[1..])
         .args(["serve", "--config"])
         .arg(&config)
         .stdout(Stdio::null())

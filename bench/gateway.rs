@@ -22,6 +22,7 @@
 
 mod entries;
 mod http;
+mod instructions;
 mod load;
 mod memory;
 mod proc;
@@ -60,8 +61,12 @@ fn main() {
     }
     let options = Options::of(&arguments);
 
-    let rig = Rig::start();
+    let counting = arguments.iter().any(|argument| argument == "--instructions");
+    let rig = Rig::start(counting);
     rig.check();
+    if counting {
+        return instructions::measure(&rig, options.connections);
+    }
     println!(
         "{} connections, {} rounds of {:?} slices, {} cores. CPU is user + system of the entry's process tree;\n\
          the gateway and nginx write an access log, buffered, to /dev/null.",
