@@ -1,6 +1,6 @@
 //! `[[routes]]`: which requests are answered by what, and what they must bring.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::Method;
 
@@ -37,7 +37,8 @@ use header_rules::Way;
 pub struct Route {
     /// `None` = any host that is served.
     pub host: Option<HostPattern>,
-    pub path: PathPattern,
+    /// Shared: each worker has routes of its own.
+    pub path: Arc<PathPattern>,
     /// Empty = any method.
     pub methods: Vec<Method>,
     pub target: Target,
@@ -364,7 +365,7 @@ impl Route {
             methods_place: s.place_of("methods"),
             route: Self {
                 host: host?,
-                path: path?,
+                path: Arc::new(path?),
                 methods: methods?,
                 access: access?,
                 // What is wrong with these has been reported: nobody gets the route, but it is still compared.
@@ -400,7 +401,7 @@ impl Route {
         let fails = |wrong: Wrong| panic!("{path}: {}", wrong.problem);
         Self {
             host: None,
-            path: PathPattern::parse(path).unwrap_or_else(fails),
+            path: Arc::new(PathPattern::parse(path).unwrap_or_else(fails)),
             methods: Vec::new(),
             target: Target::Upstream(0),
             access: Access::Public,

@@ -226,11 +226,11 @@ mod tests {
                 Some(above) => HostPattern::Below(above.to_owned()),
                 None => HostPattern::Exact(host.to_owned()),
             }),
-            path: PathPattern {
+            path: Arc::new(PathPattern {
                 text: text.to_owned(),
                 segments,
                 wildcard,
-            },
+            }),
             methods: methods.iter().map(|name| name.parse().unwrap()).collect(),
             line,
             ..Route::example("/")

@@ -1,8 +1,13 @@
 //! `103 Early Hints` come before the answer, to whoever can read them, and say no more than an answer may.
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
-use crate::harness::{Gateway, Setup};
+use crate::harness::{
+    Gateway, Setup,
+    certificates::{Authority, Folder, TlsClient},
+    h2_client::H2Client,
+    wire::Head,
+};
 
 const HINT: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
 const LINK: Option<&str> = Some("</style.css>; rel=preload");
@@ -97,7 +102,7 @@ async fn a_hint_may_come_before_and_after_the_body_is_asked_for() {
     upstream.send(HINT).await;
     // In which order, is the network's business; whole they must be.
     let mut heads = [client.head().await, client.head().await];
-    heads.sort_by_key(crate::harness::wire::Head::status);
+    heads.sort_by_key(Head::status);
     let [go_on, hint] = heads;
     assert_eq!((go_on.status(), go_on.one("link")), (100, None));
     assert_eq!((hint.status(), hint.one("link")), (103, LINK));
@@ -199,4 +204,35 @@ async fn an_upstream_that_only_hints_is_a_bad_gateway() {
     assert_eq!(client.head().await.status(), 103);
     drop(upstream);
     assert_eq!(client.answer().await.status(), 502);
+}
+
+#[tokio::test]
+async fn a_hint_travels_within_tls() {
+    let (authority, folder) = (Authority::new("the authority"), Folder::new());
+    let tls = folder.pair("site", &authority.issue(&["app.example.com"]));
+    let gateway = Setup::default().with(&format!("[server.tls]\n{tls}")).start().await;
+    let mut conversations = gateway.upstream().by_hand("/public/page");
+    let client = TlsClient::trusting(&authority);
+    let stream = client.connect(gateway.addr(), "app.example.com").await.unwrap();
+    let mut stream = BufReader::new(stream);
+    stream.write_all(get(&gateway).as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut upstream = conversations.next().await;
+    upstream.send(HINT).await;
+    let hint = Head::read(&mut stream).await.unwrap().unwrap();
+    assert_eq!((hint.status(), hint.one("link")), (103, LINK));
+    upstream.send(PAGE).await;
+    let answer = Head::read(&mut stream).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn an_answer_over_http2_is_none_the_worse_for_a_hint() {
+    let gateway = Gateway::start().await;
+    gateway.upstream().answer("/public/page", format!("{HINT}{PAGE}"));
+    let client = H2Client::connect(gateway.addr(), gateway.host()).await;
+    for _ in 0..2 {
+        let answer = client.get("/public/page").await;
+        assert_eq!((answer.status, answer.text()), (200, "page"));
+    }
 }
