@@ -31,7 +31,7 @@ use tracing::debug;
 
 use super::{
     answer::answer,
-    http2::{self, Streams},
+    http2::{self, Streams, blocks::Followed},
     proxy_protocol, refusal,
     tls::{Accepted, Issued, Tls},
 };
@@ -46,6 +46,7 @@ use crate::{
         Proxy,
         body::ProxyBody,
         head_guard::Guarded,
+        memory::Memory,
         pace::{Pace, Paced, Patience},
         record::Recorder,
     },
@@ -86,6 +87,7 @@ pub struct Conversation {
     pub worker: Arc<Worker>,
     pub facts: Connection,
     pub pace: Arc<Pace>,
+    pub memory: Memory,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -210,7 +212,12 @@ where
     let live = worker.live.load();
     let server = &live.config.server;
     let stats = Arc::clone(&worker.recorder.stats);
-    let conversation = Arc::new(Conversation { worker, facts, pace });
+    let conversation = Arc::new(Conversation {
+        worker,
+        facts,
+        pace,
+        memory: Memory::default(),
+    });
     match protocol {
         Protocol::Http1 => {
             stats.http1.fetch_add(1, Ordering::Relaxed);
@@ -228,6 +235,7 @@ where
         Protocol::Http2 => {
             stats.http2.fetch_add(1, Ordering::Relaxed);
             conversation.pace.multiplex(clock::monotonic());
+            let stream = Followed::new(stream, Arc::clone(&conversation.pace));
             let connection =
                 http2::builder(&conversation, server).serve_connection(TokioIo::new(stream), service(&conversation));
             drop(live);
@@ -307,7 +315,8 @@ async fn attend<C: Attended>(conversation: &Conversation, connection: C, patienc
                     leave_by.filter(|_| pace.at_rest()).or_else(|| pace.deadline(patience))
                 };
                 if due(leave_by).is_some_and(|due| due <= now) {
-                    if !C::SAYS_GOODBYE || leave_by.is_some() || !pace.at_rest() {
+                    // To who is in the middle of a head nothing can be said that would end well.
+                    if !C::SAYS_GOODBYE || leave_by.is_some() || !pace.at_rest() || pace.is_owed_a_block() {
                         return;
                     }
                     connection.as_mut().finish();
