@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::harness::{
-    Gateway, Setup,
+    Gateway, SOON, Setup,
     people::User,
     protocols::{Application, Client},
 };
@@ -180,6 +181,19 @@ async fn a_reload_ends_a_stream_only_if_it_may_not_go_on() {
         assert_eq!(client.answers().await["code"], ends, "{rules}");
         gateway.reload("").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_would_go_on_for_ever_is_sent_elsewhere_when_the_gateway_stops() {
+    let application = Application::start("grpc_server.py").await;
+    let gateway = gateway_with(&application, "[server]\nshutdown_grace = '10m'\nstream_grace = '200ms'").await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut client = client(&gateway, Some(&ada));
+    assert_eq!(client.does("begin").await["code"], "open");
+    client.begins("ended").await;
+    let ended = timeout(SOON, gateway.stop()).await.expect("it waits for nobody else");
+    assert_eq!(ended.cut_off, 0);
+    assert_eq!(client.answers().await["code"], "UNAVAILABLE");
 }
 
 #[tokio::test]

@@ -1,11 +1,15 @@
 //! Heads near the limits, and what browsers with many cookies send: it arrives whole, on both versions of HTTP, and what is
 //! past a limit is refused without an end to the connection of others.
 
+use std::future::ready;
+
+use bytes::Bytes;
+use http::Response;
 use http_body_util::Full;
 
 use crate::harness::{
     Gateway, Setup,
-    backend::{Backend, Speaks},
+    backend::{Backend, Speaks, application},
     h2_client::{H2Answer, H2Client},
 };
 
@@ -92,6 +96,27 @@ async fn as_many_fields_as_a_parser_takes_arrive() {
         assert!(names.iter().all(|name| headers[name] == name.as_str()), "{headers:?}");
     }
     assert_eq!(backend.seen("/public/x"), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_sets_many_cookies_arrives_whole_and_in_order() {
+    let set: Vec<String> = (0..40)
+        .map(|number| format!("c{number}={}; Path=/; Secure", value(200)))
+        .collect();
+    for speaks in [Speaks::Http1, Speaks::Http2] {
+        let sets = set.clone();
+        let endpoint = application(speaks, move |_| {
+            let answer = sets
+                .iter()
+                .fold(Response::builder(), |head, cookie| head.header("set-cookie", cookie));
+            ready(answer.body(Full::<Bytes>::default()).unwrap())
+        });
+        let gateway = Setup::default().endpoints(&[endpoint.await], "").start().await;
+        assert_eq!(gateway.get("/public/x").await.head.all("set-cookie"), set, "{speaks:?}");
+        let answer = by_http2(&gateway, &[]).await.unwrap();
+        let arrived: Vec<_> = answer.headers.get_all("set-cookie").into_iter().cloned().collect();
+        assert_eq!(arrived, set, "{speaks:?}");
+    }
 }
 
 /// A hundred cookies, none of them ours.

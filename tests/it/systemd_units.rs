@@ -1,9 +1,10 @@
 //! The units that the documents show: systemd takes them, and a gateway that is started as they say does as they say.
+#![cfg(target_os = "linux")]
 
 use std::{
     collections::HashMap,
     env, fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::{fd::OwnedFd, linux::net::SocketAddrExt as _, unix::net as std_unix},
     path::{Path, PathBuf},
     process::Command,
@@ -14,7 +15,12 @@ use tokio::{net::UnixDatagram, time::timeout};
 use toml::{Table, Value};
 
 use crate::harness::{
-    Database, SOON, Setup, client::Call, gateway::SITE, mailbox::Mailbox, program::Program, upstream::Upstream,
+    Database, SOON, Setup,
+    client::Call,
+    gateway::SITE,
+    mailbox::Mailbox,
+    program::{Program, free_port},
+    upstream::Upstream,
 };
 
 /// What is read of a document.
@@ -199,6 +205,31 @@ async fn a_gateway_that_is_started_as_the_units_say_tells_how_it_goes() {
         let ended = program.ended().await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
+}
+
+#[tokio::test]
+async fn systemds_own_tool_hands_over_a_socket_whose_first_client_is_served() {
+    let units = units();
+    let name = units.says("vestibule.socket", "FileDescriptorName").unwrap();
+    let (db, mailbox, upstream) = (Database::fresh().await, Mailbox::start().await, Upstream::start().await);
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("gateway.toml");
+    let setup = Setup::default().with(&units.toml.to_string());
+    fs::write(&config, setup.text(&db, mailbox.addr(), upstream.addr())).unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    // Machines without systemd have nothing to try it with; the test above imitates it.
+    let Some(mut program) = Program::activated_by_systemd(&config, addr, name).await else {
+        return;
+    };
+    program.line("Listening on").await;
+    // It waits in the queue while the gateway starts.
+    let answer = Call::new(addr, SITE, "GET", "/public/x").await;
+    assert_eq!((answer.status(), answer.text()), (200, "GET /public/x"));
+    assert_eq!(program.serving().await.0, addr);
+    assert!(!program.output().contains("no key has them"), "{}", program.output());
+    program.signal("TERM").await;
+    let ended = program.ended().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
 #[test]

@@ -124,6 +124,24 @@ impl Program {
         Self::spawn(&mut command)
     }
 
+    /// `vestibule serve` behind systemd's own tool, which opens the socket at `listen` and becomes the program at the first
+    /// connection. `None`: it is not on this machine.
+    pub(crate) async fn activated_by_systemd(config: &Path, listen: SocketAddr, name: &str) -> Option<Self> {
+        const TOOL: &str = "systemd-socket-activate";
+        Command::new(TOOL).arg("--version").output().await.ok()?;
+        let mut command = Command::new(TOOL);
+        command
+            .arg(format!("--listen={listen}"))
+            .arg(format!("--fdname={name}"))
+            .args([env!("CARGO_BIN_EXE_vestibule"), "serve", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Some(Self::spawn(&mut command))
+    }
+
     fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let said = Arc::new(Mutex::new(Said::default()));
