@@ -57,7 +57,7 @@ use crate::{
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind, SessionCookies},
+        credential::{self, Credential, Kind, SessionCookies, Shared},
         streams::{About, Holder, StreamGuard, Why},
     },
     upstream::{
@@ -164,6 +164,7 @@ pub async fn handle(
         RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
     });
     record.body.clone_from(&watch);
+    let browser = signed_in.as_ref().and_then(|_| live.cookies.shared(&inbound.headers));
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
@@ -201,6 +202,7 @@ pub async fn handle(
         cors: CorsBy::of(&readers),
         upstream: name,
         signed_in,
+        browser,
         slid,
     };
     back.give(proxy, live, inbound, response).await
@@ -231,6 +233,8 @@ struct Back<'r> {
     cors: CorsBy,
     upstream: &'r str,
     signed_in: Option<SignedIn>,
+    /// If several people are signed in there.
+    browser: Option<Shared>,
     /// The cookie of a session whose expiry slides.
     slid: Option<HeaderValue>,
 }
@@ -253,7 +257,7 @@ impl Back<'_> {
         let ended = asks::heed(proxy, asks, self.upstream, signed_in, inbound, response.status()).await?;
         let mut response = finished(response, self.route, self.slid.filter(|_| ended == Ended::No));
         if let Some(SignedIn { credential, .. }) = signed_in.filter(|_| ended == Ended::Yes) {
-            asks::take_back(cookies, credential.kind, response.headers_mut());
+            asks::take_back(cookies, credential, self.browser.as_ref(), response.headers_mut());
         }
         Ok(response)
     }
