@@ -7,12 +7,14 @@
 pub mod answers;
 mod asks;
 pub mod body;
+pub mod caller;
 pub mod error;
 mod files;
 pub mod grpc;
 pub mod handover;
 pub mod head_guard;
 pub mod headers;
+pub mod memory;
 pub mod pace;
 pub mod rate;
 pub mod record;
@@ -35,8 +37,10 @@ use self::{
     answers::Asked,
     asks::Ended,
     body::{GoesOn, ProxyBody},
+    caller::Caller,
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
+    memory::Memory,
     rate::Rates,
     record::Record,
     upgrade::{ExtendedConnect, Tunnel},
@@ -49,8 +53,8 @@ use crate::{
     live::Snapshot,
     policy::{
         self, Denied, Unmet,
-        client::ClientFacts,
         cors::{self, Preflight, Readers, Verdict},
+        marks::Marks,
         origin::{self, ForeignOrigin},
         path::NormalPath,
         routes::NoRoute,
@@ -83,12 +87,14 @@ pub struct Inbound {
     pub method: Method,
     pub version: Version,
     pub headers: HeaderMap,
+    /// What is among them.
+    pub marks: Marks,
     /// hyper's promise of the bare connection, if the client asked for one.
     pub on_upgrade: Option<OnUpgrade>,
     /// It was an extended CONNECT (RFC 8441); `method` is what it stands for.
     pub extended_connect: Option<ExtendedConnect>,
     pub path: NormalPath,
-    pub client: ClientFacts,
+    pub caller: Arc<Caller>,
     pub request_id: HeaderValue,
     pub now: Timestamp,
 }
@@ -98,6 +104,7 @@ pub struct Inbound {
 pub async fn handle(
     proxy: &Proxy,
     live: &Snapshot,
+    memory: &Memory,
     inbound: &mut Inbound,
     body: &mut Option<Incoming>,
     record: &mut Record,
@@ -107,7 +114,9 @@ pub async fn handle(
         .filter(|_| body.as_ref().is_none_or(Incoming::is_end_stream));
     // It asks about another request: that one's method decides.
     let method = preflight.as_ref().map_or(&inbound.method, |asked| &asked.method);
-    let route = live.routes.find(inbound.client.host.name(), &inbound.path, method)?;
+    let route = live
+        .routes
+        .find(inbound.caller.facts.host.name(), &inbound.path, method)?;
     record.route = Some(Arc::clone(route));
     let readers = Readers::of(&route.cors, &live.origins);
     let pass_on = match preflight.map(|asked| readers.judge(&asked, methods(&asked))) {
@@ -120,11 +129,12 @@ pub async fn handle(
     if upgrade.is_some() && !route.websocket {
         return Err(ProxyError::UpgradeRefused);
     }
-    proxy.rates.before_sign_in(route, &inbound.client, inbound.now)?;
+    proxy.rates.before_sign_in(route, &inbound.caller.facts, inbound.now)?;
 
-    let found = live.cookies.find(&inbound.headers);
+    let shown = memory.shown(live, inbound);
+    let found = &shown.found;
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
-        authenticate(&proxy.sessions, &found, inbound.now).await?
+        authenticate(&proxy.sessions, found, inbound.now).await?
     } else {
         None
     };
@@ -134,7 +144,7 @@ pub async fn handle(
     }
     proxy
         .rates
-        .once_known(route, &inbound.client, record.user, inbound.now)?;
+        .once_known(route, &inbound.caller.facts, record.user, inbound.now)?;
     let session = signed_in.as_ref().map(|signed_in| &signed_in.session);
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
@@ -153,27 +163,24 @@ pub async fn handle(
     let pool = live.pool(upstream);
     record.upstream = Some(Arc::clone(pool.upstream()));
     let name = pool.upstream().name();
-    let handover = handover::decide(proxy, live, route, name, &found, signed_in.as_ref(), inbound).await?;
+    let handover = handover::decide(proxy, live, route, name, found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
-    check_length(&inbound.headers, max_body)?;
+    check_length(inbound, max_body)?;
     // A client that calls its request a gRPC call gains nothing where none is served.
     let is_call = grpc::is_call(&inbound.method, inbound.version, &inbound.headers)
         && grpc::may_be_served(&pool.upstream().settings);
-    let limits = limits(live, is_call, max_body);
-    let (body, watch) = body.take().map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
-    });
+    let (body, watch) = forwarded(body.take(), live, is_call, max_body);
     record.body.clone_from(&watch);
-    let browser = signed_in.as_ref().and_then(|_| live.cookies.shared(&inbound.headers));
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
+        marks: inbound.marks,
         body,
         path,
-        client: &inbound.client,
+        caller: &inbound.caller,
         request_id: &inbound.request_id,
         handover,
-        cookies: &live.cookies,
+        cookies: &shown.left,
         reserved: &live.reserved,
         upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
@@ -202,19 +209,28 @@ pub async fn handle(
         cors: CorsBy::of(&readers),
         upstream: name,
         signed_in,
-        browser,
+        browser: shown.browser.as_ref(),
         slid,
     };
     back.give(proxy, live, inbound, response).await
 }
 
-/// What is demanded of a request's body.
-fn limits(live: &Snapshot, is_call: bool, max_body: u64) -> Limits {
-    if is_call {
+/// A request's body on its way to an upstream, and what is demanded of it.
+fn forwarded(
+    incoming: Option<Incoming>,
+    live: &Snapshot,
+    is_call: bool,
+    max_body: u64,
+) -> (RequestBody, Option<Arc<BodyWatch>>) {
+    let Some(incoming) = incoming else {
+        return (RequestBody::EMPTY, None);
+    };
+    let limits = if is_call {
         Limits::of_call(max_body)
     } else {
         Limits::of(&live.config.server, max_body)
-    }
+    };
+    RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
 }
 
 /// What a route that answers by itself looks at.
@@ -234,7 +250,7 @@ struct Back<'r> {
     upstream: &'r str,
     signed_in: Option<SignedIn>,
     /// If several people are signed in there.
-    browser: Option<Shared>,
+    browser: Option<&'r Shared>,
     /// The cookie of a session whose expiry slides.
     slid: Option<HeaderValue>,
 }
@@ -257,7 +273,7 @@ impl Back<'_> {
         let ended = asks::heed(proxy, asks, self.upstream, signed_in, inbound, response.status()).await?;
         let mut response = finished(response, self.route, self.slid.filter(|_| ended == Ended::No));
         if let Some(SignedIn { credential, .. }) = signed_in.filter(|_| ended == Ended::Yes) {
-            asks::take_back(cookies, credential, self.browser.as_ref(), response.headers_mut());
+            asks::take_back(cookies, credential, self.browser, response.headers_mut());
         }
         Ok(response)
     }
@@ -288,7 +304,7 @@ enum Lasting {
 fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what: Lasting) -> StreamGuard {
     let about = About {
         session: signed_in.map(|signed_in| Holder::new(signed_in.credential.hash, &signed_in.session)),
-        host: inbound.client.host.name().into(),
+        host: inbound.caller.facts.host.name().into(),
         path: inbound.path.target().clone(),
         method: inbound.method.clone(),
         upgrade: matches!(what, Lasting::Tunnel),
@@ -311,13 +327,16 @@ fn no_content(fields: HeaderMap) -> Response<ProxyBody> {
 }
 
 /// Refuses what nobody here should see, whoever it is for.
-pub fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), ProxyError> {
+pub fn check_head(method: &Method, headers: &HeaderMap, marks: Marks) -> Result<(), ProxyError> {
     // TRACE would show an upstream's view of our headers to the client, CONNECT would reach past the routes.
     if matches!(*method, Method::TRACE | Method::CONNECT) {
         return Err(NoRoute::Method {
             allow: HeaderValue::from_static(""),
         }
         .into());
+    }
+    if !marks.has(Marks::EXPECT) && !marks.has(Marks::TRANSFER_ENCODING) {
+        return Ok(());
     }
     let mut expectations = headers.get_all(header::EXPECT).iter();
     if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
@@ -360,7 +379,7 @@ impl SignedIn {
 
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
     fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
-        let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
+        let due = sessions.used(&self.session, inbound.caller.facts.addr, inbound.now);
         if !due || cookies.dont_remember(&inbound.headers) {
             return None;
         }
@@ -410,8 +429,12 @@ async fn bearer_is_ours(
 }
 
 /// Refuses a declared length that is too large, before the upstream hears of it.
-fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
-    let declared = headers
+fn check_length(inbound: &Inbound, max_body: u64) -> Result<(), BodyError> {
+    if !inbound.marks.has(Marks::CONTENT_LENGTH) {
+        return Ok(());
+    }
+    let declared = inbound
+        .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match declared {
@@ -436,7 +459,7 @@ async fn forward(
     stream: impl Fn() -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let (head_timeout, watch) = (sent.head_timeout, sent.watch);
-    let mut exchange = pin!(pool.send(sent.outbound.into_request(), head_timeout, watch.clone(), sent.retries,));
+    let mut exchange = pin!(pool.send(sent.outbound.into_outgoing(), head_timeout, watch.clone(), sent.retries));
     let guard = sent.is_call.then(&stream);
     let answered = match &guard {
         None => exchange.as_mut().await,

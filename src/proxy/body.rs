@@ -37,7 +37,7 @@ pub struct ProxyBody {
     stall: Stall,
     /// Until when it may go on, if it is one that could for ever.
     stream: Option<(StreamGuard, GoesOn)>,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
 }
 
 /// How an answer goes on for as long as somebody listens.
@@ -109,7 +109,7 @@ impl Stall {
 enum Source {
     Own(Option<Bytes>),
     /// Nothing: what follows is a tunnel's, whose end the record waits for.
-    Tunnel(Option<oneshot::Sender<Record>>),
+    Tunnel(Option<oneshot::Sender<Box<Record>>>),
     File(ServeFileSystemResponseBody),
     Upstream(AnswerBody),
     Declined {
@@ -131,7 +131,7 @@ impl ProxyBody {
     }
 
     /// Of an answer behind which a tunnel stands. `hand` takes the record to it.
-    pub fn tunnel(hand: oneshot::Sender<Record>) -> Self {
+    pub fn tunnel(hand: oneshot::Sender<Box<Record>>) -> Self {
         Self {
             source: Source::Tunnel(Some(hand)),
             bytes: 0,
@@ -197,7 +197,7 @@ impl ProxyBody {
 
     /// Writes `record` to the log when the last byte has gone, or nobody wants it any more.
     #[must_use]
-    pub fn recorded(mut self, record: Record) -> Self {
+    pub fn recorded(mut self, record: Box<Record>) -> Self {
         // The head goes first; the body is not asked before it has.
         taking::gave(0);
         self.record = if let Source::Tunnel(hand) = &mut self.source {

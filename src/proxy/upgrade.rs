@@ -44,7 +44,9 @@ use super::{
 };
 use crate::{
     chain::Chain,
-    clock, config, secret,
+    clock, config,
+    policy::marks::Marks,
+    secret,
     session::streams::{StreamGuard, Why},
     upstream::{Pool, body::BodyWatch},
 };
@@ -119,6 +121,9 @@ impl Asked {
 pub fn of(inbound: &Inbound) -> Option<Asked> {
     if inbound.extended_connect.is_some() {
         return Some(Asked::ExtendedConnect);
+    }
+    if !inbound.marks.has(Marks::UPGRADE) {
+        return None;
     }
     headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers).map(Asked::Upgrade)
 }
@@ -211,14 +216,14 @@ pub(super) async fn open(
 /// Writes the tunnel's line when it is dropped, however that comes about. Until then the client's connection is not idle:
 /// the record sees to it.
 struct Ending {
-    record: oneshot::Receiver<Record>,
+    record: oneshot::Receiver<Box<Record>>,
     traffic: Arc<Traffic>,
     /// `None`: one of its ends has ended it, or nothing passed for too long.
     why: Option<Why>,
 }
 
 impl Ending {
-    fn new(record: oneshot::Receiver<Record>) -> Self {
+    fn new(record: oneshot::Receiver<Box<Record>>) -> Self {
         Self {
             record,
             traffic: Arc::new(Traffic::new()),

@@ -46,6 +46,7 @@ use crate::{
         Proxy,
         body::ProxyBody,
         head_guard::Guarded,
+        memory::Memory,
         pace::{Pace, Paced, Patience},
         record::Recorder,
     },
@@ -86,6 +87,7 @@ pub struct Conversation {
     pub worker: Arc<Worker>,
     pub facts: Connection,
     pub pace: Arc<Pace>,
+    pub memory: Memory,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -210,7 +212,12 @@ where
     let live = worker.live.load();
     let server = &live.config.server;
     let stats = Arc::clone(&worker.recorder.stats);
-    let conversation = Arc::new(Conversation { worker, facts, pace });
+    let conversation = Arc::new(Conversation {
+        worker,
+        facts,
+        pace,
+        memory: Memory::default(),
+    });
     match protocol {
         Protocol::Http1 => {
             stats.http1.fetch_add(1, Ordering::Relaxed);

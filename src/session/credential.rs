@@ -16,7 +16,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    fmt::{self, Write},
+    time::Duration,
+};
 
 use base64ct::{Base64, Encoding};
 use http::{HeaderMap, HeaderValue, header};
@@ -301,7 +304,11 @@ impl SessionCookies {
         let lines = || headers.get_all(header::COOKIE).iter();
         lines()
             .any(|line| self.find_device.find(line.as_bytes()).is_some())
-            .then(|| Shared(lines().map(|line| (header::COOKIE, line.clone())).collect()))
+            // What is kept must not keep the buffer that it came in.
+            .then(|| {
+                let copies = lines().filter_map(|line| HeaderValue::from_bytes(line.as_bytes()).ok());
+                Shared(copies.map(|line| (header::COOKIE, line)).collect())
+            })
     }
 
     /// Takes the companion back that keeps a session in this browser, if there is one.
@@ -455,8 +462,13 @@ impl SessionCookies {
 }
 
 /// The cookies of a browser that several people share.
-#[derive(Debug)]
 pub struct Shared(HeaderMap);
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared(…)")
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Bearer<'h> {

@@ -33,6 +33,7 @@ use crate::{
         client::{self, ClientRules},
         connection::{Connection, Door, Peer, Tls},
         cors::{self, Readers, Verdict},
+        marks::Marks,
         origin::{self, TrustedOrigins},
         path::NormalPath,
         routes::RouteTable,
@@ -41,10 +42,12 @@ use crate::{
     problem::grpc_status,
     proxy::{
         self, answers,
+        caller::Caller,
         error::ProxyError,
         grpc,
         handover::Handover,
         headers::{self, Material},
+        memory::Shown,
         rewrite,
     },
     session::{
@@ -90,7 +93,7 @@ impl<'c> Judges<'c> {
         // A call is made over HTTP/2.
         let asked_by = if grpc::is_call(&asked.method, Version::HTTP_2, &asked.headers) {
             AskedBy::Call
-        } else if policy::is_navigation(&asked.method, &asked.headers) {
+        } else if policy::is_navigation(&asked.method, &asked.headers, Marks::of(&asked.headers)) {
             AskedBy::Navigation
         } else {
             AskedBy::Program
@@ -133,7 +136,7 @@ impl<'c> Judges<'c> {
                 return Err(ProxyError::Internal);
             }
         };
-        proxy::check_head(&method, &headers)?;
+        proxy::check_head(&method, &headers, Marks::of(&headers))?;
         let mut stranger = Connection::plain(Peer::of(SocketAddr::from(SOMEWHERE)));
         if self.config.server.tls.is_some() {
             stranger.door = Door::Tls;
@@ -195,9 +198,10 @@ impl<'c> Judges<'c> {
                 handover: Handover::shown(route, self.config.identity.assertion.send, permit.session().is_some()),
                 body: RequestBody::EMPTY,
                 path,
-                client: &client,
+                marks: Marks::of(&headers),
+                caller: &Caller::new(client, &headers),
                 request_id: &HeaderValue::from_static("made-by-the-gateway"),
-                cookies: &self.cookies,
+                cookies: &Shown::of(&self.cookies, &headers).left,
                 reserved: &self.reserved,
                 upgrade,
                 headers,
