@@ -39,7 +39,7 @@ use crate::{
     auth::{self, Auth, AuthParts},
     chain::Chain,
     clock::Clock,
-    config::{Config, Migrate},
+    config::{Config, ConfigErrors, Migrate},
     db::{
         Connector, Db, Settings,
         listen::{self, Heard},
@@ -93,7 +93,7 @@ pub struct Options {
 
 /// A gateway that accepts connections. Dropping it without [`Running::stop`] stops it hard.
 pub struct Running {
-    public: Vec<SocketAddr>,
+    public: Vec<(SocketAddr, Door)>,
     admin_addr: SocketAddr,
     tasks: Tasks,
     admin: Arc<Admin>,
@@ -458,6 +458,7 @@ impl Common {
             recorder: Arc::new(Recorder {
                 lane: self.log.lane(),
                 stats: Arc::default(),
+                stop: Arc::clone(&self.tasks.stop),
             }),
             ids: RequestIds::default(),
             tls: self.tls.clone(),
@@ -522,10 +523,11 @@ async fn sweep_pools(worker: Arc<Worker>) {
 impl Running {
     /// The first address of `server.listen`, with the port that was given.
     pub fn public_addr(&self) -> SocketAddr {
-        self.public.first().copied().unwrap_or(self.admin_addr)
+        self.public.first().map_or(self.admin_addr, |(addr, _)| *addr)
     }
 
-    pub fn public_addrs(&self) -> &[SocketAddr] {
+    /// Where clients connect, and what they find there; unix sockets have no such address.
+    pub fn public_addrs(&self) -> &[(SocketAddr, Door)] {
         &self.public
     }
 
@@ -541,12 +543,19 @@ impl Running {
         &self.reloader
     }
 
-    /// Reloads `file` whenever it has changed, or what it names, and at each SIGHUP. `seen` is what was on disk when the
-    /// configuration of the start was read.
-    pub fn watch(&self, file: PathBuf, seen: [u8; 32], hangup: Signal) {
+    /// Reloads `file`, which `load` reads, whenever it has changed, or what it names, and at each SIGHUP, if there is a
+    /// `hangup`. `seen` is what was on disk when the configuration of the start was read.
+    pub fn watch(
+        &self,
+        file: PathBuf,
+        seen: [u8; 32],
+        load: impl Fn() -> Result<Config, ConfigErrors> + Send + 'static,
+        hangup: Option<Signal>,
+    ) {
         let watched = Watched {
             file,
             seen,
+            load: Box::new(load),
             reloader: Arc::clone(&self.reloader),
         };
         let closing = self.tasks.stop.closing.clone();

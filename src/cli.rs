@@ -27,6 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     chain::Chain,
     config::{self, Config, Overrides},
+    server::tls::Tls,
 };
 
 /// Wrong usage; clap's own code for it.
@@ -86,6 +87,18 @@ impl ConfigArg {
             eprintln!("{errors}");
             ExitCode::from(EXIT_CONFIG)
         })
+    }
+
+    /// As [`Self::load`], and certificates can be loaded: a gateway could start with it.
+    pub fn load_to_serve(&self) -> Result<Config, ExitCode> {
+        let config = self.load()?;
+        if let Some(settings) = &config.server.tls
+            && let Err(error) = Tls::check(settings)
+        {
+            eprintln!("{}", error.in_config(settings));
+            return Err(ExitCode::from(EXIT_CONFIG));
+        }
+        Ok(config)
     }
 }
 

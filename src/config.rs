@@ -23,6 +23,7 @@ mod origin;
 mod overlap;
 mod passed;
 mod path_pattern;
+mod pem;
 mod read_from;
 mod reference;
 mod reserved;
@@ -137,7 +138,7 @@ pub fn parse_with(
     let mut table = source::parse(text).map_err(failed)?;
     let mut errors = Vec::new();
     overrides.lay_over(&mut table, &mut errors);
-    let reader = Reader::load(file.parent().unwrap_or(Path::new("")), env);
+    let reader = Reader::load(file, env);
     reader.begin(text);
     overrides.each_text(&mut |text| reader.made_of(text));
     let config = reader.root(&table, Config::read);

@@ -11,7 +11,7 @@
 mod address;
 mod connector;
 
-use std::{error::Error, io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{error::Error, io, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -25,7 +25,7 @@ use hyper_util::{
     client::legacy::{self, Client},
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{CertificateError, pki_types::pem};
+use rustls::{CertificateError, pki_types::CertificateDer};
 use tokio::time::timeout;
 use url::{Host, Url};
 
@@ -50,8 +50,8 @@ pub struct Rules {
     pub allow_private: bool,
     /// For an exchange, from looking up the name to the last byte of the answer.
     pub timeout: Duration,
-    /// Certificates in PEM that are trusted beside the system's.
-    pub ca: Option<PathBuf>,
+    /// Authorities that are trusted beside the system's.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// Keeps a few connections. A clone shares them.
@@ -64,20 +64,8 @@ pub struct Outbound {
 /// Rules that can't be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("could not read certificates from {path:?} (`ca`)")]
-    Unreadable {
-        path: PathBuf,
-        #[source]
-        source: pem::Error,
-    },
-    #[error("{path:?} (`ca`) holds no certificate in PEM")]
-    NoCertificate { path: PathBuf },
-    #[error("{path:?} (`ca`) holds a certificate that can't be an authority's")]
-    Authority {
-        path: PathBuf,
-        #[source]
-        source: rustls::Error,
-    },
+    #[error("`ca` holds a certificate that can't be an authority's")]
+    Authority(#[source] rustls::Error),
     #[error("could not set up TLS")]
     Tls(#[source] rustls::Error),
 }

@@ -63,7 +63,7 @@ use crate::{
     },
     session::{
         Sessions,
-        credential::{self, Credential, Kind, SessionCookies},
+        credential::{self, Credential, Kind, SessionCookies, Shared},
         streams::{About, Holder, StreamGuard, Why},
     },
     upstream::{
@@ -172,8 +172,7 @@ pub async fn handle(
     // A client that calls its request a gRPC call gains nothing where none is served.
     let is_call = grpc::is_call(&inbound.method, inbound.version, &inbound.headers)
         && grpc::may_be_served(&pool.upstream().settings);
-    let (body, watch) = leaving(live, body.take(), limits(live, is_call, max_body));
-    record.body.clone_from(&watch);
+    let (body, watch) = forwarded(body.take(), live, (is_call, max_body), record);
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
@@ -215,6 +214,7 @@ pub async fn handle(
         cors: CorsBy::of(&readers),
         upstream: name,
         signed_in,
+        browser: shown.browser.as_ref(),
         slid,
     };
     back.give(proxy, live, inbound, response).await
@@ -228,20 +228,24 @@ fn tell(awaited: Option<&Awaited<'_>>, fields: HeaderMap, live: &Snapshot, cors:
     }
 }
 
-/// A request's body as the upstream gets it.
-fn leaving(live: &Snapshot, body: Option<Incoming>, limits: Limits) -> (RequestBody, Option<Arc<BodyWatch>>) {
-    body.map_or((RequestBody::EMPTY, None), |incoming| {
-        RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)))
-    })
-}
-
-/// What is demanded of a request's body.
-fn limits(live: &Snapshot, is_call: bool, max_body: u64) -> Limits {
-    if is_call {
+/// A request's body on its way to an upstream, and what is demanded of it.
+fn forwarded(
+    incoming: Option<Incoming>,
+    live: &Snapshot,
+    (is_call, max_body): (bool, u64),
+    record: &mut Record,
+) -> (RequestBody, Option<Arc<BodyWatch>>) {
+    let Some(incoming) = incoming else {
+        return (RequestBody::EMPTY, None);
+    };
+    let limits = if is_call {
         Limits::of_call(max_body)
     } else {
         Limits::of(&live.config.server, max_body)
-    }
+    };
+    let (body, watch) = RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)));
+    record.body.clone_from(&watch);
+    (body, watch)
 }
 
 /// What a route that answers by itself looks at.
@@ -260,6 +264,8 @@ struct Back<'r> {
     cors: CorsBy,
     upstream: &'r str,
     signed_in: Option<SignedIn>,
+    /// If several people are signed in there.
+    browser: Option<&'r Shared>,
     /// The cookie of a session whose expiry slides.
     slid: Option<HeaderValue>,
 }
@@ -282,7 +288,7 @@ impl Back<'_> {
         let ended = asks::heed(proxy, asks, self.upstream, signed_in, inbound, response.status()).await?;
         let mut response = finished(response, self.route, self.slid.filter(|_| ended == Ended::No));
         if let Some(SignedIn { credential, .. }) = signed_in.filter(|_| ended == Ended::Yes) {
-            asks::take_back(cookies, credential.kind, response.headers_mut());
+            asks::take_back(cookies, credential, self.browser, response.headers_mut());
         }
         Ok(response)
     }

@@ -34,13 +34,7 @@ use crate::{
     lifecycle::Tasks,
     live::Snapshot,
     mail::{Carrier, MailError, Postman},
-    server::{
-        acme::Acme,
-        admin::Subjects,
-        connection::Worker,
-        reloads::Reloads,
-        tls::{self, Tls},
-    },
+    server::{acme::Acme, admin::Subjects, connection::Worker, reloads::Reloads, tls::Tls},
     session::{Sessions, Terms, assertion},
     telemetry::AccessLog,
     upstream::{TlsError, Upstream},
@@ -100,8 +94,8 @@ pub enum ReloadError {
     Auth(#[from] auth::StartError),
     #[error("mails can't be sent by the new configuration")]
     Mail(#[from] MailError),
-    #[error("TLS can't be set up by the new configuration")]
-    Tls(#[from] tls::TlsError),
+    #[error("certificates can't be used\n{0}")]
+    Tls(ConfigErrors),
     #[error("upstreams can't be reached by the new configuration")]
     Upstream(#[from] TlsError),
 }
@@ -193,7 +187,11 @@ impl Reloader {
             Some(Carrier::new(&next.mail)?)
         };
         let tls = match (&swapped.tls, &next.server.tls) {
-            (Some(tls), Some(settings)) => Some((tls, tls.next(settings)?)),
+            (Some(tls), Some(settings)) => {
+                let terms = tls.next(settings);
+                let terms = terms.map_err(|error| ReloadError::Tls(error.in_config(settings)))?;
+                Some((tls, terms))
+            }
             _ => None,
         };
 

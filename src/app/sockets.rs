@@ -67,8 +67,9 @@ impl Sockets {
         })
     }
 
-    pub(super) fn public_addrs(&self) -> Vec<SocketAddr> {
-        self.public.iter().filter_map(|listening| listening.addr).collect()
+    pub(super) fn public_addrs(&self) -> Vec<(SocketAddr, Door)> {
+        let addr = |listening: &Listening| Some((listening.addr?, listening.door));
+        self.public.iter().filter_map(addr).collect()
     }
 }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{reload::Reloader, systemd};
-use crate::config::{self, Overrides};
+use crate::config::{self, Config, ConfigErrors};
 
 /// A change has come to its end when nothing happens for so long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -36,12 +36,17 @@ pub(super) struct Watched {
     pub file: PathBuf,
     /// What the files held when they were read last.
     pub seen: [u8; 32],
+    /// Reads it again.
+    pub load: Load,
     pub reloader: Arc<Reloader>,
 }
 
+/// Reads a configuration.
+pub(super) type Load = Box<dyn Fn() -> Result<Config, ConfigErrors> + Send>;
+
 impl Watched {
-    /// Reloads when there is reason to, until `stop`.
-    pub(super) async fn run(mut self, mut hangup: Signal, stop: CancellationToken) {
+    /// Reloads when there is reason to, until `stop`. `hangup`: SIGHUP, where it asks for that.
+    pub(super) async fn run(mut self, mut hangup: Option<Signal>, stop: CancellationToken) {
         let mut folders = Folders::new();
         folders.follow(&self.file, &self.files());
         // It may have changed while the gateway started.
@@ -55,8 +60,14 @@ impl Watched {
                 // What other files hold may have changed before they were watched.
                 continue;
             }
+            let told = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => pending().await,
+                }
+            };
             asked = tokio::select! {
-                _ = hangup.recv() => true,
+                _ = told => true,
                 () = folders.changed() => false,
                 () = stop.cancelled() => return,
             };
@@ -72,7 +83,7 @@ impl Watched {
         }
         systemd::reloading();
         // Said in the log and in metrics, and there is nobody else to tell.
-        let _ = self.reloader.reload(|| config::load(&self.file, &Overrides::default()));
+        let _ = self.reloader.reload(&self.load);
         // What was there before it was read: a file that was still being written is a change once it is whole.
         self.seen = found;
         systemd::ready();

@@ -5,12 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigArg, EXIT_CONFIG};
-use crate::{
-    chain::Chain,
-    config::{Config, ProviderKind},
-    server::tls::Tls,
-};
+use super::ConfigArg;
+use crate::config::{Config, ProviderKind};
 
 #[derive(Args, Debug)]
 pub struct CheckArgs {
@@ -19,14 +15,8 @@ pub struct CheckArgs {
 }
 
 pub fn run(args: &CheckArgs) -> ExitCode {
-    match args.config.load() {
+    match args.config.load_to_serve() {
         Ok(config) => {
-            if let Some(settings) = &config.server.tls
-                && let Err(error) = Tls::check(settings)
-            {
-                eprintln!("{}: server.tls: {}", args.config.config.display(), Chain(&error));
-                return ExitCode::from(EXIT_CONFIG);
-            }
             println!(
                 "{}: fine ({}, {})",
                 args.config.config.display(),

@@ -1,8 +1,8 @@
 //! `vestibule dev`: everything on one machine, without set-up.
 //!
 //! A private Postgres, a mail server whose inbox is a page, the gateway, and behind it the user's application or an
-//! upstream that shows what it received. What it keeps is in one folder; nothing of the system's is touched. Whatever
-//! is started here ends with this process, however it ends.
+//! upstream that shows what it received. A changed configuration is taken over as `serve` does it. What it keeps is in one
+//! folder; nothing of the system's is touched. Whatever is started here ends with this process, however it ends.
 
 mod command;
 mod welcome;
@@ -33,10 +33,9 @@ use crate::{
     clock::Clock,
     config::{self, Config, Endpoint, LogFormat, Migrate, Overrides, SmtpSecurity, SmtpUrl},
     dev::{
-        http,
+        self, http,
         inbox::{self, Inbox},
         postgres::{self, Cluster},
-        smtp,
         supervised::Supervised,
         upstream,
     },
@@ -95,11 +94,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    config.log.format = LogFormat::Text;
-    // Nobody balances load here.
-    config.server.drain_delay = Duration::ZERO;
-    // Everybody has one address here, and whoever tries things out signs in more often than people do.
-    config.auth.rate_limit.enabled = false;
+    let mut here = Here::default();
+    here.put_into(&mut config);
     telemetry::init(&config.log);
 
     let cluster = match &args.database_url {
@@ -107,37 +103,72 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
         None => Some(Cluster::durable(&args.dir, args.postgres.as_deref())?),
     };
     if let Some(cluster) = &cluster {
-        config.database.url = Secret::new(cluster.url(postgres::DATABASE));
-        config.database.migrate = Migrate::OnStart;
+        here.database = Some(cluster.url(postgres::DATABASE));
         say_if_elsewhere(cluster, &args.dir)?;
     }
     let runtime = cold_runtime().context("can't start a runtime")?;
     let outcome = runtime.block_on(
         Dev {
             args,
+            file,
+            overrides,
             built_in,
             cluster,
         }
-        .run(config),
+        .run(config, here),
     );
     runtime.shutdown_background();
     outcome
 }
 
+/// What is put in place of what a configuration says, each time that it is read.
+#[derive(Clone, Default)]
+struct Here {
+    database: Option<String>,
+    smtp: Option<SmtpUrl>,
+    /// Of all upstreams.
+    endpoint: Option<Endpoint>,
+}
+
+impl Here {
+    fn put_into(&self, config: &mut Config) {
+        config.log.format = LogFormat::Text;
+        // Nobody balances load here.
+        config.server.drain_delay = Duration::ZERO;
+        // Everybody has one address here, and whoever tries things out signs in more often than people do.
+        config.auth.rate_limit.enabled = false;
+        if let Some(url) = &self.database {
+            config.database.url = Secret::new(url.clone());
+            config.database.migrate = Migrate::OnStart;
+        }
+        if let Some(smtp) = &self.smtp {
+            config.mail.smtp = smtp.clone();
+        }
+        if let Some(endpoint) = &self.endpoint {
+            for upstream in &mut config.upstreams {
+                upstream.endpoints = vec![endpoint.clone()];
+            }
+        }
+    }
+}
+
 /// What runs beside the gateway.
 struct Dev<'d> {
     args: &'d DevArgs,
+    file: PathBuf,
+    overrides: Overrides,
     built_in: bool,
     cluster: Option<Cluster>,
 }
 
 impl Dev<'_> {
-    async fn run(mut self, mut config: Config) -> anyhow::Result<ExitCode> {
+    async fn run(mut self, mut config: Config, mut here: Here) -> anyhow::Result<ExitCode> {
         let signals = Signals::listen()?;
         // Of a terminal that is closed: by itself it would end this process alone, in the middle of everything.
         let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
         let tasks = Tasks::new(tokio::runtime::Handle::current());
-        let inbox = self.start_inbox(&tasks, &mut config).await?;
+        let (inbox, smtp) = self.start_inbox(&tasks).await?;
+        here.smtp = Some(smtp);
         let app = match &self.args.with {
             Some(line) => App::Started(line),
             None if self.built_in => App::Mirror,
@@ -145,12 +176,10 @@ impl Dev<'_> {
         };
         if matches!(app, App::Mirror) {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            let endpoint = Endpoint::http(listener.local_addr()?);
-            for upstream in &mut config.upstreams {
-                upstream.endpoints = vec![endpoint.clone()];
-            }
+            here.endpoint = Some(Endpoint::http(listener.local_addr()?));
             tasks.spawn("dev.upstream", upstream::run(listener, tasks.clone()));
         }
+        here.put_into(&mut config);
         let database_url = config.database.url.expose().clone();
         let mut command = match &self.args.with {
             Some(line) => Some(command::start(line, &database_url)?),
@@ -168,6 +197,13 @@ impl Dev<'_> {
             Err(_) if signals.first.is_cancelled() => return Ok(ExitCode::SUCCESS),
             started => started?,
         };
+        let (file, overrides) = (self.file.clone(), self.overrides.clone());
+        let load = move || {
+            let mut config = config::load(&file, &overrides)?;
+            here.put_into(&mut config);
+            Ok(config)
+        };
+        running.watch(self.file.clone(), config.read_from.held(), load, None);
         let working = async {
             if let (Some(command), Some(endpoint)) = (command.as_mut(), first_endpoint(&config)) {
                 command::listening(endpoint, command).await?;
@@ -204,15 +240,15 @@ impl Dev<'_> {
         outcome.map(|()| ExitCode::SUCCESS)
     }
 
-    /// The mail server and the page; the gateway is told to send there.
-    async fn start_inbox(&self, tasks: &Tasks, config: &mut Config) -> anyhow::Result<SocketAddr> {
+    /// The page and the mail server, by where they are.
+    async fn start_inbox(&self, tasks: &Tasks) -> anyhow::Result<(SocketAddr, SmtpUrl)> {
         let address = self.args.inbox;
         let pages = TcpListener::bind(address)
             .await
             .with_context(|| format!("can't listen on {address} for the inbox; choose another address with --inbox"))?;
         let mails = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let smtp_address = mails.local_addr()?;
-        config.mail.smtp = SmtpUrl {
+        let smtp = SmtpUrl {
             security: SmtpSecurity::Plain,
             host: smtp_address.ip().to_string(),
             port: smtp_address.port(),
@@ -222,16 +258,16 @@ impl Dev<'_> {
         let inbox = Inbox::open(&folder).with_context(|| format!("can't open the inbox in {}", folder.display()))?;
         let address = pages.local_addr()?;
         let kept = inbox.clone();
-        let receiving = smtp::serve(
+        let receiving = dev::smtp::serve(
             mails,
-            smtp::Options::default(),
+            dev::smtp::Options::default(),
             move |mail| kept.keep(&mail),
             tasks.clone(),
         );
         tasks.spawn("dev.smtp", receiving);
         let answer = move |request| inbox::answer(inbox.clone(), request);
         tasks.spawn("dev.inbox", http::serve(pages, "dev.inbox", answer, tasks.clone()));
-        Ok(address)
+        Ok((address, smtp))
     }
 
     /// Ends only when something else has.

@@ -9,8 +9,9 @@ pub(super) mod decision;
 mod print;
 pub(super) mod request;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+use anyhow::{Context, bail};
 use clap::Args;
 use http::Method;
 
@@ -19,7 +20,10 @@ use super::{
     ConfigArg, EXIT_USAGE,
     argument::{Role, distinct},
 };
-use crate::config::{Carried, Person, parse_duration};
+use crate::{
+    config::{Carried, ClientAuth, Config, Person, parse_duration},
+    server::tls::told_of,
+};
 
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are switches, each by itself")]
@@ -45,6 +49,9 @@ pub struct ExplainArgs {
     /// The session comes as a bearer token, as an app sends it, and not in a browser's cookie
     #[arg(long)]
     bearer: bool,
+    /// A certificate that the client shows, in PEM, as if it had been verified
+    #[arg(long, value_name = "FILE")]
+    client_cert: Option<PathBuf>,
     /// A header that the client sends: "Name: value"
     #[arg(long = "header", short = 'H', value_name = "HEADER")]
     headers: Vec<String>,
@@ -58,7 +65,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    let asked = match args.asked(&config.server.public_url) {
+    let asked = match args.asked(&config) {
         Ok(asked) => asked,
         // The arguments parse, but say no request.
         Err(error) => {
@@ -77,7 +84,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl ExplainArgs {
-    fn asked(&self, public_url: &crate::config::Origin) -> anyhow::Result<Asked> {
+    fn asked(&self, config: &Config) -> anyhow::Result<Asked> {
         let headers = self.headers.iter().map(|line| request::header(line));
         let person = (!self.anonymous).then(|| Person {
             roles: distinct(&self.roles),
@@ -85,12 +92,21 @@ impl ExplainArgs {
             signed_in: self.signed_in,
             by: if self.bearer { Carried::Bearer } else { Carried::Cookie },
         });
-        Asked::new(
+        let asked = Asked::new(
             self.method.clone(),
             &self.url,
             headers.collect::<anyhow::Result<_>>()?,
             person,
-            public_url,
-        )
+            &config.server.public_url,
+        )?;
+        let Some(file) = &self.client_cert else {
+            return Ok(asked);
+        };
+        let tls = config.server.tls.as_ref();
+        if tls.is_none_or(|tls| tls.clients == ClientAuth::NotAsked) {
+            bail!("--client-cert: nobody is asked for one, since `server.tls.client_ca` is not set");
+        }
+        let certificate = told_of(file).context("--client-cert can't be used")?;
+        Ok(asked.showing(certificate))
     }
 }

@@ -12,7 +12,8 @@ use super::{ConfigArg, cold_runtime};
 use crate::{
     app::{self, Options, activation::Passed, systemd},
     clock::Clock,
-    config::Config,
+    config::{self, Config, Overrides},
+    policy::connection::Door,
     telemetry,
 };
 
@@ -23,7 +24,7 @@ pub struct ServeArgs {
 }
 
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = match args.config.load() {
+    let config = match args.config.load_to_serve() {
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
@@ -54,13 +55,19 @@ async fn serve(config: Config, file: &Path, passed: Passed) -> anyhow::Result<Ex
         Err(_) if told.first.is_cancelled() => return Ok(ExitCode::SUCCESS),
         started => started?,
     };
-    for addr in running.public_addrs() {
-        info!(%addr, admin = %running.admin_addr(), "serving {public_url}");
+    let admin = running.admin_addr();
+    for (addr, door) in running.public_addrs() {
+        match door {
+            Door::Plain | Door::Tls => info!(%addr, %admin, "serving {public_url}"),
+            Door::Redirect => info!(%addr, "sending everybody to https"),
+        }
     }
-    if running.public_addrs().is_empty() {
-        info!(admin = %running.admin_addr(), "serving {public_url} at unix sockets alone");
+    if running.public_addrs().iter().all(|(_, door)| *door == Door::Redirect) {
+        info!(%admin, "serving {public_url} at unix sockets alone");
     }
-    running.watch(file.to_owned(), seen, hangup);
+    let read = file.to_owned();
+    let load = move || config::load(&read, &Overrides::default());
+    running.watch(file.to_owned(), seen, load, Some(hangup));
     systemd::ready();
     let failed = tokio::select! {
         () = told.first.cancelled() => false,

@@ -20,7 +20,6 @@ mod rate_limit;
 mod session;
 
 pub use account::{Account, ChangeEmail, DeleteUser};
-pub(in crate::config) use oauth::certificates;
 pub use oauth::{
     AppleKey, OAuthProvider, ProviderEndpoints, ProviderKind, ProviderSignUp, SET_BY_THE_FLOW, TokenEndpointAuth,
 };

@@ -40,6 +40,8 @@ pub struct ConfigError {
     pub allowed: Option<String>,
     /// What was probably meant.
     pub nearest: Option<String>,
+    /// How it is written, where not a name but a shape is wrong.
+    pub example: Option<String>,
     /// The variable or file that the value came from, if it is not written where the key is.
     pub source: Option<String>,
 }
@@ -60,6 +62,7 @@ impl ConfigError {
             found: None,
             allowed: None,
             nearest: None,
+            example: None,
             source: None,
         }
     }
@@ -95,6 +98,7 @@ impl ConfigError {
             ("value from:", &self.source),
             ("found:", &self.found),
             ("allowed:", &self.allowed),
+            ("example:", &self.example),
         ] {
             if let Some(text) = text {
                 write!(f, "\n    {label:<8} {text}")?;
@@ -143,6 +147,32 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// Words that people bring along from elsewhere for what has another name here.
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("url", "endpoints"),
+    ("urls", "endpoints"),
+    ("server", "endpoints"),
+    ("servers", "endpoints"),
+    ("address", "listen"),
+    ("bind", "listen"),
+    ("port", "listen"),
+    ("backend", "upstream"),
+    ("proxy_pass", "upstream"),
+    ("target", "upstream"),
+    ("root", "serve"),
+    ("private_key", "key"),
+];
+
+/// The key that is meant by `text`, though it is no slip of the pen: one that begins with it, or a word from elsewhere.
+pub(super) fn meant<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
+    let begun = |key: &&&str| text.len() >= 3 && key.starts_with(text);
+    let mut beginning = known.iter().filter(begun);
+    let only = beginning.next().filter(|_| beginning.next().is_none());
+    let here = ELSEWHERE.iter().find(|(word, _)| *word == text);
+    let named = || here.and_then(|(_, key)| known.iter().find(|known| *known == key));
+    only.or_else(named).copied()
+}
 
 /// The one of `known` that `text` is probably a slip of.
 pub(super) fn nearest<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {

@@ -141,6 +141,30 @@ fn write_key(text: &mut String, key: &KeyDoc, mark: &str) {
     };
 }
 
+/// How a key is written: its example, or its default.
+pub(super) fn key_example(key: &KeyDoc) -> String {
+    let (Presence::Default(value)
+    | Presence::Required(value)
+    | Presence::OneOfSeveral(value)
+    | Presence::Optional(value)) = key.presence;
+    format!("{} = {}", key.name, as_toml(value))
+}
+
+/// How a section is written in one line, with what it has to have; `name` as its reader calls it.
+pub(super) fn section_example(section: &SectionDoc, name: &str) -> Option<String> {
+    let required = section.keys.iter();
+    let required: Vec<_> = required
+        .filter(|key| matches!(key.presence, Presence::Required(_)))
+        .map(key_example)
+        .collect();
+    let keys = if required.is_empty() {
+        section.keys.first().map(key_example)?
+    } else {
+        required.join(", ")
+    };
+    Some(format!("{name} = {{ {keys} }}"))
+}
+
 /// As it is written in a file: TOML already, or a string without its quotes.
 fn as_toml(text: &str) -> String {
     match source::loose(text, &Place::Default).value {

@@ -24,22 +24,26 @@ use std::{
 
 use super::{
     catalogue::{KeyDoc, Presence, SectionDoc, Step, prefix},
-    error::{ConfigError, Place, nearest},
+    error::{ConfigError, Place, meant, nearest},
     found::{Found, KeyPath},
     kind::Kind,
     read_from::ReadFrom,
+    reference::{key_example, section_example},
     source::{self, Node, Table, Value},
 };
 
 /// What all sections share: the outside world, and the list of what is wrong.
 pub(super) struct Reader<'a> {
-    /// `{ file = "…" }` is relative to it.
+    /// As errors name the configuration file.
+    pub file: &'a Path,
+    /// The one that it lies in: `{ file = "…" }` is relative to it.
     pub folder: &'a Path,
     pub env: &'a dyn Fn(&str) -> Option<String>,
     purpose: Purpose,
     read_from: RefCell<ReadFrom>,
     errors: RefCell<Vec<ConfigError>>,
     unknown: RefCell<Vec<Unknown>>,
+    misshapen: RefCell<Vec<Misshapen>>,
     /// Filled to describe, not to load.
     catalogue: RefCell<Vec<SectionDoc>>,
     /// Sections by where they are, whatever their names and numbers.
@@ -67,25 +71,36 @@ enum Purpose {
 struct Unknown {
     error: ConfigError,
     name: String,
+    /// A key that its section has, and that is meant though it is spelt otherwise.
+    meant: Option<(Rc<[Step]>, &'static str)>,
+}
+
+/// What should be a table, and is not.
+struct Misshapen {
+    error: ConfigError,
+    name: &'static str,
+    steps: Rc<[Step]>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn load(folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self::new(folder, env, Purpose::Load)
+    pub(super) fn load(file: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self::new(file, env, Purpose::Load)
     }
 
     pub(super) fn describe() -> Self {
         Self::new(Path::new(""), &|_| None, Purpose::Describe)
     }
 
-    fn new(folder: &'a Path, env: &'a dyn Fn(&str) -> Option<String>, purpose: Purpose) -> Self {
+    fn new(file: &'a Path, env: &'a dyn Fn(&str) -> Option<String>, purpose: Purpose) -> Self {
         Self {
-            folder,
+            file,
+            folder: file.parent().unwrap_or(Path::new("")),
             env,
             purpose,
             read_from: RefCell::default(),
             errors: RefCell::default(),
             unknown: RefCell::default(),
+            misshapen: RefCell::default(),
             catalogue: RefCell::default(),
             shapes: RefCell::default(),
             made: RefCell::default(),
@@ -128,10 +143,24 @@ impl<'a> Reader<'a> {
     /// What is wrong; empty if nothing is. `describe` says what keys there are.
     pub(super) fn into_errors(self, describe: impl FnOnce() -> Vec<SectionDoc>) -> Vec<ConfigError> {
         let mut errors = self.errors.into_inner();
-        let unknown = self.unknown.into_inner();
-        let catalogue = if unknown.is_empty() { Vec::new() } else { describe() };
+        let (unknown, misshapen) = (self.unknown.into_inner(), self.misshapen.into_inner());
+        let catalogue = if unknown.is_empty() && misshapen.is_empty() {
+            Vec::new()
+        } else {
+            describe()
+        };
+        let section = |steps: &[Step]| catalogue.iter().find(|section| section.path == steps);
+        errors.extend(misshapen.into_iter().map(|misshapen| {
+            let mut error = misshapen.error;
+            error.example = section(&misshapen.steps).and_then(|found| section_example(found, misshapen.name));
+            error
+        }));
         errors.extend(unknown.into_iter().map(|unknown| {
             let mut error = unknown.error;
+            if let Some((steps, meant)) = &unknown.meant {
+                let key = section(steps).and_then(|found| found.keys.iter().find(|key| key.name == *meant));
+                error.example = key.map(key_example);
+            }
             // Right name, wrong place: only if no slip of the pen explains it.
             if error.nearest.is_none() {
                 error.nearest = catalogue
@@ -249,17 +278,28 @@ impl<'a> Section<'a> {
         self.known.push(name);
         let node = self.entry(name).map(|entry| &entry.node);
         let place = node.map_or_else(|| self.place.clone(), |node| node.place.clone());
-        let table = node.and_then(|node| self.expect_table(node, &self.path_of(name), "a table"));
-        let mut section = Section::new(
-            self.reader,
-            self.below(&[Step::Key(name)]),
-            doc,
-            self.path_of(name),
-            place,
-            table,
-        );
+        let steps = self.below(&[Step::Key(name)]);
+        let is_table = |node: &&source::Node| matches!(node.value, Value::Table(_));
+        if let Some(node) = node.filter(|node| !is_table(node)) {
+            let error = ConfigError::new(node.place.clone(), self.path_of(name), "wrong type")
+                .found(node.value.kind())
+                .allowed("a table");
+            let steps = Rc::clone(&steps);
+            let mut misshapen = self.reader.misshapen.borrow_mut();
+            misshapen.push(Misshapen { error, name, steps });
+        }
+        let table = node.and_then(|node| match &node.value {
+            Value::Table(table) => Some(table),
+            _ => None,
+        });
+        let before = self.reader.errors.borrow().len();
+        let mut section = Section::new(self.reader, steps, doc, self.path_of(name), place, table);
         let value = read(&mut section);
         section.finish();
+        if node.is_some() && table.is_none() {
+            // That all is missing which it should have is said by that.
+            self.reader.errors.borrow_mut().truncate(before);
+        }
         value
     }
 
@@ -395,6 +435,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The configuration file.
+    pub(super) const fn file(&self) -> &Path {
+        self.reader.file
+    }
+
     /// Where the section begins.
     pub(super) const fn place(&self) -> &Place {
         &self.place
@@ -429,12 +474,19 @@ impl<'a> Section<'a> {
             if self.known.contains(&entry.name.as_str()) {
                 continue;
             }
+            let slip = nearest(&entry.name, self.known.iter().copied());
+            let meant = if slip.is_some() {
+                None
+            } else {
+                meant(&entry.name, &self.known)
+            };
             let error = ConfigError::new(entry.place.clone(), self.path_of(&entry.name), "unknown key")
                 .allowed(self.known.join(", "))
-                .nearest(nearest(&entry.name, self.known.iter().copied()));
+                .nearest(slip.or_else(|| meant.map(str::to_owned)));
             self.reader.unknown.borrow_mut().push(Unknown {
                 error,
                 name: entry.name.clone(),
+                meant: meant.map(|key| (Rc::clone(&self.steps), key)),
             });
         }
     }

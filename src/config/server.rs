@@ -266,6 +266,9 @@ impl Server {
             let redirect_from = tls.iter().flatten().flat_map(|tls| &tls.redirect_from);
             listen.iter().chain(redirect_from).cloned().collect()
         });
+        if let (Some(url), Some(listen), Some(Some(_))) = (&public_url, &listen, &tls) {
+            report_plain_url(s, url, listen);
+        }
         facts.public_url.clone_from(&public_url);
         Some(Self {
             listen: listen?,
@@ -338,6 +341,22 @@ impl Log {
             level: level?,
         })
     }
+}
+
+/// With TLS at every listener browsers see https: cookies without `Secure`, and links to http, would be for nobody. A unix
+/// socket speaks plain HTTP beside it, for a proxy of which nobody here knows what it speaks.
+fn report_plain_url(s: &Section<'_>, url: &Origin, listen: &[Listen]) {
+    let some_plain = listen.iter().any(|listen| matches!(listen, Listen::Unix(_)));
+    if url.is_https() || some_plain {
+        return;
+    }
+    let https = url.as_str().replacen("http:", "https:", 1);
+    s.report(
+        s.wrong("public_url", "http, but with [server.tls] every listener speaks https")
+            .found(format!("{:?}", url.as_str()))
+            .allowed("the https origin that browsers see; without [server.tls], http for this machine")
+            .nearest(Some(https)),
+    );
 }
 
 fn public_url() -> Kind<Origin> {

@@ -7,7 +7,6 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::Path,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -21,10 +20,7 @@ use hyper_util::{
     client::legacy::connect::{HttpConnector, dns::Name},
     rt::TokioIo,
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -56,7 +52,7 @@ impl Connector {
         http.set_nodelay(true);
         // Divided among the addresses of a name, so that a dead one leaves time for the others.
         http.set_connect_timeout(Some(CONNECT_WITHIN));
-        let tls = tls_config(rules.ca.as_deref())?;
+        let tls = tls_config(rules.ca.as_deref().unwrap_or_default())?;
         let names = Arc::new(DefaultServerNameResolver::default());
         Ok(Self {
             https: HttpsConnector::new(http, tls, !rules.allow_insecure, names),
@@ -129,17 +125,12 @@ fn judged(found: impl Iterator<Item = SocketAddr>, allow_private: bool) -> Resul
     }
 }
 
-/// Trusts the system's authorities, and those in the file `ca`.
-fn tls_config(ca: Option<&Path>) -> Result<ClientConfig, StartError> {
+/// Trusts the system's authorities, and those of `ca`.
+fn tls_config(ca: &[CertificateDer<'static>]) -> Result<ClientConfig, StartError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = ca {
-        for certificate in certificates_in(path)? {
-            roots.add(certificate).map_err(|source| StartError::Authority {
-                path: path.to_owned(),
-                source,
-            })?;
-        }
+    for certificate in ca {
+        roots.add(certificate.clone()).map_err(StartError::Authority)?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -148,19 +139,6 @@ fn tls_config(ca: Option<&Path>) -> Result<ClientConfig, StartError> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(config)
-}
-
-fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|source| StartError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-    if certificates.is_empty() {
-        return Err(StartError::NoCertificate { path: path.to_owned() });
-    }
-    Ok(certificates)
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub struct ClientFacts {
     pub trusted_peer: bool,
     pub host: Host,
     pub scheme: Scheme,
-    /// The certificate that the client has shown on this connection.
+    /// The certificate that the client has shown on this connection. None, if it is that of a proxy which speaks for it.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
@@ -158,8 +158,18 @@ pub fn judge(
         trusted_peer,
         host,
         scheme,
-        certificate: connection.tls.as_ref().and_then(|tls| tls.client.clone()),
+        certificate: connection
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.client.clone())
+            .filter(|_| !(trusted_peer && speaks_for_another(headers))),
     })
+}
+
+/// Whether a proxy has the request from somebody: a certificate that it shows is its own then, and says nothing of who that
+/// is (RFC 9440, 4).
+fn speaks_for_another(headers: &HeaderMap) -> bool {
+    headers.contains_key(&X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED)
 }
 
 /// The host that the request line or the Host header names: one, and the same if both do.

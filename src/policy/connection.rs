@@ -84,7 +84,7 @@ impl Tls {
 }
 
 /// A client's certificate, as headers ready to be sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ClientCertificate {
     pub headers: Box<[(HeaderName, HeaderValue)]>,
 }

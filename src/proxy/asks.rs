@@ -16,7 +16,7 @@ use super::{Inbound, Proxy, SignedIn, error::ProxyError};
 use crate::{
     policy::{Denied, Unmet},
     session::{
-        credential::{Kind, SessionCookies},
+        credential::{Credential, Kind, SessionCookies, Shared},
         sign_out::{Because, Scope},
     },
 };
@@ -96,10 +96,17 @@ pub(super) async fn heed(
     }
 }
 
-/// Takes the cookies of a session that has ended back, from whoever came with one.
-pub(super) fn take_back(cookies: &SessionCookies, came_by: Kind, answer: &mut HeaderMap) {
-    if came_by == Kind::Cookie {
-        for cookie in cookies.clear() {
+/// Takes the cookies of a session that has ended back, from whoever came with one; from a browser that several people
+/// share, the one that would keep it there as well.
+pub(super) fn take_back(
+    cookies: &SessionCookies,
+    came_by: &Credential,
+    browser: Option<&Shared>,
+    answer: &mut HeaderMap,
+) {
+    if came_by.kind == Kind::Cookie {
+        let companion = browser.and_then(|browser| cookies.clear_companion(browser, &came_by.hash));
+        for cookie in cookies.clear().into_iter().chain(companion) {
             answer.append(header::SET_COOKIE, cookie);
         }
         answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -14,7 +14,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use tokio::time::{Sleep, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Sleep, sleep_until},
+};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
 use super::{grpc, record::Record, taking, trailers};
@@ -105,6 +108,8 @@ impl Stall {
 
 enum Source {
     Own(Option<Bytes>),
+    /// Nothing: what follows is a tunnel's, whose end the record waits for.
+    Tunnel(Option<oneshot::Sender<Box<Record>>>),
     File(ServeFileSystemResponseBody),
     Upstream(AnswerBody),
     Declined {
@@ -117,6 +122,18 @@ impl ProxyBody {
     pub fn own(bytes: Bytes) -> Self {
         Self {
             source: Source::Own((!bytes.is_empty()).then_some(bytes)),
+            bytes: 0,
+            ended: false,
+            stall: Stall::default(),
+            stream: None,
+            record: None,
+        }
+    }
+
+    /// Of an answer behind which a tunnel stands. `hand` takes the record to it.
+    pub fn tunnel(hand: oneshot::Sender<Box<Record>>) -> Self {
+        Self {
+            source: Source::Tunnel(Some(hand)),
             bytes: 0,
             ended: false,
             stall: Stall::default(),
@@ -183,7 +200,16 @@ impl ProxyBody {
     pub fn recorded(mut self, record: Box<Record>) -> Self {
         // The head goes first; the body is not asked before it has.
         taking::gave(0);
-        self.record = Some(record);
+        self.record = if let Source::Tunnel(hand) = &mut self.source {
+            record.tunnel_opened();
+            // One that has ended already takes none.
+            match hand.take() {
+                Some(hand) => hand.send(record).err(),
+                None => Some(record),
+            }
+        } else {
+            Some(record)
+        };
         self
     }
 }
@@ -222,6 +248,7 @@ impl ProxyBody {
         }
         let polled = match &mut this.source {
             Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(this.count(Frame::data(bytes))))),
+            Source::Tunnel(_) => return Poll::Ready(None),
             Source::File(file) => match ready!(Pin::new(file).poll_frame(cx)) {
                 Some(Ok(frame)) => return Poll::Ready(Some(Ok(this.count(frame)))),
                 None => {
@@ -278,6 +305,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
+            Source::Tunnel(_) => true,
             Source::File(file) => file.is_end_stream(),
             Source::Upstream(answer) => answer.is_end_stream(),
             Source::Declined { incoming, .. } => incoming.is_end_stream(),
@@ -287,6 +315,7 @@ impl Body for ProxyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Tunnel(_) => SizeHint::with_exact(0),
             Source::File(file) => file.size_hint(),
             Source::Upstream(answer) => answer.size_hint(),
             Source::Declined { incoming, .. } => incoming.size_hint(),
@@ -299,7 +328,11 @@ impl Drop for ProxyBody {
         // A body of known length is not polled once more after its last byte.
         let whole = self.ended || self.is_end_stream();
         if let Some(mut record) = self.record.take() {
-            record.write(self.bytes, whole);
+            if matches!(self.source, Source::Tunnel(_)) {
+                record.tunnel_ended(0, 0);
+            } else {
+                record.write(self.bytes, whole);
+            }
         }
     }
 }
@@ -308,6 +341,7 @@ impl fmt::Debug for ProxyBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.source {
             Source::Own(_) => "ProxyBody(own)",
+            Source::Tunnel(_) => "ProxyBody(tunnel)",
             Source::File(_) => "ProxyBody(file)",
             Source::Upstream(_) | Source::Declined { .. } => "ProxyBody(upstream)",
         })

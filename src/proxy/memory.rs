@@ -20,7 +20,7 @@ use crate::{
         connection::Connection,
         marks::Marks,
     },
-    session::credential::{Cut, Found, SessionCookies},
+    session::credential::{Cut, Found, SessionCookies, Shared},
 };
 
 /// One connection's. The requests of HTTP/2 share it; each holds it for no longer than it takes to look.
@@ -33,11 +33,12 @@ struct Remembered {
     shown: Option<(Era, [Option<Words>; 2], Arc<Shown>)>,
 }
 
-/// The credentials of a request, and what is left of its cookies without ours.
+/// The credentials of a request, what is left of its cookies without ours, and all of them if its browser is shared.
 #[derive(Debug)]
 pub struct Shown {
     pub found: Found,
     pub left: Cut,
+    pub browser: Option<Shared>,
 }
 
 /// Bytes that a client sent. They may be secret.
@@ -111,6 +112,7 @@ impl Shown {
         Self {
             found: cookies.find(headers),
             left: left_of_cookies(cookies, headers),
+            browser: cookies.shared(headers),
         }
     }
 }

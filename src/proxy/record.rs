@@ -1,6 +1,12 @@
-//! What is remembered of a request until its last byte has left: its log line, and its place in the statistics.
+//! What is remembered of a request until its last byte has left: its log line, and its place in the statistics. A tunnel's
+//! line is written when the tunnel has ended, with what passed through it.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Method, StatusCode, uri::PathAndQuery};
 
@@ -9,6 +15,7 @@ use crate::{
     clock::{self, Timestamp},
     config,
     identity::UserId,
+    lifecycle::Stop,
     problem::Code,
     session::streams::Why,
     telemetry::{Access, Lane, Side, Stats},
@@ -20,9 +27,11 @@ use crate::{
 pub struct Recorder {
     pub lane: Lane,
     pub stats: Arc<Stats>,
+    /// Whether what breaks off does so because of us.
+    pub stop: Arc<Stop>,
 }
 
-/// One request's record; written once, at the latest when it is dropped: then nobody waited for the answer any more.
+/// One request's record; its line is written once, at the latest when it is dropped: then nobody waited for the answer any more.
 pub struct Record {
     pub written: bool,
     pub recorder: Arc<Recorder>,
@@ -65,16 +74,48 @@ impl Record {
 
     /// Writes the line. `whole`: every byte of the answer was taken.
     pub fn write(&mut self, bytes_out: u64, whole: bool) {
+        let took = self.ended();
+        self.recorder.stats.request(self.status, took);
+        if !whole && self.failure.is_none() {
+            self.failure = self.cut_off();
+        }
+        // A HEAD request's answer has no body to be read.
+        let client_left = !whole && self.method != Method::HEAD;
+        let left = client_left.then_some(("CLIENT_LEFT", Side::Client));
+        let bytes_in = self.body.as_ref().map_or(0, |body| body.bytes());
+        self.line(took, bytes_in, bytes_out, left);
+    }
+
+    /// Its tunnel stands: as a request it is over. It counts as one that took so long; the line is written at the tunnel's
+    /// end ([`Record::tunnel_ended`]).
+    pub fn tunnel_opened(&self) {
+        let took = clock::monotonic().saturating_duration_since(self.started);
+        self.recorder.stats.request(self.status, took);
+    }
+
+    /// Writes the line of a tunnel.
+    pub fn tunnel_ended(&mut self, bytes_in: u64, bytes_out: u64) {
+        let took = self.ended();
+        self.failure = self.failure.or_else(|| self.cut_off());
+        self.line(took, bytes_in, bytes_out, None);
+    }
+
+    /// How long it took.
+    fn ended(&mut self) -> Duration {
         self.written = true;
         let now = clock::monotonic();
         self.pace.request_ended(now);
-        let took = now.saturating_duration_since(self.started);
-        self.recorder.stats.request(self.status, took);
-        let failure = self
-            .failure
-            .map(|(code, side)| (code.as_str(), side))
-            // A HEAD request's answer has no body to be read.
-            .or_else(|| (!whole && self.method != Method::HEAD).then_some(("CLIENT_LEFT", Side::Client)));
+        now.saturating_duration_since(self.started)
+    }
+
+    /// Why it broke off, if that was the hard stop.
+    fn cut_off(&self) -> Option<(Code, Side)> {
+        let stopped = self.recorder.stop.hard.is_cancelled();
+        stopped.then_some((Code::Unavailable, Side::Gateway))
+    }
+
+    fn line(&self, took: Duration, bytes_in: u64, bytes_out: u64, left: Option<(&'static str, Side)>) {
+        let failure = self.failure.map(|(code, side)| (code.as_str(), side)).or(left);
         self.recorder.lane.write(&Access {
             at: self.at,
             took,
@@ -84,7 +125,7 @@ impl Record {
             host: self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("-"),
             path: self.target.as_ref().map_or("-", PathAndQuery::path),
             status: self.status,
-            bytes_in: self.body.as_ref().map_or(0, |body| body.bytes()),
+            bytes_in,
             bytes_out,
             user: self.user,
             route: self.route.as_ref().map(|route| route.path.text.as_str()),
@@ -97,8 +138,12 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.written {
-            // As nginx has it: the client closed the connection before there was an answer.
-            self.status = StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT);
+            self.status = if self.cut_off().is_some() {
+                StatusCode::SERVICE_UNAVAILABLE
+            } else {
+                // As nginx has it: the client closed the connection before there was an answer.
+                StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
+            };
             self.write(0, false);
         }
     }

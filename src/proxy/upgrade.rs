@@ -6,7 +6,8 @@
 //! until then. If the upstream declines, on HTTP/1.1 they could only be misread as another request, so the connection
 //! is closed after its answer (`server::answer` does it).
 //!
-//! What passes through a tunnel is not looked at. Each direction has one buffer, and is read when it was written.
+//! What passes through a tunnel is not looked at, only counted: its line in the access log is written at its end. Each
+//! direction has one buffer, and is read when it was written.
 
 use std::{
     io,
@@ -20,7 +21,6 @@ use std::{
 };
 
 use base64ct::{Base64, Encoding};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use hyper::{
     ext::Protocol,
@@ -30,6 +30,7 @@ use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
+    sync::oneshot,
     time::{sleep_until, timeout},
 };
 use tracing::debug;
@@ -39,7 +40,6 @@ use super::{
     body::ProxyBody,
     error::ProxyError,
     headers::{self, Outbound},
-    pace::Pace,
     record::Record,
 };
 use crate::{
@@ -47,7 +47,7 @@ use crate::{
     clock, config,
     policy::marks::Marks,
     secret,
-    session::streams::StreamGuard,
+    session::streams::{StreamGuard, Why},
     upstream::{Pool, body::BodyWatch},
 };
 
@@ -138,8 +138,6 @@ pub(super) struct Tunnel {
     head_timeout: Duration,
     /// For how long nothing may pass, either way; zero for as long as both ends like.
     idle: Duration,
-    /// Of the client's connection, which is not idle while it carries the tunnel.
-    pace: Arc<Pace>,
 }
 
 impl Tunnel {
@@ -156,7 +154,6 @@ impl Tunnel {
             body: record.body.clone(),
             head_timeout,
             idle: server.tunnel_idle_timeout,
-            pace: Arc::clone(&record.pace),
         }
     }
 }
@@ -190,15 +187,21 @@ pub(super) async fn open(
     let upstream = on(&mut response);
     let stop = proxy.tasks.stop.streams.clone();
     let (client, idle) = (tunnel.client, tunnel.idle);
-    let (guard, underway) = (stream(), Underway::new(tunnel.pace));
+    let guard = stream();
+    let (hand, record) = oneshot::channel();
+    let mut ending = Ending::new(record);
+    let traffic = Arc::clone(&ending.traffic);
     proxy.tasks.spawn("tunnel", async move {
         tokio::select! {
-            () = join(client, upstream, idle) => {}
-            why = guard.closed() => debug!(why = why.as_str(), "a tunnel had to end"),
+            () = join(client, upstream, idle, &traffic) => {}
+            why = guard.closed() => {
+                debug!(why = why.as_str(), "a tunnel had to end");
+                ending.why = Some(why);
+            }
             // A tunnel may last for ever; a gateway that stops gives it `server.stream_grace`.
-            () = stop.cancelled() => {}
+            () = stop.cancelled() => ending.why = Some(Why::Stopping),
         }
-        drop((place, in_flight, underway));
+        drop((place, in_flight, ending));
     });
     let (mut parts, _) = response.into_parts();
     if matches!(tunnel.asked, Asked::ExtendedConnect) {
@@ -207,22 +210,38 @@ pub(super) async fn open(
         parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
         parts.extensions.insert(Established);
     }
-    Ok(Response::from_parts(parts, ProxyBody::own(Bytes::new())))
+    Ok(Response::from_parts(parts, ProxyBody::tunnel(hand)))
 }
 
-/// Keeps a connection from counting as idle.
-struct Underway(Arc<Pace>);
+/// Writes the tunnel's line when it is dropped, however that comes about. Until then the client's connection is not idle:
+/// the record sees to it.
+struct Ending {
+    record: oneshot::Receiver<Box<Record>>,
+    traffic: Arc<Traffic>,
+    /// `None`: one of its ends has ended it, or nothing passed for too long.
+    why: Option<Why>,
+}
 
-impl Underway {
-    fn new(pace: Arc<Pace>) -> Self {
-        pace.request_begins();
-        Self(pace)
+impl Ending {
+    fn new(record: oneshot::Receiver<Box<Record>>) -> Self {
+        Self {
+            record,
+            traffic: Arc::new(Traffic::new()),
+            why: None,
+        }
     }
 }
 
-impl Drop for Underway {
+impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.request_ended(clock::monotonic());
+        // Without one, the answer never left: it is written there.
+        if let Ok(mut record) = self.record.try_recv() {
+            if let Some(why) = self.why {
+                record.had_to_end(why);
+            }
+            let Traffic { came, left, .. } = &*self.traffic;
+            record.tunnel_ended(came.load(Ordering::Relaxed), left.load(Ordering::Relaxed));
+        }
     }
 }
 
@@ -254,7 +273,7 @@ fn agrees(headers: &HeaderMap, accept: &str) -> bool {
             .is_some_and(|found| found.as_bytes() == accept.as_bytes())
 }
 
-async fn join(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
+async fn join(client: OnUpgrade, upstream: OnUpgrade, idle: Duration, traffic: &Arc<Traffic>) {
     let both = async { tokio::try_join!(client, upstream) };
     let (client, upstream) = match timeout(HANDOVER, both).await {
         Ok(Ok(both)) => both,
@@ -267,9 +286,9 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
             return;
         }
     };
-    let moved = Arc::new(Moved::new());
-    let mut client = Watched::new(TokioIo::new(client), &moved);
-    let mut upstream = Watched::new(TokioIo::new(upstream), &moved);
+    traffic.moved();
+    let mut client = Watched::new(TokioIo::new(client), End::Client, traffic);
+    let mut upstream = Watched::new(TokioIo::new(upstream), End::Upstream, traffic);
     tokio::select! {
         // Either end may close its half first; the tunnel lasts until both have.
         ended = copy_bidirectional(&mut client, &mut upstream) => {
@@ -277,36 +296,42 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
                 debug!(%error, "a tunnel broke");
             }
         }
-        () = moved.not_for(idle), if !idle.is_zero() => {
+        () = traffic.none_for(idle), if !idle.is_zero() => {
             debug!(idle_s = idle.as_secs(), "nothing passed through a tunnel for too long");
         }
     }
 }
 
-/// When bytes last passed.
+/// What passes through a tunnel, and when something did last.
 #[derive(Debug)]
-struct Moved {
+struct Traffic {
     opened: Instant,
     /// Milliseconds after `opened`.
     at_ms: AtomicU64,
+    /// Bytes from the client.
+    came: AtomicU64,
+    /// Bytes that the client has taken.
+    left: AtomicU64,
 }
 
-impl Moved {
+impl Traffic {
     fn new() -> Self {
         Self {
             opened: clock::monotonic(),
             at_ms: AtomicU64::new(0),
+            came: AtomicU64::new(0),
+            left: AtomicU64::new(0),
         }
     }
 
-    fn now(&self) {
+    fn moved(&self) {
         let ms = clock::monotonic().saturating_duration_since(self.opened).as_millis();
         self.at_ms
             .store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Resolves when nothing has passed for so long. Cancel-safe.
-    async fn not_for(&self, idle: Duration) {
+    async fn none_for(&self, idle: Duration) {
         loop {
             let deadline = self.opened + Duration::from_millis(self.at_ms.load(Ordering::Relaxed)) + idle;
             if deadline <= clock::monotonic() {
@@ -317,32 +342,49 @@ impl Moved {
     }
 }
 
-/// One end of a tunnel. That bytes were read counts; that they could be written follows from it, or does not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    Client,
+    Upstream,
+}
+
+/// One end of a tunnel. That it moves is known by what is read; that it could be written follows from it, or does not.
 struct Watched<S> {
     stream: S,
-    moved: Arc<Moved>,
+    end: End,
+    traffic: Arc<Traffic>,
 }
 
 impl<S> Watched<S> {
-    fn new(stream: S, moved: &Arc<Moved>) -> Self {
+    fn new(stream: S, end: End, traffic: &Arc<Traffic>) -> Self {
         Self {
             stream,
-            moved: Arc::clone(moved),
+            end,
+            traffic: Arc::clone(traffic),
         }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.moved.now();
+        self.traffic.moved();
+        if self.end == End::Client {
+            let read = (buf.filled().len() - before) as u64;
+            self.traffic.came.fetch_add(read, Ordering::Relaxed);
+        }
         Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        if self.end == End::Client {
+            self.traffic.left.fetch_add(written as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

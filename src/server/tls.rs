@@ -48,8 +48,8 @@ use self::{
 use crate::{
     chain::Chain,
     clock::{Clock, Timestamp},
-    config::{self, ClientAuth, TlsVersion},
-    policy::connection,
+    config::{self, ClientAuth, ConfigErrors, TlsVersion},
+    policy::connection::{self, ClientCertificate},
 };
 
 const HTTP_2: &[u8] = b"h2";
@@ -85,6 +85,30 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
     #[error("the certificate in {} has expired, and the one in use has not", .0.display())]
     Expired(PathBuf),
+}
+
+/// What upstreams are told of the first certificate in a file, as if a client had shown it and it had been verified.
+pub fn told_of(file: &Path) -> Result<ClientCertificate, TlsError> {
+    let certificates = certificate::certificates(file)?;
+    let first = certificates.first().map(client_certificate::told);
+    Ok(first.unwrap_or_default())
+}
+
+impl TlsError {
+    /// The same as an error of the configuration, about the key whose file it is.
+    pub fn in_config(&self, settings: &config::Tls) -> ConfigErrors {
+        settings.written.wrong(self.file(), Chain(self).to_string())
+    }
+
+    /// The file that has to change, and the key that names it, where that is known.
+    fn file(&self) -> Option<(&Path, Option<&'static str>)> {
+        match self {
+            Self::Certificate(error) => Some(error.file()),
+            Self::ClientCa { file, .. } => Some((file, Some("client_ca"))),
+            Self::Expired(file) => Some((file, Some("certificate"))),
+            Self::Rustls(_) => None,
+        }
+    }
 }
 
 /// What the handshakes of all workers go by.

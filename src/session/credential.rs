@@ -16,7 +16,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    fmt::{self, Write},
+    time::Duration,
+};
 
 use base64ct::{Base64, Encoding};
 use http::{HeaderMap, HeaderValue, header};
@@ -51,6 +54,7 @@ pub struct SessionCookies {
     state: StateCookies,
     /// How the names of the cookies begin that keep several people's sessions in one browser.
     device: String,
+    find_device: memmem::Finder<'static>,
     /// As they stand behind a value.
     attributes: String,
     find_family: memmem::Finder<'static>,
@@ -145,6 +149,7 @@ impl SessionCookies {
         if secure {
             attributes.push_str("; Secure");
         }
+        let device = cookie("session_token_multi-").name;
         let state = StateCookies::new(cookie, &attributes, rules.same_site);
         attributes.push_str(same_site(rules.same_site));
         let family = format!("{}.", rules.prefix);
@@ -155,7 +160,8 @@ impl SessionCookies {
             session_data: cookie("session_data"),
             sign_up: cookie("sign_up"),
             state,
-            device: cookie("session_token_multi-").name,
+            find_device: memmem::Finder::new(device.as_bytes()).into_owned(),
+            device,
             attributes,
             find_family: memmem::Finder::new(family.as_bytes()).into_owned(),
             family,
@@ -290,6 +296,26 @@ impl SessionCookies {
 
     pub fn clear_device(&self, token: &SessionToken) -> HeaderValue {
         self.clear_cookie(&self.device_name(token))
+    }
+
+    /// The cookies of a browser in which several people are signed in, so that one of them can be taken back though the
+    /// request has left. Most browsers have one person: a look at their cookies is all that it costs.
+    pub fn shared(&self, headers: &HeaderMap) -> Option<Shared> {
+        let lines = || headers.get_all(header::COOKIE).iter();
+        lines()
+            .any(|line| self.find_device.find(line.as_bytes()).is_some())
+            // What is kept must not keep the buffer that it came in.
+            .then(|| {
+                let copies = lines().filter_map(|line| HeaderValue::from_bytes(line.as_bytes()).ok());
+                Shared(copies.map(|line| (header::COOKIE, line)).collect())
+            })
+    }
+
+    /// Takes the companion back that keeps a session in this browser, if there is one.
+    pub fn clear_companion(&self, browser: &Shared, session: &TokenHash) -> Option<HeaderValue> {
+        let tokens = self.device_tokens(&browser.0);
+        let token = tokens.iter().find(|token| token.hash() == *session)?;
+        Some(self.clear_device(token))
     }
 
     fn device_name(&self, token: &SessionToken) -> String {
@@ -432,6 +458,15 @@ impl SessionCookies {
 
     fn clear_cookie(&self, name: &str) -> HeaderValue {
         sensitive(format!("{name}=; Max-Age=0{}", self.attributes))
+    }
+}
+
+/// The cookies of a browser that several people share.
+pub struct Shared(HeaderMap);
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared(…)")
     }
 }
 

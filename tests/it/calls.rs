@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::{Gateway, SOON, Setup, people::User};
+use crate::harness::{Gateway, SOON, Setup, eventually, people::User};
 
 /// A call as an application gets it.
 type Arrived = (Request<RecvStream>, SendResponse<Bytes>);
@@ -96,6 +96,12 @@ async fn a_call_ends_with_its_session_though_nothing_was_answered_yet() {
         message(&mut said).await.is_none_or(|it| it.is_err()),
         "the application is told too"
     );
+    let why = "\"error\":\"UNAUTHORIZED\"";
+    eventually(SOON, async || {
+        let log = gateway.log();
+        log.lines().any(|line| line.contains("/api/call") && line.contains(why))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -163,6 +163,132 @@ async fn check_refuses_a_database_url_that_serve_could_not_use() {
 }
 
 #[tokio::test]
+async fn check_shows_the_right_form_where_a_shape_is_wrong() {
+    for (section, wrong, says) in [
+        (
+            "[[routes]]\npath = '/old'",
+            "redirect = '/new'",
+            &["].redirect: wrong type", "example: redirect = { to = "][..],
+        ),
+        (
+            "[[routes]]\npath = '/x'\nupstream = 'app'",
+            "rate_limit = '100/m'",
+            &["].rate_limit: wrong type", "example: rate_limit = { requests = "],
+        ),
+        (
+            "[upstreams.more]\nendpoints = ['http://127.0.0.1:1']",
+            "health_check = '/x'",
+            &["more.health_check: wrong type", "example: health_check = { path = \"/"],
+        ),
+        (
+            "[upstreams.more]",
+            "url = 'http://127.0.0.1:1'",
+            &[
+                "more.url: unknown key",
+                "did you mean `endpoints`?",
+                "example: endpoints = [\"http",
+            ],
+        ),
+        (
+            "[server.tls]\nkey = 'tls.key'",
+            "cert = 'tls.crt'",
+            &[
+                "tls.cert: unknown key",
+                "did you mean `certificate`?",
+                "example: certificate = \"tls.crt\"",
+            ],
+        ),
+    ] {
+        let ended = vestibule(&["check"], folder(&format!("{CONFIG}\n{section}\n{wrong}\n")).path()).await;
+        assert_eq!(ended.code, Some(78), "{wrong}");
+        for said in says {
+            assert!(ended.stderr.contains(said), "no {said:?} in:\n{}", ended.stderr);
+        }
+        let errors = ended.stderr.matches("gateway.toml:").count();
+        // Each, and how many there are; whoever has the wrong key lacks the right one.
+        let at_most = if says[0].contains("unknown") { 3 } else { 2 };
+        assert!(errors <= at_most, "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn explain_shows_what_is_told_of_a_clients_certificate() {
+    let machine = rcgen::generate_simple_self_signed(["machine.example".to_owned()]).unwrap();
+    let tls = "[server.tls]\ncertificate = 'site.crt'\nkey = 'site.key'\n";
+    let folder = folder(&format!("{tls}client_ca = 'clients.crt'\n{CONFIG}"));
+    std::fs::write(folder.path().join("machine.crt"), machine.cert.pem()).unwrap();
+    let asked = ["explain", "GET", "https://app.example.com/public/x"];
+    let with = [&asked[..], &["--client-cert", "machine.crt"]].concat();
+    let ended = vestibule(&with, folder.path()).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(
+        ended.stdout.contains("x-client-cert-names: machine.example"),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stdout.contains("client-cert: :MII"), "{}", ended.stdout);
+    let ended = vestibule(&asked, folder.path()).await;
+    assert!(ended.stdout.contains("(--client-cert FILE)"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("x-client-cert-"), "{}", ended.stdout);
+
+    std::fs::write(folder.path().join("gateway.toml"), format!("{tls}{CONFIG}")).unwrap();
+    let ended = vestibule(&with, folder.path()).await;
+    assert_eq!(ended.code, Some(2));
+    assert!(
+        ended.stderr.contains("`server.tls.client_ca` is not set"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[tokio::test]
+async fn check_and_serve_name_the_key_whose_file_can_not_be_loaded() {
+    let pair = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+    let tls = "[server.tls]\ncertificate = 'site.crt'\n\nkey = 'site.key'\n";
+    let folder = folder(&format!("{tls}{CONFIG}"));
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write("site.crt", pair.cert.pem());
+    for command in ["check", "serve"] {
+        write("site.key", other.signing_key.serialize_pem());
+        let ended = vestibule(&[command], folder.path()).await;
+        assert_eq!(ended.code, Some(78), "{}", ended.stderr);
+        let told =
+            "gateway.toml:4:7: server.tls.key: the key in site.key does not belong to the certificate in site.crt";
+        assert!(ended.stderr.starts_with(told), "{}", ended.stderr);
+    }
+    write("site.key", pair.signing_key.serialize_pem());
+    assert_eq!(vestibule(&["check"], folder.path()).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn check_refuses_a_plain_public_url_where_every_listener_speaks_tls() {
+    let plain = CONFIG.replace("https://app.example.com", "http://localhost:8443");
+    let tls = "[server.tls]\ncertificate = 'site.crt'\nkey = 'site.key'\n";
+    let ended = vestibule(&["check"], folder(&format!("{tls}{plain}")).path()).await;
+    assert_eq!(ended.code, Some(78));
+    assert!(
+        ended.stderr.contains("server.public_url: http, but"),
+        "{}",
+        ended.stderr
+    );
+    assert!(
+        ended.stderr.contains("did you mean `https://localhost:8443`?"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(
+        vestibule(&["check"], folder(&plain).path()).await.code,
+        Some(0),
+        "without TLS"
+    );
+    // What comes by the unix socket, some proxy has spoken http to.
+    let mixed = plain.replace("[server]\n", "[server]\nlisten = ['0.0.0.0:8443', 'unix:http.sock']\n");
+    let ended = vestibule(&["check"], folder(&format!("{tls}{mixed}")).path()).await;
+    assert!(!ended.stderr.contains("server.public_url"), "{}", ended.stderr);
+}
+
+#[tokio::test]
 async fn check_says_where_a_text_stops_being_toml() {
     let ended = vestibule(&["check"], folder("[server]\nlisten = \n").path()).await;
     assert_eq!(ended.code, Some(78));

@@ -92,6 +92,35 @@ async fn the_upstream_is_told_whose_certificate_it_is() {
 }
 
 #[tokio::test]
+async fn a_proxys_own_certificate_is_not_its_clients() {
+    let site = site("required").await;
+    let client = TlsClient::trusting(&site.authority).showing(&machine(&site.clients));
+    let behind = "X-Forwarded-For: 192.0.2.7\r\n";
+    let addr = site.gateway.addr();
+    client.get(addr, HOST, "/public/x", behind).await.unwrap();
+    assert_eq!(
+        told(&site.gateway).len(),
+        4,
+        "who is no proxy of ours can't speak for anybody"
+    );
+
+    site.gateway
+        .reload("[server]\ntrusted_proxies = ['127.0.0.1']")
+        .await
+        .unwrap();
+    for spoken in [
+        behind,
+        "X-Forwarded-For: 192.0.2.7\r\nClient-Cert: :AAAA:\r\n",
+        "Forwarded: for=192.0.2.7\r\n",
+    ] {
+        client.get(addr, HOST, "/public/x", spoken).await.unwrap();
+        assert_eq!(told(&site.gateway), [], "{spoken}");
+    }
+    client.get(addr, HOST, "/public/x", "").await.unwrap();
+    assert_eq!(told(&site.gateway).len(), 4, "what it asks for itself");
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_required_must_be_shown_and_be_of_the_authority() {
     let site = site("required").await;
     let addr = site.gateway.addr();

@@ -3,50 +3,21 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::harness::{
-    Database, RawClient, SOON, Setup, eventually, gateway::SITE, mailbox::Mailbox, program::Program, upstream::Upstream,
-};
+use crate::harness::{RawClient, SOON, eventually, gateway::SITE, program::Program, surroundings::Surroundings};
 
 /// Each client has to be asked to leave before the connections that it keeps are closed, however busy the machine is.
 pub(crate) const DRAINS: &str = "drain_delay = '2s'\nshutdown_grace = '30s'";
 
-pub(crate) struct Surroundings {
-    db: Database,
-    mailbox: Mailbox,
-    pub(crate) upstream: Upstream,
-    pub(crate) folder: TempDir,
-}
-
-impl Surroundings {
-    pub(crate) async fn new() -> Self {
-        Self {
-            db: Database::fresh().await,
-            mailbox: Mailbox::start().await,
-            upstream: Upstream::start().await,
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    pub(crate) fn config(&self, name: &str, over: &str) -> PathBuf {
-        let setup = Setup::default().with("[server]\nhandover = 'handover.sock'").with(over);
-        let file = self.folder.path().join(name);
-        fs::write(&file, setup.text(&self.db, self.mailbox.addr(), self.upstream.addr())).unwrap();
-        file
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("handover.sock")
-    }
+pub(crate) async fn around() -> Surroundings {
+    Surroundings::new().await.always("[server]\nhandover = 'handover.sock'")
 }
 
 /// Clients that ask all the time, each on a connection for as long as the gateway keeps it. Whatever goes wrong fails
@@ -102,10 +73,10 @@ impl Load {
 
 #[tokio::test]
 async fn gateways_follow_each_other_under_load_without_a_failed_request() {
-    let around = Surroundings::new().await;
+    let around = around().await;
     let with_workers = |workers: usize| {
         let over = format!("[server]\nworkers = {workers}\n{DRAINS}");
-        around.config(&format!("{workers}.toml"), &over)
+        around.config_as(&format!("{workers}.toml"), &over)
     };
     let (mut running, public, admin) = Program::serve(&with_workers(2)).await;
     let load = Load::start(public);
@@ -132,12 +103,12 @@ async fn gateways_follow_each_other_under_load_without_a_failed_request() {
 
 #[tokio::test]
 async fn a_gateway_that_ends_before_it_is_ready_takes_nothing_over() {
-    let around = Surroundings::new().await;
+    let around = around().await;
     let drains = format!("[server]\n{DRAINS}");
-    let (mut running, public, admin) = Program::serve(&around.config("a.toml", &drains)).await;
+    let (mut running, public, admin) = Program::serve(&around.config_as("a.toml", &drains)).await;
     let load = Load::start(public);
     // Nobody answers there: it waits.
-    let waits = around.config("b.toml", "[database]\nurl = 'postgres://127.0.0.1:9/none'");
+    let waits = around.config_as("b.toml", "[database]\nurl = 'postgres://127.0.0.1:9/none'");
     let mut next = Program::start(
         &["serve", "--config", waits.to_str().unwrap()],
         &[],
@@ -150,7 +121,7 @@ async fn a_gateway_that_ends_before_it_is_ready_takes_nothing_over() {
     running.line("a hand-over came to nothing").await;
     load.goes_on().await;
     // And the next one finds it as before.
-    let (next, same_public, same_admin) = Program::serve(&around.config("c.toml", &drains)).await;
+    let (next, same_public, same_admin) = Program::serve(&around.config_as("c.toml", &drains)).await;
     assert_eq!((same_public, same_admin), (public, admin));
     assert_eq!(running.ended().await.code, Some(0));
     load.goes_on().await;
@@ -161,12 +132,12 @@ async fn a_gateway_that_ends_before_it_is_ready_takes_nothing_over() {
 
 #[tokio::test]
 async fn a_gateway_that_hangs_while_it_starts_keeps_nobody_else_out() {
-    let around = Surroundings::new().await;
+    let around = around().await;
     let drains = format!("[server]\n{DRAINS}");
-    let (mut running, public, admin) = Program::serve(&around.config("a.toml", &drains)).await;
+    let (mut running, public, admin) = Program::serve(&around.config_as("a.toml", &drains)).await;
     let load = Load::start(public);
     // Nobody answers there: it waits, for as long as it takes.
-    let waits = around.config("b.toml", "[database]\nurl = 'postgres://127.0.0.1:9/none'");
+    let waits = around.config_as("b.toml", "[database]\nurl = 'postgres://127.0.0.1:9/none'");
     let mut hangs = Program::start(
         &["serve", "--config", waits.to_str().unwrap()],
         &[],
@@ -175,7 +146,7 @@ async fn a_gateway_that_hangs_while_it_starts_keeps_nobody_else_out() {
     hangs.line("not serving yet").await;
     running.line("handed the listening sockets over").await;
 
-    let (next, same_public, same_admin) = Program::serve(&around.config("c.toml", &drains)).await;
+    let (next, same_public, same_admin) = Program::serve(&around.config_as("c.toml", &drains)).await;
     assert_eq!((same_public, same_admin), (public, admin));
     let ended = running.ended().await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -190,14 +161,14 @@ async fn a_gateway_that_hangs_while_it_starts_keeps_nobody_else_out() {
 async fn a_socket_that_nobody_listens_at_is_replaced_and_open_to_its_user_alone() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let around = Surroundings::new().await;
-    let config = around.config("a.toml", "");
+    let around = around().await;
+    let config = around.config_as("a.toml", "");
     let (running, ..) = Program::serve(&config).await;
     running.kill().await;
-    assert!(around.socket().exists(), "left behind");
+    assert!(around.file("handover.sock").exists(), "left behind");
     let (_next, public, _) = Program::serve(&config).await;
     assert_eq!(
-        fs::metadata(around.socket()).unwrap().permissions().mode() & 0o777,
+        fs::metadata(around.file("handover.sock")).unwrap().permissions().mode() & 0o777,
         0o600
     );
     Load::start(public).end().await;
@@ -205,11 +176,11 @@ async fn a_socket_that_nobody_listens_at_is_replaced_and_open_to_its_user_alone(
 
 #[tokio::test]
 async fn without_a_hand_over_a_second_gateway_is_refused() {
-    let around = Surroundings::new().await;
+    let around = around().await;
     let port = crate::harness::program::free_port();
     let over = format!("[server]\nlisten = '127.0.0.1:{port}'");
-    let (_running, ..) = Program::serve(&around.config("a.toml", &over)).await;
-    let alone = around.config("b.toml", &format!("{over}\nhandover = 'other.sock'"));
+    let (_running, ..) = Program::serve(&around.config_as("a.toml", &over)).await;
+    let alone = around.config_as("b.toml", &format!("{over}\nhandover = 'other.sock'"));
     let refused = crate::harness::program::run(
         &["serve", "--config", alone.to_str().unwrap()],
         &[],

@@ -16,7 +16,7 @@ use http::{Request, Response};
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 
 use crate::{
-    handover::{DRAINS, Surroundings},
+    handover::{DRAINS, around},
     harness::{SOON, eventually, gateway::SITE, program::Program},
 };
 
@@ -105,8 +105,8 @@ impl Load {
 
 #[tokio::test]
 async fn clients_of_http2_follow_to_the_next_gateway_without_a_failed_request() {
-    let around = Surroundings::new().await;
-    let config = around.config("gateway.toml", &format!("[server]\nworkers = 2\n{DRAINS}"));
+    let around = around().await;
+    let config = around.config_as("gateway.toml", &format!("[server]\nworkers = 2\n{DRAINS}"));
     let (mut running, public, _) = Program::serve(&config).await;
     let load = Load::start(public);
     load.goes_on().await;
@@ -125,8 +125,8 @@ async fn clients_of_http2_follow_to_the_next_gateway_without_a_failed_request() 
 
 #[tokio::test]
 async fn a_stream_that_had_begun_is_finished_by_the_gateway_that_stops() {
-    let around = Surroundings::new().await;
-    let config = around.config(
+    let around = around().await;
+    let config = around.config_as(
         "gateway.toml",
         "[server]\ndrain_delay = '0s'\nshutdown_grace = '10m'\nstream_grace = '10m'",
     );

@@ -17,13 +17,14 @@ use tokio::{
 };
 
 use crate::{
-    handover::{DRAINS, Surroundings},
+    handover::{DRAINS, around},
     harness::{
         SOON,
         certificates::{Authority, Folder},
         eventually,
         gateway::SITE,
         program::{Program, free_port},
+        surroundings::Surroundings,
         wire::{Head, read_body},
     },
 };
@@ -104,7 +105,7 @@ impl Load {
 async fn gateways_follow_each_other(around: &Surroundings, over: &str, place: &Place, status: u16) {
     let config = |workers: usize| {
         let server = format!("[server]\nworkers = {workers}\n{DRAINS}\n{over}");
-        around.config(&format!("{workers}.toml"), &server)
+        around.config_as(&format!("{workers}.toml"), &server)
     };
     let serve = async |config: &Path| {
         let mut program = Program::start(&["serve", "--config", config.to_str().unwrap()], &[], Path::new("/"));
@@ -133,7 +134,7 @@ async fn gateways_follow_each_other(around: &Surroundings, over: &str, place: &P
 async fn a_unix_socket_goes_over_and_its_file_stays() {
     use std::os::unix::fs::MetadataExt as _;
 
-    let around = Surroundings::new().await;
+    let around = around().await;
     let path = around.folder.path().join("http.sock");
     let over = format!("listen = ['127.0.0.1:0', 'unix:{}']", path.display());
     let watching = async {
@@ -147,7 +148,7 @@ async fn a_unix_socket_goes_over_and_its_file_stays() {
 
 #[tokio::test]
 async fn a_gateway_at_a_unix_socket_alone_goes_over() {
-    let around = Surroundings::new().await;
+    let around = around().await;
     let path = around.folder.path().join("http.sock");
     let over = format!("listen = 'unix:{}'", path.display());
     gateways_follow_each_other(&around, &over, &Place::Unix(path), 200).await;
@@ -155,7 +156,7 @@ async fn a_gateway_at_a_unix_socket_alone_goes_over() {
 
 #[tokio::test]
 async fn a_listener_that_redirects_goes_over() {
-    let around = Surroundings::new().await;
+    let around = around().await;
     let (authority, folder) = (Authority::new("the authority"), Folder::new());
     let pair = folder.pair("site", &authority.issue(&["app.example.com"]));
     let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));

@@ -22,6 +22,7 @@ pub(crate) mod provider;
 pub(crate) mod raw_client;
 pub(crate) mod schemathesis;
 pub(crate) mod signer;
+pub(crate) mod surroundings;
 pub(crate) mod upstream;
 pub(crate) mod visitor;
 pub(crate) mod wire;

@@ -265,6 +265,41 @@ async fn what_http_1_1_would_read_otherwise_is_refused() {
     );
 }
 
+/// On HTTP/1.1 a raw `#` is refused (`paths.rs`); here the `http` crate has cut the target before anybody sees it.
+#[tokio::test]
+async fn what_stands_behind_a_raw_hash_is_neither_judged_nor_forwarded() {
+    let gateway = Gateway::start().await;
+    let mut sent = [PREFACE, SETTINGS].concat();
+    let paths = [
+        "/public/x#/../../admin/x",
+        "/public/y?q#/admin",
+        "/admin/x#/../public/x",
+    ];
+    for (number, path) in paths.into_iter().enumerate() {
+        let stream = 1 + 2 * u32::try_from(number).unwrap();
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", gateway.host()),
+            (":path", path),
+        ];
+        sent.extend(headers_frame(stream, &fields));
+    }
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send(&sent).await;
+    eventually(SOON, async || gateway.log().lines().count() == paths.len()).await;
+    let mut forwarded: Vec<_> = gateway.upstream().requests();
+    forwarded.sort_by(|a, b| a.head.target().cmp(b.head.target()));
+    let targets: Vec<_> = forwarded.iter().map(|seen| seen.head.target()).collect();
+    assert_eq!(targets, ["/public/x", "/public/y?q"]);
+    let log = gateway.log();
+    let of_admin = log
+        .lines()
+        .find(|line| line.contains("\"/admin/x\""))
+        .expect("its line");
+    assert!(of_admin.contains("\"status\":401"), "{of_admin}");
+}
+
 #[tokio::test]
 async fn fields_of_a_connection_reset_their_stream() {
     let gateway = Gateway::start().await;

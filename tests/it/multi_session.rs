@@ -256,3 +256,26 @@ async fn a_sign_in_clears_the_companions_of_sessions_that_ended_elsewhere() {
     browser.sign_in(&gateway, "ada@example.com").await;
     assert_eq!(browser.companions(), 0);
 }
+
+#[tokio::test]
+async fn who_is_signed_out_by_an_upstream_leaves_no_cookie_in_a_shared_browser() {
+    let gateway = Gateway::start().await;
+    gateway.verified("ada@example.com").await;
+    gateway.verified("bob@example.com").await;
+    let mut browser = Browser::default();
+    browser.sign_in(&gateway, "ada@example.com").await;
+    browser.sign_in(&gateway, "bob@example.com").await;
+    assert_eq!(browser.companions(), 2);
+
+    let out = "HTTP/1.1 200 OK\r\nX-Vestibule-Sign-Out: session\r\nContent-Length: 0\r\n\r\n";
+    gateway.upstream().answer("/api/out", out);
+    let answer = browser.get(&gateway, "/api/out").await;
+    assert_eq!(answer.status(), 200);
+    browser.keep(&answer);
+    assert_eq!(browser.companions(), 1);
+    assert_eq!(
+        browser.people(&gateway).await,
+        ["ada@example.com"],
+        "the other one stays"
+    );
+}

@@ -206,6 +206,30 @@ async fn with_a_configuration_alone_it_says_where_the_application_is_expected() 
 }
 
 #[tokio::test]
+async fn a_changed_configuration_is_taken_over_and_what_runs_beside_the_gateway_stays() {
+    let place = Place::new();
+    let mut dev = place.dev(&[]).await;
+    let status = "curl -s -o /dev/null -w '%{http_code}' http://localhost:8080/open";
+    assert_eq!(place.sh(status).await, "401");
+    let file = place.folder.path().join("data/gateway.toml");
+    let open = "\n[[routes]]\npath = \"/open\"\nupstream = \"app\"\nauth = \"public\"\n";
+    fs::write(&file, fs::read_to_string(&file).unwrap() + open).unwrap();
+    dev.line("the configuration was reloaded").await;
+    assert_eq!(
+        place.sh(status).await,
+        "200",
+        "the upstream that shows what it received answers still"
+    );
+    assert!(!dev.output().contains("at a restart only"), "{}", dev.output());
+
+    fs::write(&file, "[server]\nlissen = 1\n").unwrap();
+    dev.line("did you mean `listen`?").await;
+    assert_eq!(place.sh(status).await, "200");
+    dev.signal("INT").await;
+    assert_eq!(dev.ended().await.code, Some(0));
+}
+
+#[tokio::test]
 async fn a_terminal_that_is_closed_ends_it_in_order() {
     let place = Place::new();
     let dev = place.dev(&[]).await;

@@ -1,54 +1,11 @@
 //! `vestibule serve` notices that its configuration has changed, however that was done.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-};
+use std::{fs, net::SocketAddr, os::unix::fs::symlink};
 
-use tempfile::TempDir;
-
-use crate::harness::{
-    Database, RawClient, SOON, Setup, eventually, gateway::SITE, mailbox::Mailbox, program::Program, upstream::Upstream,
-};
+use crate::harness::{RawClient, SOON, eventually, gateway::SITE, program::Program, surroundings::Surroundings};
 
 const OPEN: &str = "[[routes]]\npath = '/x'\nupstream = 'app'\nauth = 'public'\n";
 const CLOSED: &str = "[[routes]]\npath = '/x'\nupstream = 'app'\n";
-
-struct Surroundings {
-    db: Database,
-    mailbox: Mailbox,
-    upstream: Upstream,
-    folder: TempDir,
-}
-
-impl Surroundings {
-    async fn new() -> Self {
-        Self {
-            db: Database::fresh().await,
-            mailbox: Mailbox::start().await,
-            upstream: Upstream::start().await,
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn text(&self, over: &str) -> String {
-        let setup = Setup::default().with(over);
-        setup.text(&self.db, self.mailbox.addr(), self.upstream.addr())
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Puts a file in the place of another, as editors do.
-    fn put(&self, file: &Path, text: &str) {
-        let new = self.file("new");
-        fs::write(&new, text).unwrap();
-        fs::rename(new, file).unwrap();
-    }
-}
 
 async fn get(addr: SocketAddr, path: &str) -> u16 {
     let host = SITE.split_once("://").unwrap().1;

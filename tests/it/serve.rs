@@ -1,8 +1,7 @@
 //! `vestibule serve` as an operator sees it: what it needs to start, what it waits for, how it ends.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
-use tempfile::TempDir;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -12,51 +11,23 @@ use tokio::{
 use vestibule::dev::postgres::Cluster;
 
 use crate::harness::{
-    Database, RawClient, SOON, Setup,
+    Database, RawClient, SOON,
     client::Response,
     eventually,
     gateway::SITE,
-    mailbox::Mailbox,
     program::{Ended, Program, free_port, run},
-    upstream::Upstream,
+    surroundings::Surroundings,
 };
 
-/// What a gateway is started with.
-struct Surroundings {
-    db: Database,
-    mailbox: Mailbox,
-    upstream: Upstream,
-    folder: TempDir,
-}
-
-impl Surroundings {
-    async fn new(db: Database) -> Self {
-        Self {
-            db,
-            mailbox: Mailbox::start().await,
-            upstream: Upstream::start().await,
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    /// A configuration with `over` laid over the usual one.
-    fn config(&self, over: &str) -> PathBuf {
-        let file = self.folder.path().join("gateway.toml");
-        let setup = Setup::default().with(over);
-        std::fs::write(&file, setup.text(&self.db, self.mailbox.addr(), self.upstream.addr())).unwrap();
-        file
-    }
-
-    /// Runs `serve` where it should end by itself.
-    async fn refused(&self, over: &str) -> Ended {
-        let config = self.config(over);
-        run(
-            &["serve", "--config", config.to_str().unwrap()],
-            &[],
-            self.folder.path(),
-        )
-        .await
-    }
+/// Runs `serve` where it should end by itself.
+async fn refused(around: &Surroundings, over: &str) -> Ended {
+    let config = around.config(over);
+    run(
+        &["serve", "--config", config.to_str().unwrap()],
+        &[],
+        around.folder.path(),
+    )
+    .await
 }
 
 async fn get(addr: SocketAddr, path: &str) -> u16 {
@@ -69,8 +40,22 @@ async fn get(addr: SocketAddr, path: &str) -> u16 {
 }
 
 #[tokio::test]
+async fn it_says_which_listeners_only_send_to_https() {
+    let around = Surroundings::new().await;
+    let pair = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+    std::fs::write(around.file("site.crt"), pair.cert.pem()).unwrap();
+    std::fs::write(around.file("site.key"), pair.signing_key.serialize_pem()).unwrap();
+    let tls = "[server.tls]\ncertificate = 'site.crt'\nkey = 'site.key'\nredirect_from = ['127.0.0.1:0']";
+    let (mut program, ..) = Program::serve(&around.config(tls)).await;
+    program.line("sending everybody to https").await;
+    program.signal("TERM").await;
+    let ended = program.ended().await;
+    assert_eq!(ended.stderr.matches("\"serving ").count(), 1, "{}", ended.stderr);
+}
+
+#[tokio::test]
 async fn a_signal_ends_it_in_order_with_0() {
-    let surroundings = Surroundings::new(Database::fresh().await).await;
+    let surroundings = Surroundings::new().await;
     let config = surroundings.config("");
     for signal in ["TERM", "INT"] {
         let (program, public, admin) = Program::serve(&config).await;
@@ -90,7 +75,7 @@ async fn a_signal_ends_it_in_order_with_0() {
 
 #[tokio::test]
 async fn a_request_in_flight_at_sigterm_is_finished() {
-    let surroundings = Surroundings::new(Database::fresh().await).await;
+    let surroundings = Surroundings::new().await;
     let config = surroundings.config("[server]\nshutdown_grace = '30s'");
     let mut slow = surroundings.upstream.by_hand("/public/slow");
     let (program, public, _) = Program::serve(&config).await;
@@ -105,7 +90,7 @@ async fn a_request_in_flight_at_sigterm_is_finished() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let surroundings = Surroundings::new(Database::fresh().await).await;
+    let surroundings = Surroundings::new().await;
     let config = surroundings.config("[server]\ndrain_delay = '10m'\nshutdown_grace = '10m'");
     let mut slow = surroundings.upstream.by_hand("/public/slow");
     let (mut program, public, _) = Program::serve(&config).await;
@@ -124,11 +109,11 @@ async fn a_second_signal_ends_it_at_once() {
 
 #[tokio::test]
 async fn a_taken_port_ends_the_start_with_1_and_a_sentence() {
-    let surroundings = Surroundings::new(Database::fresh().await).await;
+    let surroundings = Surroundings::new().await;
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = taken.local_addr().unwrap();
     for (section, key) in [("server", "server.listen"), ("admin", "admin.listen")] {
-        let ended = surroundings.refused(&format!("[{section}]\nlisten = '{addr}'")).await;
+        let ended = refused(&surroundings, &format!("[{section}]\nlisten = '{addr}'")).await;
         assert_eq!(ended.code, Some(1));
         let expected = format!("can't listen on {addr} ({key})");
         assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
@@ -137,17 +122,17 @@ async fn a_taken_port_ends_the_start_with_1_and_a_sentence() {
 
 #[tokio::test]
 async fn a_second_gateway_on_the_same_port_does_not_start() {
-    let surroundings = Surroundings::new(Database::fresh().await).await;
+    let surroundings = Surroundings::new().await;
     let (_first, public, _) = Program::serve(&surroundings.config("")).await;
-    let ended = surroundings.refused(&format!("[server]\nlisten = '{public}'")).await;
+    let ended = refused(&surroundings, &format!("[server]\nlisten = '{public}'")).await;
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("can't listen on"), "{}", ended.stderr);
 }
 
 #[tokio::test]
 async fn a_wrong_configuration_ends_the_start_with_78() {
-    let surroundings = Surroundings::new(Database::fresh().await).await;
-    let ended = surroundings.refused("[server]\nlisten = 'nowhere'").await;
+    let surroundings = Surroundings::new().await;
+    let ended = refused(&surroundings, "[server]\nlisten = 'nowhere'").await;
     assert_eq!(ended.code, Some(78));
     assert!(ended.stderr.contains("server.listen"), "{}", ended.stderr);
     let empty = tempfile::tempdir().unwrap();
@@ -157,8 +142,8 @@ async fn a_wrong_configuration_ends_the_start_with_78() {
 
 #[tokio::test]
 async fn a_database_that_must_be_migrated_by_hand_is_not_touched() {
-    let surroundings = Surroundings::new(Database::empty().await).await;
-    let ended = surroundings.refused("[database]\nmigrate = 'manual'").await;
+    let surroundings = Surroundings::on(Database::empty().await).await;
+    let ended = refused(&surroundings, "[database]\nmigrate = 'manual'").await;
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("run `vestibule migrate`"), "{}", ended.stderr);
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'auth'";
@@ -167,7 +152,7 @@ async fn a_database_that_must_be_migrated_by_hand_is_not_touched() {
 
 #[tokio::test]
 async fn a_refusal_of_postgres_ends_the_start_with_1_and_its_words() {
-    let surroundings = Surroundings::new(Database::fresh().await).await;
+    let surroundings = Surroundings::new().await;
     let real: url::Url = surroundings.db.url().parse().unwrap();
     let (mut password, mut database, mut tls) = (real.clone(), real.clone(), real);
     password.set_password(Some("wrong")).unwrap();
@@ -178,7 +163,7 @@ async fn a_refusal_of_postgres_ends_the_start_with_1_and_its_words() {
         (database, "database \"nowhere\" does not exist"),
         (tls, "server does not support TLS"),
     ] {
-        let ended = surroundings.refused(&format!("[database]\nurl = '{url}'")).await;
+        let ended = refused(&surroundings, &format!("[database]\nurl = '{url}'")).await;
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
         assert!(ended.stderr.contains(words), "{}", ended.stderr);
     }
@@ -186,7 +171,7 @@ async fn a_refusal_of_postgres_ends_the_start_with_1_and_its_words() {
 
 #[tokio::test]
 async fn a_schema_may_be_called_what_sql_reserves() {
-    let surroundings = Surroundings::new(Database::empty().await).await;
+    let surroundings = Surroundings::on(Database::empty().await).await;
     let (_program, public, _) = Program::serve(&surroundings.config("[database]\nschema = 'user'")).await;
     assert_eq!(sign_in(public).await.status(), 401);
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'user' AND tablename = 'users'";
@@ -196,7 +181,7 @@ async fn a_schema_may_be_called_what_sql_reserves() {
 #[tokio::test]
 async fn it_waits_for_postgres_with_its_door_closed() {
     let db = Database::fresh().await;
-    let surroundings = Surroundings::new(db).await;
+    let surroundings = Surroundings::on(db).await;
     let real: url::Url = surroundings.db.url().parse().unwrap();
     let mut away = real.clone();
     let (door, admin) = (free_port(), SocketAddr::from(([127, 0, 0, 1], free_port())));
@@ -226,7 +211,7 @@ async fn it_waits_for_postgres_with_its_door_closed() {
 
 #[tokio::test]
 async fn a_signal_while_it_waits_for_postgres_ends_it() {
-    let surroundings = Surroundings::new(Database::fresh().await).await;
+    let surroundings = Surroundings::new().await;
     let nobody = free_port();
     let config = surroundings.config(&format!("[database]\nurl = 'postgres://v:v@127.0.0.1:{nobody}/v'"));
     let mut program = Program::start(&["serve", "--config", config.to_str().unwrap()], &[], "/".as_ref());
@@ -304,7 +289,7 @@ async fn a_frozen_postgres_is_503_in_time_and_used_again_when_it_is_back() {
     let started = tokio::task::spawn_blocking(Cluster::temporary).await.unwrap();
     let cluster = started.unwrap();
     let url = cluster.url("postgres");
-    let surroundings = Surroundings::new(Database::at(&url)).await;
+    let surroundings = Surroundings::on(Database::at(&url)).await;
     let config = surroundings.config("[database]\nstatement_timeout = '1s'\nacquire_timeout = '1s'");
     let (_program, public, _) = Program::serve(&config).await;
     assert_eq!(sign_in(public).await.status(), 401);

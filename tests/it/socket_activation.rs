@@ -1,13 +1,11 @@
 //! Sockets that whoever starts the gateway has opened: it keeps them, and with them what waits in their queues.
 
 use std::{
-    fs,
     net::TcpListener,
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::{Path, PathBuf},
 };
 
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -16,39 +14,16 @@ use tokio::{
 use crate::{
     handover::Load,
     harness::{
-        Database, Setup,
-        mailbox::Mailbox,
         program::{Ended, Program},
-        upstream::Upstream,
+        surroundings::Surroundings,
     },
 };
 
 /// To a shell: the process that it becomes.
 const ITSELF: &str = "$$";
 
-struct Surroundings {
-    db: Database,
-    mailbox: Mailbox,
-    upstream: Upstream,
-    folder: TempDir,
-}
-
-impl Surroundings {
-    async fn new() -> Self {
-        Self {
-            db: Database::fresh().await,
-            mailbox: Mailbox::start().await,
-            upstream: Upstream::start().await,
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn config(&self, server: &str) -> PathBuf {
-        let setup = Setup::default().with(&format!("[server]\n{server}"));
-        let file = self.folder.path().join("gateway.toml");
-        fs::write(&file, setup.text(&self.db, self.mailbox.addr(), self.upstream.addr())).unwrap();
-        file
-    }
+fn config(around: &Surroundings, server: &str) -> PathBuf {
+    around.config(&format!("[server]\n{server}"))
 }
 
 /// A socket as systemd has it, and how often it is handed over.
@@ -74,9 +49,10 @@ async fn a_restart_refuses_nothing_while_the_socket_stays_with_who_opened_it() {
     let addr = socket.local_addr().unwrap();
     // Long enough for each client to be asked to leave.
     let config = |workers: usize| {
-        around.config(&format!(
-            "listen = 'fd:http'\nworkers = {workers}\ndrain_delay = '300ms'\nshutdown_grace = '30s'"
-        ))
+        config(
+            &around,
+            &format!("listen = 'fd:http'\nworkers = {workers}\ndrain_delay = '300ms'\nshutdown_grace = '30s'"),
+        )
     };
     let mut running = Program::activated(&config(2), handed_over(&socket), "http:other", ITSELF);
     assert_eq!(running.serving().await.0, addr);
@@ -100,7 +76,7 @@ async fn a_unix_socket_is_taken_by_its_number() {
     let around = Surroundings::new().await;
     let path = around.folder.path().join("http.sock");
     let socket = UnixListener::bind(&path).unwrap();
-    let config = around.config("listen = 'fd:4'\nworkers = 2");
+    let config = config(&around, "listen = 'fd:4'\nworkers = 2");
     let mut running = Program::activated(&config, socket.into(), "http:https", ITSELF);
     running.line("at unix sockets alone").await;
     for _ in 0..10 {
@@ -120,7 +96,7 @@ async fn a_unix_socket_is_taken_by_its_number() {
 async fn several_sockets_of_one_name_are_one_listener() {
     let around = Surroundings::new().await;
     let socket = socket();
-    let config = around.config("listen = 'fd:http'");
+    let config = config(&around, "listen = 'fd:http'");
     let mut running = Program::activated(&config, handed_over(&socket), "http:http", ITSELF);
     assert_eq!(running.serving().await.0, socket.local_addr().unwrap());
     assert!(!running.output().contains("no key has them"));
@@ -129,7 +105,7 @@ async fn several_sockets_of_one_name_are_one_listener() {
 #[tokio::test]
 async fn a_socket_that_was_not_handed_over_is_a_sentence_that_names_the_unit_line() {
     let around = Surroundings::new().await;
-    let config = around.config("listen = 'fd:http'");
+    let config = config(&around, "listen = 'fd:http'");
     let ended = refused(&config, "web:admin", ITSELF).await;
     assert_eq!(ended.code, Some(1));
     for words in [
@@ -152,7 +128,7 @@ async fn a_socket_that_was_not_handed_over_is_a_sentence_that_names_the_unit_lin
 #[tokio::test]
 async fn a_socket_is_of_one_key() {
     let around = Surroundings::new().await;
-    let config = around.config("listen = ['fd:http', 'fd:3']");
+    let config = config(&around, "listen = ['fd:http', 'fd:3']");
     let ended = refused(&config, "http:other", ITSELF).await;
     assert!(
         ended.stderr.contains("another key has descriptor 3 already"),

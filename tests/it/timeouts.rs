@@ -153,6 +153,35 @@ async fn who_leaves_before_the_answer_has_a_line_in_the_log() {
 }
 
 #[tokio::test]
+async fn what_the_gateway_cuts_off_when_it_stops_is_not_the_clients_doing() {
+    let setup = Setup::default().with("[server]\nshutdown_grace = '100ms'");
+    let gateway = setup.start().await;
+    let (mut slow, mut half) = (
+        gateway.upstream().by_hand("/public/slow"),
+        gateway.upstream().by_hand("/public/half"),
+    );
+    let (mut one, mut other) = (gateway.raw().await, gateway.raw().await);
+    for (client, path) in [(&mut one, "/public/slow"), (&mut other, "/public/half")] {
+        let host = gateway.host();
+        client
+            .send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
+    }
+    let (_slow, mut half) = (slow.next().await, half.next().await);
+    half.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst").await;
+    assert_eq!(other.head().await.status(), 200);
+    let log = gateway.last_words().await;
+    for (path, status) in [("/public/slow", 503), ("/public/half", 200)] {
+        let line = log.lines().find(|line| line.contains(path)).expect("its line");
+        assert!(line.contains(&format!("\"status\":{status}")), "{line}");
+        assert!(
+            line.contains("\"error\":\"SERVICE_UNAVAILABLE\",\"error_side\":\"gateway\""),
+            "{line}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_answer_of_unknown_length_that_ended_well_is_no_broken_one() {
     let gateway = Gateway::start().await;
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";

@@ -4,15 +4,13 @@ use std::{path::Path, sync::Arc};
 
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vestibule::{
-    config::{CertificateFiles, ClientAuth, Tls as Settings, TlsVersion},
-    server::tls::Tls,
-};
+use vestibule::{config, server::tls::Tls};
 
 use crate::harness::{
     Gateway, RawClient, SOON, Setup,
     certificates::{Authority, Folder, Pair, TlsClient, connect, get_on},
     eventually,
+    gateway::{lay_over, whole_text},
     h2_client::H2Client,
 };
 
@@ -57,7 +55,7 @@ impl Site {
 
 #[tokio::test]
 async fn requests_within_tls_are_https_for_the_upstream() {
-    let site = Site::start("[server]\npublic_url = 'http://localhost:8080'\nhosts = ['app.example.com']").await;
+    let site = Site::start("[server]\npublic_url = 'https://elsewhere.example.com'\nhosts = ['app.example.com']").await;
     let answer = site
         .client()
         .get(site.gateway.addr(), HOST, "/public/x", "")
@@ -223,20 +221,15 @@ async fn a_large_answer_comes_whole() {
     assert!(answer.body == body.as_bytes());
 }
 
+/// What is said of a configuration with these.
 fn judged(certificate: &Path, key: &Path) -> String {
-    let settings = Settings {
-        certificates: vec![CertificateFiles {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-        }],
-        min_version: TlsVersion::Tls12,
-        clients: ClientAuth::NotAsked,
-        redirect_from: Vec::new(),
-    };
-    Tls::check(&settings).map_or_else(
-        |error| vestibule::chain::Chain(&error).to_string(),
-        |()| "fine".to_owned(),
-    )
+    let (certificate, key) = (certificate.display(), key.display());
+    let mut text = whole_text().parse().unwrap();
+    let tls = format!("[server.tls]\ncertificate = '{certificate}'\nkey = '{key}'");
+    lay_over(&mut text, tls.parse().unwrap());
+    let config = config::parse(&text.to_string(), "gateway.toml", &|_| None).unwrap();
+    let settings = config.server.tls.unwrap();
+    Tls::check(&settings).map_or_else(|error| error.in_config(&settings).to_string(), |()| "fine".to_owned())
 }
 
 #[test]
@@ -285,6 +278,8 @@ fn what_can_not_be_loaded_says_what_where_and_how_to_mend_it() {
     ] {
         let told = judged(certificate, key);
         assert!(told.contains(said), "{told}");
+        let names_a_key = told.starts_with("gateway.toml:") && told.contains(": server.tls.");
+        assert!(names_a_key, "{told}");
         let names_a_file = told.contains(&folder.path().display().to_string());
         assert!(names_a_file && !told.contains("PRIVATE KEY-----\nMI"), "{told}");
     }

@@ -1,11 +1,12 @@
 //! WebSockets and other tunnels.
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
 
-use crate::harness::{Gateway, RawClient, SOON, Setup, people::User, upstream::Conversation};
+use crate::harness::{Gateway, RawClient, SOON, Setup, eventually, people::User, upstream::Conversation};
 
 pub(crate) const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -153,6 +154,68 @@ async fn a_socket_ends_when_its_session_does() {
     let (mut client, _upstream) = open(&gateway, &ada).await;
     gateway.sign_out(&ada).await;
     assert!(client.is_closed().await);
+}
+
+/// The line about the socket, once there is one.
+async fn line(gateway: &Gateway) -> Value {
+    let of_socket = |log: &str| log.lines().find(|line| line.contains("\"/api/ws\"")).map(str::to_owned);
+    eventually(SOON, async || of_socket(&gateway.log()).is_some()).await;
+    serde_json::from_str(&of_socket(&gateway.log()).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn the_log_has_a_socket_at_its_end_with_what_passed_through_it() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, mut upstream) = open(&gateway, &ada).await;
+    let mut bytes = [0; 12];
+    client.send("hello").await;
+    upstream.stream.read_exact(&mut bytes[..5]).await.unwrap();
+    upstream.send("how are you?").await;
+    client.stream.read_exact(&mut bytes).await.unwrap();
+    // What comes later has its line already.
+    assert_eq!(gateway.get("/public/later").await.status(), 200);
+    eventually(SOON, async || gateway.log().contains("/public/later")).await;
+    assert!(!gateway.log().contains("/api/ws"));
+
+    drop((client, upstream));
+    let line = line(&gateway).await;
+    assert_eq!(line["status"], 101, "{line}");
+    assert_eq!(
+        (&line["bytes_in"], &line["bytes_out"]),
+        (&5.into(), &12.into()),
+        "{line}"
+    );
+    assert_eq!(line["user_id"], ada.id);
+    assert!(line.get("error").is_none(), "{line}");
+}
+
+#[tokio::test]
+async fn the_log_says_why_a_socket_had_to_end() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (_client, _upstream) = open(&gateway, &ada).await;
+    gateway.sign_out(&ada).await;
+    let line = line(&gateway).await;
+    assert_eq!(
+        (&line["status"], &line["error"]),
+        (&101.into(), &"UNAUTHORIZED".into()),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn the_log_has_sockets_that_the_gateway_ends_when_it_stops() {
+    let setup = Setup::default().with("[server]\nstream_grace = '100ms'\nshutdown_grace = '20s'");
+    let gateway = setup.start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (_client, _upstream) = open(&gateway, &ada).await;
+    let log = gateway.last_words().await;
+    let line = log.lines().find(|line| line.contains("\"/api/ws\"")).expect("its line");
+    assert!(
+        line.contains("\"error\":\"SERVICE_UNAVAILABLE\",\"error_side\":\"gateway\""),
+        "{line}"
+    );
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::{Gateway, SOON, Setup, people::User, upstream::Conversation};
+use crate::harness::{Gateway, SOON, Setup, eventually, people::User, upstream::Conversation};
 
 async fn connection(gateway: &Gateway) -> SendRequest<Empty<Bytes>> {
     let stream = TcpStream::connect(gateway.addr()).await.unwrap();
@@ -181,6 +181,13 @@ async fn a_socket_ends_when_its_session_does() {
     let ada = gateway.signed_in("ada@example.com").await;
     let (mut client, _upstream) = open(&gateway, &ada).await;
     gateway.sign_out(&ada).await;
+    let said = "\"status\":200";
+    eventually(SOON, async || {
+        let log = gateway.log();
+        log.lines()
+            .any(|line| line.contains("/api/ws") && line.contains(said) && line.contains("UNAUTHORIZED"))
+    })
+    .await;
     let ended = timeout(SOON, client.read(&mut [0])).await.expect("the tunnel ends");
     assert_eq!(ended.unwrap_or(0), 0);
 }

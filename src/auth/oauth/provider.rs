@@ -402,7 +402,7 @@ fn known_endpoints(settings: &OAuthProvider, dialect: &dyn Dialect) -> Result<Pr
     })
 }
 
-/// A provider's settings that can't be used: an unreadable `ca`, a private key that is none.
+/// A provider's settings that can't be used, such as a private key that is none.
 #[derive(Debug, thiserror::Error)]
 #[error("auth.oauth.{provider}: {why}")]
 pub struct StartError {

@@ -24,14 +24,14 @@ use crate::{
     chain::Chain,
     clock::{Clock, Timestamp},
     config::{
-        Access, Carried, Config, Cors, LimitedBy, OnDenied, OriginPattern, Person, Route, Target, Upstream,
+        Access, Carried, ClientAuth, Config, Cors, LimitedBy, OnDenied, OriginPattern, Person, Route, Target, Upstream,
         write_duration, write_size,
     },
     identity::{Assertions, Identity, Session, SessionId, UserId},
     policy::{
         self,
         client::{self, ClientRules},
-        connection::{Connection, Peer},
+        connection::{Connection, Door, Peer, Tls},
         cors::{self, Readers, Verdict},
         marks::Marks,
         origin::{self, TrustedOrigins},
@@ -126,6 +126,7 @@ impl<'c> Judges<'c> {
             target,
             headers,
             person,
+            certificate,
         } = asked;
         // What no URL could have is refused by its path, and else could not have been sent.
         let uri = match target.parse::<Uri>() {
@@ -136,7 +137,15 @@ impl<'c> Judges<'c> {
             }
         };
         proxy::check_head(&method, &headers, Marks::of(&headers))?;
-        let stranger = Connection::plain(Peer::of(SocketAddr::from(SOMEWHERE)));
+        let mut stranger = Connection::plain(Peer::of(SocketAddr::from(SOMEWHERE)));
+        if self.config.server.tls.is_some() {
+            stranger.door = Door::Tls;
+            stranger.tls = Some(Tls {
+                asked: None,
+                shown: Arc::default(),
+                client: certificate,
+            });
+        }
         let client = client::judge(&stranger, Version::HTTP_11, &uri, &headers, &self.clients)?;
         decision.host = Some(client.host.name().to_owned());
         let path = NormalPath::parse_keeping(&target, self.routes.kept())?;
@@ -221,8 +230,13 @@ impl<'c> Judges<'c> {
             upstream: upstream.map(|upstream| upstream.name.clone()),
             endpoints: endpoints.iter().map(ToString::to_string).collect(),
             open_to: open_to(route, self.config),
-            rules: rules(route, upstream),
+            rules: rules(route, upstream, self.asks_for_certificates()),
         }
+    }
+
+    fn asks_for_certificates(&self) -> bool {
+        let tls = self.config.server.tls.as_ref();
+        tls.is_some_and(|tls| tls.clients != ClientAuth::NotAsked)
     }
 
     /// Of a person who does not exist.
@@ -271,7 +285,7 @@ fn answered_here(route: &Route, asked: &answers::Asked<'_>) -> Result<Outcome, P
 }
 
 /// What else the route has to say, beyond what its outcome shows.
-fn rules(route: &Route, upstream: Option<&Upstream>) -> Vec<String> {
+fn rules(route: &Route, upstream: Option<&Upstream>, asks_for_certificates: bool) -> Vec<String> {
     let mut rules = Vec::new();
     if let Some(limit) = &route.rate_limit {
         let by = match limit.by {
@@ -310,6 +324,10 @@ fn rules(route: &Route, upstream: Option<&Upstream>) -> Vec<String> {
         });
         if !route.websocket {
             rules.push("no WebSockets".to_owned());
+        }
+        if asks_for_certificates {
+            rules
+                .push("Client-Cert and X-Client-Cert-… tell of a client's certificate (--client-cert FILE)".to_owned());
         }
     }
     if let Target::Files(files) = &route.target

@@ -1,9 +1,14 @@
 //! A request that nobody sent, made of what somebody wrote. It is not judged here: that is what the gateway does.
 
+use std::sync::Arc;
+
 use anyhow::{Context, bail};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use crate::config::{Origin, Person};
+use crate::{
+    config::{Origin, Person},
+    policy::connection::ClientCertificate,
+};
 
 /// A request, as it would arrive.
 #[derive(Debug)]
@@ -14,6 +19,8 @@ pub(in crate::cli) struct Asked {
     pub(super) headers: HeaderMap,
     /// `None`: nobody is signed in.
     pub(super) person: Option<Person>,
+    /// What the client shows in the handshake.
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Asked {
@@ -37,7 +44,14 @@ impl Asked {
             target,
             headers,
             person,
+            certificate: None,
         })
+    }
+
+    /// The client shows a certificate.
+    pub(super) fn showing(mut self, certificate: ClientCertificate) -> Self {
+        self.certificate = Some(Arc::new(certificate));
+        self
     }
 }
 

@@ -3,14 +3,16 @@
 //! `values.rs` says what a value may be, `rules.rs` what must hold between keys: which belong to which kind, and where a
 //! provider may be.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use crate::{
     config::{
         Facts, Origin,
         kind::{boolean, choice, list},
+        pem::authorities,
         section::Section,
     },
     secret::Secret,
@@ -20,7 +22,6 @@ mod rules;
 mod values;
 
 pub use values::SET_BY_THE_FLOW;
-pub(in crate::config) use values::certificates;
 
 /// A provider, and this gateway's registration there.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,8 +62,8 @@ pub struct OAuthProvider {
     pub allow_insecure: bool,
     /// Addresses that are not public as well.
     pub allow_private: bool,
-    /// Certificates in PEM that are trusted for this provider beside the system's.
-    pub ca: Option<PathBuf>,
+    /// Authorities that are trusted for this provider beside the system's.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// Which language a provider speaks.
@@ -311,7 +312,7 @@ impl OAuthProvider {
             .key(
                 "ca",
                 "Certificates trusted for this provider beside the system's, for one inside of your network.",
-                values::certificates(),
+                authorities(),
             )
             .optional("internal-ca.pem");
 

@@ -3,17 +3,18 @@
 //! The section is in force as soon as `domains` names one. Wildcards and addresses are refused: they need a challenge by
 //! DNS, which the gateway can't answer.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::net::IpAddr;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
+use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::host_name;
 use crate::{
     config::{
-        auth::certificates,
         found::Wrong,
         kind::{Kind, boolean, choice, list, one_or_more, parsed, secret},
+        pem::authorities,
         section::Section,
     },
     secret::Secret,
@@ -34,8 +35,8 @@ pub struct Acme {
     /// As it is written: accounts and certificates are kept by it.
     pub directory: String,
     pub challenge: Challenge,
-    /// Certificates in PEM that are trusted for the directory beside the system's.
-    pub ca: Option<PathBuf>,
+    /// Authorities that are trusted for the directory beside the system's.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
     pub eab: Option<ExternalAccount>,
     /// One of those that the directory lists.
     pub profile: Option<String>,
@@ -107,7 +108,7 @@ impl Acme {
                 "ca",
                 "Certificates in PEM that are trusted for the directory beside the system's: for an authority of your \
                  own.",
-                certificates(),
+                authorities(),
             )
             .optional("acme-root.pem");
         let profile = s

@@ -3,13 +3,15 @@
 //! Only what the file says: the certificates themselves are read by `server::tls`, at the start and whenever their
 //! files change. What can't be meant is an error here; what can't be loaded is one there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     Acme, Challenge,
     listen::{Listen, listen, report_clashes},
 };
 use crate::config::{
+    error::{ConfigError, ConfigErrors, Place},
+    found::shortened,
     kind::{Kind, choice, file, list},
     section::Section,
 };
@@ -22,6 +24,60 @@ pub struct Tls {
     pub clients: ClientAuth,
     /// Listeners without TLS that send everybody to https.
     pub redirect_from: Vec<Listen>,
+    pub written: Written,
+}
+
+/// Where the file names the files of the section: whoever can't load one says which key is wrong. It changes nothing that
+/// is in force, so it is equal to any other.
+#[derive(Clone, Debug)]
+pub struct Written {
+    config: PathBuf,
+    section: Place,
+    files: Vec<(PathBuf, String, Place)>,
+}
+
+impl PartialEq for Written {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Written {}
+
+impl Written {
+    fn of(s: &Section<'_>) -> Self {
+        Self {
+            config: s.file().to_owned(),
+            section: s.place().clone(),
+            files: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, s: &Section<'_>, name: &str, path: Option<&PathBuf>) {
+        if let Some(path) = path {
+            let key = format!("{}.{name}", s.path());
+            self.files.push((path.clone(), key, s.place_of(name)));
+        }
+    }
+
+    /// What is wrong with one of the files, as an error of the configuration. `name` tells keys apart that name the same
+    /// file; without a file it is the whole section.
+    pub fn wrong(&self, file: Option<(&Path, Option<&str>)>, problem: String) -> ConfigErrors {
+        let error = match file.and_then(|(file, name)| self.find(file, name)) {
+            Some((path, key, place)) => ConfigError::new(place.clone(), key, problem)
+                .found(shortened(&path.display().to_string()))
+                .allowed(ALLOWED),
+            None => ConfigError::new(self.section.clone(), "server.tls", problem),
+        };
+        ConfigErrors::new(self.config.display().to_string(), vec![error])
+    }
+
+    fn find(&self, file: &Path, name: Option<&str>) -> Option<&(PathBuf, String, Place)> {
+        self.files.iter().find(|(path, key, _)| {
+            let named = |name: &str| key.rsplit('.').next() == Some(name);
+            path == file && name.is_none_or(named)
+        })
+    }
 }
 
 /// A certificate, with those that lead to its root, and its key: PEM.
@@ -50,6 +106,8 @@ enum Demand {
     Optional,
     Required,
 }
+
+const ALLOWED: &str = "the path of a PEM file";
 
 /// Whichever is there, somebody wants TLS.
 const KEYS: [&str; 7] = [
@@ -108,6 +166,10 @@ impl Tls {
                 list(listen()),
             )
             .or("[]");
+        let mut written_at = Written::of(s);
+        for (name, path) in [("certificate", &certificate), ("key", &key), ("client_ca", &client_ca)] {
+            written_at.note(s, name, path.as_ref().and_then(Option::as_ref));
+        }
         let more = s.items(
             "certificates",
             "More certificates, chosen by the host that a client asks for.",
@@ -115,6 +177,8 @@ impl Tls {
                 s.shown_as_comment();
                 let certificate = s.key("certificate", "As in [server.tls].", pem()).required("other.crt");
                 let key = s.key("key", "As in [server.tls].", pem()).required("other.key");
+                written_at.note(s, "certificate", certificate.as_ref());
+                written_at.note(s, "key", key.as_ref());
                 Some(CertificateFiles {
                     certificate: certificate?,
                     key: key?,
@@ -133,20 +197,8 @@ impl Tls {
         }
         let certificate = certificate?;
         let key = key?;
-        for (here, there, name, other) in [
-            (&certificate, &key, "certificate", "key"),
-            (&key, &certificate, "key", "certificate"),
-        ] {
-            let needed = there.is_some() || (name == "certificate" && acme.is_none());
-            if written && here.is_none() && needed {
-                s.report(
-                    s.wrong(
-                        name,
-                        format!("missing: TLS needs a certificate and its key, beside {other}"),
-                    )
-                    .allowed("the path of a PEM file"),
-                );
-            }
+        if written {
+            report_half(s, certificate.as_ref(), key.as_ref(), acme);
         }
         if !written && acme.is_none() {
             return Some(None);
@@ -167,7 +219,27 @@ impl Tls {
                 (Some(ca), Demand::Required) => ClientAuth::Required(ca),
             },
             redirect_from: redirect_from?,
+            written: written_at,
         }))
+    }
+}
+
+/// A certificate needs its key, and the other way round.
+fn report_half(s: &Section<'_>, certificate: Option<&PathBuf>, key: Option<&PathBuf>, acme: Option<&Acme>) {
+    for (here, there, name, other) in [
+        (certificate, key, "certificate", "key"),
+        (key, certificate, "key", "certificate"),
+    ] {
+        let needed = there.is_some() || (name == "certificate" && acme.is_none());
+        if here.is_none() && needed {
+            s.report(
+                s.wrong(
+                    name,
+                    format!("missing: TLS needs a certificate and its key, beside {other}"),
+                )
+                .allowed(ALLOWED),
+            );
+        }
     }
 }
 
@@ -185,7 +257,7 @@ fn report_unanswered(s: &Section<'_>, acme: Option<&Acme>, redirect_from: Option
 
 /// The path of a PEM file; a relative one begins at the configuration's folder.
 fn pem() -> Kind<PathBuf> {
-    file("the path of a PEM file", |path| {
+    file(ALLOWED, |path| {
         if path.as_os_str().is_empty() {
             return Err("empty".into());
         }

@@ -549,6 +549,36 @@ fn a_private_key_that_could_not_sign_is_refused_unseen() {
 }
 
 #[test]
+fn a_provider_whose_ca_file_has_changed_is_another_provider() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    let text = google("ca = 'ca.pem'");
+    let load = || parse_with(&text, &file, &environment, &Overrides::new());
+    let provider_with = |pem: &str| {
+        fs::write(folder.path().join("ca.pem"), pem).unwrap();
+        let config = load().unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(config.read_from.files, [folder.path().join("ca.pem")], "it is watched");
+        config.auth.oauth[0].clone()
+    };
+    let certificate = || {
+        let made = rcgen::generate_simple_self_signed(["id.acme.example".to_owned()]);
+        made.unwrap().cert.pem()
+    };
+    let (one, other) = (certificate(), certificate());
+    let before = provider_with(&one);
+    assert!(before == provider_with(&one));
+    assert!(before != provider_with(&other), "a reload takes it over");
+
+    let garbled = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+    fs::write(folder.path().join("ca.pem"), garbled).unwrap();
+    let told = load().unwrap_err().to_string();
+    assert!(
+        told.contains("google.ca") && told.contains("can't be an authority's"),
+        "{told}"
+    );
+}
+
+#[test]
 fn files_are_found_beside_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["id.acme.example".to_owned()]).unwrap();
@@ -568,7 +598,7 @@ fn files_are_found_beside_the_configuration() {
     let file = folder.path().join("gateway.toml");
     let config = parse_with(&text, &file, &environment, &Overrides::new()).unwrap_or_else(|errors| panic!("{errors}"));
     let it = &config.auth.oauth[0];
-    assert_eq!(it.ca.as_deref(), Some(folder.path().join("ca.pem").as_path()));
+    assert_eq!(it.ca.as_deref(), Some(&[made.cert.der().clone()][..]));
     assert!(it.apple_key.is_some());
 }
 

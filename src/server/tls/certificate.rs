@@ -73,6 +73,17 @@ pub enum CertificateError {
     },
 }
 
+impl CertificateError {
+    /// The file that has to change, and the key that names it, where that is known.
+    pub(super) fn file(&self) -> (&Path, Option<&'static str>) {
+        match self {
+            Self::Read { file, .. } | Self::Pem { file, .. } => (file, None),
+            Self::NoCertificate { file, .. } | Self::Malformed { file, .. } => (file, Some("certificate")),
+            Self::NoKey { file, .. } | Self::Key { file, .. } | Self::Mismatch { key: file, .. } => (file, Some("key")),
+        }
+    }
+}
+
 impl Certificate {
     pub(crate) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, CertificateError> {
         let chain = certificates(&files.certificate)?;

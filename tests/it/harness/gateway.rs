@@ -231,8 +231,8 @@ impl Gateway {
     }
 
     /// All addresses that it listens on, in the order of the configuration; those that redirect come last.
-    pub(crate) fn addrs(&self) -> &[SocketAddr] {
-        self.running.public_addrs()
+    pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
+        self.running.public_addrs().iter().map(|(addr, _)| *addr).collect()
     }
 
     pub(crate) fn admin(&self) -> SocketAddr {
@@ -330,6 +330,14 @@ impl Gateway {
         let reloader = Arc::clone(self.running.reloader());
         let reloading = async move { reloader.reload(|| config::parse(&text, "gateway.toml", &|_| None)) };
         COLD.spawn(reloading).await.unwrap()
+    }
+
+    /// Stops in order; all lines of its access log.
+    pub(crate) async fn last_words(self) -> String {
+        let log = self.log.clone();
+        self.running.stop(CancellationToken::new()).await;
+        let log = log.0.lock().unwrap().clone();
+        String::from_utf8(log).unwrap()
     }
 
     /// Stops in order. Its upstream and its mailbox go on until then.

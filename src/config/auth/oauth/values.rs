@@ -1,21 +1,16 @@
 //! What the values of `[auth.oauth.NAME]` may be.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use url::Url;
 
 use crate::{
     config::{
         error::nearest,
         found::Wrong,
-        kind::{Kind, file, parsed, secret, table_of},
+        kind::{Kind, parsed, secret, table_of},
         server::host_name,
         units::{duration, nonzero_duration},
     },
@@ -26,8 +21,6 @@ use crate::{
 const MAX_SKEW: Duration = Duration::from_mins(3);
 /// A browser waits meanwhile.
 const MAX_TIMEOUT: Duration = Duration::from_mins(1);
-/// All that the system trusts is a quarter of it.
-const MAX_CERTIFICATES: u64 = 1024 * 1024;
 
 /// What the flow itself says to the authorisation endpoint, or what would speak in its place (RFC 9101, section 5).
 pub const SET_BY_THE_FLOW: [&str; 11] = [
@@ -254,24 +247,4 @@ pub(super) fn timeout() -> Kind<Duration> {
         }
         Ok(())
     })
-}
-
-pub(in crate::config) fn certificates() -> Kind<PathBuf> {
-    file("the path of a file with certificates in PEM", |path| {
-        let pem = read_certificates(path).map_err(|error| format!("the file can't be read: {error}"))?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        match certificates {
-            Ok(certificates) if !certificates.is_empty() => Ok(()),
-            Ok(_) | Err(_) => Err("no certificates in PEM, which begin with -----BEGIN CERTIFICATE-----".into()),
-        }
-    })
-}
-
-fn read_certificates(path: &Path) -> io::Result<Vec<u8>> {
-    let mut pem = Vec::new();
-    File::open(path)?.take(MAX_CERTIFICATES + 1).read_to_end(&mut pem)?;
-    if pem.len() as u64 > MAX_CERTIFICATES {
-        return Err(io::Error::other("it is longer than 1 MiB"));
-    }
-    Ok(pem)
 }
