@@ -138,7 +138,7 @@ pub fn parse_with(
     let mut errors = Vec::new();
     overrides.lay_over(&mut table, &mut errors);
     let reader = Reader::load(file.parent().unwrap_or(Path::new("")), env);
-    reader.made_of(text);
+    reader.begin(text);
     overrides.each_text(&mut |text| reader.made_of(text));
     let config = reader.root(&table, Config::read);
     let read_from = reader.read_from();

@@ -9,13 +9,12 @@ use std::{
     },
 };
 
-use http::{HeaderName, HeaderValue};
 use uuid::Uuid;
 
 mod said;
 
 pub use self::said::{Assertion, Assertions, Wording};
-use crate::{clock::Timestamp, secret::random};
+use crate::{clock::Timestamp, fields::Lines, secret::random};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -156,7 +155,7 @@ pub struct Session {
     /// When it was last seen, as far as is known here: microseconds, see [`Timestamp::micros`].
     pub last_seen: AtomicI64,
     /// The identity headers as they leave for upstreams.
-    pub headers: Box<[(HeaderName, HeaderValue)]>,
+    pub headers: Lines,
     /// What upstreams were told of it, signed.
     pub assertions: Assertions,
 }

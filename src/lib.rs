@@ -24,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod dev;
+pub mod fields;
 pub mod identity;
 pub mod lifecycle;
 pub mod live;

@@ -17,9 +17,21 @@ use crate::{
     upstream::{Pool, Upstream},
 };
 
+/// Which snapshot it is: what was found out by one need not be true by the next.
+#[derive(Clone, Debug)]
+pub struct Era(Arc<()>);
+
+impl PartialEq for Era {
+    fn eq(&self, other: &Self) -> bool {
+        // Whoever remembers one keeps its place in memory from being another's.
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// What one worker judges and forwards by.
 #[derive(Debug)]
 pub struct Snapshot {
+    pub era: Era,
     pub config: Arc<Config>,
     pub clients: ClientRules,
     pub routes: RouteTable,
@@ -43,6 +55,7 @@ impl Snapshot {
         // Routes of its own as well: a request counts references to its route.
         let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
         Self {
+            era: Era(Arc::new(())),
             config: Arc::clone(config),
             clients: ClientRules::new(config),
             routes: RouteTable::build(&routes),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method, header};
 use memchr::memchr2;
 
+use self::marks::Marks;
 use crate::{
     clock::Timestamp,
     config::{Access, Needs, Route},
@@ -17,6 +18,7 @@ use crate::{
 pub mod client;
 pub mod connection;
 pub mod cors;
+pub mod marks;
 pub mod origin;
 pub mod path;
 pub mod rate;
@@ -119,11 +121,16 @@ fn unmet(needs: &Needs, session: &Session, now: Timestamp) -> Option<Unmet> {
 /// Whether a person waits for a page: then a refusal is a page or a redirect, else JSON.
 ///
 /// Fetch metadata says so; without any, a GET whose `Accept` prefers HTML.
-pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    if let Some(mode) = headers.get(SEC_FETCH_MODE) {
-        return mode == "navigate";
+pub fn is_navigation(method: &Method, headers: &HeaderMap, marks: Marks) -> bool {
+    if marks.has(Marks::FETCH_METADATA) {
+        if let Some(mode) = headers.get(SEC_FETCH_MODE) {
+            return mode == "navigate";
+        }
+        if headers.contains_key(SEC_FETCH_SITE) || headers.contains_key(SEC_FETCH_DEST) {
+            return false;
+        }
     }
-    if *method != Method::GET || headers.contains_key(SEC_FETCH_SITE) || headers.contains_key(SEC_FETCH_DEST) {
+    if *method != Method::GET || !marks.has(Marks::ACCEPT) {
         return false;
     }
     // What a program accepts, as a rule, has not even the letter that HTML begins with.
@@ -167,6 +174,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
+        fields::Lines,
         identity::{Assertions, Identity, SessionId, UserId},
     };
 
@@ -192,7 +200,7 @@ mod tests {
             refresh_at: None,
             extending: std::sync::atomic::AtomicBool::new(false),
             last_seen: std::sync::atomic::AtomicI64::new(0),
-            headers: Box::new([]),
+            headers: Lines::new(),
             assertions: Assertions::default(),
             methods: Vec::new(),
         })
@@ -304,7 +312,7 @@ mod tests {
                 .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
                 .collect();
             assert_eq!(
-                is_navigation(&method.parse().unwrap(), &headers),
+                is_navigation(&method.parse().unwrap(), &headers, Marks::of(&headers)),
                 navigation,
                 "{method} {lines:?}"
             );

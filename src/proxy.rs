@@ -7,6 +7,7 @@
 pub mod answers;
 mod asks;
 pub mod body;
+pub mod caller;
 pub mod early_hints;
 pub mod error;
 mod files;
@@ -14,6 +15,7 @@ pub mod grpc;
 pub mod handover;
 pub mod head_guard;
 pub mod headers;
+pub mod memory;
 pub mod pace;
 pub mod rate;
 pub mod record;
@@ -36,9 +38,11 @@ use self::{
     answers::Asked,
     asks::Ended,
     body::{GoesOn, ProxyBody},
-    early_hints::{Awaited, EarlyHints},
+    caller::Caller,
+    early_hints::EarlyHints,
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
+    memory::Memory,
     rate::Rates,
     record::Record,
     upgrade::{ExtendedConnect, Tunnel},
@@ -51,8 +55,8 @@ use crate::{
     live::Snapshot,
     policy::{
         self, Denied, Unmet,
-        client::ClientFacts,
         cors::{self, Preflight, Readers, Verdict},
+        marks::Marks,
         origin::{self, ForeignOrigin},
         path::NormalPath,
         routes::NoRoute,
@@ -85,12 +89,14 @@ pub struct Inbound {
     pub method: Method,
     pub version: Version,
     pub headers: HeaderMap,
+    /// What is among them.
+    pub marks: Marks,
     /// hyper's promise of the bare connection, if the client asked for one.
     pub on_upgrade: Option<OnUpgrade>,
     /// It was an extended CONNECT (RFC 8441); `method` is what it stands for.
     pub extended_connect: Option<ExtendedConnect>,
     pub path: NormalPath,
-    pub client: ClientFacts,
+    pub caller: Arc<Caller>,
     pub request_id: HeaderValue,
     pub now: Timestamp,
 }
@@ -100,6 +106,7 @@ pub struct Inbound {
 pub async fn handle(
     proxy: &Proxy,
     live: &Snapshot,
+    memory: &Memory,
     inbound: &mut Inbound,
     body: &mut Option<Incoming>,
     hints: Option<&EarlyHints>,
@@ -110,7 +117,8 @@ pub async fn handle(
         .filter(|_| body.as_ref().is_none_or(Incoming::is_end_stream));
     // It asks about another request: that one's method decides.
     let method = preflight.as_ref().map_or(&inbound.method, |asked| &asked.method);
-    let route = live.routes.find(inbound.client.host.name(), &inbound.path, method)?;
+    let host = inbound.caller.facts.host.name();
+    let route = live.routes.find(host, &inbound.path, method)?;
     record.route = Some(Arc::clone(route));
     let readers = Readers::of(&route.cors, &live.origins);
     let pass_on = match preflight.map(|asked| readers.judge(&asked, methods(&asked))) {
@@ -123,11 +131,12 @@ pub async fn handle(
     if upgrade.is_some() && !route.websocket {
         return Err(ProxyError::UpgradeRefused);
     }
-    proxy.rates.before_sign_in(route, &inbound.client, inbound.now)?;
+    proxy.rates.before_sign_in(route, &inbound.caller.facts, inbound.now)?;
 
-    let found = live.cookies.find(&inbound.headers);
+    let shown = memory.shown(live, inbound);
+    let found = &shown.found;
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
-        authenticate(&proxy.sessions, &found, inbound.now).await?
+        authenticate(&proxy.sessions, found, inbound.now).await?
     } else {
         None
     };
@@ -137,7 +146,7 @@ pub async fn handle(
     }
     proxy
         .rates
-        .once_known(route, &inbound.client, record.user, inbound.now)?;
+        .once_known(route, &inbound.caller.facts, record.user, inbound.now)?;
     let session = signed_in.as_ref().map(|signed_in| &signed_in.session);
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
@@ -156,9 +165,9 @@ pub async fn handle(
     let pool = live.pool(upstream);
     record.upstream = Some(Arc::clone(pool.upstream()));
     let name = pool.upstream().name();
-    let handover = handover::decide(proxy, live, route, name, &found, signed_in.as_ref(), inbound).await?;
+    let handover = handover::decide(proxy, live, route, name, found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
-    check_length(&inbound.headers, max_body)?;
+    check_length(inbound, max_body)?;
     // A client that calls its request a gRPC call gains nothing where none is served.
     let is_call = grpc::is_call(&inbound.method, inbound.version, &inbound.headers)
         && grpc::may_be_served(&pool.upstream().settings);
@@ -170,12 +179,13 @@ pub async fn handle(
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
+        marks: inbound.marks,
         body,
         path,
-        client: &inbound.client,
+        caller: &inbound.caller,
         request_id: &inbound.request_id,
         handover,
-        cookies: &live.cookies,
+        cookies: &shown.left,
         reserved: &live.reserved,
         upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
@@ -195,11 +205,9 @@ pub async fn handle(
             head_timeout,
             retries: route.retries,
             is_call,
+            early: hints.map(|hints| (hints, CorsBy::of(&readers))),
         };
-        let awaited = hints.map(EarlyHints::until_answered);
-        let tell = |fields| tell(awaited.as_ref(), fields, live, CorsBy::of(&readers), route);
-        let told: Told<'_> = if awaited.is_some() { Some(&tell) } else { None };
-        forward(pool, asked, || stream(Lasting::Answer), told).await?
+        forward(pool, asked, || stream(Lasting::Answer), (live, route)).await?
     };
 
     let back = Back {
@@ -210,14 +218,6 @@ pub async fn handle(
         slid,
     };
     back.give(proxy, live, inbound, response).await
-}
-
-/// An upstream's early hints, on their way to the client.
-fn tell(awaited: Option<&Awaited<'_>>, fields: HeaderMap, live: &Snapshot, cors: CorsBy, route: &Route) {
-    if let Some(awaited) = awaited {
-        let hint = early_hints::cleaned(fields, &live.cookies, cors, &route.response_headers);
-        awaited.tell(&hint);
-    }
 }
 
 /// What is demanded of a request's body.
@@ -298,7 +298,7 @@ enum Lasting {
 fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what: Lasting) -> StreamGuard {
     let about = About {
         session: signed_in.map(|signed_in| Holder::new(signed_in.credential.hash, &signed_in.session)),
-        host: inbound.client.host.name().into(),
+        host: inbound.caller.facts.host.name().into(),
         path: inbound.path.target().clone(),
         method: inbound.method.clone(),
         upgrade: matches!(what, Lasting::Tunnel),
@@ -321,13 +321,16 @@ fn no_content(fields: HeaderMap) -> Response<ProxyBody> {
 }
 
 /// Refuses what nobody here should see, whoever it is for.
-pub fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), ProxyError> {
+pub fn check_head(method: &Method, headers: &HeaderMap, marks: Marks) -> Result<(), ProxyError> {
     // TRACE would show an upstream's view of our headers to the client, CONNECT would reach past the routes.
     if matches!(*method, Method::TRACE | Method::CONNECT) {
         return Err(NoRoute::Method {
             allow: HeaderValue::from_static(""),
         }
         .into());
+    }
+    if !marks.has(Marks::EXPECT) && !marks.has(Marks::TRANSFER_ENCODING) {
+        return Ok(());
     }
     let mut expectations = headers.get_all(header::EXPECT).iter();
     if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
@@ -370,7 +373,7 @@ impl SignedIn {
 
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
     fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
-        let due = sessions.used(&self.session, inbound.client.addr, inbound.now);
+        let due = sessions.used(&self.session, inbound.caller.facts.addr, inbound.now);
         if !due || cookies.dont_remember(&inbound.headers) {
             return None;
         }
@@ -420,8 +423,12 @@ async fn bearer_is_ours(
 }
 
 /// Refuses a declared length that is too large, before the upstream hears of it.
-fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
-    let declared = headers
+fn check_length(inbound: &Inbound, max_body: u64) -> Result<(), BodyError> {
+    if !inbound.marks.has(Marks::CONTENT_LENGTH) {
+        return Ok(());
+    }
+    let declared = inbound
+        .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match declared {
@@ -431,24 +438,34 @@ fn check_length(headers: &HeaderMap, max_body: u64) -> Result<(), BodyError> {
 }
 
 /// A request that is forwarded.
-struct Sent {
+struct Sent<'h> {
     outbound: Outbound,
     watch: Option<Arc<BodyWatch>>,
     head_timeout: Duration,
     retries: u32,
     /// It may have as much to say before it is answered as later: its session counts from the start.
     is_call: bool,
+    /// Where early hints go, if the client can be sent any, and who says there which pages may read answers.
+    early: Option<(&'h EarlyHints, CorsBy)>,
 }
 
 async fn forward(
     pool: &Arc<Pool>,
-    sent: Sent,
+    sent: Sent<'_>,
     stream: impl Fn() -> StreamGuard,
-    told: Told<'_>,
+    (live, route): (&Snapshot, &Route),
 ) -> Result<Response<ProxyBody>, ProxyError> {
+    let early = sent.early.map(|(hints, cors)| (hints.until_answered(), cors));
+    let tell = |fields| {
+        if let Some((awaited, cors)) = &early {
+            let hint = early_hints::cleaned(fields, &live.cookies, *cors, &route.response_headers);
+            awaited.tell(&hint);
+        }
+    };
+    let told: Told<'_> = if early.is_some() { Some(&tell) } else { None };
     let (head_timeout, watch) = (sent.head_timeout, sent.watch);
     let mut exchange = pin!(pool.send(
-        sent.outbound.into_request(),
+        sent.outbound.into_outgoing(),
         head_timeout,
         watch.clone(),
         sent.retries,

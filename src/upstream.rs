@@ -23,6 +23,7 @@ mod health;
 mod http2;
 mod lean;
 mod limit;
+mod outgoing;
 mod outliers;
 mod pool;
 mod retry;
@@ -46,6 +47,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use self::{
     endpoint::Endpoint,
     lean::{LeanError, Told},
+    outgoing::Outgoing,
     pool::{Place, Pool},
     tls::TlsError,
 };

@@ -2,7 +2,9 @@
 //!
 //! A gateway with `server.handover` listens there. The next one asks, is sent all listening sockets (SCM_RIGHTS), starts,
 //! accepts from the very same queues in the kernel, and says when it is ready. Only then does the old one stop. If the new
-//! one ends before, nothing has happened: its sockets were handles to ours.
+//! one ends before, nothing has happened: its sockets were handles to ours. A start may take long, if it changes a large
+//! database, or hang. So whoever asks later is heard at once, and the one before it has lost its turn: it hears that from
+//! us when it is ready, and ends.
 //!
 //! Each worker's socket has a queue of its own, and what waits in one that is closed is reset. So all of them are handed
 //! over, whatever number of workers either side has.
@@ -20,6 +22,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    future::pending,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     net::SocketAddr,
@@ -28,6 +31,7 @@ use std::{
         unix::fs::PermissionsExt as _,
     },
     path::Path,
+    pin::pin,
     process,
     time::Duration,
 };
@@ -62,7 +66,7 @@ const MAX_SOCKETS: usize = 65_536;
 
 /// For what the other side says at once.
 const AT_ONCE: Duration = Duration::from_secs(5);
-/// For a start: what takes longer has gone wrong, and another may try.
+/// For a start: what takes longer has gone wrong.
 const START: Duration = Duration::from_mins(10);
 /// After a failed `accept`.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -144,7 +148,9 @@ impl Inherited {
         match timeout(AT_ONCE, told).await {
             Ok(Ok(_)) if gone == [GONE] => Ok(()),
             Ok(Ok(_)) => bail!("the gateway that ran before said something else than that it stops"),
-            Ok(Err(error)) => Err(error).context("the gateway that ran before has withdrawn its hand-over"),
+            Ok(Err(error)) => Err(error).context(
+                "the gateway that ran before has withdrawn its hand-over: it took too long, or another one started after",
+            ),
             Err(_) => bail!("the gateway that ran before does not answer any more"),
         }
     }
@@ -173,41 +179,77 @@ impl Door {
     /// Answers until somebody has taken over, or `stop`.
     pub(super) async fn serve(self, offered: Offered, taken_over: CancellationToken, stop: CancellationToken) {
         let answering = async {
+            let mut starting: Option<UnixStream> = None;
+            let mut asked = pin!(self.next(&offered));
             loop {
-                match self.0.accept().await {
-                    Ok((stream, _)) => match hand_over(stream, &offered, &taken_over).await {
-                        Ok(()) => return,
-                        Err(error) => warn!(error = format!("{error:#}"), "a hand-over came to nothing, going on"),
-                    },
-                    Err(error) => {
-                        warn!(%error, "the hand-over socket could not accept a connection");
-                        sleep(ACCEPT_AGAIN).await;
+                let is_ready = async {
+                    match &mut starting {
+                        Some(next) => ready(next).await,
+                        None => pending().await,
                     }
+                };
+                tokio::select! {
+                    next = asked.as_mut() => {
+                        if starting.replace(next).is_some() {
+                            warn!("another gateway starts: the one that started before has lost its turn");
+                        }
+                        asked.set(self.next(&offered));
+                        continue;
+                    }
+                    is_ready = is_ready => if let Err(error) = is_ready {
+                        warn!(error = format!("{error:#}"), "a hand-over came to nothing, going on");
+                        starting = None;
+                        continue;
+                    },
                 }
+                taken_over.cancel();
+                if let Some(next) = &mut starting {
+                    // It serves, whether or not it hears this.
+                    let _ = timeout(AT_ONCE, next.write_all(&[GONE])).await;
+                }
+                return;
             }
         };
         stop.run_until_cancelled(answering).await;
     }
+
+    /// The next gateway that starts, once it has all sockets. Not cancel-safe: one that was accepted would be lost.
+    async fn next(&self, offered: &Offered) -> UnixStream {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, _)) => match hand_over(stream, offered).await {
+                    Ok(next) => return next,
+                    Err(error) => warn!(error = format!("{error:#}"), "a hand-over came to nothing, going on"),
+                },
+                Err(error) => {
+                    warn!(%error, "the hand-over socket could not accept a connection");
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+    }
 }
 
-/// Hands everything over, and waits until the next gateway is ready.
-async fn hand_over(mut next: UnixStream, offered: &Offered, taken_over: &CancellationToken) -> anyhow::Result<()> {
+/// Hands everything over.
+async fn hand_over(mut next: UnixStream, offered: &Offered) -> anyhow::Result<UnixStream> {
     ensure_same_user(&next)?;
     timeout(AT_ONCE, send(&mut next, offered))
         .await
         .context("it was too slow")??;
     info!("handed the listening sockets over to a gateway that starts");
-    let mut ready = [0];
-    timeout(START, next.read_exact(&mut ready))
+    Ok(next)
+}
+
+/// Waits until the next gateway is ready.
+async fn ready(next: &mut UnixStream) -> anyhow::Result<()> {
+    let mut said = [0];
+    timeout(START, next.read_exact(&mut said))
         .await
         .context("it did not become ready in time")?
         .context("it ended before it was ready")?;
-    if ready != [READY] {
+    if said != [READY] {
         bail!("it said something else than that it is ready");
     }
-    taken_over.cancel();
-    // It serves, whether or not it hears this.
-    let _ = timeout(AT_ONCE, next.write_all(&[GONE])).await;
     Ok(())
 }
 

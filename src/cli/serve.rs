@@ -12,7 +12,7 @@ use super::{ConfigArg, cold_runtime};
 use crate::{
     app::{self, Options, activation::Passed, systemd},
     clock::Clock,
-    config::{self, Config},
+    config::Config,
     telemetry,
 };
 
@@ -40,7 +40,8 @@ async fn serve(config: Config, file: &Path, passed: Passed) -> anyhow::Result<Ex
     let told = Signals::listen()?;
     // From the start: else it would end the process, or be missed.
     let hangup: Signal = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-    let seen = config::on_disk(file, &config.read_from.files);
+    // Of when it was read: what has changed since is noticed.
+    let seen = config.read_from.held();
     let options = Options {
         clock: Clock::System,
         cold: tokio::runtime::Handle::current(),

@@ -138,20 +138,16 @@ impl<'a> Found<'a> {
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        let mut text = String::new();
         let path = self.reader.folder.join(path);
-        self.reader.read_file(path.clone());
-        let failed = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::InvalidData => "the file is not UTF-8".to_owned(),
-            _ => format!("the file can't be read: {error}"),
-        };
         let most = MAX_FILE_KIB * 1024;
-        File::open(path)
-            .and_then(|file| file.take(most + 1).read_to_string(&mut text))
-            .map_err(failed)?;
-        if text.len() as u64 > most {
+        let mut bytes = Vec::new();
+        let read = File::open(&path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+        self.reader.read_file(path, read.is_ok().then_some(&bytes));
+        read.map_err(|error| format!("the file can't be read: {error}"))?;
+        if bytes.len() as u64 > most {
             return Err(format!("the file is longer than {MAX_FILE_KIB} KiB"));
         }
+        let text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8".to_owned())?;
         self.reader.made_of(&text);
         let line = text.strip_suffix('\n').unwrap_or(&text);
         Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())

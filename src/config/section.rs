@@ -103,9 +103,14 @@ impl<'a> Reader<'a> {
         self.read_from.borrow_mut().add(text);
     }
 
-    /// Notes a file that a value stands in.
-    pub(super) fn read_file(&self, path: PathBuf) {
-        self.read_from.borrow_mut().files.push(path);
+    /// Notes the text of the configuration file.
+    pub(super) fn begin(&self, text: &str) {
+        self.read_from.borrow_mut().begin(text);
+    }
+
+    /// Notes a file that a value stands in, and what was read of it.
+    pub(super) fn read_file(&self, path: PathBuf, bytes: Option<&[u8]>) {
+        self.read_from.borrow_mut().file(path, bytes);
     }
 
     pub(super) fn read_from(&self) -> ReadFrom {

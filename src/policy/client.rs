@@ -285,6 +285,15 @@ impl Host {
         &self.value
     }
 
+    /// With memory of its own, if it is to be kept for longer than the message that it came in.
+    #[must_use]
+    pub fn unshared(&self) -> Self {
+        Self {
+            value: HeaderValue::from_bytes(self.value.as_bytes()).unwrap_or_else(|_| self.value.clone()),
+            ..*self
+        }
+    }
+
     fn of(origin: &config::Origin) -> Self {
         let name = origin.host().trim_end_matches('.').to_ascii_lowercase();
         let default = if origin.is_https() { 443 } else { 80 };

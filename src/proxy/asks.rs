@@ -82,7 +82,7 @@ pub(super) async fn heed(
     if let Some(scope) = asks.sign_out {
         let because = Because {
             reason: format!("upstream {upstream}"),
-            client: inbound.client.addr,
+            client: inbound.caller.facts.addr,
             request_id: inbound.request_id.to_str().unwrap_or_default().to_owned(),
         };
         let ending = proxy.sessions.sign_out(session, scope, because, inbound.now);

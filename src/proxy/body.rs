@@ -34,7 +34,7 @@ pub struct ProxyBody {
     stall: Stall,
     /// Until when it may go on, if it is one that could for ever.
     stream: Option<(StreamGuard, GoesOn)>,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
 }
 
 /// How an answer goes on for as long as somebody listens.
@@ -180,7 +180,7 @@ impl ProxyBody {
 
     /// Writes `record` to the log when the last byte has gone, or nobody wants it any more.
     #[must_use]
-    pub fn recorded(mut self, record: Record) -> Self {
+    pub fn recorded(mut self, record: Box<Record>) -> Self {
         // The head goes first; the body is not asked before it has.
         taking::gave(0);
         self.record = Some(record);

@@ -33,7 +33,7 @@ use tower_http::services::fs::{
 use super::{answers::Asked, body::ProxyBody, error::ProxyError};
 use crate::{
     config::{Access, Files},
-    policy::{self, routes::NoRoute},
+    policy::{self, marks::Marks, routes::NoRoute},
 };
 
 /// A disk that takes longer is as good as gone.
@@ -69,7 +69,7 @@ pub(super) async fn serve(
     let found = match look(files, asked, asked.leaves.target().clone()).await? {
         None => match &files.fallback {
             // An application's own paths; what a page loads is there, or it is not.
-            Some(page) if policy::is_navigation(&Method::GET, asked.headers) => {
+            Some(page) if policy::is_navigation(&Method::GET, asked.headers, Marks::of(asked.headers)) => {
                 let page = PathAndQuery::try_from(format!("/{page}")).map_err(|_| ProxyError::NoFile)?;
                 look(files, asked, page).await?
             }

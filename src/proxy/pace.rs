@@ -6,7 +6,8 @@
 //!
 //! [`Paced`] sits on the socket itself, below TLS: what counts is whether the other end takes bytes, not whether a
 //! buffer of ours does. HTTP/2 has several requests at once: a connection is idle when none of them is in flight, and
-//! its bytes may be anything (a ping, a window), so that none of them begins a head.
+//! its bytes may be anything (a ping, a window), so that none of them begins a head. Whoever follows its frames says when
+//! one has begun ([`Pace::block_begins`]).
 
 use std::{
     pin::Pin,
@@ -50,6 +51,9 @@ pub struct Pace {
     since_ms: AtomicU64,
     /// One more than when the client stopped taking what we write; zero while it takes it.
     blocked_ms: AtomicU64,
+    /// One more than when a block of fields began that is not whole yet; zero while there is none. HTTP/2 alone: others of
+    /// its requests may be answered meanwhile.
+    block_ms: AtomicU64,
 }
 
 impl Pace {
@@ -62,6 +66,7 @@ impl Pace {
             multiplexed: AtomicBool::new(false),
             since_ms: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
+            block_ms: AtomicU64::new(0),
         }
     }
 
@@ -83,6 +88,20 @@ impl Pace {
     pub fn multiplex(&self, now: Instant) {
         self.multiplexed.store(true, Ordering::Relaxed);
         self.enter(IDLE, now);
+    }
+
+    /// On a connection of HTTP/2, something has begun that has to be whole within the header time-out.
+    pub fn block_begins(&self, now: Instant) {
+        self.block_ms.store(self.ms(now).saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// It is whole.
+    pub fn block_ended(&self) {
+        self.block_ms.store(0, Ordering::Relaxed);
+    }
+
+    pub fn is_owed_a_block(&self) -> bool {
+        self.block_ms.load(Ordering::Relaxed) != 0
     }
 
     /// Bytes have come.
@@ -123,11 +142,17 @@ impl Pace {
         self.in_flight.load(Ordering::Relaxed) == 0
     }
 
-    /// Until when our patience with the client lasts. `None`: requests are being answered, and the answers are taken.
+    /// Until when our patience with the client lasts. `None`: requests are being answered, the answers are taken, and no
+    /// other request has begun.
     pub fn deadline(&self, patience: &Patience) -> Option<Instant> {
-        let blocked_ms = self.blocked_ms.load(Ordering::Relaxed);
-        if blocked_ms != 0 {
-            return Some(self.opened + Duration::from_millis(blocked_ms - 1) + patience.reading);
+        let since = |ms: &AtomicU64, limit: Duration| {
+            let ms = ms.load(Ordering::Relaxed).checked_sub(1)?;
+            Some(self.opened + Duration::from_millis(ms) + limit)
+        };
+        let blocked = since(&self.blocked_ms, patience.reading);
+        let block = since(&self.block_ms, patience.head);
+        if let Some(soonest) = blocked.into_iter().chain(block).min() {
+            return Some(soonest);
         }
         let limit = match self.phase.load(Ordering::Relaxed) {
             BUSY => return None,
@@ -294,6 +319,18 @@ mod tests {
         pace.request_ended(pace.opened + Duration::from_secs(5));
         assert_eq!(pace.deadline(&PATIENCE), Some(pace.opened + Duration::from_secs(80)));
         assert!(pace.at_rest());
+    }
+
+    #[test]
+    fn a_block_is_owed_whatever_else_goes_on() {
+        let pace = Pace::new();
+        pace.multiplex(pace.opened);
+        let began = pace.opened + Duration::from_secs(2);
+        pace.request_begins();
+        pace.block_begins(began);
+        assert_eq!(pace.deadline(&PATIENCE), Some(began + PATIENCE.head));
+        pace.block_ended();
+        assert_eq!(pace.deadline(&PATIENCE), None);
     }
 
     #[tokio::test]

@@ -44,9 +44,11 @@ use super::{
 };
 use crate::{
     chain::Chain,
-    clock, config, secret,
+    clock, config,
+    policy::marks::Marks,
+    secret,
     session::streams::StreamGuard,
-    upstream::{Pool, UpstreamError},
+    upstream::{Pool, body::BodyWatch},
 };
 
 /// An upstream that answered 101 takes over at once, or something is wrong.
@@ -120,6 +122,9 @@ pub fn of(inbound: &Inbound) -> Option<Asked> {
     if inbound.extended_connect.is_some() {
         return Some(Asked::ExtendedConnect);
     }
+    if !inbound.marks.has(Marks::UPGRADE) {
+        return None;
+    }
     headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers).map(Asked::Upgrade)
 }
 
@@ -128,6 +133,8 @@ pub fn of(inbound: &Inbound) -> Option<Asked> {
 pub(super) struct Tunnel {
     asked: Asked,
     client: OnUpgrade,
+    /// Of the request, which seldom has one.
+    body: Option<Arc<BodyWatch>>,
     head_timeout: Duration,
     /// For how long nothing may pass, either way; zero for as long as both ends like.
     idle: Duration,
@@ -146,6 +153,7 @@ impl Tunnel {
         Self {
             asked,
             client,
+            body: record.body.clone(),
             head_timeout,
             idle: server.tunnel_idle_timeout,
             pace: Arc::clone(&record.pace),
@@ -170,30 +178,14 @@ pub(super) async fn open(
         Asked::Upgrade(_) => None,
         Asked::ExtendedConnect => Some(ask(request.headers_mut())),
     };
-    let name = || pool.upstream().name().to_owned();
-    // However many endpoints there are to try.
-    let connecting = pool.upstream().settings.queue_timeout + tunnel.head_timeout;
-    let Ok(connected) = timeout(connecting, pool.connect_for_upgrade()).await else {
-        let (upstream, after) = (name(), connecting);
-        return Err(UpstreamError::HeadTimeout { upstream, after }.into());
-    };
-    let (mut sender, in_flight) = connected?;
-    let mut response = match timeout(tunnel.head_timeout, sender.send_request(request)).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(source)) => {
-            let (upstream, source) = (name(), source.into());
-            return Err(UpstreamError::Broken { upstream, source }.into());
-        }
-        Err(_) => {
-            let (upstream, after) = (name(), tunnel.head_timeout);
-            return Err(UpstreamError::HeadTimeout { upstream, after }.into());
-        }
-    };
+    let asked = pool.upgrade(request, tunnel.body.as_deref(), tunnel.head_timeout);
+    let (mut response, (sender, in_flight)) = asked.await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response.map(|incoming| ProxyBody::declined(incoming, sender, in_flight, tunnel.head_timeout)));
     }
     if key.is_some_and(|key| !agrees(response.headers(), &key)) {
-        return Err(ProxyError::Handshake { upstream: name() });
+        let upstream = pool.upstream().name().to_owned();
+        return Err(ProxyError::Handshake { upstream });
     }
     let upstream = on(&mut response);
     let stop = proxy.tasks.stop.streams.clone();

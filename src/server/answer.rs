@@ -23,14 +23,15 @@ use crate::{
     live::Snapshot,
     policy::{
         self,
-        client::{self, ClientFacts},
         connection::Door,
         cors::{self, Readers},
+        marks::Marks,
         path::{NormalPath, PathError},
     },
     problem::Form,
     proxy::{
-        self, Inbound, body::ProxyBody, error::ProxyError, grpc, record::Record, rewrite, upgrade::ExtendedConnect,
+        self, Inbound, body::ProxyBody, caller::Caller, error::ProxyError, grpc, record::Record, rewrite,
+        upgrade::ExtendedConnect,
     },
     upstream::body::{Limits, RequestBody},
 };
@@ -38,12 +39,13 @@ use crate::{
 /// Answers one request, whatever happens.
 pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Incoming>) -> Response<ProxyBody> {
     let Conversation {
-        worker, facts, pace, ..
+        worker, pace, facts, ..
     } = &*conversation;
     pace.request_begins();
     let live = worker.live.load();
     let (mut parts, incoming) = request.into_parts();
-    let mut record = Record {
+    // In a box: it goes with the answer, which is moved.
+    let mut record = Box::new(Record {
         written: false,
         recorder: Arc::clone(&worker.recorder),
         pace: Arc::clone(pace),
@@ -60,25 +62,29 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         upstream: None,
         body: None,
         failure: None,
-    };
+    });
     let version = parts.version;
     if version == Version::HTTP_2 {
         http2::join_cookies(&mut parts.headers);
         http2::join_lengths(&mut parts.headers);
     }
+    let marks = Marks::of(&parts.headers);
     let form = if grpc::is_call(&parts.method, version, &parts.headers) {
         Form::Grpc
-    } else if policy::is_navigation(&parts.method, &parts.headers) {
+    } else if policy::is_navigation(&parts.method, &parts.headers, marks) {
         Form::Html
     } else {
         Form::Json
     };
     // hyper asks for the body when it is first read: a refusal must not do that.
-    let waits = !incoming.is_end_stream() && parts.headers.contains_key(header::EXPECT);
-    let asked_upgrade = parts.headers.contains_key(header::UPGRADE);
-    let origin = cors::origin_of(&parts.headers).cloned();
+    let waits = !incoming.is_end_stream() && marks.has(Marks::EXPECT);
+    let asked_upgrade = marks.has(Marks::UPGRADE);
+    let origin = marks
+        .has(Marks::ORIGIN)
+        .then(|| cors::origin_of(&parts.headers).cloned())
+        .flatten();
     let mut body = Some(incoming);
-    let dispatched = dispatch(&conversation, &live, parts, &mut body, &mut record);
+    let dispatched = dispatch(&conversation, &live, (parts, marks), &mut body, &mut record);
     let mut response = match AssertUnwindSafe(dispatched).catch_unwind().await {
         Ok(Ok(mut response)) => {
             // The auth API's answers have a word of their own.
@@ -149,7 +155,7 @@ fn admit(live: &Snapshot, origin: Option<&HeaderValue>, record: &Record, respons
 async fn dispatch(
     conversation: &Conversation,
     live: &Snapshot,
-    mut parts: Parts,
+    (mut parts, marks): (Parts, Marks),
     body: &mut Option<Incoming>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
@@ -163,8 +169,11 @@ async fn dispatch(
         http2::check_head(&parts)?;
     }
     let extended_connect = ExtendedConnect::take(&mut parts);
-    proxy::check_head(&parts.method, &parts.headers)?;
-    let client = client::judge(facts, parts.version, &parts.uri, &parts.headers, &live.clients)?;
+    proxy::check_head(&parts.method, &parts.headers, marks)?;
+    let caller = conversation
+        .memory
+        .caller(live, facts, (parts.version, &parts.uri, &parts.headers))?;
+    let client = &caller.facts;
     record.client = client.addr;
     record.host = Some(client.host.value().clone());
     let target = parts.uri.path_and_query().cloned().ok_or(PathError::NotAbsolute)?;
@@ -189,7 +198,7 @@ async fn dispatch(
             .query()
             .map_or_else(|| below.to_owned(), |query| format!("{below}?{query}"));
         parts.uri = Uri::try_from(target).unwrap_or_default();
-        let answered = auth_api(worker, live, parts, body.take(), client, record).await?;
+        let answered = auth_api(worker, live, parts, body.take(), caller, record).await?;
         return only_tunnels(extended_connect, answered);
     }
     let mut inbound = Inbound {
@@ -198,14 +207,16 @@ async fn dispatch(
         method: parts.method,
         version: parts.version,
         headers: parts.headers,
+        marks,
         path,
-        client,
+        caller,
         request_id: record.request_id.clone(),
         now: record.at,
     };
     // Before HTTP/1.1 there were none (RFC 9110, 15.2), and on HTTP/2 nobody writes them.
     let hints = (inbound.version == Version::HTTP_11).then_some(&*conversation.hints);
-    let answered = proxy::handle(&worker.proxy, live, &mut inbound, body, hints, record).await?;
+    let memory = &conversation.memory;
+    let answered = proxy::handle(&worker.proxy, live, memory, &mut inbound, body, hints, record).await?;
     only_tunnels(extended_connect, answered)
 }
 
@@ -241,7 +252,7 @@ async fn auth_api(
     live: &Snapshot,
     parts: Parts,
     body: Option<Incoming>,
-    client: ClientFacts,
+    caller: Arc<Caller>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let limits = Limits::of(&live.config.server, live.config.server.max_body);
@@ -255,7 +266,8 @@ async fn auth_api(
     // In a box: the future of every request has room for this one, and is moved as a whole.
     let answering = Box::pin(async move {
         let request_id = request_id.to_str().unwrap_or_default();
-        auth.answer(Request::from_parts(parts, body), &client, request_id).await
+        auth.answer(Request::from_parts(parts, body), &caller.facts, request_id)
+            .await
     });
     let answered = worker.cold.detached("auth request", answering).await;
     // The API saw a body that broke off; only the body itself knows that we lost patience with it.

@@ -31,7 +31,7 @@ use tracing::debug;
 
 use super::{
     answer::answer,
-    http2::{self, Streams},
+    http2::{self, Streams, blocks::Followed},
     proxy_protocol, refusal,
     tls::{Accepted, Issued, Tls},
 };
@@ -47,6 +47,7 @@ use crate::{
         body::ProxyBody,
         early_hints::{EarlyHints, Hinted},
         head_guard::Guarded,
+        memory::Memory,
         pace::{Pace, Paced, Patience},
         record::Recorder,
     },
@@ -87,6 +88,7 @@ pub struct Conversation {
     pub worker: Arc<Worker>,
     pub facts: Connection,
     pub pace: Arc<Pace>,
+    pub memory: Memory,
     pub hints: Arc<EarlyHints>,
 }
 
@@ -217,6 +219,7 @@ where
         worker,
         facts,
         pace,
+        memory: Memory::default(),
         hints: Arc::clone(&hints),
     });
     match protocol {
@@ -239,6 +242,7 @@ where
         Protocol::Http2 => {
             stats.http2.fetch_add(1, Ordering::Relaxed);
             conversation.pace.multiplex(clock::monotonic());
+            let stream = Followed::new(stream, Arc::clone(&conversation.pace));
             let connection =
                 http2::builder(&conversation, server).serve_connection(TokioIo::new(stream), service(&conversation));
             drop(live);
@@ -318,7 +322,8 @@ async fn attend<C: Attended>(conversation: &Conversation, connection: C, patienc
                     leave_by.filter(|_| pace.at_rest()).or_else(|| pace.deadline(patience))
                 };
                 if due(leave_by).is_some_and(|due| due <= now) {
-                    if !C::SAYS_GOODBYE || leave_by.is_some() || !pace.at_rest() {
+                    // To who is in the middle of a head nothing can be said that would end well.
+                    if !C::SAYS_GOODBYE || leave_by.is_some() || !pace.at_rest() || pace.is_owed_a_block() {
                         return;
                     }
                     connection.as_mut().finish();

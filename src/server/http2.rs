@@ -2,7 +2,9 @@
 //!
 //! hyper and its `h2` speak it. They refuse fields that belong to a connection (RFC 9113, 8.2.2), bodies that disagree
 //! with their `content-length`, and streams beyond what was announced. Every limit is set here, none is left to a
-//! default. HTTP/2 by `Upgrade: h2c` is not spoken: it would carry requests past us (see `headers::upgrade_of`).
+//! default; for how long a head may take says `blocks.rs`. HTTP/2 by `Upgrade: h2c` is not spoken: it would carry requests past us (see `headers::upgrade_of`).
+
+pub(super) mod blocks;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 

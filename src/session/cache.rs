@@ -279,7 +279,10 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::identity::{Assertions, Identity, SessionId};
+    use crate::{
+        fields::Lines,
+        identity::{Assertions, Identity, SessionId},
+    };
 
     const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
@@ -298,7 +301,7 @@ mod tests {
             refresh_at: None,
             extending: AtomicBool::new(false),
             last_seen: AtomicI64::new(0),
-            headers: Box::default(),
+            headers: Lines::new(),
             methods: Vec::new(),
             assertions: Assertions::default(),
         })

@@ -1,6 +1,6 @@
 //! Which headers carry the identity, what they hold, and what becomes of every other header of a request.
 //!
-//! [`Renderer`] writes an identity once per session; the data path only counts references. [`Reserved::classify`]
+//! [`Renderer`] writes an identity once per session; the data path only copies it. [`Reserved::classify`]
 //! says for each header of a request, in the one pass over them, who decides about it.
 //!
 //! Names are compared *folded*: without case, and with everything that is neither letter nor digit taken as `-`. CGI,
@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     clock::Timestamp,
     config::{self, RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte as fold},
+    fields::Lines,
     identity::{Identity, SessionId},
 };
 
@@ -43,11 +44,12 @@ impl Renderer {
         session: SessionId,
         created_at: Timestamp,
         methods: &[impl AsRef<str>],
-    ) -> Box<[(HeaderName, HeaderValue)]> {
+    ) -> Lines {
         let names = &self.names;
         let roles: Vec<String> = identity.roles.iter().map(|role| encoded(role, b",")).collect();
         let methods: Vec<String> = methods.iter().map(|method| encoded(method.as_ref(), b",")).collect();
-        [
+        let mut lines = Lines::new();
+        let said = [
             (&names.user_id, identity.id.to_string()),
             (&names.email, encoded(&identity.email, b"")),
             (&names.email_verified, identity.email_verified.to_string()),
@@ -56,11 +58,17 @@ impl Renderer {
             (&names.session_id, session.to_string()),
             (&names.auth_time, created_at.rfc3339()),
             (&names.auth_methods, methods.join(",")),
-        ]
-        .into_iter()
-        .filter(|(_, text)| !text.is_empty() && text.len() <= MAX_VALUE)
-        .filter_map(|(name, text)| Some((name.clone()?, HeaderValue::try_from(text).ok()?)))
-        .collect()
+        ];
+        for (name, text) in said {
+            if let Some(name) = name
+                && !text.is_empty()
+                && text.len() <= MAX_VALUE
+                && let Ok(value) = HeaderValue::try_from(text)
+            {
+                lines.put(name, &value);
+            }
+        }
+        lines.shrunk()
     }
 }
 

@@ -536,7 +536,10 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::identity::{Assertions, Identity};
+    use crate::{
+        fields::Lines,
+        identity::{Assertions, Identity},
+    };
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
     const LATER: Timestamp = Timestamp::from_secs(2_000);
@@ -580,7 +583,7 @@ mod tests {
             refresh_at: None,
             extending: AtomicBool::new(false),
             last_seen: AtomicI64::new(0),
-            headers: Box::new([]),
+            headers: Lines::new(),
             assertions: Assertions::default(),
             methods: Vec::new(),
         }

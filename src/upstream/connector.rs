@@ -70,7 +70,10 @@ impl Upstream {
             At::Unix(path) => return Ok((Stream::Unix(UnixStream::connect(path).await?), None)),
             At::Addr(addr) => (TcpStream::connect(addr).await?, None),
             At::Name { host, port } => {
-                let look_up = || async { Ok(lookup_host((host.as_str(), *port)).await?.collect()) };
+                let look_up = || {
+                    let (host, port) = (host.clone(), *port);
+                    async move { Ok(lookup_host((host.as_str(), port)).await?.collect()) }
+                };
                 let generation = endpoint.addresses.generation();
                 let known = endpoint.addresses.get(look_up).await?;
                 let (stream, addr): (_, SocketAddr) = dial::first_of(&known).await?;

@@ -9,11 +9,11 @@ use std::{
     sync::{Arc, Weak, atomic::Ordering},
 };
 
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::{Endpoint, Upstream, body::RequestBody, connector::Connected, dice::vary, http2, lean, tls::For};
+use super::{Endpoint, Outgoing, Upstream, body::RequestBody, connector::Connected, dice::vary, http2, lean, tls::For};
 use crate::{config::HealthCheck, lifecycle::Tasks};
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("vestibule-health/", env!("CARGO_PKG_VERSION")));
@@ -89,24 +89,22 @@ async fn ask(
 
 impl Upstream {
     async fn ask(&self, endpoint: &Endpoint, check: &HealthCheck, tasks: &Tasks) -> io::Result<StatusCode> {
-        let mut request = Request::new(RequestBody::EMPTY);
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = Uri::from(check.path.clone());
+        let mut outgoing = Outgoing::new(Method::GET, check.path.clone(), RequestBody::EMPTY);
         let host = match &check.host {
             Some(host) => host.clone(),
             None => HeaderValue::try_from(endpoint.settings.authority()).map_err(io::Error::other)?,
         };
-        request.headers_mut().insert(header::HOST, host);
-        request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
+        outgoing.put(&header::HOST, &host);
+        outgoing.put(&header::USER_AGENT, &USER_AGENT);
         match self.connect(endpoint, For::Requests, tasks).await? {
             Connected::Http1 { stream, .. } => {
-                let close = HeaderValue::from_static("close");
-                request.headers_mut().insert(header::CONNECTION, close);
-                let exchange = lean::Connection::new(stream).exchange(&mut request, None).await;
+                outgoing.put(&header::CONNECTION, &HeaderValue::from_static("close"));
+                let exchange = lean::Connection::new(stream).exchange(&mut outgoing, None).await;
                 let answered = exchange.map_err(|failed| io::Error::other(failed.error))?;
                 Ok(answered.response.status())
             }
             Connected::Http2(mut connection) => {
+                let mut request = outgoing.take_request();
                 http2::into_http2(&mut request, &endpoint.uri_scheme());
                 let answer = connection.take().sender.send_request(request).await;
                 Ok(answer.map_err(io::Error::other)?.status())

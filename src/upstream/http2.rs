@@ -7,7 +7,7 @@
 //! out that the other end is gone; and one on which a request waited in vain while nothing else was answered gets no
 //! further ones.
 //!
-//! Requests come in the form of HTTP/1.1 and are put into that of HTTP/2 here, and back, should they go elsewhere.
+//! Requests come in the form of HTTP/1.1 and are put into that of HTTP/2 here.
 
 use std::{
     future::{Future, poll_fn},
@@ -20,9 +20,9 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Request, Uri, Version,
-    header::{CONNECTION, HOST, TE, TRANSFER_ENCODING},
-    uri::{Authority, Parts, PathAndQuery, Scheme},
+    Request, Uri, Version,
+    header::{CONNECTION, HOST},
+    uri::{Authority, Parts, Scheme},
 };
 use hyper::{
     client::conn::http2::{Builder, SendRequest},
@@ -180,10 +180,9 @@ pub(super) async fn handshake(stream: Stream, origin: Option<Origin>, tasks: &Ta
 }
 
 /// Names a request's host and scheme in its target (RFC 9113, 8.3.1). `Connection` goes: it is not spoken here, and hyper
-/// would remove the `te` that it names. So does `Transfer-Encoding`: frames say where a body ends.
+/// would remove the `te` that it names.
 pub(super) fn into_http2(request: &mut Request<RequestBody>, scheme: &Scheme) {
     request.headers_mut().remove(CONNECTION);
-    request.headers_mut().remove(TRANSFER_ENCODING);
     let host = request.headers_mut().remove(HOST);
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = Parts::default();
@@ -195,21 +194,6 @@ pub(super) fn into_http2(request: &mut Request<RequestBody>, scheme: &Scheme) {
         *request.uri_mut() = uri;
     }
     *request.version_mut() = Version::HTTP_2;
-}
-
-/// Undoes [`into_http2`].
-pub(super) fn into_http1(request: &mut Request<RequestBody>) {
-    if let Some(authority) = request.uri().authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        request.headers_mut().insert(HOST, host);
-    }
-    if request.headers().contains_key(TE) {
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-    let target = request.uri().path_and_query().cloned();
-    *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    *request.version_mut() = Version::HTTP_11;
 }
 
 /// hyper's own tasks are tracked and stopped like all others.
@@ -227,23 +211,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_finds_back_to_its_form() {
+    fn a_request_names_its_host_in_its_target() {
         let mut request = Request::new(RequestBody::EMPTY);
         *request.uri_mut() = Uri::from_static("/a?b=c");
         request
             .headers_mut()
-            .insert(HOST, HeaderValue::from_static("app.example.com:8443"));
+            .insert(HOST, http::HeaderValue::from_static("app.example.com:8443"));
         into_http2(&mut request, &Scheme::HTTPS);
         assert_eq!(request.uri(), "https://app.example.com:8443/a?b=c");
         assert_eq!(
             (request.version(), request.headers().get(HOST)),
             (Version::HTTP_2, None)
         );
-        into_http1(&mut request);
-        assert_eq!(
-            (request.uri(), request.version()),
-            (&Uri::from_static("/a?b=c"), Version::HTTP_11)
-        );
-        assert_eq!(request.headers().get(HOST).unwrap(), "app.example.com:8443");
     }
 }

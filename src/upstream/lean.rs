@@ -13,7 +13,6 @@
 
 pub(super) mod answer;
 mod chunked;
-mod request;
 mod response;
 #[cfg(test)]
 mod tests;
@@ -27,7 +26,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -36,7 +35,10 @@ use self::{
     response::Head,
     upload::Upload,
 };
-use super::body::{BodyError, RequestBody};
+use super::{
+    body::{BodyError, RequestBody},
+    outgoing::Outgoing,
+};
 
 /// A first read asks for so much: most answers come in one.
 const FIRST_READ: usize = 8 * 1024;
@@ -85,8 +87,6 @@ pub(super) struct Connection<S> {
     stream: S,
     /// Read, and not used yet.
     unread: BytesMut,
-    /// The head that is being sent.
-    out: Vec<u8>,
 }
 
 /// An answer's head, and what is needed to go on.
@@ -116,7 +116,6 @@ impl<S> Connection<S> {
         Self {
             stream,
             unread: BytesMut::new(),
-            out: Vec::new(),
         }
     }
 }
@@ -138,22 +137,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .is_pending()
     }
 
-    /// Sends `request`, and waits for the head of the answer. One that comes before the whole body was sent brings the
-    /// rest of it along as an [`Upload`]; none is left in `request` then. Of interim answers, early hints alone are told.
+    /// Sends `outgoing`, and waits for the head of the answer. One that comes before the whole body was sent brings the
+    /// rest of it along as an [`Upload`]; none is left in `outgoing` then. Of interim answers, early hints alone are told.
     ///
     /// Cancel-safe: dropping it closes the connection.
-    pub(super) async fn exchange(
-        mut self,
-        request: &mut Request<RequestBody>,
-        told: Told<'_>,
-    ) -> Result<Answered<S>, Failed> {
-        self.out.clear();
-        let mut sending = upload::Sending::new(request::write(request, &mut self.out));
+    pub(super) async fn exchange(mut self, outgoing: &mut Outgoing, told: Told<'_>) -> Result<Answered<S>, Failed> {
+        let mut sending = upload::Sending::new(outgoing.finish());
         let mut unsendable = None;
         let mut interim = 0;
         let outcome = poll_fn(|cx| {
+            let (head, body) = outgoing.parts();
             if unsendable.is_none()
-                && let Poll::Ready(Err(error)) = sending.poll(cx, &mut self.stream, &self.out, request.body_mut())
+                && let Poll::Ready(Err(error)) = sending.poll(cx, &mut self.stream, head, body)
             {
                 match error {
                     // An upstream that refuses a body may close its ear and still have said why.
@@ -162,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             loop {
-                if let Some(found) = self.parse(request.method(), &mut interim, told)? {
+                if let Some(found) = self.parse(outgoing, &mut interim, told)? {
                     return Poll::Ready(Ok(found));
                 }
                 match ready!(self.poll_fill(cx, FIRST_READ)) {
@@ -179,17 +174,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             answered: interim > 0 || !self.unread.is_empty(),
         })?;
         let whole = sending.is_done();
-        let upload = (!whole && unsendable.is_none()).then(|| sending.into_upload(&self.out, request.body_mut()));
+        let upload = (!whole && unsendable.is_none()).then(|| {
+            let (head, body) = outgoing.parts();
+            sending.into_upload(head, body)
+        });
         Ok(self.answered(found, whole, upload))
     }
 
     /// The head of the answer that counts, if it is here whole.
-    fn parse(&mut self, method: &Method, interim: &mut usize, told: Told<'_>) -> Result<Option<Head>, LeanError> {
+    fn parse(
+        &mut self,
+        outgoing: &mut Outgoing,
+        interim: &mut usize,
+        told: Told<'_>,
+    ) -> Result<Option<Head>, LeanError> {
         loop {
             if self.unread.is_empty() {
                 return Ok(None);
             }
-            let Some(head) = response::take(&mut self.unread, method)? else {
+            let Some(head) = response::take(&mut self.unread, &outgoing.method, &mut outgoing.spare)? else {
                 return if self.unread.len() < MAX_HEAD {
                     Ok(None)
                 } else {
@@ -228,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Answered<S> {
     /// The answer's body, its head, and what must run beside it: the rest of the upload.
     pub(super) fn into_answer(self) -> (Answer<S>, Response<()>, Option<impl Future<Output = ()> + use<S>>) {
-        let Connection { stream, unread, out } = self.connection;
+        let Connection { stream, unread } = self.connection;
         let (stream, upload) = match self.upload {
             None => (Reader::Whole(stream), None),
             Some(upload) => {
@@ -236,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answered<S> {
                 (Reader::Half(reading), Some(upload.finish(writing)))
             }
         };
-        let connection = Connection { stream, unread, out };
+        let connection = Connection { stream, unread };
         let answer = Answer::new(connection, self.framing, self.keep_alive);
         (answer, self.response, upload)
     }

@@ -2,7 +2,10 @@
 //!
 //! HTTP/1.1 connections carry one request at a time. Idle ones are taken last in, first out: the newest is the least
 //! likely to be dead. One that dies before a byte of the answer is replaced by a fresh one (`lean.rs` speaks on them).
-//! Connections of HTTP/2 are shared (`http2.rs`). What may be sent again is in `retry.rs`.
+//! Connections of HTTP/2 are shared (`http2.rs`). What may be sent again is in `retry.rs`. Not here: requests that want a
+//! tunnel (`pool/upgrade.rs`).
+
+mod upgrade;
 
 use std::{
     fmt, io,
@@ -14,8 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, StatusCode, Version};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use http::{Response, StatusCode, Version};
+use hyper::body::Incoming;
 use tokio::{sync::Mutex as Turn, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -24,13 +27,14 @@ use super::{
     addresses::Origin,
     answer::AnswerBody,
     balance::Tried,
-    body::{BodyWatch, RequestBody},
-    connector::{self, Connected},
+    body::BodyWatch,
+    connector::Connected,
     dice::Dice,
     endpoint::Speaks,
     http2::{self, Held, Multiplexed, Part},
     lean::{self, Answered, LeanError, Told},
     lock,
+    outgoing::Outgoing,
     retry::{self, Budget},
     stream::Stream,
     tls::For,
@@ -93,8 +97,8 @@ enum Answer {
 /// There was no answer.
 struct Refused {
     error: WireError,
-    /// The request, if it may be sent once more as far as this way knows.
-    again: Option<Request<RequestBody>>,
+    /// All of the request is still there: it may be sent once more, as far as this way knows.
+    again: bool,
     /// Nobody has heard of it.
     unheard: bool,
 }
@@ -179,30 +183,26 @@ impl Lease {
 }
 
 impl Way {
-    async fn send(
-        self,
-        mut request: Request<RequestBody>,
-        endpoint: &Endpoint,
-        told: Told<'_>,
-    ) -> Result<Answer, Refused> {
+    async fn send(self, outgoing: &mut Outgoing, endpoint: &Endpoint, told: Told<'_>) -> Result<Answer, Refused> {
         match self {
-            Self::Http1 { connection, origin } => match connection.exchange(&mut request, told).await {
+            Self::Http1 { connection, origin } => match connection.exchange(outgoing, told).await {
                 Ok(answered) => Ok(Answer::Http1 { answered, origin }),
                 Err(failed) => Err(Refused {
                     // What came was an answer, if none in HTTP: asking again would not mend it.
-                    again: (!failed.answered && request.body().is_untouched()).then_some(request),
+                    again: !failed.answered && outgoing.body.is_untouched(),
                     unheard: !failed.sent,
                     error: failed.error.into(),
                 }),
             },
-            Self::Http2(part) => over_http2(part, request, endpoint).await,
+            Self::Http2(part) => over_http2(part, outgoing, endpoint).await,
         }
     }
 }
 
-async fn over_http2(mut part: Part, mut request: Request<RequestBody>, endpoint: &Endpoint) -> Result<Answer, Refused> {
-    // hyper takes the request apart to send it: for a second try it must be copied before.
-    let spare = retry::copy(&request);
+async fn over_http2(mut part: Part, outgoing: &mut Outgoing, endpoint: &Endpoint) -> Result<Answer, Refused> {
+    // hyper takes the request apart to send it, and its body with it.
+    let bodiless = outgoing.body.is_empty();
+    let mut request = outgoing.take_request();
     http2::into_http2(&mut request, &endpoint.uri_scheme());
     match part.sender.try_send_request(request).await {
         Ok(mut response) => {
@@ -216,15 +216,15 @@ async fn over_http2(mut part: Part, mut request: Request<RequestBody>, endpoint:
         }
         Err(mut refused) => {
             // Given back untouched: not a byte of it was sent.
-            let untouched = refused.take_message().map(|mut request| {
-                http2::into_http1(&mut request);
-                request
-            });
+            let untouched = refused.take_message();
+            let given_back = untouched.is_some();
+            if let Some(request) = untouched {
+                outgoing.body = request.into_body();
+            }
             let error = refused.into_error();
-            let unheard = untouched.is_some() || retry::was_not_processed(&error);
             Err(Refused {
-                again: untouched.or(spare).filter(|_| !retry::was_answered(&error)),
-                unheard,
+                again: (given_back || bodiless) && !retry::was_answered(&error),
+                unheard: given_back || retry::was_not_processed(&error),
                 error: error.into(),
             })
         }
@@ -256,14 +256,14 @@ impl Pool {
         &self.upstream
     }
 
-    /// Sends `request` and waits for the head of the answer. It is sent once more at most `retries` times, if it may be
+    /// Sends `outgoing` and waits for the head of the answer. It is sent once more at most `retries` times, if it may be
     /// at all. While a `body` is still on its way, the time-out counts from when it moved last, so that a long upload is
     /// not a slow answer. `told` is who is told of early hints, which HTTP/2 has none of here.
     ///
     /// Cancel-safe: dropping it closes the connection that it used, or ends its stream.
     pub async fn send(
         self: &Arc<Self>,
-        request: Request<RequestBody>,
+        outgoing: Outgoing,
         head_timeout: Duration,
         body: Option<Arc<BodyWatch>>,
         retries: u32,
@@ -275,7 +275,7 @@ impl Pool {
         let body = &sending.0;
         // Where it is, for whoever has waited in vain.
         let whereabouts = AtomicUsize::new(usize::MAX);
-        let mut exchange = pin!(self.exchange(request, (retries, told), place, &whereabouts));
+        let mut exchange = pin!(self.exchange(outgoing, (retries, told), place, &whereabouts));
         let begun = clock::monotonic();
         let mut deadline = begun + head_timeout;
         loop {
@@ -321,7 +321,7 @@ impl Pool {
 
     async fn exchange(
         &self,
-        mut request: Request<RequestBody>,
+        mut outgoing: Outgoing,
         (retries, told): (u32, Told<'_>),
         mut place: Place,
         whereabouts: &AtomicUsize,
@@ -355,7 +355,7 @@ impl Pool {
             };
 
             let multiplexed = matches!(way, Way::Http2(_));
-            let Refused { error, again, unheard } = match way.send(request, endpoint, told).await {
+            let Refused { error, again, unheard } = match way.send(&mut outgoing, endpoint, told).await {
                 Ok(answer) => {
                     self.upstream.answered(at, answer.status());
                     return Ok((answer, place));
@@ -367,10 +367,9 @@ impl Pool {
                 // One that was kept may have died of age.
                 self.upstream.failed(at);
             }
-            let Some(again) = again.filter(|request| budget.allows(unheard, request.method())) else {
+            if !again || !budget.allows(unheard, outgoing.method()) {
                 return Err(self.broken(error));
-            };
-            request = again;
+            }
             if was_kept && !multiplexed {
                 self.upstream.retries.fetch_add(1, Ordering::Relaxed);
                 fresh = true;
@@ -466,38 +465,6 @@ impl Pool {
                 Ok(Way::Http2(part))
             }
         }
-    }
-
-    /// A connection for a tunnel, always HTTP/1.1: outside of the pool, counted as in flight while the place lives.
-    pub async fn connect_for_upgrade(self: &Arc<Self>) -> Result<(SendRequest<RequestBody>, Place), UpstreamError> {
-        self.upstream.admit().await?;
-        let mut place = Place::new(self);
-        let mut tried = Tried::default();
-        let mut failure = None;
-        while let Some(at) = self.upstream.choose(&self.dice, tried) {
-            tried.add(at);
-            let Some(endpoint) = self.endpoint(at).filter(|endpoint| endpoint.can_upgrade()) else {
-                continue;
-            };
-            place.move_to(at);
-            match self.upstream.connect(endpoint, For::Upgrade, &self.tasks).await {
-                Ok(Connected::Http1 { stream, .. }) => {
-                    let sender = connector::for_upgrade(stream, &self.tasks).await;
-                    return Ok((sender.map_err(|error| self.broken(error.into()))?, place));
-                }
-                Ok(Connected::Http2(_)) => {}
-                Err(source) => {
-                    self.upstream.failed(at);
-                    failure = Some(source);
-                }
-            }
-        }
-        Err(match failure {
-            Some(source) => self.unreachable(source),
-            None => UpstreamError::NoUpgrade {
-                upstream: self.upstream.name().to_owned(),
-            },
-        })
     }
 
     fn endpoint(&self, at: usize) -> Option<&Endpoint> {

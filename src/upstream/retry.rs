@@ -9,22 +9,7 @@
 
 use std::error::Error;
 
-use http::{Method, Request};
-
-use super::body::RequestBody;
-
-/// The same request once more, whatever its method; `None` if it has a body, which is gone once it was sent.
-pub(super) fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !request.body().is_empty() {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::EMPTY);
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    Some(copy)
-}
+use http::Method;
 
 /// How often one request may be sent once more.
 #[derive(Debug)]

@@ -160,6 +160,33 @@ async fn a_gateway_that_ends_before_it_is_ready_takes_nothing_over() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_hangs_while_it_starts_keeps_nobody_else_out() {
+    let around = Surroundings::new().await;
+    let drains = format!("[server]\n{DRAINS}");
+    let (mut running, public, admin) = Program::serve(&around.config("a.toml", &drains)).await;
+    let load = Load::start(public);
+    // Nobody answers there: it waits, for as long as it takes.
+    let waits = around.config("b.toml", "[database]\nurl = 'postgres://127.0.0.1:9/none'");
+    let mut hangs = Program::start(
+        &["serve", "--config", waits.to_str().unwrap()],
+        &[],
+        around.folder.path(),
+    );
+    hangs.line("not serving yet").await;
+    running.line("handed the listening sockets over").await;
+
+    let (next, same_public, same_admin) = Program::serve(&around.config("c.toml", &drains)).await;
+    assert_eq!((same_public, same_admin), (public, admin));
+    let ended = running.ended().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("has lost its turn"), "{}", ended.stderr);
+    load.goes_on().await;
+    load.end().await;
+    next.signal("TERM").await;
+    assert_eq!(next.ended().await.code, Some(0));
+}
+
+#[tokio::test]
 async fn a_socket_that_nobody_listens_at_is_replaced_and_open_to_its_user_alone() {
     use std::os::unix::fs::PermissionsExt as _;
 

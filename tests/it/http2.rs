@@ -331,6 +331,89 @@ async fn a_preface_may_come_in_pieces_but_not_for_ever() {
     assert!(silent.is_closed().await);
 }
 
+/// A request whose block of fields does not end: HEADERS without END_HEADERS.
+fn unfinished_head(stream: u32) -> Vec<u8> {
+    let mut frame = headers_frame(stream, &[(":method", "GET"), (":path", "/public/never")]);
+    frame[4] &= !0x4;
+    frame
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_ends_its_connection_though_others_are_answered() {
+    let setup = Setup::default().with("[server]\nheader_timeout = '400ms'");
+    let gateway = setup.start().await;
+    let mut alone = RawClient::connect(gateway.addr()).await;
+    alone.send([PREFACE, SETTINGS, &unfinished_head(1)].concat()).await;
+
+    let mut slow = gateway.upstream().by_hand("/public/slow");
+    let request = headers_frame(
+        1,
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", gateway.host()),
+            (":path", "/public/slow"),
+        ],
+    );
+    let mut busy = RawClient::connect(gateway.addr()).await;
+    busy.send([PREFACE, SETTINGS, &request].concat()).await;
+    let _upstream = slow.next().await;
+    busy.send(unfinished_head(3)).await;
+
+    let mut trickling = gateway.raw().await;
+    // HEADERS of a thousand bytes, which come one by one.
+    let head = [0, 3, 232, 1, 4, 0, 0, 0, 1];
+    trickling.send([PREFACE, SETTINGS, &head].concat()).await;
+    let (mut reading, mut writing) = trickling.stream.into_inner().into_split();
+    let ends = async {
+        let mut all = Vec::new();
+        // A reset is an end, too.
+        let _ = reading.read_to_end(&mut all).await;
+    };
+    let trickle = async {
+        while writing.write_all(&[0]).await.is_ok() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::join!(alone.rest(), busy.rest());
+    let both = async { tokio::join!(ends, trickle) };
+    timeout(SOON, both).await.expect("it is closed");
+    assert_eq!(gateway.upstream().seen("/public/never"), 0);
+}
+
+#[tokio::test]
+async fn a_head_in_several_frames_is_a_head() {
+    let setup = Setup::default().with("[server]\nheader_timeout = '5s'");
+    let gateway = setup.start().await;
+    let mut first = headers_frame(
+        1,
+        &[
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", gateway.host()),
+            (":path", "/public/x"),
+        ],
+    );
+    first[4] &= !0x4;
+    // CONTINUATION with END_HEADERS: `x: y`, spelt out.
+    let last = [0, 0, 5, 9, 4, 0, 0, 0, 1, 0, 1, b'x', 1, b'y'];
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send([PREFACE, SETTINGS].concat()).await;
+    for byte in first.iter().chain(&last) {
+        raw.send([*byte]).await;
+    }
+    eventually(SOON, async || gateway.upstream().seen("/public/x") == 1).await;
+}
+
+#[tokio::test]
+async fn a_preface_without_settings_ends_its_connection() {
+    let setup = Setup::default().with("[server]\nheader_timeout = '400ms'");
+    let gateway = setup.start().await;
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    raw.send([PREFACE, &SETTINGS[..5]].concat()).await;
+    raw.rest().await;
+}
+
 #[tokio::test]
 async fn garbage_behind_the_preface_ends_the_connection_alone() {
     let gateway = Gateway::start().await;

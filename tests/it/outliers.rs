@@ -1,6 +1,9 @@
 //! Endpoints that fail requests get none for a while.
 
-use crate::harness::{Gateway, SOON, Setup, backend::Backend, eventually};
+use crate::{
+    harness::{Gateway, SOON, Setup, backend::Backend, eventually, upstream::Upstream},
+    upgrade::{AGREED, upgrade},
+};
 
 async fn gateway(backends: &[&Backend], outliers: &str) -> Gateway {
     let endpoints: Vec<_> = backends.iter().map(|backend| backend.endpoint("http")).collect();
@@ -98,4 +101,47 @@ async fn a_client_that_breaks_its_body_off_ejects_nobody() {
         );
         assert!(gateway.metric(&failures).await < 0.5);
     }
+}
+
+/// An application that serves sockets, beside an endpoint that can't: all upgrades go to it.
+async fn of_sockets(outliers: &str) -> (Gateway, Upstream, String) {
+    let (sockets, other) = (Upstream::start().await, Backend::start("other").await);
+    let endpoint = format!("http://{}", sockets.addr());
+    let more = format!("response_timeout = '300ms'\noutliers = {{ {outliers}, eject_for = '1h' }}");
+    let setup = Setup::default().endpoints(&[endpoint.clone(), other.endpoint("h2c")], &more);
+    let ejections = format!("vestibule_upstream_ejections_total{{upstream=\"app\",endpoint=\"{endpoint}\"}}");
+    (setup.start().await, sockets, ejections)
+}
+
+async fn socket(gateway: &Gateway) -> u16 {
+    let mut client = gateway.raw().await;
+    client.send(upgrade(gateway, "/public/ws", None)).await;
+    client.head().await.status()
+}
+
+const OVERLOADED: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn sockets_that_open_make_up_for_those_that_did_not() {
+    let (gateway, sockets, ejections) = of_sockets("failures = 2").await;
+    for _ in 0..3 {
+        sockets.answer("/public/ws", OVERLOADED);
+        assert_eq!(socket(&gateway).await, 503);
+        sockets.answer("/public/ws", AGREED);
+        assert_eq!(socket(&gateway).await, 101);
+    }
+    assert!(gateway.metric(&ejections).await < 0.5);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_opens_no_sockets_is_ejected() {
+    let (gateway, sockets, ejections) = of_sockets("failures = 3").await;
+    sockets.answer("/public/ws", OVERLOADED);
+    assert_eq!(socket(&gateway).await, 503);
+    sockets.answer_and_close("/public/ws", "what is this?\r\n\r\n");
+    assert_eq!(socket(&gateway).await, 502);
+    assert!(gateway.metric(&ejections).await < 0.5);
+    let _silent = sockets.by_hand("/public/ws");
+    assert_eq!(socket(&gateway).await, 504);
+    assert!((gateway.metric(&ejections).await - 1.0).abs() < 0.5);
 }

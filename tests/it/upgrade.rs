@@ -7,10 +7,11 @@ use tokio::{
 
 use crate::harness::{Gateway, RawClient, SOON, Setup, people::User, upstream::Conversation};
 
-const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub(crate) const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-fn upgrade(gateway: &Gateway, path: &str, user: Option<&User>) -> String {
+/// The request for one.
+pub(crate) fn upgrade(gateway: &Gateway, path: &str, user: Option<&User>) -> String {
     let host = gateway.host();
     let cookie = user
         .map(|user| format!("Cookie: {}\r\n", user.cookie))

@@ -33,6 +33,7 @@ use crate::{
         client::{self, ClientRules},
         connection::{Connection, Peer},
         cors::{self, Readers, Verdict},
+        marks::Marks,
         origin::{self, TrustedOrigins},
         path::NormalPath,
         routes::RouteTable,
@@ -41,10 +42,12 @@ use crate::{
     problem::grpc_status,
     proxy::{
         self, answers,
+        caller::Caller,
         error::ProxyError,
         grpc,
         handover::Handover,
         headers::{self, Material},
+        memory::Shown,
         rewrite,
     },
     session::{
@@ -90,7 +93,7 @@ impl<'c> Judges<'c> {
         // A call is made over HTTP/2.
         let asked_by = if grpc::is_call(&asked.method, Version::HTTP_2, &asked.headers) {
             AskedBy::Call
-        } else if policy::is_navigation(&asked.method, &asked.headers) {
+        } else if policy::is_navigation(&asked.method, &asked.headers, Marks::of(&asked.headers)) {
             AskedBy::Navigation
         } else {
             AskedBy::Program
@@ -132,7 +135,7 @@ impl<'c> Judges<'c> {
                 return Err(ProxyError::Internal);
             }
         };
-        proxy::check_head(&method, &headers)?;
+        proxy::check_head(&method, &headers, Marks::of(&headers))?;
         let stranger = Connection::plain(Peer::of(SocketAddr::from(SOMEWHERE)));
         let client = client::judge(&stranger, Version::HTTP_11, &uri, &headers, &self.clients)?;
         decision.host = Some(client.host.name().to_owned());
@@ -186,9 +189,10 @@ impl<'c> Judges<'c> {
                 handover: Handover::shown(route, self.config.identity.assertion.send, permit.session().is_some()),
                 body: RequestBody::EMPTY,
                 path,
-                client: &client,
+                marks: Marks::of(&headers),
+                caller: &Caller::new(client, &headers),
                 request_id: &HeaderValue::from_static("made-by-the-gateway"),
-                cookies: &self.cookies,
+                cookies: &Shown::of(&self.cookies, &headers).left,
                 reserved: &self.reserved,
                 upgrade,
                 headers,

@@ -154,8 +154,9 @@ fn pem_file<T: 'static>(allowed: &'static str, parse: impl Fn(&[u8]) -> Result<T
     Kind::new(allowed, schema, move |found: &Found<'_>| {
         let text = found.text(allowed, Sight::Public)?;
         let path = found.reader.folder.join(&text);
-        found.reader.read_file(path.clone());
-        let outcome = read(&path)
+        let pem = read(&path);
+        found.reader.read_file(path, pem.as_deref().ok());
+        let outcome = pem
             .map_err(|error| format!("the file can't be read: {error}").into())
             .and_then(|pem| {
                 found.reader.made_of(&String::from_utf8_lossy(&pem));

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     config::SigningAlgorithm,
+    fields::Lines,
     identity::{Assertions, Identity, SessionId, UserId},
 };
 
@@ -64,7 +65,7 @@ fn session(name: &str, roles: &[String], expires_at: Timestamp) -> Session {
         refresh_at: None,
         extending: AtomicBool::new(false),
         last_seen: AtomicI64::new(0),
-        headers: Box::new([]),
+        headers: Lines::new(),
         assertions: Assertions::default(),
     }
 }

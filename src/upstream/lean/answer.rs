@@ -136,6 +136,23 @@ impl<S: AsyncRead + Unpin> Answer<S> {
         Poll::Ready(Ok(read))
     }
 
+    /// All of it, if it is here already.
+    pub(in crate::upstream) fn take_if_whole(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return Some(Bytes::new());
+        }
+        match &mut self.framing {
+            Framing::Length(left) if self.connection.unread.len() as u64 >= *left => {
+                // What is as long as what is in memory fits there.
+                let whole = usize::try_from(*left).unwrap_or(usize::MAX);
+                *left = 0;
+                self.ended = true;
+                Some(take(&mut self.connection.unread, whole))
+            }
+            Framing::Length(_) | Framing::Chunked(_) | Framing::Close => None,
+        }
+    }
+
     /// Nothing of it is left.
     pub(in crate::upstream) const fn is_end(&self) -> bool {
         self.ended
@@ -156,13 +173,11 @@ impl<S: AsyncRead + Unpin> Answer<S> {
             Connection {
                 stream: Reader::Whole(stream),
                 unread,
-                out,
             } if usable => Some(Connection {
                 stream,
                 unread: Some(unread)
                     .filter(|buffer| buffer.capacity() <= KEPT)
                     .unwrap_or_default(),
-                out: Some(out).filter(|buffer| buffer.capacity() <= KEPT).unwrap_or_default(),
             }),
             Connection { .. } => None,
         }

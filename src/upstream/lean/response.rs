@@ -35,8 +35,9 @@ impl Head {
     }
 }
 
-/// Takes a head from the beginning of `unread`; `None` if it isn't whole yet. `method` is that of the request.
-pub(super) fn take(unread: &mut BytesMut, method: &Method) -> Result<Option<Head>, LeanError> {
+/// Takes a head from the beginning of `unread`; `None` if it isn't whole yet. `method` is that of the request; its fields
+/// are put into the memory of `spare`, which is empty.
+pub(super) fn take(unread: &mut BytesMut, method: &Method, spare: &mut HeaderMap) -> Result<Option<Head>, LeanError> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
@@ -55,7 +56,8 @@ pub(super) fn take(unread: &mut BytesMut, method: &Method) -> Result<Option<Head
     }
     // A copy: what is small must not keep the connection's buffer from being used again.
     let bytes = Bytes::copy_from_slice(unread.get(..length).unwrap_or_default());
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    let mut headers = std::mem::take(spare);
+    headers.reserve(parsed.headers.len());
     let mut ending = Ending::default();
     for field in parsed.headers.iter() {
         let from = field.value.as_ptr().addr() - unread.as_ptr().addr();
@@ -66,8 +68,9 @@ pub(super) fn take(unread: &mut BytesMut, method: &Method) -> Result<Option<Head
         ) else {
             return Err(LeanError::Malformed("field"));
         };
-        ending.look(&name, value.as_bytes())?;
-        headers.append(name, value);
+        if ending.look(&name, value.as_bytes())? == Meant::ForAll {
+            headers.append(name, value);
+        }
     }
     let http_11 = parsed.version == Some(1);
     unread.advance(length);
@@ -81,6 +84,15 @@ pub(super) fn take(unread: &mut BytesMut, method: &Method) -> Result<Option<Head
     }))
 }
 
+/// Whom a field is for.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Meant {
+    /// Who reads the answer as well.
+    ForAll,
+    /// Only us, at this end of the connection.
+    ForUs,
+}
+
 /// What fields say of the end of the answer, and of the connection.
 #[derive(Default)]
 struct Ending {
@@ -91,27 +103,32 @@ struct Ending {
 }
 
 impl Ending {
-    fn look(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), LeanError> {
+    fn look(&mut self, name: &HeaderName, value: &[u8]) -> Result<Meant, LeanError> {
         match *name {
-            header::CONTENT_LENGTH => self.length(value),
+            header::CONTENT_LENGTH => self.length(value)?,
             // Nothing else is asked for with `TE`.
             header::TRANSFER_ENCODING if self.chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") => {
-                Err(LeanError::Malformed("a transfer coding that nobody asked for"))
+                return Err(LeanError::Malformed("a transfer coding that nobody asked for"));
             }
-            header::TRANSFER_ENCODING => {
-                self.chunked = true;
-                Ok(())
-            }
+            header::TRANSFER_ENCODING => self.chunked = true,
             // RFC 9112, 9.3; `close` outweighs everything.
             header::CONNECTION => {
+                let mut meant = Meant::ForUs;
                 for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    if option.eq_ignore_ascii_case(b"close") {
+                        self.close = true;
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                        self.keep_alive = true;
+                    } else {
+                        // It names fields, which are to be removed.
+                        meant = Meant::ForAll;
+                    }
                 }
-                Ok(())
+                return Ok(meant);
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(Meant::ForAll)
     }
 
     /// One number, however often.

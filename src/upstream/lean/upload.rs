@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
-use super::{LeanError, RequestBody, request::Length};
+use super::{LeanError, RequestBody};
+use crate::upstream::outgoing::Length;
 
 const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -105,11 +106,18 @@ impl Sending {
     ) -> Poll<Result<(), LeanError>> {
         loop {
             let head = head.get(self.head..).unwrap_or_default();
-            let parts = [head, &self.before, &self.data, self.after].map(IoSlice::new);
-            if parts.iter().all(|part| part.is_empty()) {
-                return Poll::Ready(Ok(()));
-            }
-            let mut written = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &parts))?;
+            let body = [&self.before, &self.data, self.after];
+            let mut written = if body.iter().all(|part| part.is_empty()) {
+                if head.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                // As most requests have no body.
+                ready!(Pin::new(&mut *stream).poll_write(cx, head))?
+            } else {
+                let [before, data, after] = body;
+                let parts = [head, before, data, after].map(IoSlice::new);
+                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &parts))?
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
             }
