@@ -39,7 +39,7 @@ use self::{
     asks::Ended,
     body::{GoesOn, ProxyBody},
     caller::Caller,
-    early_hints::{Awaited, EarlyHints},
+    early_hints::EarlyHints,
     error::ProxyError,
     headers::{CorsBy, Material, Outbound},
     memory::Memory,
@@ -117,9 +117,8 @@ pub async fn handle(
         .filter(|_| body.as_ref().is_none_or(Incoming::is_end_stream));
     // It asks about another request: that one's method decides.
     let method = preflight.as_ref().map_or(&inbound.method, |asked| &asked.method);
-    let route = live
-        .routes
-        .find(inbound.caller.facts.host.name(), &inbound.path, method)?;
+    let host = inbound.caller.facts.host.name();
+    let route = live.routes.find(host, &inbound.path, method)?;
     record.route = Some(Arc::clone(route));
     let readers = Readers::of(&route.cors, &live.origins);
     let pass_on = match preflight.map(|asked| readers.judge(&asked, methods(&asked))) {
@@ -202,11 +201,9 @@ pub async fn handle(
             head_timeout,
             retries: route.retries,
             is_call,
+            early: hints.map(|hints| (hints, CorsBy::of(&readers))),
         };
-        let awaited = hints.map(EarlyHints::until_answered);
-        let tell = |fields| tell(awaited.as_ref(), fields, live, CorsBy::of(&readers), route);
-        let told: Told<'_> = if awaited.is_some() { Some(&tell) } else { None };
-        forward(pool, asked, || stream(Lasting::Answer), told).await?
+        forward(pool, asked, || stream(Lasting::Answer), (live, route)).await?
     };
 
     let back = Back {
@@ -218,14 +215,6 @@ pub async fn handle(
         slid,
     };
     back.give(proxy, live, inbound, response).await
-}
-
-/// An upstream's early hints, on their way to the client.
-fn tell(awaited: Option<&Awaited<'_>>, fields: HeaderMap, live: &Snapshot, cors: CorsBy, route: &Route) {
-    if let Some(awaited) = awaited {
-        let hint = early_hints::cleaned(fields, &live.cookies, cors, &route.response_headers);
-        awaited.tell(&hint);
-    }
 }
 
 /// A request's body on its way to an upstream, and what is demanded of it.
@@ -459,21 +448,31 @@ fn check_length(inbound: &Inbound, max_body: u64) -> Result<(), BodyError> {
 }
 
 /// A request that is forwarded.
-struct Sent {
+struct Sent<'h> {
     outbound: Outbound,
     watch: Option<Arc<BodyWatch>>,
     head_timeout: Duration,
     retries: u32,
     /// It may have as much to say before it is answered as later: its session counts from the start.
     is_call: bool,
+    /// Where early hints go, if the client can be sent any, and who says there which pages may read answers.
+    early: Option<(&'h EarlyHints, CorsBy)>,
 }
 
 async fn forward(
     pool: &Arc<Pool>,
-    sent: Sent,
+    sent: Sent<'_>,
     stream: impl Fn() -> StreamGuard,
-    told: Told<'_>,
+    (live, route): (&Snapshot, &Route),
 ) -> Result<Response<ProxyBody>, ProxyError> {
+    let early = sent.early.map(|(hints, cors)| (hints.until_answered(), cors));
+    let tell = |fields| {
+        if let Some((awaited, cors)) = &early {
+            let hint = early_hints::cleaned(fields, &live.cookies, *cors, &route.response_headers);
+            awaited.tell(&hint);
+        }
+    };
+    let told: Told<'_> = if early.is_some() { Some(&tell) } else { None };
     let (head_timeout, watch) = (sent.head_timeout, sent.watch);
     let (outgoing, retries) = (sent.outbound.into_outgoing(), sent.retries);
     let mut exchange = pin!(pool.send(outgoing, head_timeout, watch.clone(), retries, told));
