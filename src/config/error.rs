@@ -166,9 +166,10 @@ const ELSEWHERE: [(&str, &str); 12] = [
 
 /// The key that is meant by `text`, though it is no slip of the pen: one that begins with it, or a word from elsewhere.
 pub(super) fn meant<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
-    let begun = |key: &&&str| text.len() >= 3 && key.starts_with(text);
-    let mut beginning = known.iter().filter(begun);
-    let only = beginning.next().filter(|_| beginning.next().is_none());
+    let begun = || known.iter().filter(|key| text.len() >= 3 && key.starts_with(text));
+    // Of `certificate` and `certificates` the one; of what has less in common none.
+    let shortest = begun().min_by_key(|key| key.len());
+    let only = shortest.filter(|shortest| begun().all(|key| key.starts_with(**shortest)));
     let here = ELSEWHERE.iter().find(|(word, _)| *word == text);
     let named = || here.and_then(|(_, key)| known.iter().find(|known| *known == key));
     only.or_else(named).copied()
