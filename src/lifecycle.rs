@@ -145,7 +145,9 @@ impl Tasks {
         let stop = Arc::clone(&self.stop);
         self.runtime.spawn(async move {
             let guarded = AssertUnwindSafe(task).catch_unwind();
-            if stop.hard.run_until_cancelled(guarded).await.is_some() {
+            let ended = stop.hard.run_until_cancelled(guarded).await.is_some();
+            // It may have heard of the stop by itself.
+            if ended && !stop.hard.is_cancelled() {
                 error!(task = name, "an essential task ended early, stopping");
                 stop.failed.cancel();
             }

@@ -3,8 +3,6 @@
 //! [`authorise`] is the last judge; its [`Permit`] is what header preparation demands, so nothing can be forwarded
 //! that was not authorised.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, HeaderName, Method, header};
 use memchr::memchr2;
 
@@ -30,20 +28,20 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Proof that [`authorise`] agreed, or that [`pass_on`] had nothing to judge. The fields are private: nothing else can make one.
-#[derive(Clone, Debug)]
-pub struct Permit {
-    route: Arc<Route>,
-    session: Option<Arc<Session>>,
+#[derive(Clone, Copy, Debug)]
+pub struct Permit<'r> {
+    route: &'r Route,
+    session: Option<&'r Session>,
 }
 
-impl Permit {
-    pub const fn route(&self) -> &Arc<Route> {
-        &self.route
+impl<'r> Permit<'r> {
+    pub const fn route(&self) -> &'r Route {
+        self.route
     }
 
     /// Whose identity the upstream is told; never there on a public route.
-    pub const fn session(&self) -> Option<&Arc<Session>> {
-        self.session.as_ref()
+    pub const fn session(&self) -> Option<&'r Session> {
+        self.session
     }
 }
 
@@ -69,11 +67,11 @@ pub enum Unmet {
 }
 
 /// Whether `session`, if there is one, may take `route`.
-pub fn authorise(route: &Arc<Route>, session: Option<&Arc<Session>>, now: Timestamp) -> Result<Permit, Denied> {
-    judge(route, session.map(Arc::as_ref), now)?;
+pub fn authorise<'r>(route: &'r Route, session: Option<&'r Session>, now: Timestamp) -> Result<Permit<'r>, Denied> {
+    judge(route, session, now)?;
     Ok(Permit {
-        route: Arc::clone(route),
-        session: session.filter(|_| wants_session(route)).cloned(),
+        route,
+        session: session.filter(|_| wants_session(route)),
     })
 }
 
@@ -90,11 +88,8 @@ pub fn judge(route: &Route, session: Option<&Session>, now: Timestamp) -> Result
 }
 
 /// A preflight that is the upstream's to answer needs no session, and nobody's identity goes with it.
-pub fn pass_on(route: &Arc<Route>, _: &cors::PassOn) -> Permit {
-    Permit {
-        route: Arc::clone(route),
-        session: None,
-    }
+pub const fn pass_on<'r>(route: &'r Route, _: &cors::PassOn) -> Permit<'r> {
+    Permit { route, session: None }
 }
 
 /// Whether a session makes a difference on this route: if not, none is looked up.
@@ -166,7 +161,7 @@ fn quality(parameters: &str) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use http::HeaderName;
     use uuid::Uuid;
@@ -250,7 +245,7 @@ mod tests {
             ),
         ] {
             let route = route(access);
-            let permit = authorise(&route, session, Timestamp::from_secs(0));
+            let permit = authorise(&route, session.map(Arc::as_ref), Timestamp::from_secs(0));
             assert_eq!(permit.map(|permit| permit.session().is_some()), verdict, "{route:?}");
             assert_eq!(wants_session(&route), route.access != Access::Public);
         }

@@ -147,7 +147,7 @@ pub async fn handle(
     proxy
         .rates
         .once_known(route, &inbound.caller.facts, record.user, inbound.now)?;
-    let session = signed_in.as_ref().map(|signed_in| &signed_in.session);
+    let session = signed_in.as_ref().map(|signed_in| &*signed_in.session);
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
         None => policy::authorise(route, session, inbound.now)?,
@@ -163,7 +163,7 @@ pub async fn handle(
     };
 
     let pool = live.pool(upstream);
-    record.upstream = Some(Arc::clone(pool.upstream()));
+    record.pool = Some(Arc::clone(pool));
     let name = pool.upstream().name();
     let handover = handover::decide(proxy, live, route, name, found, signed_in.as_ref(), inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
@@ -185,7 +185,7 @@ pub async fn handle(
         reserved: &live.reserved,
         upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
-    let outbound = headers::prepare(material, &permit);
+    let outbound = headers::prepare(material, permit);
 
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));

@@ -43,6 +43,7 @@ use crate::{
     db::{self, Db, DbError, listen::Heard},
     identity::{Assertions, Session, UserId},
     secret::TokenHash,
+    telemetry::Spread,
 };
 
 /// Sessions as the data path sees them. One for the whole gateway.
@@ -68,7 +69,7 @@ pub struct Sessions {
 /// For metrics.
 #[derive(Debug, Default)]
 pub struct Counters {
-    pub hits: AtomicU64,
+    pub hits: Spread,
     pub misses: AtomicU64,
     pub failures: AtomicU64,
 }
@@ -200,7 +201,7 @@ impl Sessions {
         if trust != Trust::Deaf
             && let Some(known) = self.cache.get(hash, now)
         {
-            self.counters.hits.fetch_add(1, Ordering::Relaxed);
+            self.counters.hits.add_one();
             return Ok(known);
         }
         self.counters.misses.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,8 @@
 //!
 //! Neither ever holds a token, a cookie, a password, a mail's body or a query string.
 
+mod spread;
+
 use std::{
     fmt,
     io::{IsTerminal, Write},
@@ -22,6 +24,7 @@ use std::{
 use http::{HeaderValue, StatusCode};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
+pub use self::spread::Spread;
 use crate::{
     clock::Timestamp,
     config::{Log, LogFormat},

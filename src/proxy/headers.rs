@@ -73,7 +73,7 @@ pub struct Material<'a> {
 }
 
 /// Makes the request that the upstream gets.
-pub fn prepare(material: Material<'_>, permit: &Permit) -> Outbound {
+pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {
     let Material {
         method,
         headers,

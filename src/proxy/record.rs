@@ -19,7 +19,7 @@ use crate::{
     problem::Code,
     session::streams::Why,
     telemetry::{Access, Lane, Side, Stats},
-    upstream::{Upstream, body::BodyWatch},
+    upstream::{Pool, body::BodyWatch},
 };
 
 /// Where a worker's records go.
@@ -48,7 +48,8 @@ pub struct Record {
     pub status: StatusCode,
     pub user: Option<UserId>,
     pub route: Option<Arc<config::Route>>,
-    pub upstream: Option<Arc<Upstream>>,
+    /// Of the upstream that it was forwarded to: the worker's own, where the upstream is everybody's.
+    pub pool: Option<Arc<Pool>>,
     pub body: Option<Arc<BodyWatch>>,
     pub failure: Option<(Code, Side)>,
 }
@@ -129,7 +130,7 @@ impl Record {
             bytes_out,
             user: self.user,
             route: self.route.as_ref().map(|route| route.path.text.as_str()),
-            upstream: self.upstream.as_ref().map(|upstream| upstream.name()),
+            upstream: self.pool.as_ref().map(|pool| pool.upstream().name()),
             failure,
         });
     }

@@ -199,7 +199,7 @@ impl Subjects {
                 proxy_refused: sum(&|stats| stats.proxy_refused.load(Ordering::Relaxed)),
                 tls: self.tls.clone(),
             },
-            hits: counters.hits.load(Ordering::Relaxed),
+            hits: counters.hits.total(),
             misses: counters.misses.load(Ordering::Relaxed),
             failures: counters.failures.load(Ordering::Relaxed),
             cached: self.sessions.cached(),

@@ -59,7 +59,7 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         status: StatusCode::OK,
         user: None,
         route: None,
-        upstream: None,
+        pool: None,
         body: None,
         failure: None,
     });

@@ -179,7 +179,7 @@ impl<'c> Judges<'c> {
         let session = person.map(|person| Arc::new(self.session(person)));
         let permit = match pass_on {
             Some(proof) => policy::pass_on(route, &proof),
-            None => policy::authorise(route, session.as_ref(), self.now)?,
+            None => policy::authorise(route, session.as_deref(), self.now)?,
         };
         let came = path;
         let path = rewrite::outgoing(route, &came)?;
@@ -206,7 +206,7 @@ impl<'c> Judges<'c> {
                 upgrade,
                 headers,
             },
-            &permit,
+            permit,
         );
         let (head, _) = outbound.into_request().into_parts();
         Ok(Outcome::Forwarded(Received {
