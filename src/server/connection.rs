@@ -259,7 +259,8 @@ fn service(
     let conversation = Arc::clone(conversation);
     service_fn(move |request: Request<Incoming>| {
         let conversation = Arc::clone(&conversation);
-        async move { Ok::<Response<ProxyBody>, Infallible>(answer(conversation, request).await) }
+        // In a box: hyper keeps a place for it in each connection, and most connections wait.
+        Box::pin(async move { Ok::<Response<ProxyBody>, Infallible>(answer(conversation, request).await) })
     })
 }
 
