@@ -238,7 +238,8 @@ where
                 )
                 .with_upgrades();
             drop(live);
-            attend(&conversation, connection, &patience).await;
+            // In a box: each future that it is handed on by would keep a place for it.
+            attend(&conversation, Box::pin(connection), &patience).await;
         }
         Protocol::Http2 => {
             stats.http2.fetch_add(1, Ordering::Relaxed);
@@ -247,8 +248,7 @@ where
             let connection =
                 http2::builder(&conversation, server).serve_connection(TokioIo::new(stream), service(&conversation));
             drop(live);
-            // In a box, as above.
-            Box::pin(attend(&conversation, connection, &patience)).await;
+            attend(&conversation, Box::pin(connection), &patience).await;
         }
     }
 }
@@ -306,10 +306,9 @@ enum Chore {
 }
 
 /// Runs a connection to its end, or to the end of our patience with the client.
-async fn attend<C: Attended>(conversation: &Conversation, connection: C, patience: &Patience) {
+async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Box<C>>, patience: &Patience) {
     let pace = &conversation.pace;
     let soft = conversation.worker.tasks.stop.soft.clone();
-    let mut connection = pin!(connection);
     // The shortest span that may end a connection: the timer looks at it no less often.
     let look_every = patience.head.min(patience.idle).min(patience.reading);
     let mut timer = pin!(sleep_until((clock::monotonic() + look_every).into()));
