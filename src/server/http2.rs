@@ -105,7 +105,8 @@ pub(super) struct Streams {
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let stream = while_taken(stream, self.taking);
+        // In a box: what a task wraps around it would be moved along with all of it, several times.
+        let stream = while_taken(Box::pin(stream), self.taking);
         self.conversation.worker.tasks.spawn("stream", stream);
     }
 }
