@@ -210,9 +210,9 @@ impl Sessions {
             // Neither shared nor stored: who asks after a revocation must not get an answer from before it.
             Trust::Deaf => {
                 let found = self.look_up(*hash, now).await;
-                if matches!(found, Ok(None)) {
-                    // What the cache still says of it must not be believed once Postgres is out of reach.
-                    self.cache.forget(hash);
+                if let Ok(found) = &found {
+                    // What the cache still says of it will be believed again once Postgres is out of reach.
+                    self.cache.correct(hash, found.as_deref());
                 }
                 found
             }

@@ -197,6 +197,21 @@ impl SessionCache {
         self.unknown.invalidate(hash);
     }
 
+    /// What a look-up found that was not to be stored: what is stored is forgotten if it says more than that.
+    pub fn correct(&self, hash: &TokenHash, found: Option<&Session>) {
+        // One that began earlier is not to store what it finds.
+        self.listed(hash).remove(hash);
+        let stored = self.stored.get(hash);
+        let is_true = found.is_some_and(|found| {
+            stored.is_none_or(|Entry { session, .. }| {
+                session.identity == found.identity && session.expires_at <= found.expires_at
+            })
+        });
+        if !is_true {
+            self.forget(hash);
+        }
+    }
+
     /// All of a user's sessions, and every look-up in flight: whose those are is not known yet.
     pub fn forget_user(&self, user: UserId) {
         for shard in &self.flights {
@@ -610,6 +625,37 @@ mod tests {
         assert!(!cache.listed(&hash).is_empty(), "somebody waits still");
         drop(other);
         assert!(cache.listed(&hash).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_is_forgotten_once_it_says_more_than_is_true() {
+        let cache = cache();
+        let hash = TokenHash::of(b"a");
+        let user = UserId(Uuid::now_v7());
+        let known = session(user);
+        let with = |roles: &[&str], lives: Duration| {
+            let mut session = Arc::into_inner(session(user)).unwrap();
+            let identity = Arc::get_mut(&mut session.identity).unwrap();
+            identity.roles = roles.iter().map(|role| (*role).to_owned()).collect();
+            session.expires_at = NOW.plus(lives);
+            session
+        };
+        for (found, stays) in [
+            (Some(with(&[], Duration::from_mins(1))), true),
+            (Some(with(&[], Duration::from_mins(2))), true),
+            (Some(with(&[], Duration::from_secs(59))), false),
+            (Some(with(&["admin"], Duration::from_mins(1))), false),
+            (None, false),
+        ] {
+            cache.store(hash, &answer(Arc::clone(&known), NOW));
+            cache.correct(&hash, found.as_ref());
+            assert_eq!(cache.get(&hash, NOW).is_some(), stays, "{found:?}");
+        }
+        // Nor does what began before it come back.
+        let begun = cache.board(hash);
+        cache.correct(&hash, Some(&known));
+        begun.store(&answer(Arc::clone(&known), NOW));
+        assert!(cache.get(&hash, NOW).is_none());
     }
 
     #[tokio::test]
