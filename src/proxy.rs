@@ -314,7 +314,8 @@ fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what:
         upgrade: matches!(what, Lasting::Tunnel),
         since: inbound.now,
     };
-    proxy.sessions.stream(about, inbound.now)
+    let session = signed_in.map(|signed_in| &signed_in.session);
+    proxy.sessions.stream(about, session, inbound.now)
 }
 
 /// The one that was asked about: others may take other routes.

@@ -177,14 +177,16 @@ impl Sessions {
     }
 
     /// Registers a stream for as long as the guard lives: whoever moves its bytes ends it when the guard says so. What
-    /// happened to the session since it was authenticated is not lost: see [`streams`].
-    pub fn stream(&self, about: About, now: Timestamp) -> StreamGuard {
+    /// happened since `session` was authenticated is not lost: see [`streams`].
+    pub fn stream(&self, about: About, session: Option<&Arc<Session>>, now: Timestamp) -> StreamGuard {
         let hash = about.session.map(|holder| holder.hash);
         let guard = self.streams.register(about);
-        if let Some(hash) = hash {
-            // After it was registered: a revocation has either forgotten the session by now, or finds the stream.
-            let known = self.trust() == Trust::Hearing && matches!(self.cache.get(&hash, now), Some(Some(_)));
-            if !known {
+        if let (Some(hash), Some(session)) = (hash, session) {
+            // After it was registered: whatever changed has either taken this very session out of the cache by now, where
+            // another may be in its place, or finds the stream.
+            let is_current = self.trust() == Trust::Hearing
+                && matches!(self.cache.get(&hash, now), Some(Some(known)) if Arc::ptr_eq(&known, session));
+            if !is_current {
                 self.streams.doubt(&hash);
             }
         }

@@ -10,8 +10,8 @@
 //! nobody can resolve, Postgres being away, stays one; but an expiry that can't be disproved for [`GIVE_UP_AFTER`] counts.
 //!
 //! A stream that begins while its session is being revoked is registered after the closing, or before it: in the one
-//! case the cache has forgotten the session already, which makes it doubtful at once (`Sessions::stream`); in the other
-//! it is closed. Ordinary requests never come here.
+//! case the cache has forgotten the very session that its request came with, which makes it doubtful at once
+//! (`Sessions::stream`); in the other it is closed. Ordinary requests never come here.
 
 use std::{
     collections::{HashMap, HashSet},
