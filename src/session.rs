@@ -177,7 +177,7 @@ impl Sessions {
     }
 
     /// Registers a stream for as long as the guard lives: whoever moves its bytes ends it when the guard says so. What
-    /// happened since `session` was authenticated is not lost: see [`streams`].
+    /// happened since `session` was authenticated and the request judged is not lost: see [`streams`].
     pub fn stream(&self, about: About, session: Option<&Arc<Session>>, now: Timestamp) -> StreamGuard {
         let hash = about.session.map(|holder| holder.hash);
         let guard = self.streams.register(about);

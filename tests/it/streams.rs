@@ -204,3 +204,31 @@ async fn a_reload_ends_what_it_no_longer_allows_and_nothing_else() {
     assert_eq!(metric(&gateway, &closed("not-allowed")).await, 1);
     assert_eq!(metric(&gateway, &closed("reloaded")).await, 1);
 }
+
+/// Requests are finished by the rules that they came under; what goes on after that is not.
+#[tokio::test]
+async fn a_reload_counts_for_what_the_application_had_not_agreed_to_before() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let before = async || {
+        let own = asked(&gateway, "/api/ada", Some(&ada)).await;
+        (own, asked(&gateway, "/public/ws", None).await)
+    };
+    let (mut own, mut nobodys) = before().await;
+    gateway.reload("[server]\nmax_body = '5MiB'").await.unwrap();
+    for ends in [&mut own, &mut nobodys] {
+        agree(ends).await;
+        assert!(stands(ends).await, "a new one would be let through");
+    }
+    drop((own, nobodys));
+
+    let (mut own, mut nobodys) = before().await;
+    gateway.reload(&routes("", FOR_ADMINS)).await.unwrap();
+    for ends in [&mut own, &mut nobodys] {
+        agree(ends).await;
+        assert!(is_closed(ends).await);
+    }
+    let closed = |reason: &str| format!("vestibule_streams_closed_total{{reason=\"{reason}\"}}");
+    assert_eq!(metric(&gateway, &closed("not-allowed")).await, 1);
+    assert_eq!(metric(&gateway, &closed("reloaded")).await, 1);
+}
