@@ -12,6 +12,7 @@ use std::{fs, path::Path};
 mod auth;
 mod catalogue;
 mod database;
+mod era;
 mod error;
 mod expectations;
 mod found;
@@ -43,6 +44,7 @@ pub use auth::{
     SameSite, SessionRules, SignInAfter, TokenEndpointAuth, WindowFrom,
 };
 pub use database::{Database, Migrate};
+pub use era::Era;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use expectations::{
     Carried, Expectation, Expected, ExpectedHeader, ExpectedOutcome, Person, load_expectations, parse_expectations,

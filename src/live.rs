@@ -2,12 +2,13 @@
 //!
 //! Each worker has a [`Snapshot`] of its own, with its own reference counts and its own connections to upstreams, so
 //! that workers share nothing that they write. Replacing a configuration is one pointer store a worker; requests in
-//! flight keep what they took.
+//! flight keep what they took. What goes on after them does not: it carries its [`Era`] along.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use crate::config::Era;
 use crate::{
     config::{Config, Route, Target},
     identity::Session,
@@ -17,20 +18,10 @@ use crate::{
     upstream::{Pool, Upstream},
 };
 
-/// Which snapshot it is: what was found out by one need not be true by the next.
-#[derive(Clone, Debug)]
-pub struct Era(Arc<()>);
-
-impl PartialEq for Era {
-    fn eq(&self, other: &Self) -> bool {
-        // Whoever remembers one keeps its place in memory from being another's.
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
 /// What one worker judges and forwards by.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// The same in every worker's: each is replaced whenever any is.
     pub era: Era,
     pub config: Arc<Config>,
     pub clients: ClientRules,
@@ -55,7 +46,7 @@ impl Snapshot {
         // Routes of its own as well: a request counts references to its route.
         let routes: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
         Self {
-            era: Era(Arc::new(())),
+            era: before.map_or_else(Era::default, |before| before.era.following()),
             config: Arc::clone(config),
             clients: ClientRules::new(config),
             routes: RouteTable::build(&routes),

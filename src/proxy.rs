@@ -189,7 +189,7 @@ pub async fn handle(
 
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
-    let stream = |kind| lasting(proxy, inbound, signed_in.as_ref(), kind);
+    let stream = |kind| lasting(proxy, live, inbound, signed_in.as_ref(), kind);
     let mut response = if let Some((asked, client)) = client {
         let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
         let opening = upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel));
@@ -314,7 +314,13 @@ enum Lasting {
 }
 
 /// Registers it: it ends when the session does, or may not go on for another reason.
-fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what: Lasting) -> StreamGuard {
+fn lasting(
+    proxy: &Proxy,
+    live: &Snapshot,
+    inbound: &Inbound,
+    signed_in: Option<&SignedIn>,
+    what: Lasting,
+) -> StreamGuard {
     let about = About {
         session: signed_in.map(|signed_in| Holder::new(signed_in.credential.hash, &signed_in.session)),
         host: inbound.caller.facts.host.name().into(),
@@ -322,8 +328,10 @@ fn lasting(proxy: &Proxy, inbound: &Inbound, signed_in: Option<&SignedIn>, what:
         method: inbound.method.clone(),
         upgrade: matches!(what, Lasting::Tunnel),
         since: inbound.now,
+        era: live.era.clone(),
     };
-    proxy.sessions.stream(about, inbound.now)
+    let session = signed_in.map(|signed_in| &signed_in.session);
+    proxy.sessions.stream(about, session, inbound.now)
 }
 
 /// The one that was asked about: others may take other routes.

@@ -177,14 +177,16 @@ impl Sessions {
     }
 
     /// Registers a stream for as long as the guard lives: whoever moves its bytes ends it when the guard says so. What
-    /// happened to the session since it was authenticated is not lost: see [`streams`].
-    pub fn stream(&self, about: About, now: Timestamp) -> StreamGuard {
+    /// happened since `session` was authenticated and the request judged is not lost: see [`streams`].
+    pub fn stream(&self, about: About, session: Option<&Arc<Session>>, now: Timestamp) -> StreamGuard {
         let hash = about.session.map(|holder| holder.hash);
         let guard = self.streams.register(about);
-        if let Some(hash) = hash {
-            // After it was registered: a revocation has either forgotten the session by now, or finds the stream.
-            let known = self.trust() == Trust::Hearing && matches!(self.cache.get(&hash, now), Some(Some(_)));
-            if !known {
+        if let (Some(hash), Some(session)) = (hash, session) {
+            // After it was registered: whatever changed has either taken this very session out of the cache by now, where
+            // another may be in its place, or finds the stream.
+            let is_current = self.trust() == Trust::Hearing
+                && matches!(self.cache.get(&hash, now), Some(Some(known)) if Arc::ptr_eq(&known, session));
+            if !is_current {
                 self.streams.doubt(&hash);
             }
         }
@@ -204,15 +206,26 @@ impl Sessions {
             self.counters.hits.add_one();
             return Ok(known);
         }
+        // In a box: a hit has no use for it, and the future of each request would have room for it.
+        Box::pin(self.ask(trust, hash, now)).await
+    }
+
+    /// Asks Postgres.
+    async fn ask(
+        self: &Arc<Self>,
+        trust: Trust,
+        hash: &TokenHash,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Session>>, LookupError> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         let found = match trust {
             Trust::Hearing => self.cache.find(*hash, now, self.look_up(*hash, now)).await,
             // Neither shared nor stored: who asks after a revocation must not get an answer from before it.
             Trust::Deaf => {
                 let found = self.look_up(*hash, now).await;
-                if matches!(found, Ok(None)) {
-                    // What the cache still says of it must not be believed once Postgres is out of reach.
-                    self.cache.forget(hash);
+                if let Ok(found) = &found {
+                    // What the cache still says of it will be believed again once Postgres is out of reach.
+                    self.cache.correct(hash, found.as_deref());
                 }
                 found
             }

@@ -35,7 +35,7 @@ use crate::{
     live::Snapshot,
     mail::{Carrier, MailError, Postman},
     server::{acme::Acme, admin::Subjects, connection::Worker, reloads::Reloads, tls::Tls},
-    session::{Sessions, Terms, assertion},
+    session::{Sessions, Terms, assertion, streams::About},
     telemetry::AccessLog,
     upstream::{TlsError, Upstream},
 };
@@ -218,8 +218,10 @@ impl Reloader {
             .map(|(worker, snapshot)| worker.live.replace(snapshot))
             .collect();
         if let Some(worker) = swapped.workers.first() {
-            let live = worker.live.load();
-            swapped.sessions.streams().judge(&|stream| live.serves(stream));
+            let era = worker.live.load().era.clone();
+            let live = Arc::clone(&worker.live);
+            let serves = move |stream: &About| live.load().serves(stream);
+            swapped.sessions.streams().judge(era, Arc::new(serves));
         }
         let before = swapped.upstreams.swap(Arc::new(upstreams));
         self.start_and_retire(&before);

@@ -112,75 +112,52 @@ enum Source {
     Tunnel(Option<oneshot::Sender<Box<Record>>>),
     File(ServeFileSystemResponseBody),
     Upstream(AnswerBody),
-    Declined {
-        incoming: Incoming,
-        _held: (SendRequest<RequestBody>, Place),
-    },
+    /// In a box: it is rare, and an answer's body is moved.
+    Declined(Box<Declined>),
+}
+
+struct Declined {
+    incoming: Incoming,
+    _held: (SendRequest<RequestBody>, Place),
 }
 
 impl ProxyBody {
     pub fn own(bytes: Bytes) -> Self {
-        Self {
-            source: Source::Own((!bytes.is_empty()).then_some(bytes)),
-            bytes: 0,
-            ended: false,
-            stall: Stall::default(),
-            stream: None,
-            record: None,
-        }
+        Self::of(Source::Own((!bytes.is_empty()).then_some(bytes)), None)
     }
 
     /// Of an answer behind which a tunnel stands. `hand` takes the record to it.
     pub fn tunnel(hand: oneshot::Sender<Box<Record>>) -> Self {
-        Self {
-            source: Source::Tunnel(Some(hand)),
-            bytes: 0,
-            ended: false,
-            stall: Stall::default(),
-            stream: None,
-            record: None,
-        }
+        Self::of(Source::Tunnel(Some(hand)), None)
     }
 
     /// A file's bytes, as they are read.
     pub fn file(file: ServeFileSystemResponseBody) -> Self {
-        Self {
-            source: Source::File(file),
-            bytes: 0,
-            ended: false,
-            stall: Stall::default(),
-            stream: None,
-            record: None,
-        }
+        Self::of(Source::File(file), None)
     }
 
     /// `stall`: for how long the upstream may send nothing; `None` for as long as it likes.
     pub fn upstream(answer: AnswerBody, stall: Option<Duration>) -> Self {
-        Self {
-            source: Source::Upstream(answer),
-            bytes: 0,
-            ended: false,
-            stall: Stall {
-                limit: stall,
-                ..Stall::default()
-            },
-            stream: None,
-            record: None,
-        }
+        Self::of(Source::Upstream(answer), stall)
     }
 
     /// An answer to an upgrade request that is not an upgrade; its connection is not used again. `stall`: for how long the
     /// upstream may send nothing.
     pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: Place, stall: Duration) -> Self {
+        let declined = Box::new(Declined {
+            incoming,
+            _held: (sender, in_flight),
+        });
+        Self::of(Source::Declined(declined), Some(stall))
+    }
+
+    fn of(source: Source, stall: Option<Duration>) -> Self {
         Self {
-            source: Source::Declined {
-                incoming,
-                _held: (sender, in_flight),
-            },
+            source,
             bytes: 0,
             ended: false,
             stall: Stall {
-                limit: Some(stall),
+                limit: stall,
                 ..Stall::default()
             },
             stream: None,
@@ -264,7 +241,9 @@ impl ProxyBody {
                 }
             },
             Source::Upstream(answer) => Pin::new(answer).poll_frame(cx),
-            Source::Declined { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(WireError::Hyper),
+            Source::Declined(declined) => Pin::new(&mut declined.incoming)
+                .poll_frame(cx)
+                .map_err(WireError::Hyper),
         };
         let outcome = match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
@@ -308,7 +287,7 @@ impl Body for ProxyBody {
             Source::Tunnel(_) => true,
             Source::File(file) => file.is_end_stream(),
             Source::Upstream(answer) => answer.is_end_stream(),
-            Source::Declined { incoming, .. } => incoming.is_end_stream(),
+            Source::Declined(declined) => declined.incoming.is_end_stream(),
         }
     }
 
@@ -318,7 +297,7 @@ impl Body for ProxyBody {
             Source::Tunnel(_) => SizeHint::with_exact(0),
             Source::File(file) => file.size_hint(),
             Source::Upstream(answer) => answer.size_hint(),
-            Source::Declined { incoming, .. } => incoming.size_hint(),
+            Source::Declined(declined) => declined.incoming.size_hint(),
         }
     }
 }
@@ -343,7 +322,7 @@ impl fmt::Debug for ProxyBody {
             Source::Own(_) => "ProxyBody(own)",
             Source::Tunnel(_) => "ProxyBody(tunnel)",
             Source::File(_) => "ProxyBody(file)",
-            Source::Upstream(_) | Source::Declined { .. } => "ProxyBody(upstream)",
+            Source::Upstream(_) | Source::Declined(_) => "ProxyBody(upstream)",
         })
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! A cache that loads once and stores what it found can't keep that promise: a look-up that began before a
 //! revocation would store its row after it. So look-ups are *listed* while they run; a revocation takes the listing
-//! away; and only a look-up that is still listed may store what it found. A hit takes no lock.
+//! away; and only a look-up that is still listed may store what it found, which ends its listing. A hit takes no lock.
+//!
+//! A revoked user's sessions are found by an index. Whatever is stored stands in it, once for each storing: who stores
+//! writes the index first and looks into it afterwards, since a revocation may have emptied it in between.
 //!
 //! Unknown tokens are remembered apart and briefly: junk can neither push sessions out nor reach Postgres twice.
 //!
@@ -37,13 +40,14 @@ pub type Found = Option<Arc<Session>>;
 pub struct SessionCache {
     stored: moka::sync::Cache<TokenHash, Entry, ByPrefix>,
     unknown: moka::sync::Cache<TokenHash, Timestamp>,
-    flights: [Mutex<HashMap<TokenHash, Flight>>; SHARDS],
+    flights: [Mutex<Flights>; SHARDS],
     of_user: Arc<Mutex<OfUser>>,
     ttl: Duration,
 }
 
 /// Which stored tokens are a user's, so that revoking a user needs no scan. Beside each the address of the very
-/// session that is stored: the eviction of an older one under the same token must not strike out the newer.
+/// session that is stored: the eviction of an older one under the same token must not strike out the newer. Each
+/// storing adds one, each eviction takes one away.
 type OfUser = HashMap<UserId, Vec<(TokenHash, usize)>>;
 
 /// What tells two sessions under one token apart; both are alive while they are compared.
@@ -59,7 +63,30 @@ struct Entry {
 }
 
 /// One look-up and all who wait for it.
-type Flight = Arc<OnceCell<Found>>;
+type Flight = Arc<OnceCell<Answer>>;
+
+/// What a look-up found, and when it began: who joined it later has learnt nothing newer.
+#[derive(Debug)]
+struct Answer {
+    found: Found,
+    checked_at: Timestamp,
+}
+
+type Flights = HashMap<TokenHash, Listed>;
+
+/// A flight that may be joined, and whose answer may be stored.
+#[derive(Default)]
+struct Listed {
+    flight: Flight,
+    /// How many have boarded and not left.
+    aboard: usize,
+}
+
+impl Listed {
+    fn is(&self, flight: &Flight) -> bool {
+        Arc::ptr_eq(&self.flight, flight)
+    }
+}
 
 impl SessionCache {
     pub fn new(ttl: Duration, capacity: u64) -> Self {
@@ -102,42 +129,64 @@ impl SessionCache {
         now: Timestamp,
         load: impl Future<Output = Result<Found, E>>,
     ) -> Result<Found, E> {
-        let flight = Arc::clone(self.listed(&hash).entry(hash).or_default());
-        let boarded = Boarded {
-            cache: self,
-            hash,
-            flight,
+        let boarded = self.board(hash);
+        let look_up = || async move {
+            let found = load.await?;
+            Ok(Answer { found, checked_at: now })
         };
-        let found = boarded.flight.get_or_try_init(|| load).await?.clone();
-        let flights = self.listed(&hash);
-        if flights
-            .get(&hash)
-            .is_some_and(|listed| Arc::ptr_eq(listed, &boarded.flight))
-        {
-            // Stored while the list is locked: a revocation comes wholly before (then we are not listed) or after.
-            self.store(hash, found.as_ref(), now);
-        }
-        drop(flights);
-        Ok(found)
+        let answer = boarded.flight.get_or_try_init(look_up).await?;
+        boarded.store(answer);
+        // Who joined late may have waited past its end.
+        Ok(answer.found.clone().filter(|session| now < session.expires_at))
     }
 
-    fn store(&self, hash: TokenHash, found: Option<&Arc<Session>>, now: Timestamp) {
-        let Some(session) = found else {
+    fn board(&self, hash: TokenHash) -> Boarded<'_> {
+        let mut flights = self.listed(&hash);
+        let listed = flights.entry(hash).or_default();
+        listed.aboard += 1;
+        Boarded {
+            cache: self,
+            hash,
+            flight: Arc::clone(&listed.flight),
+        }
+    }
+
+    fn store(&self, hash: TokenHash, answer: &Answer) {
+        let Some(session) = &answer.found else {
             // What is stored of it is past its time, and would hide this.
             self.stored.invalidate(&hash);
-            self.unknown.insert(hash, now.plus(UNKNOWN_FOR));
+            self.unknown.insert(hash, answer.checked_at.plus(UNKNOWN_FOR));
             return;
         };
-        // The listener of evictions takes this lock too: it is let go before anything is stored.
+        self.index(hash, session);
+        self.keep(hash, session, answer.checked_at);
+    }
+
+    /// The listener of evictions takes this lock too: it is let go before anything is stored.
+    fn index(&self, hash: TokenHash, session: &Arc<Session>) {
         lock(&self.of_user)
             .entry(session.identity.id)
             .or_default()
             .push((hash, address(session)));
+    }
+
+    /// Behind [`SessionCache::index`].
+    fn keep(&self, hash: TokenHash, session: &Arc<Session>, checked_at: Timestamp) {
         let entry = Entry {
             session: Arc::clone(session),
-            checked_at: now,
+            checked_at,
         };
         self.stored.insert(hash, entry);
+        // Whoever emptied the index before this was there did not find it; and the next who looks there would not.
+        if !self.is_indexed(&hash, session) {
+            self.stored.invalidate(&hash);
+        }
+    }
+
+    fn is_indexed(&self, hash: &TokenHash, session: &Arc<Session>) -> bool {
+        let index = lock(&self.of_user);
+        let of_user = index.get(&session.identity.id);
+        of_user.is_some_and(|stored| stored.contains(&(*hash, address(session))))
     }
 
     /// A look-up in flight may still answer those who already wait for it, but can be neither joined nor stored.
@@ -148,24 +197,46 @@ impl SessionCache {
         self.unknown.invalidate(hash);
     }
 
+    /// What a look-up found that was not to be stored: what is stored is forgotten if it says more than that.
+    pub fn correct(&self, hash: &TokenHash, found: Option<&Session>) {
+        // One that began earlier is not to store what it finds.
+        self.listed(hash).remove(hash);
+        let stored = self.stored.get(hash);
+        let is_true = found.is_some_and(|found| {
+            stored.is_none_or(|Entry { session, .. }| {
+                session.identity == found.identity && session.expires_at <= found.expires_at
+            })
+        });
+        if !is_true {
+            self.forget(hash);
+        }
+    }
+
     /// All of a user's sessions, and every look-up in flight: whose those are is not known yet.
     pub fn forget_user(&self, user: UserId) {
         for shard in &self.flights {
             lock(shard).clear();
         }
-        let hashes = lock(&self.of_user).remove(&user).unwrap_or_default();
+        let hashes = {
+            let mut of_user = lock(&self.of_user);
+            // Whose the unknown ones are, nobody knows; one of them may be a session that has just come back. Under the
+            // lock as in `clear`.
+            self.unknown.invalidate_all();
+            of_user.remove(&user).unwrap_or_default()
+        };
         for (hash, _) in hashes {
             self.stored.invalidate(&hash);
         }
-        // Whose the unknown ones are, nobody knows; one of them may be a session that has just come back.
-        self.unknown.invalidate_all();
     }
 
     pub fn clear(&self) {
         for shard in &self.flights {
             lock(shard).clear();
         }
-        lock(&self.of_user).clear();
+        let mut of_user = lock(&self.of_user);
+        of_user.clear();
+        // Under the lock, for it calls no listener: each only notes the time, and of two at once the earlier time might be
+        // noted last, which would bring back what the other took away.
         self.stored.invalidate_all();
         self.unknown.invalidate_all();
     }
@@ -179,7 +250,7 @@ impl SessionCache {
         self.len() == 0
     }
 
-    fn listed(&self, hash: &TokenHash) -> MutexGuard<'_, HashMap<TokenHash, Flight>> {
+    fn listed(&self, hash: &TokenHash) -> MutexGuard<'_, Flights> {
         let [first, ..] = hash.as_bytes();
         #[expect(clippy::indexing_slicing, reason = "a remainder by SHARDS is below SHARDS")]
         lock(&self.flights[usize::from(*first) % SHARDS])
@@ -199,15 +270,27 @@ struct Boarded<'c> {
     flight: Flight,
 }
 
+impl Boarded<'_> {
+    /// The first to come with the answer stores it, and nobody joins any more: it would grow old.
+    fn store(&self, answer: &Answer) {
+        let mut flights = self.cache.listed(&self.hash);
+        if flights.get(&self.hash).is_some_and(|listed| listed.is(&self.flight)) {
+            flights.remove(&self.hash);
+            // Stored while the list is locked: a revocation comes wholly before (then we are not listed) or after.
+            self.cache.store(self.hash, answer);
+        }
+    }
+}
+
 impl Drop for Boarded<'_> {
     fn drop(&mut self) {
         let mut flights = self.cache.listed(&self.hash);
-        let ours = flights
-            .get(&self.hash)
-            .is_some_and(|listed| Arc::ptr_eq(listed, &self.flight));
-        // With an answer nobody else may join: it would grow old. Without one, whoever still waits tries again; two
-        // references are the list's and ours.
-        if ours && (self.flight.initialized() || Arc::strong_count(&self.flight) == 2) {
+        // Listed still, so there is no answer yet: whoever is left tries again.
+        let Some(listed) = flights.get_mut(&self.hash).filter(|listed| listed.is(&self.flight)) else {
+            return;
+        };
+        listed.aboard -= 1;
+        if listed.aboard == 0 {
             flights.remove(&self.hash);
         }
     }
@@ -217,7 +300,11 @@ fn unindex(index: &Mutex<OfUser>, hash: &TokenHash, session: &Arc<Session>) {
     let user = session.identity.id;
     let mut index = lock(index);
     if let Some(hashes) = index.get_mut(&user) {
-        hashes.retain(|stored| *stored != (*hash, address(session)));
+        // One: the same session may have been stored again.
+        let stored = hashes.iter().position(|stored| *stored == (*hash, address(session)));
+        if let Some(at) = stored {
+            hashes.swap_remove(at);
+        }
         if hashes.is_empty() {
             index.remove(&user);
         }
@@ -309,6 +396,13 @@ mod tests {
 
     fn cache() -> SessionCache {
         SessionCache::new(Duration::from_secs(10), 100)
+    }
+
+    fn answer(session: Arc<Session>, checked_at: Timestamp) -> Answer {
+        Answer {
+            found: Some(session),
+            checked_at,
+        }
     }
 
     async fn found(cache: &SessionCache, hash: TokenHash, what: Found) -> Found {
@@ -442,6 +536,125 @@ mod tests {
         found(&cache, hash, Some(session(user))).await;
         assert!(cache.get(&hash, NOW).unwrap().is_some());
         cache.forget_user(user);
+        assert!(cache.get(&hash, NOW).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_session_stored_twice_is_still_known_as_its_users() {
+        let cache = cache();
+        let user = UserId(Uuid::now_v7());
+        let hash = TokenHash::of(b"a");
+        let answer = answer(session(user), NOW);
+        cache.store(hash, &answer);
+        cache.store(hash, &answer);
+        assert!(cache.get(&hash, NOW).unwrap().is_some());
+        cache.forget_user(user);
+        assert!(cache.get(&hash, NOW).is_none());
+    }
+
+    #[tokio::test]
+    async fn of_those_who_share_a_lookup_one_stores_it_and_ends_it() {
+        let cache = cache();
+        let hash = TokenHash::of(b"a");
+        let (first, second) = (cache.board(hash), cache.board(hash));
+        let answer = answer(session(UserId(Uuid::now_v7())), NOW);
+        second.store(&answer);
+        assert!(cache.listed(&hash).is_empty(), "nobody joins what has an answer");
+        cache.stored.invalidate(&hash);
+        first.store(&answer);
+        assert!(cache.get(&hash, NOW).is_none(), "it is not stored again");
+    }
+
+    /// The two halves of storing, and what can come between them: both know nothing of the look-up any more.
+    #[tokio::test]
+    async fn what_a_revocation_found_indexed_but_not_stored_yet_is_not_kept() {
+        let user = UserId(Uuid::now_v7());
+        let hash = TokenHash::of(b"a");
+        for revoke in [
+            (|cache: &SessionCache, user: UserId| cache.forget_user(user)) as fn(&_, _),
+            |cache, _| cache.clear(),
+        ] {
+            let cache = cache();
+            let session = session(user);
+            cache.index(hash, &session);
+            revoke(&cache, user);
+            cache.keep(hash, &session, NOW);
+            assert!(cache.get(&hash, NOW).is_none(), "the next revocation would not find it");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_as_old_as_its_lookup_whoever_joined_it() {
+        let cache = cache();
+        let hash = TokenHash::of(b"a");
+        // Whoever asked has the answer, and has not come to storing it.
+        let asked = cache.board(hash);
+        asked.flight.set(answer(session(UserId(Uuid::now_v7())), NOW)).unwrap();
+        let join = |now| cache.find(hash, now, std::future::pending::<Result<Found, Infallible>>());
+        assert!(join(NOW.plus(Duration::from_secs(5))).await.unwrap().is_some());
+        assert!(cache.get(&hash, NOW.plus(Duration::from_secs(9))).is_some());
+        assert!(
+            cache.get(&hash, NOW.plus(Duration::from_secs(10))).is_none(),
+            "past the ttl"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_joins_a_lookup_gets_no_session_whose_time_is_over() {
+        let cache = cache();
+        let hash = TokenHash::of(b"a");
+        let ask = |now| {
+            cache.find(hash, now, async {
+                tokio::task::yield_now().await;
+                Ok::<_, Infallible>(Some(session(UserId(Uuid::now_v7()))))
+            })
+        };
+        let (asked, joined) = tokio::join!(ask(NOW), ask(NOW.plus(Duration::from_mins(1))));
+        assert!(asked.unwrap().is_some() && joined.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_leaves_last_ends_a_lookup_however_many_are_still_on_their_way_out() {
+        let cache = cache();
+        let hash = TokenHash::of(b"a");
+        let boarded = cache.board(hash);
+        // Somebody on another thread has left, and has not let go of it yet.
+        let _leaving = Arc::clone(&boarded.flight);
+        let other = cache.board(hash);
+        drop(boarded);
+        assert!(!cache.listed(&hash).is_empty(), "somebody waits still");
+        drop(other);
+        assert!(cache.listed(&hash).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_is_forgotten_once_it_says_more_than_is_true() {
+        let cache = cache();
+        let hash = TokenHash::of(b"a");
+        let user = UserId(Uuid::now_v7());
+        let known = session(user);
+        let with = |roles: &[&str], lives: Duration| {
+            let mut session = Arc::into_inner(session(user)).unwrap();
+            let identity = Arc::get_mut(&mut session.identity).unwrap();
+            identity.roles = roles.iter().map(|role| (*role).to_owned()).collect();
+            session.expires_at = NOW.plus(lives);
+            session
+        };
+        for (found, stays) in [
+            (Some(with(&[], Duration::from_mins(1))), true),
+            (Some(with(&[], Duration::from_mins(2))), true),
+            (Some(with(&[], Duration::from_secs(59))), false),
+            (Some(with(&["admin"], Duration::from_mins(1))), false),
+            (None, false),
+        ] {
+            cache.store(hash, &answer(Arc::clone(&known), NOW));
+            cache.correct(&hash, found.as_ref());
+            assert_eq!(cache.get(&hash, NOW).is_some(), stays, "{found:?}");
+        }
+        // Nor does what began before it come back.
+        let begun = cache.board(hash);
+        cache.correct(&hash, Some(&known));
+        begun.store(&answer(Arc::clone(&known), NOW));
         assert!(cache.get(&hash, NOW).is_none());
     }
 

@@ -9,14 +9,22 @@
 //! is looked up again ([`watch`]), since it may have been extended, or be somebody's with another name now. A doubt that
 //! nobody can resolve, Postgres being away, stays one; but an expiry that can't be disproved for [`GIVE_UP_AFTER`] counts.
 //!
-//! A stream that begins while its session is being revoked is registered after the closing, or before it: in the one
-//! case the cache has forgotten the session already, which makes it doubtful at once (`Sessions::stream`); in the other
-//! it is closed. Ordinary requests never come here.
+//! A stream is registered when its answer begins, which may be long after its request was judged. What happens in between
+//! finds no stream yet, so it is made up for:
+//!
+//! - The session ended, or is somebody's with fewer roles now: it was registered before the closing, and is closed; or
+//!   after it, when the cache has forgotten the very session that the request was authenticated by, which makes it
+//!   doubtful at once (`Sessions::stream`).
+//! - A new configuration came into force: it began in an earlier [`Era`], and is judged as it is registered.
+//! - All were closed because the gateway stops: so is it.
+//!
+//! Ordinary requests never come here.
 
 use std::{
     collections::{HashMap, HashSet},
     fmt,
     future::poll_fn,
+    slice,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -36,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use super::Sessions;
 use crate::{
     clock::{Clock, Timestamp},
+    config::Era,
     identity::{Session, SessionId, UserId},
     secret::TokenHash,
 };
@@ -71,8 +80,20 @@ struct State {
     /// Which sessions with streams are a user's.
     users: HashMap<UserId, Vec<TokenHash>>,
     doubtful: HashSet<TokenHash>,
+    /// Since the first reload.
+    rules: Option<Rules>,
+    /// All were closed, and none may begin.
+    stopping: bool,
 }
 
+/// What a stream that began in an earlier era is judged by.
+#[derive(Clone)]
+struct Rules {
+    era: Era,
+    may_go_on: Arc<JudgeOfRoutes>,
+}
+
+#[derive(Clone)]
 struct Open {
     about: Arc<About>,
     end: Arc<End>,
@@ -100,6 +121,8 @@ pub struct About {
     /// A tunnel, rather than an answer that goes on.
     pub upgrade: bool,
     pub since: Timestamp,
+    /// Whose rules its request was judged by.
+    pub era: Era,
 }
 
 /// Whose session a stream began in.
@@ -222,12 +245,30 @@ impl Streams {
     /// By `Sessions::stream` alone, which sees to what happened to the session meanwhile.
     pub(super) fn register(&self, about: About) -> StreamGuard {
         let end = Arc::<End>::default();
-        let id = self.shared.state().insert(about, &end);
-        StreamGuard {
+        let open = Open {
+            about: Arc::new(about),
+            end: Arc::clone(&end),
+        };
+        let mut state = self.shared.state();
+        let id = state.insert(open.clone());
+        let newer = state.rules.as_ref().filter(|rules| open.about.era < rules.era);
+        let newer = newer.map(|rules| Arc::clone(&rules.may_go_on));
+        let stopping = state.stopping;
+        drop(state);
+        let guard = StreamGuard {
             shared: Arc::clone(&self.shared),
             id,
             end,
+        };
+        if stopping {
+            self.shared.close(slice::from_ref(&guard.end), Why::Stopping);
         }
+        if let Some(may_go_on) = newer {
+            let hash = open.about.session.map(|holder| holder.hash);
+            self.close_unless(vec![open], &*may_go_on);
+            self.doubt_those(|_| hash.into_iter().collect());
+        }
+        guard
     }
 
     /// How many are open.
@@ -266,34 +307,33 @@ impl Streams {
         self.shared.close(&ends, Why::Revoked);
     }
 
-    /// Closes those of which `may_go_on` says no, and has [`watch`] judge the others by who their users are: for when a
-    /// new configuration is in force, in every worker.
-    pub fn judge(&self, may_go_on: &dyn Fn(&About) -> bool) {
+    /// Closes those of which `may_go_on` says no, and has [`watch`] judge the others by who their users are: for when the
+    /// configuration of `era` is in force, in every worker. Those that are still to come from earlier ones are judged then.
+    pub fn judge(&self, era: Era, may_go_on: Arc<JudgeOfRoutes>) {
         // Judged without the lock: it may take a while, and streams begin and end meanwhile.
-        let open: Vec<_> = {
-            let state = self.shared.state();
-            let open = state.open.values();
-            open.map(|open| (Arc::clone(&open.about), Arc::clone(&open.end)))
-                .collect()
+        let rules = Rules { era, may_go_on };
+        let open = {
+            let mut state = self.shared.state();
+            state.rules = Some(rules.clone());
+            state.open.values().cloned().collect()
         };
-        let ends: Vec<_> = open
-            .into_iter()
-            .filter(|(about, _)| !may_go_on(about))
-            .map(|(_, end)| end)
-            .collect();
-        self.shared.close(&ends, Why::Reloaded);
+        self.close_unless(open, &*rules.may_go_on);
         self.doubt_those(|state| state.sessions.keys().copied().collect());
     }
 
-    /// Closes all: the gateway stops.
+    fn close_unless(&self, open: Vec<Open>, may_go_on: &JudgeOfRoutes) {
+        let may_not = open.into_iter().filter(|open| !may_go_on(&open.about));
+        let ends: Vec<_> = may_not.map(|open| open.end).collect();
+        self.shared.close(&ends, Why::Reloaded);
+    }
+
+    /// Closes all, and those that are still to come: the gateway stops.
     pub fn close_everything(&self) {
-        let ends: Vec<_> = self
-            .shared
-            .state()
-            .open
-            .values()
-            .map(|open| Arc::clone(&open.end))
-            .collect();
+        let ends: Vec<_> = {
+            let mut state = self.shared.state();
+            state.stopping = true;
+            state.open.values().map(|open| Arc::clone(&open.end)).collect()
+        };
         self.shared.close(&ends, Why::Stopping);
     }
 
@@ -368,14 +408,12 @@ impl Streams {
             };
             held.expires_at = session.expires_at;
             held.expiry_noticed = false;
-            let open = state.open_of(hash);
-            open.map(|open| (Arc::clone(&open.about), Arc::clone(&open.end)))
-                .collect()
+            state.open_of(hash).cloned().collect()
         };
         let ends: Vec<_> = streams
             .into_iter()
-            .filter(|(about, _)| !may_go_on(about, session))
-            .map(|(_, end)| end)
+            .filter(|open| !may_go_on(&open.about, session))
+            .map(|open| open.end)
             .collect();
         self.shared.close(&ends, Why::NotAllowed);
     }
@@ -392,6 +430,9 @@ impl Streams {
         self.end_session(&hash, Why::Expired);
     }
 }
+
+/// Whether a stream may go on, whoever it is whose it is.
+pub type JudgeOfRoutes = dyn Fn(&About) -> bool + Send + Sync;
 
 /// Whether a stream may go on in a session as it is now.
 pub type Judge = dyn Fn(&About, &Session) -> bool + Send + Sync;
@@ -451,10 +492,10 @@ impl Shared {
 }
 
 impl State {
-    fn insert(&mut self, about: About, end: &Arc<End>) -> u64 {
+    fn insert(&mut self, open: Open) -> u64 {
         let id = self.next;
         self.next += 1;
-        if let Some(holder) = about.session {
+        if let Some(holder) = open.about.session {
             let held = self.sessions.entry(holder.hash).or_insert_with(|| {
                 self.users.entry(holder.user).or_default().push(holder.hash);
                 Held {
@@ -468,10 +509,6 @@ impl State {
             held.expires_at = held.expires_at.max(holder.expires_at);
             held.streams.push(id);
         }
-        let open = Open {
-            about: Arc::new(about),
-            end: Arc::clone(end),
-        };
         self.open.insert(id, open);
         id
     }
@@ -565,6 +602,7 @@ mod tests {
             method: Method::GET,
             upgrade: true,
             since: NOW,
+            era: Era::default(),
         }
     }
 
@@ -692,9 +730,43 @@ mod tests {
     fn new_rules_are_judged_by_what_a_stream_is() {
         let streams = Streams::new(false);
         let [own, nobodys] = [Some((1, 1)), None].map(|session| streams.register(about(session)));
-        streams.judge(&|about| about.session.is_some() && &*about.host == "app.example.com");
+        let rules = |about: &About| about.session.is_some() && &*about.host == "app.example.com";
+        streams.judge(Era::default().following(), Arc::new(rules));
         assert_eq!([&own, &nobodys].map(why), [None, Some(Why::Reloaded)]);
         assert_eq!(streams.take_doubtful(NOW), [hash(1)], "who they are is judged next");
+    }
+
+    #[test]
+    fn new_rules_are_those_of_a_stream_that_began_before_them_and_is_registered_later() {
+        let streams = Streams::new(false);
+        let second = Era::default().following();
+        streams.judge(second.clone(), Arc::new(|about: &About| about.session.is_some()));
+        let [own, nobodys] = [Some((1, 1)), None].map(|session| streams.register(about(session)));
+        assert_eq!([&own, &nobodys].map(why), [None, Some(Why::Reloaded)]);
+        assert_eq!(streams.take_doubtful(NOW), [hash(1)], "who they are is judged next");
+
+        let [own, nobodys] = [Some((2, 1)), None].map(|session| {
+            streams.register(About {
+                era: second.clone(),
+                ..about(session)
+            })
+        });
+        assert_eq!(
+            [&own, &nobodys].map(why),
+            [None, None],
+            "their requests were judged by them"
+        );
+        assert_eq!(streams.take_doubtful(NOW), []);
+    }
+
+    #[test]
+    fn no_stream_begins_once_all_were_closed() {
+        let streams = Streams::new(true);
+        let early = streams.register(about(None));
+        streams.close_everything();
+        let late = streams.register(about(Some((1, 1))));
+        assert_eq!([&early, &late].map(why), [Some(Why::Stopping); 2]);
+        assert_eq!(streams.closed()[4], (Why::Stopping, 2));
     }
 
     #[test]

@@ -276,8 +276,8 @@ impl Pool {
         let body = &sending.0;
         // Where it is, for whoever has waited in vain.
         let whereabouts = AtomicUsize::new(usize::MAX);
-        let mut exchange = pin!(self.exchange(outgoing, (retries, told), place, &whereabouts));
         let begun = clock::monotonic();
+        let mut exchange = pin!(self.exchange(outgoing, (retries, told), (place, begun), &whereabouts));
         let mut deadline = begun + head_timeout;
         loop {
             if let Ok(answered) = timeout_at(deadline.into(), exchange.as_mut()).await {
@@ -324,7 +324,7 @@ impl Pool {
         &self,
         outgoing: &mut Outgoing,
         (retries, told): (u32, Told<'_>),
-        mut place: Place,
+        (mut place, begun): (Place, Instant),
         whereabouts: &AtomicUsize,
     ) -> Result<(Answer, Place), UpstreamError> {
         let mut budget = Budget::new(retries);
@@ -337,7 +337,7 @@ impl Pool {
             let (Some(endpoint), Some(lane)) = (self.endpoint(at), self.lanes.get(at)) else {
                 return Err(self.unreachable(io::Error::other("it has no endpoints")));
             };
-            let kept = if fresh { None } else { self.kept(lane, endpoint) };
+            let kept = if fresh { None } else { self.kept(lane, endpoint, begun) };
             let was_kept = kept.is_some();
             let way = match kept {
                 Some(way) => way,
@@ -401,8 +401,8 @@ impl Pool {
         Some(other)
     }
 
-    /// A connection that is there already.
-    fn kept(&self, lane: &Lane, endpoint: &Endpoint) -> Option<Way> {
+    /// A connection that is there already, for a request that has `begun`.
+    fn kept(&self, lane: &Lane, endpoint: &Endpoint, begun: Instant) -> Option<Way> {
         if endpoint.speaks() == Speaks::Http2
             && let Some(part) = part(lane, endpoint)
         {
@@ -415,7 +415,7 @@ impl Pool {
                 since,
                 origin,
             } = kept;
-            let idle_for = clock::monotonic().saturating_duration_since(since);
+            let idle_for = begun.saturating_duration_since(since);
             if idle_for >= self.upstream.settings.idle_timeout {
                 // The rest were put there before it.
                 lock(&lane.idle).clear();

@@ -9,20 +9,29 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\nTransf
 const EVENT: &str = "9\r\ndata: 1\n\n\r\n";
 
 async fn listening(gateway: &Gateway, user: &User) -> (RawClient, Conversation) {
-    let mut conversations = gateway.upstream().by_hand("/api/events");
-    let mut client = gateway.raw().await;
-    let (host, cookie) = (gateway.host(), &user.cookie);
-    client
-        .send(format!(
-            "GET /api/events HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nAccept: text/event-stream\r\n\r\n"
-        ))
-        .await;
-    let mut upstream = conversations.next().await;
-    upstream.send(HEAD).await;
-    assert_eq!(client.head().await.status(), 200);
+    let (mut client, mut upstream) = asked(gateway, "/api/events", &user.cookie).await;
+    begin(&mut client, &mut upstream).await;
     upstream.send(EVENT).await;
     assert_eq!(event(&mut client).await, "data: 1\n\n");
     (client, upstream)
+}
+
+/// The application was asked for events, and has not begun to answer.
+async fn asked(gateway: &Gateway, path: &str, cookie: &str) -> (RawClient, Conversation) {
+    let mut conversations = gateway.upstream().by_hand(path);
+    let mut client = gateway.raw().await;
+    let host = gateway.host();
+    client
+        .send(format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nAccept: text/event-stream\r\n\r\n"
+        ))
+        .await;
+    (client, conversations.next().await)
+}
+
+async fn begin(client: &mut RawClient, upstream: &mut Conversation) {
+    upstream.send(HEAD).await;
+    assert_eq!(client.head().await.status(), 200);
 }
 
 async fn event(client: &mut RawClient) -> String {
@@ -84,6 +93,35 @@ async fn a_reload_ends_a_stream_only_if_it_may_not_go_on() {
         .await
         .unwrap();
     assert_eq!(event(&mut client).await, "", "the last chunk");
+}
+
+#[tokio::test]
+async fn a_stream_that_begins_after_a_reload_goes_by_the_new_rules() {
+    let gateway = Gateway::start().await;
+    let (mut client, mut upstream) = asked(&gateway, "/public/events", "").await;
+    let (mut other, mut stays) = asked(&gateway, "/optional/events", "").await;
+    let without_public = "[[routes]]\npath = '/optional/*'\nupstream = 'app'\nauth = 'optional'";
+    gateway.reload(without_public).await.unwrap();
+    begin(&mut client, &mut upstream).await;
+    assert_eq!(event(&mut client).await, "", "the last chunk");
+    begin(&mut other, &mut stays).await;
+    stays.send(EVENT).await;
+    assert_eq!(event(&mut other).await, "data: 1\n\n");
+}
+
+#[tokio::test]
+async fn a_stream_that_begins_after_all_were_closed_does_not_hold_the_gateway() {
+    let setup = Setup::default().with("[server]\nshutdown_grace = '10m'\nstream_grace = '50ms'");
+    let gateway = setup.start().await;
+    let (mut early, mut first) = asked(&gateway, "/public/early", "").await;
+    begin(&mut early, &mut first).await;
+    let (mut late, mut second) = asked(&gateway, "/public/late", "").await;
+    let stopping = tokio::spawn(gateway.stop());
+    assert_eq!(event(&mut early).await, "", "the last chunk");
+    begin(&mut late, &mut second).await;
+    assert_eq!(event(&mut late).await, "", "the last chunk");
+    let ended = timeout(SOON, stopping).await.expect("it stops").unwrap();
+    assert_eq!(ended.cut_off, 0);
 }
 
 #[tokio::test]

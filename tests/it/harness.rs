@@ -20,6 +20,7 @@ pub(crate) mod program;
 pub(crate) mod protocols;
 pub(crate) mod provider;
 pub(crate) mod raw_client;
+pub(crate) mod relay;
 pub(crate) mod schemathesis;
 pub(crate) mod signer;
 pub(crate) mod surroundings;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Database, Gateway, SOON, Setup, eventually, people::User};
+use crate::harness::{Database, Gateway, SOON, Setup, eventually, people::User, relay::Relay};
 
 #[tokio::test]
 async fn a_token_signed_out_here_is_refused_here_at_once() {
@@ -157,4 +157,55 @@ async fn without_the_notification_the_cache_s_time_is_the_bound() {
     here.clock().advance(Duration::from_secs(11));
 
     assert_eq!(there.get("/api/me").with(&ada).await.status(), 401);
+}
+
+/// First nobody tells the gateway of changes, so that it asks Postgres about each session; then that is gone as well.
+#[tokio::test]
+async fn a_role_that_was_seen_to_be_gone_does_not_come_back_when_postgres_is_out_of_reach() {
+    let db = Database::fresh().await;
+    let real: url::Url = db.url().parse().unwrap();
+    let relay = Relay::start(0, format!("127.0.0.1:{}", real.port().unwrap())).await;
+    let mut relayed = real.clone();
+    relayed.set_port(Some(relay.addr().port())).unwrap();
+    let gateway = Gateway::on(&Database::at(relayed.as_str())).await;
+    let root = gateway.signed_in_as("root@example.com", &["admin"]).await;
+    let bob = gateway.signed_in_as("bob@example.com", &["admin"]).await;
+    let degraded = async || {
+        let ready = gateway.admin_get("/readyz").await.json();
+        ready["degraded"].as_str().unwrap_or_default().to_owned()
+    };
+    eventually(SOON, async || degraded().await.is_empty()).await;
+    for admin in [&root, &bob] {
+        assert_eq!(gateway.get("/admin/x").with(admin).await.status(), 200);
+    }
+
+    let by_hand = db.client().await;
+    let (server, name) = real.as_str().rsplit_once('/').unwrap();
+    // Connections for look-ups stay; that which listens ends, and none is made anew.
+    let deafen = format!(
+        "ALTER DATABASE {name} ALLOW_CONNECTIONS false;
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = '{name}' AND application_name = 'vestibule' AND (query = '' OR query LIKE 'LISTEN%')"
+    );
+    Database::at(&format!("{server}/postgres")).run(&deafen).await;
+    eventually(SOON, async || degraded().await.contains("not heard")).await;
+    by_hand
+        .batch_execute("UPDATE users SET roles = '{}' WHERE email LIKE 'root%'")
+        .await
+        .unwrap();
+    assert_eq!(gateway.get("/admin/x").with(&root).await.status(), 403);
+    assert_eq!(gateway.get("/admin/x").with(&bob).await.status(), 200);
+
+    drop(relay);
+    eventually(SOON, async || degraded().await.contains("can't be reached")).await;
+    assert_eq!(
+        gateway.get("/admin/x").with(&root).await.status(),
+        503,
+        "nobody can tell"
+    );
+    assert_eq!(
+        gateway.get("/admin/x").with(&bob).await.status(),
+        200,
+        "what was found to be true lately still is"
+    );
 }

@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::{
-    io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    task::AbortHandle,
     time::timeout,
 };
 use vestibule::dev::postgres::Cluster;
@@ -16,6 +14,7 @@ use crate::harness::{
     eventually,
     gateway::SITE,
     program::{Ended, Program, free_port, run},
+    relay::Relay,
     surroundings::Surroundings,
 };
 
@@ -198,7 +197,8 @@ async fn it_waits_for_postgres_with_its_door_closed() {
     );
     assert_eq!((get(admin, "/livez").await, get(admin, "/readyz").await), (200, 503));
 
-    let _relay = relay(postgres, format!("127.0.0.1:{}", real.port().unwrap())).await;
+    // It comes up.
+    let _relay = Relay::start(postgres, format!("127.0.0.1:{}", real.port().unwrap())).await;
     let (public, _) = program.serving().await;
     assert_eq!(public.port(), door);
     assert_eq!(get(admin, "/readyz").await, 200);
@@ -218,29 +218,6 @@ async fn a_signal_while_it_waits_for_postgres_ends_it() {
     program.line("Postgres can't be reached").await;
     program.signal("TERM").await;
     assert_eq!(program.ended().await.code, Some(0));
-}
-
-/// Postgres comes up: from now on `port` leads to it.
-async fn relay(port: u16, to: String) -> Relay {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-    let accepting = tokio::spawn(async move {
-        while let Ok((mut from, _)) = listener.accept().await {
-            let to = to.clone();
-            tokio::spawn(async move {
-                let mut to = TcpStream::connect(to).await.unwrap();
-                let _ = copy_bidirectional(&mut from, &mut to).await;
-            });
-        }
-    });
-    Relay(accepting.abort_handle())
-}
-
-struct Relay(AbortHandle);
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Stops processes in their tracks, and lets them go on at the end whatever happens.

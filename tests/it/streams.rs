@@ -11,6 +11,13 @@ const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\
 
 /// A socket that stands, both of its ends.
 async fn socket(gateway: &Gateway, path: &str, user: Option<&User>) -> (RawClient, Conversation) {
+    let mut ends = asked(gateway, path, user).await;
+    agree(&mut ends).await;
+    ends
+}
+
+/// One that the application was asked for, and has not agreed to.
+async fn asked(gateway: &Gateway, path: &str, user: Option<&User>) -> (RawClient, Conversation) {
     let mut conversations = gateway.upstream().by_hand(path);
     let mut client = gateway.raw().await;
     let cookie = user.map(|user| format!("Cookie: {}\r\n", user.cookie));
@@ -23,10 +30,13 @@ async fn socket(gateway: &Gateway, path: &str, user: Option<&User>) -> (RawClien
             gateway.site(),
         ))
         .await;
-    let mut upstream = conversations.next().await;
+    let upstream = conversations.next().await;
+    (client, upstream)
+}
+
+async fn agree((client, upstream): &mut (RawClient, Conversation)) {
     upstream.send(AGREED).await;
     assert_eq!(client.head().await.status(), 101);
-    (client, upstream)
 }
 
 /// Whether bytes still pass.
@@ -105,6 +115,27 @@ async fn a_role_that_is_taken_away_ends_what_it_was_needed_for() {
     assert_eq!(closed, 1);
 }
 
+/// The cache has the session as it is now when the stream begins: that is not the one that its request came with.
+#[tokio::test]
+async fn a_role_that_is_taken_away_before_the_application_agrees_counts() {
+    let gateway = Gateway::start().await;
+    let root = gateway.signed_in_as("root@example.com", &["admin"]).await;
+    eventually(SOON, async || {
+        gateway.admin_get("/readyz").await.json().get("degraded").is_none()
+    })
+    .await;
+    let mut admins = asked(&gateway, "/admin/ws", Some(&root)).await;
+    let mut anybodys = asked(&gateway, "/api/ws", Some(&root)).await;
+    gateway.db().run("UPDATE users SET roles = '{}'").await;
+    eventually(SOON, async || gateway.get("/admin/x").with(&root).await.status() == 403).await;
+    agree(&mut admins).await;
+    agree(&mut anybodys).await;
+    assert!(is_closed(&mut admins).await);
+    assert!(stands(&mut anybodys).await);
+    let closed = metric(&gateway, "vestibule_streams_closed_total{reason=\"not-allowed\"}").await;
+    assert_eq!(closed, 1);
+}
+
 #[tokio::test]
 async fn streams_end_when_the_sessions_time_is_over_unless_it_was_extended() {
     let gateway = Gateway::start().await;
@@ -145,6 +176,15 @@ async fn what_ended_while_nobody_heard_of_it_counts_afterwards() {
     assert!(stands(&mut other).await);
 }
 
+const FOR_ADMINS: &str = "require = { roles = ['admin'] }";
+
+fn routes(of_public: &str, of_api: &str) -> String {
+    format!(
+        "[[routes]]\npath = '/public/*'\nupstream = 'app'\n{of_public}\n\
+         [[routes]]\npath = '/api/*'\nupstream = 'app'\n{of_api}"
+    )
+}
+
 #[tokio::test]
 async fn a_reload_ends_what_it_no_longer_allows_and_nothing_else() {
     let gateway = Gateway::start().await;
@@ -155,18 +195,39 @@ async fn a_reload_ends_what_it_no_longer_allows_and_nothing_else() {
     gateway.reload(other_limits).await.unwrap();
     assert!(stands(&mut own).await && stands(&mut nobodys).await);
 
-    let for_admins = "require = { roles = ['admin'] }";
-    let routes = |of_public: &str, of_api: &str| {
-        format!(
-            "[[routes]]\npath = '/public/*'\nupstream = 'app'\n{of_public}\n\
-             [[routes]]\npath = '/api/*'\nupstream = 'app'\n{of_api}"
-        )
-    };
-    gateway.reload(&routes("auth = 'public'", for_admins)).await.unwrap();
+    gateway.reload(&routes("auth = 'public'", FOR_ADMINS)).await.unwrap();
     assert!(is_closed(&mut own).await);
     assert!(stands(&mut nobodys).await);
-    gateway.reload(&routes("", for_admins)).await.unwrap();
+    gateway.reload(&routes("", FOR_ADMINS)).await.unwrap();
     assert!(is_closed(&mut nobodys).await);
+    let closed = |reason: &str| format!("vestibule_streams_closed_total{{reason=\"{reason}\"}}");
+    assert_eq!(metric(&gateway, &closed("not-allowed")).await, 1);
+    assert_eq!(metric(&gateway, &closed("reloaded")).await, 1);
+}
+
+/// Requests are finished by the rules that they came under; what goes on after that is not.
+#[tokio::test]
+async fn a_reload_counts_for_what_the_application_had_not_agreed_to_before() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let before = async || {
+        let own = asked(&gateway, "/api/ada", Some(&ada)).await;
+        (own, asked(&gateway, "/public/ws", None).await)
+    };
+    let (mut own, mut nobodys) = before().await;
+    gateway.reload("[server]\nmax_body = '5MiB'").await.unwrap();
+    for ends in [&mut own, &mut nobodys] {
+        agree(ends).await;
+        assert!(stands(ends).await, "a new one would be let through");
+    }
+    drop((own, nobodys));
+
+    let (mut own, mut nobodys) = before().await;
+    gateway.reload(&routes("", FOR_ADMINS)).await.unwrap();
+    for ends in [&mut own, &mut nobodys] {
+        agree(ends).await;
+        assert!(is_closed(ends).await);
+    }
     let closed = |reason: &str| format!("vestibule_streams_closed_total{{reason=\"{reason}\"}}");
     assert_eq!(metric(&gateway, &closed("not-allowed")).await, 1);
     assert_eq!(metric(&gateway, &closed("reloaded")).await, 1);

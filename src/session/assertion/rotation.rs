@@ -70,13 +70,9 @@ pub async fn run(sessions: Arc<Sessions>, db: Db, clock: Clock, stop: Cancellati
         if !rung && !due && Instant::now() < next {
             continue;
         }
+        let wants = mint.what_is_wanted();
+        // Behind that: were it replaced in between, it would be heard without being read.
         let terms = mint.terms.load_full();
-        // A configuration that wants another algorithm is heard once: gateways of two minds would make keys in turns.
-        let wants = if mint.algorithm_heard.swap(true, Ordering::AcqRel) {
-            Wants::Schedule
-        } else {
-            Wants::Algorithm
-        };
         let Some(done) = stop.run_until_cancelled(round(mint, &db, &terms, wants, now)).await else {
             return;
         };
@@ -93,7 +89,7 @@ pub async fn run(sessions: Arc<Sessions>, db: Db, clock: Clock, stop: Cancellati
                     );
                 }
                 complained = true;
-                mint.algorithm_heard.store(wants == Wants::Schedule, Ordering::Release);
+                mint.was_in_vain(wants);
                 next = Instant::now() + AGAIN_AFTER;
             }
         }
@@ -105,6 +101,24 @@ pub async fn run(sessions: Arc<Sessions>, db: Db, clock: Clock, stop: Cancellati
 enum Wants {
     Schedule,
     Algorithm,
+}
+
+impl Mint {
+    /// A configuration that wants another algorithm is heard once: gateways of two minds would make keys in turns.
+    fn what_is_wanted(&self) -> Wants {
+        if self.algorithm_heard.swap(true, Ordering::AcqRel) {
+            Wants::Schedule
+        } else {
+            Wants::Algorithm
+        }
+    }
+
+    /// A round for `wants` failed. What a configuration that came meanwhile wants is still to be heard.
+    fn was_in_vain(&self, wants: Wants) {
+        if wants == Wants::Algorithm {
+            self.algorithm_heard.store(false, Ordering::Release);
+        }
+    }
 }
 
 async fn round(mint: &Mint, db: &Db, terms: &Terms, wants: Wants, now: Timestamp) -> Result<(), DbError> {
@@ -281,6 +295,24 @@ mod tests {
             next_turn(&[&present], &other, Wants::Algorithm, NOW),
             Some(NOW.plus(PUBLISH_BEFORE))
         );
+    }
+
+    #[test]
+    fn another_algorithm_is_heard_though_the_round_that_it_came_in_failed() {
+        let terms = |algorithm| Terms {
+            issuer: "https://app.example.com".to_owned(),
+            rules: rules(algorithm),
+            sealing: SealingKeys::new([b"correct horse battery staple, thirty-two".as_slice()]),
+        };
+        let mint = Mint::new(terms(SigningAlgorithm::EdDsa));
+        assert_eq!(mint.what_is_wanted(), Wants::Algorithm);
+        mint.was_in_vain(Wants::Algorithm);
+        assert_eq!(mint.what_is_wanted(), Wants::Algorithm, "it is still to be heard");
+        let failing = mint.what_is_wanted();
+        assert_eq!(failing, Wants::Schedule);
+        mint.replace_terms(terms(SigningAlgorithm::Es256));
+        mint.was_in_vain(failing);
+        assert_eq!(mint.what_is_wanted(), Wants::Algorithm);
     }
 
     #[test]
