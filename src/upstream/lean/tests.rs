@@ -4,12 +4,14 @@
 use std::{fmt::Write as _, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    task::AbortHandle,
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, coop},
     time::timeout,
 };
 
@@ -354,6 +356,21 @@ async fn only_a_quiet_connection_is_used_again() {
     let (ours, theirs) = duplex(64);
     let mut connection = Connection::new(ours);
     drop(theirs);
+    assert!(!connection.is_quiet(), "it hung up");
+}
+
+#[tokio::test]
+async fn a_task_whose_turn_is_used_up_finds_out_as_well() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (theirs, _) = listener.accept().await.unwrap();
+    let mut connection = Connection::new(ours);
+    assert!(connection.is_quiet());
+    drop(theirs);
+    connection.stream.readable().await.unwrap();
+    while coop::has_budget_remaining() {
+        let _ = coop::consume_budget().now_or_never();
+    }
     assert!(!connection.is_quiet(), "it hung up");
 }
 
