@@ -73,8 +73,9 @@ pub(super) fn take(unread: &mut BytesMut, method: &Method, spare: &mut HeaderMap
         }
     }
     let http_11 = parsed.version == Some(1);
-    unread.advance(length);
+    // What is refused stays unread: it shows that there was an answer, which is not asked for again.
     let (framing, unequivocal) = ending.judge(status, http_11, method)?;
+    unread.advance(length);
     Ok(Some(Head {
         status,
         headers,

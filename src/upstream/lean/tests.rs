@@ -266,6 +266,9 @@ async fn what_can_be_read_in_two_ways_is_no_answer() {
         "",
     ] {
         assert!(refusal(said).await.is_some(), "{said:?} passed");
+        if let Err(failed) = lean(&Method::GET, said.as_bytes(), usize::MAX).await {
+            assert_eq!(failed.answered, !said.is_empty(), "{said:?} would be asked for again");
+        }
     }
 }
 
