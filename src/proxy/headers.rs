@@ -8,7 +8,7 @@
 //! Invariant: after [`prepare`], no field with a reserved name holds a value that the client chose.
 //! Not here: what an identity renders to, and which names are reserved (`session::identity_headers`).
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use super::{
     asks::Asks,
@@ -293,6 +293,7 @@ impl CorsBy {
 
 /// Cleans an upstream's answer: what belongs to its connection, and what only we may say. What it asks of us comes back.
 pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: CorsBy, switching: bool) -> Asks {
+    let no_content = response.status() == StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     // Most answers lose nothing.
     let mut removed = Vec::new();
@@ -300,6 +301,8 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
     let mut asks = Asks::default();
     for (name, value) in headers.iter() {
         match *name {
+            // Nothing comes, whatever it says (RFC 9110, 8.6): clients of HTTP/2 give such an answer up.
+            header::CONTENT_LENGTH if no_content => removed.push(name.clone()),
             header::CONNECTION | header::UPGRADE if switching => {}
             header::CONNECTION => {
                 has_connection = true;

@@ -131,14 +131,6 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     };
 }
 
-/// Leaves one of several lengths: `h2` has seen to it that they agree (RFC 9110, 8.6), the next hop might not.
-pub(super) fn join_lengths(headers: &mut HeaderMap) {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    if let (Some(first), Some(_)) = (lines.next().cloned(), lines.next()) {
-        headers.insert(header::CONTENT_LENGTH, first);
-    }
-}
-
 /// Refuses what `h2` lets pass though a request must not have it.
 pub(super) fn check_head(parts: &Parts) -> Result<(), BadHeader> {
     // Blanks around a value (RFC 9113, 8.2.1): on the way through HTTP/1.1 it would become another value.

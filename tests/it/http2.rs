@@ -653,6 +653,18 @@ async fn who_waits_for_a_slow_upstream_has_all_the_time_it_takes() {
 }
 
 #[tokio::test]
+async fn an_answer_without_content_does_not_say_how_long_it_is() {
+    let gateway = Gateway::start().await;
+    gateway.upstream().answer(
+        "/public/x",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nX-Any: 1\r\n\r\n",
+    );
+    let answer = client(&gateway).await.get("/public/x").await;
+    assert_eq!((answer.status, &answer.headers["x-any"]), (204, &"1".parse().unwrap()));
+    assert!(!answer.headers.contains_key("content-length"), "{:?}", answer.headers);
+}
+
+#[tokio::test]
 async fn a_length_that_is_said_twice_is_said_once() {
     let gateway = Gateway::start().await;
     let client = client(&gateway).await;
