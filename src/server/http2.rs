@@ -20,7 +20,7 @@ use crate::{
     proxy::{
         error::BadHeader,
         pace::Paced,
-        taking::{Taking, while_taken},
+        taking::{Taking, Turns, while_taken},
     },
 };
 
@@ -68,14 +68,19 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> io::Re
     Ok(protocol)
 }
 
-/// With every limit set.
-pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server) -> Builder<Streams> {
+/// With every limit set. `turns` are told what the connection sends.
+pub(super) fn builder(
+    conversation: &Arc<Conversation>,
+    turns: Arc<Turns>,
+    server: &config::Server,
+) -> Builder<Streams> {
     let mut builder = Builder::new(Streams {
         conversation: Arc::clone(conversation),
         taking: Taking {
             silence: server.body_timeout,
             min_rate: server.min_body_rate,
         },
+        turns,
     });
     builder
         .timer(TokioTimer::new())
@@ -101,11 +106,13 @@ pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server)
 pub(super) struct Streams {
     conversation: Arc<Conversation>,
     taking: Taking,
+    turns: Arc<Turns>,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let stream = while_taken(stream, self.taking);
+        let (taking, turns) = (self.taking, Arc::clone(&self.turns));
+        let stream = async move { while_taken(stream, taking, &turns).await };
         self.conversation.worker.tasks.spawn("stream", stream);
     }
 }
