@@ -36,7 +36,7 @@ use tokio::sync::Semaphore;
 
 use self::{
     answers::Asked,
-    asks::Ended,
+    asks::{Asks, Ended},
     body::{GoesOn, ProxyBody},
     caller::Caller,
     early_hints::EarlyHints,
@@ -158,7 +158,7 @@ pub async fn handle(
         .and_then(|signed_in| signed_in.used(&proxy.sessions, &live.cookies, inbound));
     let path = rewrite::outgoing(route, &inbound.path)?;
     let Target::Upstream(upstream) = route.target else {
-        let response = answers::answer(route, &asked(inbound, &path)).await?;
+        let response = Box::pin(answers::answer(route, &asked(inbound, &path))).await?;
         return Ok(finished(response, route, slid));
     };
 
@@ -185,18 +185,18 @@ pub async fn handle(
         reserved: &live.reserved,
         upgrade: upgrade.as_ref().map(upgrade::Asked::protocol),
     };
-    let outbound = headers::prepare(material, permit);
+    let mut outbound = headers::prepare(material, permit);
 
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
     let stream = |kind| lasting(proxy, inbound, signed_in.as_ref(), kind);
-    let response = if let Some((asked, client)) = client {
+    let mut response = if let Some((asked, client)) = client {
         let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
         let opening = upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel));
         Box::pin(opening).await?
     } else {
         let asked = Sent {
-            outbound,
+            outbound: &mut outbound,
             watch,
             head_timeout,
             retries: route.retries,
@@ -214,7 +214,11 @@ pub async fn handle(
         browser: shown.browser.as_ref(),
         slid,
     };
-    back.give(proxy, live, inbound, response).await
+    let asks = back.clean(&live.cookies, &mut response);
+    if asks.is_nothing() {
+        return Ok(finished(response, route, back.slid));
+    }
+    Box::pin(back.heed(proxy, live, inbound, (asks, response))).await
 }
 
 /// A request's body on its way to an upstream, and what is demanded of it.
@@ -260,24 +264,29 @@ struct Back<'r> {
 }
 
 impl Back<'_> {
-    async fn give(
+    /// Takes out of an answer what is not for the client. What it asks of us, if the client is to have an answer at all.
+    fn clean(&self, cookies: &SessionCookies, response: &mut Response<ProxyBody>) -> Asks {
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let asks = headers::give_back(response, cookies, self.cors, switching);
+        if upgrade::is_open(response) {
+            return Asks::default();
+        }
+        asks
+    }
+
+    /// Does what an answer asks, which few do.
+    async fn heed(
         self,
         proxy: &Proxy,
         live: &Snapshot,
         inbound: &Inbound,
-        mut response: Response<ProxyBody>,
+        (asks, response): (Asks, Response<ProxyBody>),
     ) -> Result<Response<ProxyBody>, ProxyError> {
-        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let cookies = &live.cookies;
-        let asks = headers::give_back(&mut response, cookies, self.cors, switching);
-        if asks.is_nothing() || upgrade::is_open(&response) {
-            return Ok(finished(response, self.route, self.slid));
-        }
         let signed_in = self.signed_in.as_ref();
         let ended = asks::heed(proxy, asks, self.upstream, signed_in, inbound, response.status()).await?;
         let mut response = finished(response, self.route, self.slid.filter(|_| ended == Ended::No));
         if let Some(SignedIn { credential, .. }) = signed_in.filter(|_| ended == Ended::Yes) {
-            asks::take_back(cookies, credential, self.browser, response.headers_mut());
+            asks::take_back(&live.cookies, credential, self.browser, response.headers_mut());
         }
         Ok(response)
     }
@@ -449,7 +458,7 @@ fn check_length(inbound: &Inbound, max_body: u64) -> Result<(), BodyError> {
 
 /// A request that is forwarded.
 struct Sent<'h> {
-    outbound: Outbound,
+    outbound: &'h mut Outbound,
     watch: Option<Arc<BodyWatch>>,
     head_timeout: Duration,
     retries: u32,
@@ -474,8 +483,14 @@ async fn forward(
     };
     let told: Told<'_> = if early.is_some() { Some(&tell) } else { None };
     let (head_timeout, watch) = (sent.head_timeout, sent.watch);
-    let (outgoing, retries) = (sent.outbound.into_outgoing(), sent.retries);
-    let mut exchange = pin!(pool.send(outgoing, head_timeout, watch.clone(), retries, told));
+    let sending = pool.send(
+        sent.outbound.outgoing(),
+        head_timeout,
+        watch.clone(),
+        sent.retries,
+        told,
+    );
+    let mut exchange = pin!(sending);
     let guard = sent.is_call.then(&stream);
     let answered = match &guard {
         None => exchange.as_mut().await,

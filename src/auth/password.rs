@@ -2,7 +2,8 @@
 //!
 //! Argon2id takes a core for tens of milliseconds and megabytes of memory on purpose. So it runs on threads of its own,
 //! as many as are configured, behind a queue of bounded length: a storm of sign-ins is told to come back later and
-//! delays no proxied byte. Each thread keeps one block of memory, wiped after every use.
+//! delays no proxied byte. Each thread keeps its memory from one password to the next, wiped after every use, and gives it
+//! back when nobody has come for a while.
 //!
 //! For a user who does not exist, or has no password, the same work is done: nobody learns which from the time.
 //!
@@ -16,14 +17,15 @@ use std::{
     fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
+    time::Duration,
 };
 
 use argon2::Params;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -33,10 +35,14 @@ use self::{
 };
 use crate::{config, secret::Secret};
 
+/// A thread that was not asked for so long gives its memory back. Longer than between two sign-ins of a storm: fresh
+/// memory costs a page fault for each 4 KiB.
+const REST_AFTER: Duration = Duration::from_secs(5);
+
 /// The threads that hash. They end when the last clone of this is dropped.
 #[derive(Clone)]
 pub struct Passwords {
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
     /// Jobs that nobody has taken up yet, for metrics.
     waiting: Arc<AtomicU64>,
     min_length: usize,
@@ -78,11 +84,10 @@ impl Passwords {
         let cost = config.argon2;
         let params = Params::new(cost.memory_kib, cost.iterations, cost.parallelism, Some(OUTPUT_LEN))
             .map_err(StartError::Parameters)?;
-        let (jobs, queue) = sync_channel(config.queue);
+        let (jobs, queue) = bounded(config.queue);
         let waiting = Arc::new(AtomicU64::new(0));
-        let queue = Arc::new(Mutex::new(queue));
         for n in 0..config.max_concurrent.max(1) {
-            let (queue, waiting) = (Arc::clone(&queue), Arc::clone(&waiting));
+            let (queue, waiting) = (queue.clone(), Arc::clone(&waiting));
             let hasher = Hasher::new(params.clone());
             thread::Builder::new()
                 .name(format!("password-{n}"))
@@ -185,11 +190,16 @@ enum Job {
     },
 }
 
-fn work(mut hasher: Hasher, queue: &Mutex<Receiver<Job>>, waiting: &AtomicU64) {
+fn work(mut hasher: Hasher, queue: &Receiver<Job>, waiting: &AtomicU64) {
     loop {
-        // Whoever holds the lock waits for the next job; the others wait for the lock.
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
+        let job = match queue.recv_timeout(REST_AFTER) {
+            Err(RecvTimeoutError::Timeout) => {
+                hasher.rest();
+                queue.recv().ok()
+            }
+            job => job.ok(),
+        };
+        let Some(job) = job else { return };
         waiting.fetch_sub(1, Ordering::Relaxed);
         // Whoever asked hears of a panic by the dropped sender; the thread lives on.
         if catch_unwind(AssertUnwindSafe(|| run(&mut hasher, job))).is_err() {

@@ -79,7 +79,8 @@ pub(super) async fn decide(
         Credentials::Strip => {
             handover.drops_authorization = match found.authorization() {
                 Ownership::Ours => true,
-                Ownership::Unknown => bearer_is_ours(&proxy.sessions, found, signed_in, inbound.now).await,
+                // In a box: few requests need it, and the future of each has room for what it awaits.
+                Ownership::Unknown => Box::pin(bearer_is_ours(&proxy.sessions, found, signed_in, inbound.now)).await,
                 Ownership::Theirs => false,
             };
         }

@@ -44,8 +44,8 @@ impl Outbound {
         self.upgrade
     }
 
-    pub fn into_outgoing(self) -> Outgoing {
-        self.outgoing
+    pub const fn outgoing(&mut self) -> &mut Outgoing {
+        &mut self.outgoing
     }
 
     pub fn into_request(mut self) -> Request<RequestBody> {

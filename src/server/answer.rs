@@ -4,7 +4,7 @@
 //! and its normal path. Then it goes to the auth API or to the proxy. Whatever says no on the way becomes an answer
 //! (`server::refusal`), and the request's record is tied to its last byte.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{mem, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery};
@@ -85,8 +85,18 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         .then(|| cors::origin_of(&parts.headers).cloned())
         .flatten();
     let mut body = Some(incoming);
-    let dispatched = dispatch(&conversation, &live, (parts, marks), &mut body, &mut record);
-    let mut response = match AssertUnwindSafe(dispatched).catch_unwind().await {
+    let dispatched = {
+        // Pinned first: it is large, and what catches a panic would be moved with it.
+        let dispatching = pin!(dispatch(
+            &conversation,
+            &live,
+            (&mut parts, marks),
+            &mut body,
+            &mut record
+        ));
+        AssertUnwindSafe(dispatching).catch_unwind().await
+    };
+    let mut response = match dispatched {
         Ok(Ok(mut response)) => {
             // The auth API's answers have a word of their own.
             if record.route.is_some() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -156,20 +166,20 @@ fn admit(live: &Snapshot, origin: Option<&HeaderValue>, record: &Record, respons
 async fn dispatch(
     conversation: &Conversation,
     live: &Snapshot,
-    (mut parts, marks): (Parts, Marks),
+    (parts, marks): (&mut Parts, Marks),
     body: &mut Option<Incoming>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let Conversation { worker, facts, .. } = conversation;
     if facts.tls.is_none()
-        && let Some(answer) = answer_to_authority(worker, &parts)
+        && let Some(answer) = answer_to_authority(worker, parts)
     {
         return Ok(answer);
     }
     if parts.version == Version::HTTP_2 {
-        http2::check_head(&parts)?;
+        http2::check_head(parts)?;
     }
-    let extended_connect = ExtendedConnect::take(&mut parts);
+    let extended_connect = ExtendedConnect::take(parts);
     proxy::check_head(&parts.method, &parts.headers, marks)?;
     let caller = conversation
         .memory
@@ -199,15 +209,17 @@ async fn dispatch(
             .query()
             .map_or_else(|| below.to_owned(), |query| format!("{below}?{query}"));
         parts.uri = Uri::try_from(target).unwrap_or_default();
+        let (none, ()) = Request::default().into_parts();
+        let parts = mem::replace(parts, none);
         let answered = auth_api(worker, live, parts, body.take(), caller, record).await?;
         return only_tunnels(extended_connect, answered);
     }
     let mut inbound = Inbound {
         on_upgrade: parts.extensions.remove::<OnUpgrade>(),
         extended_connect,
-        method: parts.method,
+        method: mem::take(&mut parts.method),
         version: parts.version,
-        headers: parts.headers,
+        headers: mem::take(&mut parts.headers),
         marks,
         path,
         caller,

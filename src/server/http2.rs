@@ -111,6 +111,8 @@ pub(super) struct Streams {
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
+        // In a box: what a task wraps around it would be moved along with all of it, several times.
+        let stream = Box::pin(stream);
         let (taking, turns) = (self.taking, Arc::clone(&self.turns));
         let stream = async move { while_taken(stream, taking, &turns).await };
         self.conversation.worker.tasks.spawn("stream", stream);

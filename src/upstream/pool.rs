@@ -194,7 +194,8 @@ impl Way {
                     error: failed.error.into(),
                 }),
             },
-            Self::Http2(part) => over_http2(part, outgoing, endpoint).await,
+            // In a box: what HTTP/1.1 does not need must not make the future of each of its requests larger, which is moved.
+            Self::Http2(part) => Box::pin(over_http2(part, outgoing, endpoint)).await,
         }
     }
 }
@@ -257,14 +258,14 @@ impl Pool {
         &self.upstream
     }
 
-    /// Sends `outgoing` and waits for the head of the answer. It is sent once more at most `retries` times, if it may be
+    /// Sends `outgoing`, of which nothing is left then, and waits for the head of the answer. It is sent once more at most `retries` times, if it may be
     /// at all. While a `body` is still on its way, the time-out counts from when it moved last, so that a long upload is
     /// not a slow answer. `told` is who is told of early hints, which HTTP/2 has none of here.
     ///
     /// Cancel-safe: dropping it closes the connection that it used, or ends its stream.
     pub async fn send(
         self: &Arc<Self>,
-        outgoing: Outgoing,
+        outgoing: &mut Outgoing,
         head_timeout: Duration,
         body: Option<Arc<BodyWatch>>,
         retries: u32,
@@ -322,7 +323,7 @@ impl Pool {
 
     async fn exchange(
         &self,
-        mut outgoing: Outgoing,
+        outgoing: &mut Outgoing,
         (retries, told): (u32, Told<'_>),
         mut place: Place,
         whereabouts: &AtomicUsize,
@@ -356,7 +357,7 @@ impl Pool {
             };
 
             let multiplexed = matches!(way, Way::Http2(_));
-            let Refused { error, again, unheard } = match way.send(&mut outgoing, endpoint, told).await {
+            let Refused { error, again, unheard } = match way.send(outgoing, endpoint, told).await {
                 Ok(answer) => {
                     self.upstream.answered(at, answer.status());
                     return Ok((answer, place));

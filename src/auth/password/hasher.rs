@@ -26,6 +26,7 @@ const SALT_LEN: usize = 16;
 /// What one thread has.
 pub(super) struct Hasher {
     params: Params,
+    /// Empty while the thread rests.
     memory: Vec<Block>,
     /// How often today's work was done.
     #[cfg(test)]
@@ -37,9 +38,14 @@ impl Hasher {
         Self {
             #[cfg(test)]
             todays_work: 0,
-            memory: vec![Block::new(); params.block_count()],
+            memory: Vec::new(),
             params,
         }
+    }
+
+    /// Gives the memory back until the next password.
+    pub(super) fn rest(&mut self) {
+        self.memory = Vec::new();
     }
 
     pub(super) fn hash(&mut self, password: &str) -> Result<Secret<String>, argon2::password_hash::Error> {
@@ -134,9 +140,7 @@ impl Hasher {
         let own = self.params.block_count();
         // A stored hash with other parameters may need more for once.
         let needed = argon2.params().block_count();
-        if needed > own {
-            self.memory.resize(needed, Block::new());
-        }
+        self.memory.resize(needed.max(own), Block::new());
         let mut output = Zeroizing::new(vec![0; output_len]);
         let done = argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, &mut self.memory);
         self.memory.iter_mut().for_each(Zeroize::zeroize);
