@@ -89,6 +89,24 @@ pub fn to_map(lines: &[u8]) -> HeaderMap {
     map
 }
 
+/// Leaves one of several lengths. Whoever read the message has seen to it that they agree (RFC 9110, 8.6); the next hop
+/// might not.
+pub fn join_lengths(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(line) = lines.next() else { return };
+    let bytes = line.as_bytes();
+    let end = memchr::memchr(b',', bytes);
+    if lines.next().is_none() && end.is_none() {
+        return;
+    }
+    let number = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+    match HeaderValue::from_bytes(number.trim_ascii()) {
+        Ok(number) => headers.insert(header::CONTENT_LENGTH, number),
+        // A part of a value is one as well.
+        Err(_) => headers.remove(header::CONTENT_LENGTH),
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -108,6 +126,28 @@ mod tests {
                 .collect();
             let lines: Lines = fields.iter().map(|(name, value)| (name, value)).collect();
             prop_assert_eq!(lines.iter().collect::<Vec<_>>(), fields);
+        }
+    }
+
+    #[test]
+    fn of_several_lengths_one_is_left() {
+        for (lines, left) in [
+            (&[][..], None),
+            (&["5"][..], Some("5")),
+            (&["5", "5"], Some("5")),
+            (&["5, 5"], Some("5")),
+            (&["5 ,5", "5"], Some("5")),
+        ] {
+            let lengths = lines
+                .iter()
+                .map(|line| (header::CONTENT_LENGTH, HeaderValue::from_static(line)));
+            let mut headers = HeaderMap::new();
+            lengths.for_each(|(name, value)| {
+                headers.append(name, value);
+            });
+            join_lengths(&mut headers);
+            let all: Vec<_> = headers.get_all(header::CONTENT_LENGTH).iter().collect();
+            assert_eq!(all, left.as_slice(), "{lines:?}");
         }
     }
 

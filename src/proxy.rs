@@ -192,8 +192,7 @@ pub async fn handle(
     let stream = |kind| lasting(proxy, live, inbound, signed_in.as_ref(), kind);
     let mut response = if let Some((asked, client)) = client {
         let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
-        let opening = upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel));
-        Box::pin(opening).await?
+        Box::pin(upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel))).await?
     } else {
         let asked = Sent {
             outbound: &mut outbound,

@@ -8,7 +8,7 @@
 //! Invariant: after [`prepare`], no field with a reserved name holds a value that the client chose.
 //! Not here: what an identity renders to, and which names are reserved (`session::identity_headers`).
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use super::{
     asks::Asks,
@@ -90,7 +90,7 @@ pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {
     let named = if marks.has(Marks::CONNECTION) {
         named_by_connection(&headers)
     } else {
-        Vec::new()
+        Names::default()
     };
     let fields = Fields {
         all: &headers,
@@ -130,10 +130,12 @@ pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {
     if seen.length {
         outgoing.declare_length();
     }
-    if let Some(names) = seen.announced {
+    if seen.trailer
+        && let Some(names) = fields.announced()
+    {
         outgoing.announce(names);
     }
-    if seen.trailers_accepted {
+    if seen.te && trailers::accepted(&headers) {
         // Ours are kept on the way back. Who reads `TE` finds it in `Connection` (RFC 9110, 10.1.4).
         outgoing.put(&header::TE, &HeaderValue::from_static("trailers"));
         if upgrade.is_none() {
@@ -155,43 +157,44 @@ pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {
 struct Fields<'a> {
     all: &'a HeaderMap,
     /// What its `Connection` names.
-    named: &'a [HeaderName],
+    named: &'a Names,
     reserved: &'a Reserved,
     handover: &'a Handover,
     cookies: &'a Cut,
 }
 
-/// What was learnt from fields that are not passed as they came.
+/// Which fields there are that are not passed as they came. What all lines of one say together is asked once, behind
+/// them: a client may send hundreds.
 #[derive(Default)]
 struct Seen {
     length: bool,
-    trailers_accepted: bool,
-    announced: Option<HeaderValue>,
-    cookies: bool,
+    te: bool,
+    trailer: bool,
 }
 
 impl Fields<'_> {
     /// Gives those that may leave to `out`.
     fn pass(&self, mut out: impl FnMut(&HeaderName, &HeaderValue)) -> Seen {
         let mut seen = Seen::default();
+        let mut has_cookies = false;
         for (name, value) in self.all {
             match self.reserved.classify(name) {
                 Disposition::Pass => {
-                    if self.named.is_empty() || !self.named.contains(name) {
+                    if self.named.is_empty() || !self.named.contains_key(name) {
                         out(name, value);
                     }
                 }
-                Disposition::Cookie => self.cookie(name, value, &mut seen, &mut out),
+                Disposition::Cookie => {
+                    let first = !std::mem::replace(&mut has_cookies, true);
+                    self.cookie((name, value), first, &mut out);
+                }
                 Disposition::Authorization => {
-                    if !self.handover.drops_authorization && !self.named.contains(name) {
+                    if !self.handover.drops_authorization && !self.named.contains_key(name) {
                         out(name, value);
                     }
                 }
-                Disposition::Te => seen.trailers_accepted = trailers::accepted(self.all),
-                Disposition::Trailer => {
-                    let may_follow = |name: &HeaderName| trailers::may_follow_request(name, self.reserved);
-                    seen.announced = trailers::announced(self.all, may_follow);
-                }
+                Disposition::Te => seen.te = true,
+                Disposition::Trailer => seen.trailer = true,
                 // The body knows it.
                 Disposition::ContentLength => seen.length = true,
                 // Said by us, or to us alone.
@@ -209,6 +212,11 @@ impl Fields<'_> {
         seen
     }
 
+    /// The fields that may come behind the body, of those that the client says will.
+    fn announced(&self) -> Option<HeaderValue> {
+        trailers::announced(self.all, |name| trailers::may_follow_request(name, self.reserved))
+    }
+
     /// Whether a rule may say it: the configuration refuses those that say more.
     fn may_be_said(&self, name: &HeaderName) -> bool {
         match self.reserved.classify(name) {
@@ -221,13 +229,11 @@ impl Fields<'_> {
     /// Of several `Cookie` lines that lose something one is left, as an upstream may read only the first.
     fn cookie(
         &self,
-        name: &HeaderName,
-        value: &HeaderValue,
-        seen: &mut Seen,
+        (name, value): (&HeaderName, &HeaderValue),
+        first: bool,
         out: &mut impl FnMut(&HeaderName, &HeaderValue),
     ) {
-        let first = !std::mem::replace(&mut seen.cookies, true);
-        if self.named.contains(name) {
+        if self.named.contains_key(name) {
             return;
         }
         match self.cookies {
@@ -239,9 +245,14 @@ impl Fields<'_> {
     }
 }
 
-/// What a peer's `Connection` lines name: theirs to remove (RFC 9110, 7.6.1). All lines count.
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
+/// A set of names. A map of fields does not grow slow with names that somebody chose for that.
+type Names = HeaderMap<()>;
+
+/// What a peer's `Connection` lines name: theirs to remove (RFC 9110, 7.6.1). All lines count, yet only fields that are
+/// there, each once: a head has few of them, but room for thousands of names.
+fn named_by_connection(headers: &HeaderMap) -> Names {
+    let mut names = Names::default();
+    let said = headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
@@ -251,8 +262,16 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .filter(|name| !name.eq_ignore_ascii_case(b"content-length") && !name.eq_ignore_ascii_case(b"host"))
         // What nearly every message says is no field, or one that never passes.
         .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .collect()
+        .filter_map(|name| std::str::from_utf8(name).ok());
+    for name in said {
+        if headers.contains_key(name)
+            && !names.contains_key(name)
+            && let Ok(name) = HeaderName::try_from(name)
+        {
+            names.insert(name, ());
+        }
+    }
+    names
 }
 
 /// Who says which origins may read an answer.
@@ -274,6 +293,7 @@ impl CorsBy {
 
 /// Cleans an upstream's answer: what belongs to its connection, and what only we may say. What it asks of us comes back.
 pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: CorsBy, switching: bool) -> Asks {
+    let no_content = response.status() == StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     // Most answers lose nothing.
     let mut removed = Vec::new();
@@ -281,6 +301,8 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
     let mut asks = Asks::default();
     for (name, value) in headers.iter() {
         match *name {
+            // Nothing comes, whatever it says (RFC 9110, 8.6): clients of HTTP/2 give such an answer up.
+            header::CONTENT_LENGTH if no_content => removed.push(name.clone()),
             header::CONNECTION | header::UPGRADE if switching => {}
             header::CONNECTION => {
                 has_connection = true;
@@ -313,7 +335,7 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
         }
     }
     if has_connection {
-        removed.extend(named_by_connection(headers));
+        removed.extend(named_by_connection(headers).keys().cloned());
     }
     if has_coding {
         // With both, the coding is what counts (RFC 9112, 6.3).
@@ -368,7 +390,22 @@ mod tests {
             HeaderValue::from_static("close, X-Foo ,Content-Length"),
         );
         headers.append(header::CONNECTION, HeaderValue::from_static("host,, x-bar"));
-        let names = named_by_connection(&headers);
-        assert_eq!(names, ["x-foo", "x-bar"]);
+        for name in ["x-foo", "x-bar", "content-length", "host", "x-other"] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        let mut names: Vec<_> = named_by_connection(&headers).keys().cloned().collect();
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        assert_eq!(names, ["x-bar", "x-foo"]);
+    }
+
+    #[test]
+    fn a_head_has_no_more_fields_to_remove_than_fields() {
+        let mut headers = HeaderMap::new();
+        let many = "x-here, X-HERE, a, b, \u{e9}, ".repeat(1000);
+        for _ in 0..2 {
+            headers.append(header::CONNECTION, HeaderValue::from_bytes(many.as_bytes()).unwrap());
+        }
+        headers.insert("x-here", HeaderValue::from_static("1"));
+        assert_eq!(named_by_connection(&headers).keys().collect::<Vec<_>>(), ["x-here"]);
     }
 }

@@ -5,7 +5,8 @@
 //! force: whose signature is good, what upstreams see of them. Whether the session that they stand for is live is asked
 //! for each request anew (`session`), so that nothing is remembered that could be revoked.
 //!
-//! Connections of trusted proxies have no memory: each of their requests may be somebody else's.
+//! Connections of trusted proxies have no memory: each of their requests may be somebody else's. Nor are long lines
+//! remembered ([`MAX_KEPT`]): ten thousand idle connections would hold several times what their clients once sent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +23,10 @@ use crate::{
     },
     session::credential::{Cut, Found, SessionCookies, Shared},
 };
+
+/// The longest lines that are remembered, all of a request together. Of each there are up to three copies: the words,
+/// what is left of them, and all of them if the browser is shared. Longer ones are judged with every request.
+const MAX_KEPT: usize = 4 * 1024;
 
 /// One connection's. The requests of HTTP/2 share it; each holds it for no longer than it takes to look.
 #[derive(Debug, Default)]
@@ -95,7 +100,7 @@ impl Memory {
             return Arc::clone(shown);
         }
         let shown = Arc::new(Shown::of(&live.cookies, headers));
-        if !inbound.caller.facts.trusted_peer {
+        if !inbound.caller.facts.trusted_peer && said.iter().map(Line::len).sum::<usize>() <= MAX_KEPT {
             let words = said.map(Line::words);
             self.lock().shown = Some((live.era.clone(), words, Arc::clone(&shown)));
         }
@@ -149,6 +154,13 @@ impl Line<'_> {
             (Self::None, None) => true,
             (Self::One(line), Some(words)) => words.are(line),
             _ => false,
+        }
+    }
+
+    const fn len(&self) -> usize {
+        match self {
+            Self::One(line) => line.len(),
+            Self::None | Self::Several => 0,
         }
     }
 

@@ -5,6 +5,10 @@
 //! ([`Pace`](super::pace::Pace)), and hyper asks a body for its next piece only once there is room for one. So what counts
 //! is for how long a body was not asked.
 //!
+//! The streams of a connection take turns: one may wait long for its own while the others are served, however fast the
+//! client takes what comes. That is no fault of it. So a stream whose time is over waits on while the connection takes
+//! what is demanded, until the others have had more than their share ([`Turns`]).
+//!
 //! The body says who is waited for ([`gave`], [`waits`]) in a note of the thread, which is read behind each poll of the
 //! stream that holds the body: they are of one task, and nobody else's poll comes between. That costs two stores; a timer
 //! is only made once an answer waits.
@@ -13,6 +17,7 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::atomic::{AtomicU64, Ordering},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -46,6 +51,75 @@ pub(super) fn waits() {
     TURN.set(Some(Turn::Source));
 }
 
+/// What the streams of one connection have to do with each other.
+#[derive(Debug, Default)]
+pub struct Turns {
+    /// Streams that have waited for their client, and have not ended.
+    streams: AtomicU64,
+    /// Bytes that the connection took. Not what streams gave: between two pieces of one the client takes up to all that
+    /// waits for it, and streams that began together give together.
+    sent: AtomicU64,
+}
+
+/// So much may go out for each of the others before a stream has its turn: what may wait for one, twice over.
+const SHARE: u64 = 512 * 1024;
+
+/// A stream that waits for its client.
+struct Waiting {
+    until: Instant,
+    /// What had been sent when it began to wait,
+    since: u64,
+    /// and when its time was looked at last.
+    looked: u64,
+    /// The most streams that there were.
+    streams: u64,
+}
+
+impl Turns {
+    /// The connection took so many bytes.
+    pub fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn wait(&self, until: Instant) -> Waiting {
+        let sent = self.sent.load(Ordering::Relaxed);
+        Waiting {
+            until,
+            since: sent,
+            looked: sent,
+            streams: self.streams.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether a stream whose time is over may wait on: it is the others' turn, and they get on.
+    fn are_others(&self, waiting: &mut Waiting, taking: &Taking) -> bool {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let millis = u64::try_from(taking.silence.as_millis()).unwrap_or(u64::MAX);
+        let demanded = (taking.min_rate.saturating_mul(millis) / 1000).max(1);
+        let get_on = sent.saturating_sub(waiting.looked) >= demanded;
+        waiting.looked = sent;
+        // Some may have had their share, and ended, meanwhile.
+        waiting.streams = waiting.streams.max(self.streams.load(Ordering::Relaxed));
+        get_on && sent.saturating_sub(waiting.since) < SHARE.saturating_mul(waiting.streams)
+    }
+}
+
+/// Counts a stream while it lives.
+struct Counted<'t>(&'t AtomicU64);
+
+impl<'t> Counted<'t> {
+    fn new(streams: &'t AtomicU64) -> Self {
+        streams.fetch_add(1, Ordering::Relaxed);
+        Self(streams)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a client may do with an answer that is there.
 #[derive(Clone, Copy, Debug)]
 pub struct Taking {
@@ -63,10 +137,11 @@ impl Taking {
 }
 
 /// Runs a `stream` of HTTP/2 to its end, or until its client has not taken its answer for too long: dropping it resets
-/// it.
-pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking) {
+/// it. `turns` are those of its connection.
+pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking, turns: &Turns) {
     let mut stream = pin!(stream);
-    let mut deadline: Option<Instant> = None;
+    let mut counted = None;
+    let mut waiting: Option<Waiting> = None;
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         TURN.set(None);
@@ -74,20 +149,30 @@ pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking) {
             return Poll::Ready(());
         }
         match TURN.take() {
-            Some(Turn::Client(bytes)) => deadline = clock::monotonic().checked_add(taking.patience(bytes)),
-            Some(Turn::Source) => deadline = None,
+            Some(Turn::Client(bytes)) => {
+                counted.get_or_insert_with(|| Counted::new(&turns.streams));
+                let until = clock::monotonic().checked_add(taking.patience(bytes));
+                waiting = until.map(|until| turns.wait(until));
+            }
+            Some(Turn::Source) => waiting = None,
             // It was not asked: nothing has changed.
             None => {}
         }
-        let Some(deadline) = deadline else { return Poll::Pending };
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        let Some(waiting) = &mut waiting else {
+            return Poll::Pending;
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(waiting.until.into())));
         // Set seldom: each time it fires the deadline is looked at anew.
         while timer.as_mut().poll(cx).is_ready() {
-            if clock::monotonic() >= deadline {
-                debug!("an answer was given up that its client does not take");
-                return Poll::Ready(());
+            let now = clock::monotonic();
+            if now >= waiting.until {
+                if !turns.are_others(waiting, &taking) {
+                    debug!("an answer was given up that its client does not take");
+                    return Poll::Ready(());
+                }
+                waiting.until = now + taking.silence;
             }
-            timer.as_mut().reset(deadline.into());
+            timer.as_mut().reset(waiting.until.into());
         }
         Poll::Pending
     })
@@ -125,7 +210,8 @@ mod tests {
             silence: Duration::ZERO,
             min_rate: 1024,
         };
-        let mut waiting = Box::pin(while_taken(waiting, taking));
+        let turns = Turns::default();
+        let mut waiting = Box::pin(while_taken(waiting, taking, &turns));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     }
@@ -140,7 +226,50 @@ mod tests {
             silence: Duration::ZERO,
             min_rate: 1024,
         };
-        while_taken(given, taking).await;
-        while_taken(async {}, TAKING).await;
+        let turns = Turns::default();
+        while_taken(given, taking, &turns).await;
+        while_taken(async {}, TAKING, &turns).await;
+        assert_eq!(turns.streams.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_counted_from_when_it_waits_to_its_end() {
+        let turns = Turns::default();
+        let streams = || turns.streams.load(Ordering::Relaxed);
+        let mut pieces = [None, Some(10), Some(20)].into_iter();
+        let given = poll_fn(|_| {
+            if let Some(bytes) = pieces.next().flatten() {
+                gave(bytes);
+            }
+            Poll::Pending::<()>
+        });
+        let mut given = Box::pin(while_taken(given, TAKING, &turns));
+        for count in [0, 1, 1, 1] {
+            assert!(futures_util::poll!(given.as_mut()).is_pending());
+            assert_eq!(streams(), count);
+        }
+        drop(given);
+        assert_eq!(streams(), 0);
+    }
+
+    #[test]
+    fn others_have_their_turn_while_they_get_on_and_no_more_than_their_share() {
+        let turns = Turns::default();
+        let sent = |bytes| turns.sent.store(bytes, Ordering::Relaxed);
+        turns.streams.store(2, Ordering::Relaxed);
+        let mut waiting = turns.wait(clock::monotonic());
+        assert!(!turns.are_others(&mut waiting, &TAKING), "nobody gets on");
+        sent(100 * 1024);
+        assert!(turns.are_others(&mut waiting, &TAKING));
+        sent(101 * 1024);
+        assert!(!turns.are_others(&mut waiting, &TAKING), "slower than is demanded");
+        turns.streams.store(1, Ordering::Relaxed);
+        sent(2 * SHARE - 1);
+        assert!(turns.are_others(&mut waiting, &TAKING), "one had its share and ended");
+        sent(10 * SHARE);
+        assert!(
+            !turns.are_others(&mut waiting, &TAKING),
+            "it had been its turn long ago"
+        );
     }
 }

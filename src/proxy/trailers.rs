@@ -46,15 +46,26 @@ fn retain(trailers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// What `Trailer` announces, without the names that will not come. `None`: none of them will.
+/// Names that one message announces, at most. A head has room for thousands, and each field that comes is looked for among
+/// them.
+const MAX_ANNOUNCED: usize = 64;
+
+/// What `Trailer` announces, without the names that will not come, each once; of more than [`MAX_ANNOUNCED`] the first.
+/// `None`: none of them will.
 pub(super) fn announced(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Option<HeaderValue> {
-    let names: Vec<HeaderName> = headers
+    let mut names: Vec<HeaderName> = Vec::new();
+    let said = headers
         .get_all(header::TRAILER)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(keep)
-        .collect();
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty())
+        .take(MAX_ANNOUNCED);
+    for name in said.filter_map(|name| HeaderName::from_bytes(name).ok()) {
+        if keep(&name) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
     HeaderValue::try_from(names.join(", "))
         .ok()
@@ -114,6 +125,8 @@ fn may_follow(name: &HeaderName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn map(names: &[&'static str]) -> HeaderMap {
@@ -160,6 +173,24 @@ mod tests {
         headers.append(header::TRAILER, HeaderValue::from_static("x-vestibule-a , Etag"));
         assert_eq!(announced(&headers, may_follow_answer).unwrap(), "x-checksum, etag");
         assert_eq!(announced(&map(&["host"]), may_follow_answer), None);
+    }
+
+    #[test]
+    fn a_name_is_announced_once_and_few_are_looked_at() {
+        let mut headers = HeaderMap::new();
+        for line in 0..400 {
+            let names: Vec<_> = (0..20).map(|number| format!("x-{line}-{number}, x-again")).collect();
+            headers.append(header::TRAILER, HeaderValue::try_from(names.join(",, ")).unwrap());
+        }
+        let looked = Cell::new(0);
+        let announced = announced(&headers, |_| {
+            looked.set(looked.get() + 1);
+            true
+        });
+        assert_eq!(looked.get(), MAX_ANNOUNCED);
+        let announced = announced.unwrap();
+        let names: Vec<_> = announced.to_str().unwrap().split(", ").collect();
+        assert_eq!((names.len(), &names[..3]), (33, &["x-0-0", "x-again", "x-0-1"][..]));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     auth, clock,
     config::Kept,
+    fields,
     live::Snapshot,
     policy::{
         self,
@@ -66,7 +67,7 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
     let version = parts.version;
     if version == Version::HTTP_2 {
         http2::join_cookies(&mut parts.headers);
-        http2::join_lengths(&mut parts.headers);
+        fields::join_lengths(&mut parts.headers);
     }
     let marks = Marks::of(&parts.headers);
     let form = if grpc::is_call(&parts.method, version, &parts.headers) {

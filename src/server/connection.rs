@@ -51,6 +51,7 @@ use crate::{
         memory::Memory,
         pace::{Pace, Paced, Patience},
         record::Recorder,
+        taking::Turns,
     },
     telemetry::{RequestIds, Stats},
 };
@@ -244,9 +245,10 @@ where
         Protocol::Http2 => {
             stats.http2.fetch_add(1, Ordering::Relaxed);
             conversation.pace.multiplex(clock::monotonic());
-            let stream = Followed::new(stream, Arc::clone(&conversation.pace));
-            let connection =
-                http2::builder(&conversation, server).serve_connection(TokioIo::new(stream), service(&conversation));
+            let turns = Arc::<Turns>::default();
+            let stream = Followed::new(stream, Arc::clone(&conversation.pace), Arc::clone(&turns));
+            let connection = http2::builder(&conversation, turns, server)
+                .serve_connection(TokioIo::new(stream), service(&conversation));
             drop(live);
             attend(&conversation, Box::pin(connection), &patience).await;
         }

@@ -20,7 +20,7 @@ use crate::{
     proxy::{
         error::BadHeader,
         pace::Paced,
-        taking::{Taking, while_taken},
+        taking::{Taking, Turns, while_taken},
     },
 };
 
@@ -68,14 +68,19 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> io::Re
     Ok(protocol)
 }
 
-/// With every limit set.
-pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server) -> Builder<Streams> {
+/// With every limit set. `turns` are told what the connection sends.
+pub(super) fn builder(
+    conversation: &Arc<Conversation>,
+    turns: Arc<Turns>,
+    server: &config::Server,
+) -> Builder<Streams> {
     let mut builder = Builder::new(Streams {
         conversation: Arc::clone(conversation),
         taking: Taking {
             silence: server.body_timeout,
             min_rate: server.min_body_rate,
         },
+        turns,
     });
     builder
         .timer(TokioTimer::new())
@@ -101,12 +106,15 @@ pub(super) fn builder(conversation: &Arc<Conversation>, server: &config::Server)
 pub(super) struct Streams {
     conversation: Arc<Conversation>,
     taking: Taking,
+    turns: Arc<Turns>,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
         // In a box: what a task wraps around it would be moved along with all of it, several times.
-        let stream = while_taken(Box::pin(stream), self.taking);
+        let stream = Box::pin(stream);
+        let (taking, turns) = (self.taking, Arc::clone(&self.turns));
+        let stream = async move { while_taken(stream, taking, &turns).await };
         self.conversation.worker.tasks.spawn("stream", stream);
     }
 }
@@ -130,14 +138,6 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
         Ok(value) => headers.insert(header::COOKIE, value),
         Err(_) => headers.remove(header::COOKIE),
     };
-}
-
-/// Leaves one of several lengths: `h2` has seen to it that they agree (RFC 9110, 8.6), the next hop might not.
-pub(super) fn join_lengths(headers: &mut HeaderMap) {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    if let (Some(first), Some(_)) = (lines.next().cloned(), lines.next()) {
-        headers.insert(header::CONTENT_LENGTH, first);
-    }
 }
 
 /// Refuses what `h2` lets pass though a request must not have it.

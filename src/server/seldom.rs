@@ -70,7 +70,8 @@ impl<F: Future + Unpin> Future for Seldom<F> {
             this.task = Some(cx.waker().clone());
         }
         // In this order: what rings before the task listens again is seen by the future, what rings later wakes the task.
-        this.bell.rung.store(false, Ordering::Release);
+        // Taken, not overwritten: of a ring that is taken back here the future must see what it was rung for.
+        this.bell.rung.swap(false, Ordering::AcqRel);
         this.bell.task.register(cx.waker());
         Pin::new(&mut this.future).poll(&mut Context::from_waker(&this.waker))
     }

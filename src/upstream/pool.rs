@@ -39,7 +39,7 @@ use super::{
     stream::Stream,
     tls::For,
 };
-use crate::{clock, lifecycle::Tasks};
+use crate::{clock, fields, lifecycle::Tasks};
 
 /// One worker's connections to one upstream.
 pub struct Pool {
@@ -208,6 +208,7 @@ async fn over_http2(mut part: Part, outgoing: &mut Outgoing, endpoint: &Endpoint
     match part.sender.try_send_request(request).await {
         Ok(mut response) => {
             part.held.note_answer();
+            fields::join_lengths(response.headers_mut());
             // What passes it on speaks for itself.
             *response.version_mut() = Version::HTTP_11;
             Ok(Answer::Http2 {

@@ -634,6 +634,102 @@ async fn an_answer_that_nobody_takes_does_not_keep_its_upstream() {
     assert_eq!(left.expect("the upstream's connection is let go").unwrap_or(0), 0);
 }
 
+/// A WINDOW_UPDATE frame.
+fn more_room(stream: u32, bytes: u32) -> Vec<u8> {
+    [&[0, 0, 4, 8, 0][..], &stream.to_be_bytes(), &bytes.to_be_bytes()].concat()
+}
+
+/// Requests for a large file, one on each stream.
+fn requests(gateway: &Gateway, streams: impl Iterator<Item = u32>) -> Vec<u8> {
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", gateway.host()),
+        (":path", "/public/large"),
+    ];
+    streams.flat_map(|stream| headers_frame(stream, &fields)).collect()
+}
+
+/// Asks for 90 large files at once, takes `first` bytes of them at once, then little by little: twice as much as is
+/// demanded, yet a round of all takes several times as long as one may take nothing. None is reset.
+async fn slowly(gateway: &Gateway, first: u32) {
+    const PIECE: u32 = 16 << 10;
+    const PIECES: u32 = 50;
+    // Each stream has all the room that there is; the connection has little.
+    let settings = [&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4][..], &0x3fff_ffff_u32.to_be_bytes()].concat();
+    let asked = requests(gateway, (0..90).map(|number| 1 + 2 * number));
+    let (mut reading, mut writing) = TcpStream::connect(gateway.addr()).await.unwrap().into_split();
+    writing
+        .write_all(&[PREFACE, &settings, &more_room(0, first), &asked].concat())
+        .await
+        .unwrap();
+    let taking = async {
+        for _ in 0..PIECES {
+            sleep(Duration::from_millis(60)).await;
+            writing.write_all(&more_room(0, PIECE)).await.unwrap();
+        }
+    };
+    let mut all = Vec::new();
+    let reading = async { while reading.read_buf(&mut all).await.unwrap() > 0 {} };
+    tokio::select! {
+        () = taking => {}
+        () = reading => panic!("the connection goes on"),
+    }
+    let frames = frames(&all);
+    let reset = frames.iter().filter(|(kind, ..)| matches!(kind, 3 | 7)).count();
+    assert_eq!(reset, 0, "{first} at first");
+    let data = frames.iter().filter(|(kind, ..)| *kind == 0);
+    let taken: usize = data.map(|(.., data)| data.len()).sum();
+    let expected = usize::try_from(first + PIECE * (PIECES - 5)).unwrap();
+    assert!(taken > expected, "{taken} of {expected} bytes came");
+}
+
+#[tokio::test]
+async fn a_slow_client_with_many_answers_under_way_loses_none() {
+    let limits = "[server]\nbody_timeout = '300ms'\nmin_body_rate = '128KiB'";
+    let gateway = Setup::default().with(limits).start().await;
+    let large = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n".to_owned() + &"x".repeat(1_000_000);
+    gateway.upstream().answer("/public/large", large);
+    // With little of each answer under way, and with as much as may be.
+    tokio::join!(slowly(&gateway, 1), slowly(&gateway, 14 << 20));
+}
+
+#[tokio::test]
+async fn taking_other_answers_does_not_keep_one_that_is_left() {
+    let limits = "[server]\nbody_timeout = '300ms'\nmin_body_rate = '1MiB'";
+    let gateway = Setup::default().with(limits).start().await;
+    let large = "HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n".to_owned() + &"x".repeat(3_000_000);
+    gateway.upstream().answer("/public/large", large);
+    let mut raw = RawClient::connect(gateway.addr()).await;
+    let asked = requests(&gateway, [1, 3].into_iter());
+    raw.send([PREFACE, NO_WINDOW, &asked, &more_room(0, 1 << 29)].concat())
+        .await;
+    // The third stream's answer is taken as it comes, then the fifth's, and so on: never the first's.
+    let (mut bytes, mut taken) = (Vec::new(), 3);
+    raw.send(more_room(taken, 1 << 29)).await;
+    loop {
+        let read = timeout(SOON, raw.stream.read_buf(&mut bytes)).await.expect("an answer");
+        assert!(read.unwrap() > 0);
+        let seen = frames(&bytes);
+        if seen.iter().any(|(kind, stream, _)| (*kind, *stream) == (3, 1)) {
+            break;
+        }
+        let ends = |(kind, stream, data): &(u8, u32, Vec<u8>)| (*kind, *stream) == (0, taken) && data.is_empty();
+        if seen.iter().any(ends) || taken_of(&seen, taken) == 3_000_000 {
+            taken += 2;
+            bytes.clear();
+            raw.send([requests(&gateway, [taken].into_iter()), more_room(taken, 1 << 29)].concat())
+                .await;
+        }
+    }
+}
+
+/// How much of a stream's answer came.
+fn taken_of(frames: &[(u8, u32, Vec<u8>)], stream: u32) -> usize {
+    let data = frames.iter().filter(|(kind, of, _)| (*kind, *of) == (0, stream));
+    data.map(|(.., data)| data.len()).sum()
+}
+
 #[tokio::test]
 async fn who_waits_for_a_slow_upstream_has_all_the_time_it_takes() {
     let gateway = Setup::default().with("[server]\nbody_timeout = '300ms'").start().await;
@@ -650,6 +746,18 @@ async fn who_waits_for_a_slow_upstream_has_all_the_time_it_takes() {
     };
     let (answer, ()) = tokio::join!(client.get("/public/x"), answering);
     assert_eq!((answer.status, answer.text()), (200, "firstagain"));
+}
+
+#[tokio::test]
+async fn an_answer_without_content_does_not_say_how_long_it_is() {
+    let gateway = Gateway::start().await;
+    gateway.upstream().answer(
+        "/public/x",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nX-Any: 1\r\n\r\n",
+    );
+    let answer = client(&gateway).await.get("/public/x").await;
+    assert_eq!((answer.status, &answer.headers["x-any"]), (204, &"1".parse().unwrap()));
+    assert!(!answer.headers.contains_key("content-length"), "{:?}", answer.headers);
 }
 
 #[tokio::test]

@@ -148,6 +148,30 @@ async fn bodies_pass_in_constant_memory() {
 }
 
 #[tokio::test]
+async fn a_connection_that_waits_does_not_keep_what_its_client_said_at_length() {
+    let rig = rig().await;
+    // With a cookie of ours, and one that says that the browser is shared.
+    let ours = "vestibule.x=1; __Host-vestibule.session_token_multi-a=1; vestibule.session_token_multi-a=1";
+    let cookie = format!("{ours}; pad={}", "x".repeat(28 << 10));
+    let request = format!("GET /public/x HTTP/1.1\r\nHost: app.example.com\r\nCookie: {cookie}\r\n\r\n");
+    let mut clients = Vec::new();
+    let mut before = 0;
+    for number in 0..400 {
+        let mut client = RawClient::connect(rig.addr).await;
+        client.send(&request).await;
+        assert_eq!(client.answer().await.status(), 200);
+        // What the next ones need as well is there by then.
+        if number == 100 {
+            before = rig.resident();
+        }
+        clients.push(client);
+    }
+    let each = rig.resident().saturating_sub(before) / 300;
+    eprintln!("{each} bytes each");
+    assert!(each < 80 * 1024, "{each} bytes each");
+}
+
+#[tokio::test]
 async fn connections_that_wait_cost_little() {
     let rig = rig().await;
     let before = rig.resident();

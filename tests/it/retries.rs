@@ -109,6 +109,27 @@ async fn an_answer_that_has_begun_is_never_replaced_by_another() {
     assert!(broken > 0);
 }
 
+#[tokio::test]
+async fn what_was_answered_in_no_readable_way_is_not_asked_again() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&[format!("http://{}", upstream.addr())]).await;
+    for (times, answer) in [
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2\r\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // On a connection that was used before: had it died, it would have an excuse.
+        assert_eq!(gateway.get("/public/warm").await.status(), 200);
+        upstream.answer_and_close("/public/x", answer);
+        assert_eq!(gateway.get("/public/x").await.status(), 502, "{answer}");
+        assert_eq!(upstream.seen("/public/x"), times + 1, "{answer}");
+    }
+}
+
 /// Answers once and then hangs up on whoever uses the connection again, or another: as an application that restarts.
 async fn hangs_up(retries: &str) -> (u16, usize) {
     let upstream = Upstream::start().await;

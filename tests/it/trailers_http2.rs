@@ -192,6 +192,29 @@ async fn they_pass_both_ways_from_http2_to_http1() {
     assert_eq!((body.as_slice(), trailers), (&b"hi"[..], fields(HEARD)));
 }
 
+#[tokio::test]
+async fn many_lines_announce_as_much_as_one() {
+    let gateway = Gateway::start().await;
+    let mut request = Request::get(format!("http://{}/public/x", gateway.host())).header("te", "trailers");
+    for _ in 0..400 {
+        request = request.header("trailer", "x-a, x-b, x-user-id");
+    }
+    for _ in 0..100 {
+        request = request.header("te", "trailers");
+    }
+    let (answer, _) = client(&gateway)
+        .await
+        .send_request(request.body(()).unwrap(), true)
+        .unwrap();
+    let answer = timeout(SOON, answer).await.unwrap().expect("an answer");
+    assert_eq!(answer.status(), 200);
+    let head = gateway.upstream().last().head;
+    assert_eq!(
+        (head.all("trailer"), head.all("te")),
+        (vec!["x-a, x-b"], vec!["trailers"])
+    );
+}
+
 /// Reads to the end of an answer's body; its trailers are in it.
 async fn until_end(client: &mut RawClient) -> String {
     let mut text = Vec::new();

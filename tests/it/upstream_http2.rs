@@ -6,12 +6,13 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use http::{Response, Version};
+use http::{HeaderValue, Method, Response, Version};
+use http_body_util::Full;
 use tokio::net::TcpListener;
 
 use crate::harness::{
     Gateway, SOON, Setup,
-    backend::{Backend, Speaks},
+    backend::{Backend, Speaks, application},
     eventually,
     signer::Signer,
 };
@@ -233,4 +234,37 @@ async fn upgrade(gateway: &Gateway) -> (u16, String) {
         String::new()
     };
     (answer.status(), code)
+}
+
+#[tokio::test]
+async fn a_length_that_is_said_twice_is_said_once() {
+    let endpoint = application(Speaks::Http2, async |request| {
+        let body = if request.method() == Method::HEAD { "" } else { "ok" };
+        let mut answer = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+        for _ in 0..2 {
+            answer
+                .headers_mut()
+                .append("content-length", HeaderValue::from_static("2"));
+        }
+        answer
+    })
+    .await;
+    let gateway = Setup::default().endpoints(&[endpoint], "").start().await;
+    for method in ["GET", "HEAD"] {
+        let mut client = gateway.raw().await;
+        for _ in 0..2 {
+            client
+                .send(format!(
+                    "{method} /public/x HTTP/1.1\r\nHost: {}\r\n\r\n",
+                    gateway.host()
+                ))
+                .await;
+            let answer = client.answer_to(method).await;
+            assert_eq!(
+                (answer.status(), answer.head.all("content-length")),
+                (200, vec!["2"]),
+                "{method}"
+            );
+        }
+    }
 }

@@ -70,6 +70,57 @@ async fn an_answer_to_head_leaves_the_connection_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_length_that_an_upstream_says_twice_is_said_once() {
+    let gateway = Gateway::start().await;
+    for lengths in ["2, 2", "2\r\nContent-Length: 2"] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {lengths}\r\n\r\n");
+        for (method, answer) in [("GET", format!("{head}ok")), ("HEAD", head)] {
+            gateway.upstream().answer("/public/x", answer);
+            let mut client = gateway.raw().await;
+            for _ in 0..2 {
+                client
+                    .send(format!(
+                        "{method} /public/x HTTP/1.1\r\nHost: {}\r\n\r\n",
+                        gateway.host()
+                    ))
+                    .await;
+                let answer = client.answer_to(method).await;
+                assert_eq!(
+                    (answer.status(), answer.head.all("content-length")),
+                    (200, vec!["2"]),
+                    "{method} {lengths}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_content_that_says_how_long_it_is_ends_its_connection() {
+    let gateway = Gateway::start().await;
+    for (field, kept) in [
+        ("X-Any: 1", true),
+        ("Content-Length: 0", true),
+        ("Content-Length: 5", false),
+        ("Transfer-Encoding: chunked", false),
+    ] {
+        gateway
+            .upstream()
+            .answer("/public/x", format!("HTTP/1.1 204 No Content\r\n{field}\r\n\r\n"));
+        let answer = gateway.get("/public/x").await;
+        assert_eq!(
+            (answer.status(), answer.head.has("content-length")),
+            (204, false),
+            "{field}"
+        );
+        let before = gateway.upstream().connections();
+        assert_eq!(gateway.get("/public/y").await.text(), "GET /public/y", "{field}");
+        let after = gateway.upstream().connections();
+        assert_eq!(after == before, kept, "{field}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_comes_through_while_the_body_is_still_being_sent() {
     let gateway = Gateway::start().await;
     let mut conversations = gateway.upstream().by_hand("/public/x");

@@ -5,6 +5,8 @@
 //! from frame to frame, by their lengths alone, and [`Pace`] is told while something is owed: it has the time of a head, all
 //! of it, however many frames it is cut into. Nothing is refused here: what makes no sense is h2's to say.
 //!
+//! The other way bytes are counted alone, for streams that wait for their turn ([`Turns`]).
+//!
 //! Not here: frames of other kinds that stop half way. Their client can't answer a ping, which ends the connection.
 
 use std::{
@@ -17,7 +19,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::PREFACE;
-use crate::{clock, proxy::pace::Pace};
+use crate::{
+    clock,
+    proxy::{pace::Pace, taking::Turns},
+};
 
 /// What each frame begins with (RFC 9113, 4.1).
 const FRAME_HEAD: usize = 9;
@@ -30,14 +35,16 @@ const END_HEADERS: u8 = 0x4;
 pub(crate) struct Followed<S> {
     stream: S,
     pace: Arc<Pace>,
+    turns: Arc<Turns>,
     frames: Frames,
 }
 
 impl<S> Followed<S> {
-    pub(crate) fn new(stream: S, pace: Arc<Pace>) -> Self {
+    pub(crate) fn new(stream: S, pace: Arc<Pace>, turns: Arc<Turns>) -> Self {
         Self {
             stream,
             pace,
+            turns,
             frames: Frames::default(),
         }
     }
@@ -64,7 +71,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.turns.sent(sent);
+        Poll::Ready(Ok(sent))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -80,7 +89,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.turns.sent(sent);
+        Poll::Ready(Ok(sent))
     }
 
     fn is_write_vectored(&self) -> bool {

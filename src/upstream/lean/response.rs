@@ -12,6 +12,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, h
 use hyper::ext::ReasonPhrase;
 
 use super::{Framing, LeanError, chunked};
+use crate::fields;
 
 /// Fields that a head may have.
 const MAX_FIELDS: usize = 100;
@@ -73,8 +74,12 @@ pub(super) fn take(unread: &mut BytesMut, method: &Method, spare: &mut HeaderMap
         }
     }
     let http_11 = parsed.version == Some(1);
-    unread.advance(length);
+    // What is refused stays unread: it shows that there was an answer, which is not asked for again.
     let (framing, unequivocal) = ending.judge(status, http_11, method)?;
+    unread.advance(length);
+    if ending.lengths > 1 {
+        fields::join_lengths(&mut headers);
+    }
     Ok(Some(Head {
         status,
         headers,
@@ -97,6 +102,8 @@ enum Meant {
 #[derive(Default)]
 struct Ending {
     length: Option<u64>,
+    /// How often it was said.
+    lengths: usize,
     chunked: bool,
     close: bool,
     keep_alive: bool,
@@ -139,6 +146,7 @@ impl Ending {
                 return Err(LeanError::Malformed("two lengths"));
             }
             self.length = Some(number);
+            self.lengths += 1;
         }
         Ok(())
     }
@@ -152,7 +160,12 @@ impl Ending {
             // After 101 it is not HTTP any more.
             return Ok((Framing::Length(0), false));
         }
-        if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || *method == Method::HEAD {
+        if status == StatusCode::NO_CONTENT {
+            // It may not say how long it is (RFC 9110, 8.6; RFC 9112, 6.1): who does may send that, too.
+            let says_nothing = !self.chunked && self.length.is_none_or(|length| length == 0);
+            return Ok((Framing::Length(0), says_nothing));
+        }
+        if status == StatusCode::NOT_MODIFIED || *method == Method::HEAD {
             return Ok((Framing::Length(0), true));
         }
         Ok(match (self.chunked, self.length) {

@@ -4,12 +4,14 @@
 use std::{fmt::Write as _, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    task::AbortHandle,
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, coop},
     time::timeout,
 };
 
@@ -108,7 +110,8 @@ impl Got {
         }
     }
 
-    /// Which of its connections stay open is no business of who reads the answer: we drop that, hyper does not.
+    /// Which of its connections stay open is no business of who reads the answer: we drop that, hyper does not. A length
+    /// that it repeats we say once.
     fn forget_what_was_for_us(&mut self) {
         let for_us = |line: &HeaderValue| {
             let mut options = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
@@ -119,6 +122,7 @@ impl Got {
         for line in lines.into_iter().filter(|line| !for_us(line)) {
             self.headers.append(header::CONNECTION, line);
         }
+        crate::fields::join_lengths(&mut self.headers);
     }
 
     fn take(&mut self, frame: http_body::Frame<Bytes>) {
@@ -176,6 +180,19 @@ async fn ordinary_answers_come_through_and_the_connection_stays() {
             true,
         ),
         ("HTTP/1.1 204 No Content\r\n\r\n", "", true),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", "", true),
+        // What it must not say, it may send as well.
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", "", false),
+        (
+            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "",
+            false,
+        ),
+        (
+            "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "",
+            true,
+        ),
         ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "", true),
         (
             "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -264,6 +281,20 @@ async fn what_can_be_read_in_two_ways_is_no_answer() {
         "",
     ] {
         assert!(refusal(said).await.is_some(), "{said:?} passed");
+        if let Err(failed) = lean(&Method::GET, said.as_bytes(), usize::MAX).await {
+            assert_eq!(failed.answered, !said.is_empty(), "{said:?} would be asked for again");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_length_that_is_said_again_is_passed_on_once() {
+    for said in ["2, 2", "2\r\nContent-Length: 2", "2 ,2\r\nContent-Length: 2,2"] {
+        let said = format!("HTTP/1.1 200 OK\r\nContent-Length: {said}\r\n\r\nok");
+        let (got, _) = lean(&Method::GET, said.as_bytes(), usize::MAX).await.expect(&said);
+        let lengths: Vec<_> = got.headers.get_all(header::CONTENT_LENGTH).iter().collect();
+        assert_eq!(lengths, ["2"], "{said}");
+        assert_eq!(got.body, b"ok", "{said}");
     }
 }
 
@@ -354,6 +385,21 @@ async fn only_a_quiet_connection_is_used_again() {
     let (ours, theirs) = duplex(64);
     let mut connection = Connection::new(ours);
     drop(theirs);
+    assert!(!connection.is_quiet(), "it hung up");
+}
+
+#[tokio::test]
+async fn a_task_whose_turn_is_used_up_finds_out_as_well() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (theirs, _) = listener.accept().await.unwrap();
+    let mut connection = Connection::new(ours);
+    assert!(connection.is_quiet());
+    drop(theirs);
+    connection.stream.readable().await.unwrap();
+    while coop::has_budget_remaining() {
+        let _ = coop::consume_budget().now_or_never();
+    }
     assert!(!connection.is_quiet(), "it hung up");
 }
 

@@ -10,6 +10,7 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::time::timeout;
 
 use super::{Place, Pool, is_the_clients};
+use crate::fields;
 use crate::upstream::{
     UpstreamError,
     balance::Tried,
@@ -44,7 +45,8 @@ impl Pool {
         let mut sender = connected?;
         let at = place.endpoint;
         match timeout(head_timeout, sender.send_request(request)).await {
-            Ok(Ok(response)) => {
+            Ok(Ok(mut response)) => {
+                fields::join_lengths(response.headers_mut());
                 self.upstream.answered(at, response.status());
                 Ok((response, (sender, place)))
             }
