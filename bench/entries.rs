@@ -130,7 +130,7 @@ impl Rig {
             },
         ];
         let mut processes = vec![upstream, plain.0, tls.0];
-        for start in [rivals::nginx, rivals::haproxy] {
+        for start in [rivals::nginx, rivals::haproxy, rivals::relay] {
             if let Some((process, entry)) = start(&folder, direct.addr, &certificate) {
                 processes.push(process);
                 entries.push(entry);
