@@ -135,6 +135,7 @@ async fn framing_that_two_programs_read_differently_is_refused() {
         "Transfer-Encoding: gzip, chunked",
         "Transfer-Encoding: chunked;q=1",
         "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         "X-A: 1\r\n folded",
         "X-User-Id : 1",
     ] {
