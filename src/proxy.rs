@@ -127,7 +127,7 @@ pub async fn handle(
         Some(Verdict::Refuse) => return Err(ProxyError::Preflight),
         Some(Verdict::PassOn(proof)) => Some(proof),
     };
-    let upgrade = upgrade::of(inbound);
+    let upgrade = upgrade::of(inbound, body.as_ref());
     if upgrade.is_some() && !route.websocket {
         return Err(ProxyError::UpgradeRefused);
     }
