@@ -394,7 +394,7 @@ impl<'a> Parts<'a> {
         Some(Self {
             name,
             port,
-            is_normal: lower_case && name.len() == written.len() && rest != b":",
+            is_normal: lower_case && name.len() == written.len() && !matches!(rest, b":" | [b':', b'0', _, ..]),
         })
     }
 
@@ -504,6 +504,8 @@ mod tests {
         }
         let facts = facts(&rules, "192.0.2.1", "/", &[("host", "App.Example.COM.:8443")]).unwrap();
         assert_eq!(facts.host.value(), "app.example.com:8443");
+        let facts = self::facts(&rules, "192.0.2.1", "/", &[("host", "app.example.com:0443")]).unwrap();
+        assert_eq!(facts.host.value(), "app.example.com:443");
         assert_eq!(facts.host.port(), Some(8443));
     }
 
