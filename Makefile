@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser test-memory bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
+.PHONY: help dev test test-browser test-memory fuzz bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -46,6 +46,11 @@ test-memory: ## 1 GiB through the gateway each way, and 10,000 connections that 
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@VESTIBULE_TEST_BODY_MIB=1024 VESTIBULE_TEST_CONNECTIONS=10000 cargo test --locked --test it memory:: -- --nocapture --test-threads 1
+
+fuzz: ## Looks ten minutes each for inputs that the gateway and the oracle judge differently: needs nightly and cargo-fuzz
+	@scripts/ensure-tools cc c++
+	@scripts/ensure-postgres
+	@fuzz/run
 
 bench: ## Requests per second and CPU per request, compared with no gateway
 	@scripts/ensure-tools cc
