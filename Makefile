@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser test-memory release bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
+.PHONY: help dev test test-browser test-memory fuzz release bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -47,6 +47,11 @@ test-memory: ## 1 GiB through the gateway each way, and 10,000 connections that 
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@VESTIBULE_TEST_BODY_MIB=1024 VESTIBULE_TEST_CONNECTIONS=10000 cargo test --locked --test it memory:: -- --nocapture --test-threads 1
+
+fuzz: ## Looks ten minutes each for inputs that the gateway and the oracle judge differently: needs nightly and cargo-fuzz
+	@scripts/ensure-tools cc c++
+	@scripts/ensure-postgres
+	@fuzz/run
 
 release: $(RELEASED) ## The program as fast as it can be built, by what it does under load: half an hour
 	@echo $(RELEASED)

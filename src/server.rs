@@ -10,6 +10,8 @@ mod answer;
 mod bound;
 pub mod connection;
 mod http2;
+#[doc(hidden)]
+pub mod probe;
 mod proxy_protocol;
 mod redirect;
 mod refusal;

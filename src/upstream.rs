@@ -26,6 +26,8 @@ mod limit;
 mod outgoing;
 mod outliers;
 mod pool;
+#[doc(hidden)]
+pub mod probe;
 mod retry;
 mod standing;
 mod stream;

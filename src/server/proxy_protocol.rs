@@ -54,7 +54,7 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> Result<
 }
 
 /// The source and the header's length; `None`: it is not whole yet.
-fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, HeaderError> {
+pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, HeaderError> {
     match ProxyHeader::parse(bytes, CONFIG) {
         Ok((header, length)) => match header.proxied_address() {
             // It came by a stream.

@@ -11,6 +11,9 @@
 
 mod harness;
 
+// Shared with the fuzz targets.
+mod shared;
+
 mod access;
 mod account;
 mod acme;
@@ -31,6 +34,7 @@ mod cors;
 mod crash;
 mod credentials;
 mod credentials_handover;
+mod decisions;
 mod dependencies;
 mod drain;
 mod early_hints;
@@ -43,6 +47,7 @@ mod explain_routes;
 mod fastapi;
 mod fixed_answers;
 mod forwarded;
+mod framing;
 mod fresh_routes;
 mod grpc;
 mod grpc_tls;
@@ -88,6 +93,7 @@ mod origin;
 mod outliers;
 mod paths;
 mod prefixes;
+mod properties;
 mod provider_tokens;
 mod providers;
 mod proxy_protocol;

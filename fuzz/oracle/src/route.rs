@@ -1,0 +1,272 @@
+//! Which route a request takes: of all that match it, the most specific.
+
+use std::cmp::Ordering;
+
+use crate::path::{self, Kept, Normal};
+
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Where it stands in the configuration: what it is known by.
+    pub number: usize,
+    /// `None`: any host. `*.example.com`: all below that.
+    pub host: Option<String>,
+    /// As it is written: `/a/{id}/b`, `/a/*`.
+    pub path: String,
+    /// Empty: all that are registered.
+    pub methods: Vec<String>,
+    pub kept: Kept,
+    pub access: Access,
+    pub strip: usize,
+    pub add: String,
+    pub websocket: bool,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Access {
+    Public,
+    Optional,
+    /// A session; with one of these roles, if there are any.
+    Required(Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoRoute {
+    Path,
+    /// It holds what its route does not keep.
+    Unfit,
+    Method,
+}
+
+/// How a segment of a pattern is met, the most specific first.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Piece {
+    Literal(Vec<u8>),
+    Parameter,
+    /// The pattern's end.
+    End,
+    /// Anything may follow, or nothing.
+    Wildcard,
+}
+
+/// The route for a request to `host`, which is in lower case and without port.
+pub fn find<'r>(routes: &'r [Route], host: &str, path: &Normal, method: &str) -> Result<&'r Route, NoRoute> {
+    let segments = path::decoded_segments(&path.path);
+    let fitting: Vec<&Route> = routes
+        .iter()
+        .filter(|route| meets_host(route.host.as_deref(), host) && meets_path(&route.path, &segments))
+        .collect();
+    let taking = fitting.iter().filter(|route| takes(route, method));
+    let Some(route) = taking.min_by(|a, b| compare(a, b, method)) else {
+        return Err(match (path.holds == Kept::default(), fitting.is_empty()) {
+            (false, _) => NoRoute::Unfit,
+            (true, true) => NoRoute::Path,
+            (true, false) => NoRoute::Method,
+        });
+    };
+    if (path.holds.slashes && !route.kept.slashes) || (path.holds.bytes && !route.kept.bytes) {
+        return Err(NoRoute::Unfit);
+    }
+    if path.holds.slashes {
+        // An upstream that takes encoded slashes for slashes must not be asked for what another route guards better.
+        let Some(read) = path::with_slashes_read(path) else {
+            return Err(NoRoute::Unfit);
+        };
+        if let Ok(guarded) = find(routes, host, &read, method)
+            && lets_in_more(&route.access, &guarded.access)
+        {
+            return Err(NoRoute::Unfit);
+        }
+    }
+    Ok(route)
+}
+
+/// Whether somebody passes `a` whom `b` refuses.
+fn lets_in_more(a: &Access, b: &Access) -> bool {
+    match (a, b) {
+        (_, Access::Public | Access::Optional) => false,
+        (Access::Public | Access::Optional, Access::Required(_)) => true,
+        (Access::Required(a), Access::Required(b)) => {
+            !b.is_empty() && (a.is_empty() || a.iter().any(|role| !b.contains(role)))
+        }
+    }
+}
+
+fn meets_host(pattern: Option<&str>, host: &str) -> bool {
+    match pattern {
+        None => true,
+        Some(pattern) => match pattern.strip_prefix('*') {
+            None => pattern == host,
+            Some(ending) => host.strip_suffix(ending).is_some_and(|label| !label.is_empty()),
+        },
+    }
+}
+
+fn pieces(pattern: &str) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for segment in pattern[1..].split('/') {
+        pieces.push(if segment == "*" {
+            Piece::Wildcard
+        } else if segment.starts_with('{') {
+            Piece::Parameter
+        } else {
+            // Patterns are written as paths are.
+            Piece::Literal(path::decoded_segments(format!("/{segment}").as_bytes()).concat())
+        });
+    }
+    if pieces.last() != Some(&Piece::Wildcard) {
+        pieces.push(Piece::End);
+    }
+    pieces
+}
+
+fn meets_path(pattern: &str, segments: &[Vec<u8>]) -> bool {
+    let mut rest = segments;
+    for piece in pieces(pattern) {
+        match piece {
+            Piece::Wildcard => return true,
+            Piece::End => return rest.is_empty(),
+            Piece::Literal(_) | Piece::Parameter => {
+                let Some((first, behind)) = rest.split_first() else {
+                    return false;
+                };
+                let fits = match &piece {
+                    Piece::Literal(literal) => literal == first,
+                    _ => !first.is_empty(),
+                };
+                if !fits {
+                    return false;
+                }
+                rest = behind;
+            }
+        }
+    }
+    false
+}
+
+fn compare(a: &Route, b: &Route, method: &str) -> Ordering {
+    let host = |route: &Route| match &route.host {
+        Some(host) if !host.starts_with('*') => (0, 0),
+        // The longer the nearer.
+        Some(host) => (1, usize::MAX - host.len()),
+        None => (2, 0),
+    };
+    // Two that match the same path have the same literals wherever both have one.
+    let path = |route: &Route| -> Vec<u8> {
+        let rank = |piece: &Piece| match piece {
+            Piece::Literal(_) => 0,
+            Piece::Parameter => 1,
+            Piece::End => 2,
+            Piece::Wildcard => 3,
+        };
+        pieces(&route.path).iter().map(rank).collect()
+    };
+    let methods = |route: &Route| {
+        if route.methods.iter().any(|own| own == method) {
+            0
+        } else if route.methods.is_empty() {
+            2
+        } else {
+            1
+        }
+    };
+    (host(a).cmp(&host(b)))
+        .then_with(|| path(a).cmp(&path(b)))
+        .then_with(|| methods(a).cmp(&methods(b)))
+        .then_with(|| a.number.cmp(&b.number))
+}
+
+fn takes(route: &Route, method: &str) -> bool {
+    if route.methods.is_empty() {
+        return REGISTERED.contains(&method);
+    }
+    let lists = |wanted: &str| route.methods.iter().any(|own| own == wanted);
+    lists(method) || (method == "HEAD" && lists("GET"))
+}
+
+/// The methods that IANA knows, but for `PRI`, which is the preface of HTTP/2 and nobody's.
+pub const REGISTERED: &[&str] = &[
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "OPTIONS",
+    "ORDERPATCH",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PUT",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "TRACE",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(number: usize, host: Option<&str>, path: &str, methods: &[&str]) -> Route {
+        Route {
+            number,
+            host: host.map(str::to_owned),
+            path: path.to_owned(),
+            methods: methods.iter().map(|method| (*method).to_owned()).collect(),
+            kept: Kept::default(),
+            access: Access::Public,
+            strip: 0,
+            add: String::new(),
+            websocket: true,
+        }
+    }
+
+    #[test]
+    fn the_most_specific_route_wins() {
+        let routes = [
+            route(0, None, "/*", &[]),
+            route(1, None, "/a/*", &[]),
+            route(2, None, "/a/{x}", &["GET"]),
+            route(3, None, "/a/b", &["POST"]),
+            route(4, Some("h.example"), "/a/*", &["PUT"]),
+            route(5, Some("*.example"), "/a/b", &["PUT"]),
+        ];
+        let found = |host: &str, path: &str, method: &str| {
+            let path = path::normal(path.as_bytes(), Kept::default()).expect("a path");
+            find(&routes, host, &path, method).map(|route| route.number)
+        };
+        assert_eq!(found("x", "/a/b", "POST"), Ok(3));
+        assert_eq!(found("x", "/a/b", "GET"), Ok(2));
+        assert_eq!(found("x", "/a/b", "HEAD"), Ok(2));
+        assert_eq!(found("x", "/a/b", "PUT"), Ok(1));
+        assert_eq!(found("x", "/a", "PUT"), Ok(1));
+        assert_eq!(found("x", "/ab", "PUT"), Ok(0));
+        assert_eq!(found("h.example", "/a/b", "PUT"), Ok(4));
+        assert_eq!(found("g.example", "/a/b", "PUT"), Ok(5));
+        assert_eq!(found("x", "/a/b", "FROB"), Err(NoRoute::Method));
+        assert_eq!(found("x", "/a/", "GET"), Ok(1));
+    }
+}
