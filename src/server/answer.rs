@@ -24,6 +24,7 @@ use crate::{
     live::Snapshot,
     policy::{
         self,
+        client::HostError,
         connection::Door,
         cors::{self, Readers},
         marks::Marks,
@@ -114,8 +115,8 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         }
         failed => {
             let error = failed.ok().and_then(Result::err).unwrap_or(ProxyError::Internal);
-            // Where such a body ends, only hyper believes to know.
-            let unclear = matches!(error, ProxyError::TransferCoding);
+            // Where such a body ends, only hyper believes to know; and who names its host in two ways may be read in two.
+            let unclear = matches!(error, ProxyError::TransferCoding | ProxyError::Host(HostError::Bad));
             let mut response = refusal::refuse(&live, error, form, &mut record);
             if let Some(route) = &record.route {
                 rewrite::apply_to_refusal(&route.response_headers, response.headers_mut());
