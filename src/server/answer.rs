@@ -7,7 +7,9 @@
 use std::{mem, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery,
+};
 use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
@@ -136,16 +138,14 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
             response
         }
     };
-    if asked_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // What the client has sent behind it was meant for a tunnel: it must not be read as a request.
+    // What a client has sent behind an upgrade was meant for a tunnel: it must not be read as a request. And while we leave,
+    // its next connection goes to whoever takes over: an idle one that is closed may be in use just then.
+    let ends = asked_upgrade || (version != Version::HTTP_2 && worker.tasks.stop.is_leaving());
+    if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         refusal::close_after(&mut response);
     }
-    if worker.tasks.stop.is_leaving()
-        && version != Version::HTTP_2
-        && response.status() != StatusCode::SWITCHING_PROTOCOLS
-    {
-        // The client's next connection goes to whoever takes over: an idle one that is closed may be in use just then.
-        refusal::close_after(&mut response);
+    if version == Version::HTTP_2 && record.method == Method::HEAD {
+        response = http2::to_head(response);
     }
     record.status = response.status();
     response.map(|body| body.recorded(record))
