@@ -100,7 +100,12 @@ pub enum OriginPattern {
 impl OriginPattern {
     pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(Wrong::but("without a scheme", format!("https://{text}")));
+            let problem = "without a scheme";
+            let meant = format!("https://{text}");
+            return Err(match Self::parse(&meant) {
+                Ok(_) => Wrong::but(problem, meant),
+                Err(_) => problem.into(),
+            });
         };
         let word = scheme
             .bytes()

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-use self::listen::{listen, report_clashes, socket_addr, trusted_proxy};
+use self::listen::{is_public, listen, report_clashes, socket_addr, trusted_proxy};
 pub use self::{
     acme::{Acme, Challenge, ExternalAccount},
     listen::Listen,
@@ -111,6 +111,14 @@ impl Server {
                 public_url(),
             )
             .required("https://app.example.com");
+        let allow_insecure = s
+            .key(
+                "allow_insecure",
+                "Lets public_url be http beyond this machine: passwords and cookies travel in the clear then, so only in \
+                 a network that is yours as a whole.",
+                boolean(),
+            )
+            .or("false");
         let trusted_proxies = s
             .key(
                 "trusted_proxies",
@@ -290,6 +298,9 @@ impl Server {
         if let (Some(url), Some(listen), Some(Some(_))) = (&public_url, &listen, &tls) {
             report_plain_url(s, url, listen);
         }
+        if let (Some(url), Some(false)) = (&public_url, allow_insecure) {
+            report_insecure_url(s, url);
+        }
         facts.public_url.clone_from(&public_url);
         Some(Self {
             listen: listen?,
@@ -330,6 +341,30 @@ impl Admin {
                 socket_addr(),
             )
             .or("127.0.0.1:9901");
+        let allow_public = s
+            .key(
+                "allow_public",
+                "Lets it listen where others than your own networks may come by: at a public address, or at all of the \
+                 machine's (0.0.0.0). Nobody is asked who they are there.",
+                boolean(),
+            )
+            .or("false");
+        if let (Some(listen), Some(false)) = (listen, allow_public)
+            && is_public(listen.ip())
+        {
+            s.report(
+                s.wrong(
+                    "listen",
+                    "not an address of a private network: strangers could read the metrics",
+                )
+                .found(listen.to_string())
+                .allowed(
+                    "this machine, or an address of a private network; or `allow_public = true` if nobody else gets \
+                         there",
+                )
+                .nearest(Some(format!("127.0.0.1:{}", listen.port()))),
+            );
+        }
         if let (Some(listen), Some(taken)) = (listen, &facts.listen)
             && let Some(other) = taken.iter().find(|other| other.clashes(&Listen::Tcp(listen)))
         {
@@ -382,6 +417,22 @@ fn report_plain_url(s: &Section<'_>, url: &Origin, listen: &[Listen]) {
     );
 }
 
+/// Over http everybody on the way reads passwords and cookies, and changes pages.
+fn report_insecure_url(s: &Section<'_>, url: &Origin) {
+    if url.is_https() || url.is_loopback() {
+        return;
+    }
+    s.report(
+        s.wrong(
+            "public_url",
+            "plain http beyond this machine: if TLS ends in front of the gateway, the https URL that browsers see belongs \
+             here",
+        )
+        .found(format!("{:?}", url.as_str()))
+        .allowed("an https URL, http only for this machine; or `allow_insecure = true` if all of the way is yours"),
+    );
+}
+
 fn public_url() -> Kind<Origin> {
     parsed(
         "an origin such as \"https://app.example.com\": scheme, host, perhaps a port; http only for this machine",
@@ -393,11 +444,6 @@ fn public_url() -> Kind<Origin> {
                     nearest: cut.map(|origin| origin.as_str().to_owned()),
                 });
             };
-            if !origin.is_https() && !origin.is_loopback() {
-                return Err("plain http beyond this machine: if TLS ends in front of the gateway, \
-                     the https URL that browsers see belongs here"
-                    .into());
-            }
             Ok(origin)
         },
     )

@@ -189,6 +189,8 @@ fn asked_host(version: Version, uri: &Uri, headers: &HeaderMap, rules: &ClientRu
             let host = Host::parse(authority.as_str()).ok_or(HostError::Bad)?;
             let default = match uri.scheme() {
                 Some(scheme) if *scheme == uri::Scheme::HTTPS => 443,
+                Some(scheme) if *scheme != uri::Scheme::HTTP => return Err(HostError::Bad),
+                // What is asked of `CONNECT` has none.
                 _ => 80,
             };
             let agrees = |line: &Host| {

@@ -52,6 +52,10 @@ pub enum PathError {
     NotUtf8,
     #[error("the path has a dot segment with a parameter")]
     DotWithParameter,
+    #[error(
+        "the path has a parameter, and an upstream that reads paths without them would be asked for what is guarded better"
+    )]
+    HidingParameter,
     #[error("the path climbs above the root")]
     AboveRoot,
     #[error("the request target is too long")]
@@ -137,9 +141,22 @@ impl NormalPath {
         })
     }
 
-    /// Whether any route may have this path.
-    pub const fn is_ordinary(&self) -> bool {
-        !self.odd.slashes && !self.odd.bytes
+    /// The path as an upstream has it that takes what follows a `;` in a segment for a parameter, and routes without it
+    /// (RFC 3986, 3.3, and every Java servlet container); `None` if no segment has one.
+    pub fn without_parameters(&self) -> Option<Result<Self, PathError>> {
+        let path = self.as_str();
+        // Some decode first.
+        if !path.contains(';') && !path.contains("%3B") {
+            return None;
+        }
+        let mut read = String::with_capacity(path.len());
+        for segment in self.segments() {
+            let plain = segment.split(';').next().unwrap_or(segment);
+            let plain = plain.split("%3B").next().unwrap_or(plain);
+            read.push('/');
+            read.push_str(plain);
+        }
+        Some(Self::parse_keeping(&read, self.odd))
     }
 
     /// Why a route that keeps no more than `kept` must not have this path.

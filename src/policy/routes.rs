@@ -71,26 +71,26 @@ impl RouteTable {
     /// The route for a request to `host` (lower case, without port or trailing dot).
     ///
     /// A path that holds what its route doesn't keep is refused, and doesn't fall to another route: that one may demand
-    /// less.
+    /// less. So is one by which an upstream that reads it otherwise would come round a guard.
     pub fn find(&self, host: &str, normal: &NormalPath, method: &Method) -> Result<&Arc<Route>, NoRoute> {
         let path = normal.as_str().as_bytes();
+        // One look for both: escapes to decode, and parameters.
+        let is_special = memchr::memchr2(b'%', b';', path).is_some();
         let mut search = Search {
             tree: &self.tree,
             method,
             common: Methods::of(method),
-            escaped: memchr::memchr(b'%', path).is_some(),
+            escaped: is_special,
             refused: Vec::new(),
         };
         let rest = path.strip_prefix(b"/").unwrap_or(path);
         for root in self.tree.roots(host) {
             if let Some(route) = search.below(root, Some(rest)) {
-                if normal.is_ordinary() {
+                if !is_special {
                     return Ok(route);
                 }
-                return match normal.unfit_for(route.kept) {
-                    None if self.is_shortcut(route, host, normal, method) => {
-                        Err(NoRoute::Unfit(PathError::EncodedSlash))
-                    }
+                let unfit = normal.unfit_for(route.kept);
+                return match unfit.or_else(|| self.shortcut(route, host, normal, method)) {
                     None => Ok(route),
                     Some(error) => Err(NoRoute::Unfit(error)),
                 };
@@ -102,14 +102,31 @@ impl RouteTable {
         }
     }
 
-    /// Whether an upstream that takes encoded slashes for slashes would be asked for what another route guards better.
-    fn is_shortcut(&self, route: &Route, host: &str, path: &NormalPath, method: &Method) -> bool {
-        match path.with_slashes_read() {
-            None => false,
-            Some(Err(_)) => true,
-            Some(Ok(read)) => self
-                .find(host, &read, method)
-                .is_ok_and(|guarded| route.access.lets_in_more_than(&guarded.access)),
+    /// Whether an upstream that reads more into a path than we do (slashes in escapes, segments without their parameters)
+    /// would be asked for what another route guards better.
+    fn shortcut(&self, route: &Route, host: &str, path: &NormalPath, method: &Method) -> Option<PathError> {
+        let leads = |read| self.is_guarded_better(route, host, read, method);
+        if path.with_slashes_read().is_some_and(leads) {
+            return Some(PathError::EncodedSlash);
+        }
+        path.without_parameters()
+            .is_some_and(leads)
+            .then_some(PathError::HidingParameter)
+    }
+
+    /// Whether what is `read` into a path that takes `route` demands more than that does, or is no path.
+    fn is_guarded_better(
+        &self,
+        route: &Route,
+        host: &str,
+        read: Result<NormalPath, PathError>,
+        method: &Method,
+    ) -> bool {
+        match read.map(|read| self.find(host, &read, method).cloned()) {
+            Ok(Ok(guarded)) => route.access.lets_in_more_than(&guarded.access),
+            // A third reading of it would be.
+            Err(_) | Ok(Err(NoRoute::Unfit(_))) => true,
+            Ok(Err(NoRoute::Path | NoRoute::Method { .. } | NoRoute::UnknownMethod)) => false,
         }
     }
 }
@@ -415,6 +432,61 @@ mod tests {
         for path in ["/admin/a%2Fb", "/files/a%2Fb", "/admin%2Fx", "/admin%2F%2Fx"] {
             assert_eq!(found(path), Err(NoRoute::Unfit(PathError::EncodedSlash)), "{path}");
         }
+    }
+
+    #[test]
+    fn parameters_of_segments_lead_round_no_guard() {
+        let guarded = |pattern| {
+            Arc::new(Route {
+                access: Access::Required(Needs::default()),
+                ..Route::example(pattern)
+            })
+        };
+        let keeping = Route {
+            kept: Kept {
+                slashes: true,
+                bytes: false,
+            },
+            ..Route::example("/*")
+        };
+        let table = RouteTable::build(&[
+            Arc::new(keeping),
+            guarded("/admin/*"),
+            Arc::new(Route::example("/admin/open/*")),
+            Arc::new(Route::example("/users/{id}")),
+            guarded("/users/all"),
+        ]);
+        let found = |path: &str| {
+            let path = NormalPath::parse_keeping(path, table.kept()).unwrap();
+            table
+                .find("h", &path, &Method::GET)
+                .map(|route| route.path.text.as_str())
+        };
+        for (path, pattern) in [
+            ("/a;b/c;d", "/*"),
+            ("/a%3Bb", "/*"),
+            ("/administration;x", "/*"),
+            ("/admin/x;y", "/admin/*"),
+            ("/admin/x;open/y", "/admin/*"),
+            ("/admin/open;x/y", "/admin/*"),
+            ("/admin/open/a;b", "/admin/open/*"),
+            ("/users/42;v=1", "/users/{id}"),
+        ] {
+            assert_eq!(found(path), Ok(pattern), "{path}");
+        }
+        for path in [
+            "/admin;x/y",
+            "/admin;",
+            "/;/admin",
+            "/;a;b/admin;c",
+            "/admin%3Bx/y",
+            "/users/all;x",
+            "/x;/../admin;/y",
+        ] {
+            assert_eq!(found(path), Err(NoRoute::Unfit(PathError::HidingParameter)), "{path}");
+        }
+        // Read in both ways at once.
+        assert_eq!(found("/admin;x%2Fy"), Err(NoRoute::Unfit(PathError::EncodedSlash)));
     }
 
     #[test]

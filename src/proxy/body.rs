@@ -126,6 +126,15 @@ impl ProxyBody {
         Self::of(Source::Own((!bytes.is_empty()).then_some(bytes)), None)
     }
 
+    /// As an answer to `HEAD` has it: what we would say ourselves is left out.
+    #[must_use]
+    pub fn unsaid(mut self) -> Self {
+        if let Source::Own(bytes) = &mut self.source {
+            *bytes = None;
+        }
+        self
+    }
+
     /// Of an answer behind which a tunnel stands. `hand` takes the record to it.
     pub fn tunnel(hand: oneshot::Sender<Box<Record>>) -> Self {
         Self::of(Source::Tunnel(Some(hand)), None)

@@ -182,7 +182,8 @@ pub(super) async fn open(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response.map(|incoming| ProxyBody::declined(incoming, sender, in_flight, tunnel.head_timeout)));
     }
-    if key.is_some_and(|key| !agrees(response.headers(), &key)) {
+    let headers = response.headers();
+    if !switches(headers) || key.is_some_and(|key| !answers(headers, &key)) {
         let upstream = pool.upstream().name().to_owned();
         return Err(ProxyError::Handshake { upstream });
     }
@@ -264,15 +265,19 @@ fn accept_of(key: &str) -> String {
     Base64::encode_string(&digest)
 }
 
-/// Whether an upstream's 101 is about a WebSocket, and an answer to our request (RFC 6455, 4.1).
-fn agrees(headers: &HeaderMap, accept: &str) -> bool {
-    let switches = headers
-        .get(header::UPGRADE)
-        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    switches
-        && headers
-            .get(SEC_WEBSOCKET_ACCEPT)
-            .is_some_and(|found| found.as_bytes() == accept.as_bytes())
+/// Whether an upstream's 101 is about the only protocol that it was asked for: behind any other, of HTTP/2 say, requests
+/// would travel that nobody judges.
+fn switches(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(header::UPGRADE).iter();
+    let is_websocket = |protocol: &HeaderValue| protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    protocols.next().is_some_and(is_websocket) && protocols.next().is_none()
+}
+
+/// Whether it answers our handshake (RFC 6455, 4.1); the client of another judges that by itself.
+fn answers(headers: &HeaderMap, accept: &str) -> bool {
+    headers
+        .get(SEC_WEBSOCKET_ACCEPT)
+        .is_some_and(|found| found.as_bytes() == accept.as_bytes())
 }
 
 async fn join(client: OnUpgrade, upstream: OnUpgrade, idle: Duration, traffic: &Arc<Traffic>) {
@@ -419,11 +424,24 @@ mod tests {
         assert_eq!(first[header::SEC_WEBSOCKET_VERSION], "13");
 
         let mut answer = HeaderMap::new();
-        answer.insert(header::UPGRADE, "WebSocket".parse().unwrap());
-        assert!(!agrees(&answer, &accept));
+        assert!(!answers(&answer, &accept));
         answer.insert(SEC_WEBSOCKET_ACCEPT, accept.parse().unwrap());
-        assert!(agrees(&answer, &accept));
-        answer.insert(header::UPGRADE, "other".parse().unwrap());
-        assert!(!agrees(&answer, &accept));
+        assert!(answers(&answer, &accept));
+        answer.insert(SEC_WEBSOCKET_ACCEPT, accept.to_ascii_lowercase().parse().unwrap());
+        assert!(!answers(&answer, &accept));
+    }
+
+    #[test]
+    fn an_upstream_switches_to_what_it_was_asked_for_and_to_nothing_else() {
+        let said = |protocols: &[&str]| {
+            let lines = protocols
+                .iter()
+                .map(|protocol| (header::UPGRADE, protocol.parse().unwrap()));
+            switches(&lines.collect())
+        };
+        assert!(said(&["websocket"]) && said(&["WebSocket"]));
+        for other in [&[][..], &["h2c"], &["websocket, h2c"], &["websocket", "h2c"], &[""]] {
+            assert!(!said(other), "{other:?}");
+        }
     }
 }

@@ -50,6 +50,21 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed `accept` (as with no file descriptors left).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// One of the things that are told here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Page {
+    Alive,
+    Ready,
+    Metrics,
+}
+
+/// All of them; any other path is 404, and any method but GET and HEAD 405.
+pub const PAGES: [(&str, Page); 3] = [
+    ("/livez", Page::Alive),
+    ("/readyz", Page::Ready),
+    ("/metrics", Page::Metrics),
+];
+
 /// The admin listener's state: alive from the start, ready once there is something to tell about.
 #[derive(Debug, Default)]
 pub struct Admin {
@@ -122,19 +137,21 @@ impl Admin {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET only\n".to_owned());
         }
-        match request.uri().path() {
-            "/livez" => text(
+        let path = request.uri().path();
+        let page = PAGES.iter().find(|(known, _)| *known == path).map(|(_, page)| *page);
+        match page {
+            Some(Page::Alive) => text(
                 StatusCode::OK,
                 "application/json",
                 "{\"status\":\"alive\"}\n".to_owned(),
             ),
-            "/readyz" => self.readiness(),
-            "/metrics" => text(
+            Some(Page::Ready) => self.readiness(),
+            Some(Page::Metrics) => text(
                 StatusCode::OK,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 self.metrics(),
             ),
-            _ => text(
+            None => text(
                 StatusCode::NOT_FOUND,
                 "text/plain",
                 "There is /livez, /readyz and /metrics\n".to_owned(),

@@ -7,7 +7,9 @@
 use std::{mem, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery,
+};
 use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
@@ -24,6 +26,7 @@ use crate::{
     live::Snapshot,
     policy::{
         self,
+        client::HostError,
         connection::Door,
         cors::{self, Readers},
         marks::Marks,
@@ -114,8 +117,8 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
         }
         failed => {
             let error = failed.ok().and_then(Result::err).unwrap_or(ProxyError::Internal);
-            // Where such a body ends, only hyper believes to know.
-            let unclear = matches!(error, ProxyError::TransferCoding);
+            // Where such a body ends, only hyper believes to know; and who names its host in two ways may be read in two.
+            let unclear = matches!(error, ProxyError::TransferCoding | ProxyError::Host(HostError::Bad));
             let mut response = refusal::refuse(&live, error, form, &mut record);
             if let Some(route) = &record.route {
                 rewrite::apply_to_refusal(&route.response_headers, response.headers_mut());
@@ -135,16 +138,14 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
             response
         }
     };
-    if asked_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // What the client has sent behind it was meant for a tunnel: it must not be read as a request.
+    // What a client has sent behind an upgrade was meant for a tunnel: it must not be read as a request. And while we leave,
+    // its next connection goes to whoever takes over: an idle one that is closed may be in use just then.
+    let ends = asked_upgrade || (version != Version::HTTP_2 && worker.tasks.stop.is_leaving());
+    if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         refusal::close_after(&mut response);
     }
-    if worker.tasks.stop.is_leaving()
-        && version != Version::HTTP_2
-        && response.status() != StatusCode::SWITCHING_PROTOCOLS
-    {
-        // The client's next connection goes to whoever takes over: an idle one that is closed may be in use just then.
-        refusal::close_after(&mut response);
+    if version == Version::HTTP_2 && record.method == Method::HEAD {
+        response = http2::to_head(response);
     }
     record.status = response.status();
     response.map(|body| body.recorded(record))

@@ -11,8 +11,8 @@ mod calm;
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, HeaderValue, header, request::Parts, uri};
-use hyper::server::conn::http2::Builder;
+use http::{HeaderMap, HeaderValue, Response, header, request::Parts, uri};
+use hyper::{body::Body, server::conn::http2::Builder};
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -20,6 +20,7 @@ use super::connection::{Conversation, Protocol};
 use crate::{
     config,
     proxy::{
+        body::ProxyBody,
         error::BadHeader,
         pace::Paced,
         taking::{Taken, Taking, Turns, while_taken},
@@ -126,6 +127,16 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
         };
         worker.tasks.spawn("stream", stream);
     }
+}
+
+/// An answer to `HEAD`: it says how long the content would be, and has none (RFC 9110, 9.3.2). On HTTP/1.1 hyper sees to
+/// it; here it would send all of it, and clients give such an answer up.
+pub(super) fn to_head(mut response: Response<ProxyBody>) -> Response<ProxyBody> {
+    if let Some(length @ 1..) = response.body().size_hint().exact() {
+        let headers = response.headers_mut();
+        headers.entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    response.map(ProxyBody::unsaid)
 }
 
 /// Makes one of a request's cookie lines, as RFC 9113, 8.2.3 demands before anybody reads them: clients split them to

@@ -27,7 +27,7 @@ async fn a_refusal_says_how_to_authenticate() {
 }
 
 #[tokio::test]
-async fn a_role_is_demanded_by_the_gateway_and_not_by_the_upstream() {
+async fn route_19_route_20_a_role_is_demanded_by_the_gateway_and_not_by_the_upstream() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     // The session is in the cache by way of a laxer route.
@@ -77,7 +77,7 @@ async fn a_browser_that_navigates_gets_a_page_or_the_sign_in() {
 }
 
 #[tokio::test]
-async fn no_header_but_a_credential_opens_a_door() {
+async fn route_03_no_header_but_a_credential_opens_a_door() {
     let gateway = Gateway::start().await;
     for (name, value) in [
         ("User-Agent", "kube-probe/1.30"),

@@ -76,7 +76,7 @@ async fn a_password_is_changed_by_who_knows_it() {
 }
 
 #[tokio::test]
-async fn changing_a_password_may_end_all_sessions_but_a_new_one() {
+async fn sess_07_changing_a_password_may_end_all_sessions_but_a_new_one() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let elsewhere = again(&gateway, "ada@example.com").await;
@@ -97,7 +97,7 @@ async fn changing_a_password_may_end_all_sessions_but_a_new_one() {
 }
 
 #[tokio::test]
-async fn an_operator_may_have_every_change_end_the_others() {
+async fn sess_07_an_operator_may_have_every_change_end_the_others() {
     let gateway = Setup::default()
         .with("[auth.password]\nchange_revokes_others = true")
         .start()
@@ -541,7 +541,7 @@ async fn the_last_way_to_sign_in_stays() {
 }
 
 #[tokio::test]
-async fn the_error_page_shows_words_as_words() {
+async fn page_01_the_error_page_shows_words_as_words() {
     let gateway = Gateway::start().await;
     let shown = gateway
         .get("/api/auth/error?error=access_denied&error_description=%3Cscript%3Ealert(1)%3C/script%3E")

@@ -137,7 +137,7 @@ async fn metrics_hold_nothing_of_a_user() {
 
 /// EXPOSE-01: whoever reaches the public listener reaches nothing of the admin listener's.
 #[tokio::test]
-async fn the_public_listener_knows_nothing_of_it() {
+async fn expose_01_the_public_listener_knows_nothing_of_it() {
     let gateway = Gateway::start().await;
     for path in [
         "/livez",

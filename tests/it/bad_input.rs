@@ -119,7 +119,7 @@ async fn an_endpoint_that_does_not_exist_is_404_without_a_body() {
 }
 
 #[tokio::test]
-async fn framing_that_two_programs_read_differently_is_refused() {
+async fn smug_03_smug_04_smug_08_spoof_12_smug_24_framing_that_two_programs_read_differently_is_refused() {
     let gateway = Gateway::start().await;
     let host = gateway.host();
     for fields in [
@@ -153,7 +153,7 @@ async fn framing_that_two_programs_read_differently_is_refused() {
 }
 
 #[tokio::test]
-async fn a_length_beside_chunks_never_makes_a_second_request() {
+async fn smug_01_smug_02_a_length_beside_chunks_never_makes_a_second_request() {
     let gateway = Gateway::start().await;
     let host = gateway.host();
     for fields in [
@@ -182,7 +182,7 @@ async fn a_length_beside_chunks_never_makes_a_second_request() {
 }
 
 #[tokio::test]
-async fn chunks_that_are_malformed_are_the_clients_fault() {
+async fn smug_10_chunks_that_are_malformed_are_the_clients_fault() {
     let gateway = Gateway::start().await;
     let host = gateway.host();
     for chunks in [
@@ -211,7 +211,7 @@ async fn chunks_that_are_malformed_are_the_clients_fault() {
 }
 
 #[tokio::test]
-async fn bare_line_feeds_are_no_line_ends() {
+async fn smug_06_bare_line_feeds_are_no_line_ends() {
     let gateway = Gateway::start().await;
     let host = gateway.host();
     for head in [
@@ -226,7 +226,7 @@ async fn bare_line_feeds_are_no_line_ends() {
 }
 
 #[tokio::test]
-async fn a_body_of_a_refused_request_is_no_request() {
+async fn smug_13_a_body_of_a_refused_request_is_no_request() {
     let gateway = Gateway::start().await;
     let host = gateway.host();
     let inner = format!("GET /public/smuggled HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -256,7 +256,7 @@ async fn an_expectation_other_than_100_continue_is_417() {
 }
 
 #[tokio::test]
-async fn each_request_is_one_line_in_the_log() {
+async fn log_01_each_request_is_one_line_in_the_log() {
     let gateway = Gateway::start().await;
     for path in ["/public/..%2fx", "/nothing%0d%0ahere", "/public/x%1b[31m", "/public/ok"] {
         let mut client = gateway.raw().await;

@@ -82,7 +82,7 @@ async fn explain(args: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn check_prints_every_mistake_with_its_place_and_what_was_meant() {
+async fn fail_02_check_prints_every_mistake_with_its_place_and_what_was_meant() {
     let mistakes = r#"[server]
 lisen = "127.0.0.1:8080"
 public_url = "http://example.com/path"

@@ -153,7 +153,7 @@ async fn what_is_no_preflight_is_nothing_to_the_auth_api() {
 
 /// CORS-01 on our own API and on proxied routes.
 #[tokio::test]
-async fn a_stranger_s_page_is_refused_and_told_nothing() {
+async fn cors_01_a_stranger_s_page_is_refused_and_told_nothing() {
     let gateway = setup().start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     for origin in [

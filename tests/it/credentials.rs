@@ -3,7 +3,7 @@
 use crate::harness::{Gateway, people::User};
 
 #[tokio::test]
-async fn the_session_cookie_is_cut_out() {
+async fn cookie_07_the_session_cookie_is_cut_out() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     for (sent, forwarded) in [
@@ -70,7 +70,7 @@ async fn a_cookie_whose_signature_is_wrong_is_nobodys() {
 }
 
 #[tokio::test]
-async fn only_a_cookie_of_exactly_our_name_counts() {
+async fn cookie_02_cookie_05_only_a_cookie_of_exactly_our_name_counts() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let value = ada.cookie.split_once('=').unwrap().1;
@@ -90,7 +90,7 @@ async fn only_a_cookie_of_exactly_our_name_counts() {
 }
 
 #[tokio::test]
-async fn of_two_session_cookies_the_one_that_is_valid_counts_and_two_valid_ones_cancel_out() {
+async fn cookie_01_of_two_session_cookies_the_one_that_is_valid_counts_and_two_valid_ones_cancel_out() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let eve = gateway.signed_in("eve@example.com").await;
@@ -125,7 +125,7 @@ async fn of_two_session_cookies_the_one_that_is_valid_counts_and_two_valid_ones_
 }
 
 #[tokio::test]
-async fn a_token_in_the_query_is_no_credential() {
+async fn sess_16_a_token_in_the_query_is_no_credential() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     for name in ["session", "access_token", "token"] {
@@ -148,7 +148,7 @@ async fn an_upstream_can_not_set_our_cookies() {
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_each_answered_for_their_own_identity() {
+async fn smug_28_pipelined_requests_are_each_answered_for_their_own_identity() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let eve = gateway.signed_in("eve@example.com").await;

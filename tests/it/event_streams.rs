@@ -44,7 +44,7 @@ async fn event(client: &mut RawClient) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_its_session_does() {
+async fn ws_02_a_stream_ends_when_its_session_does() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let (mut client, mut upstream) = listening(&gateway, &ada).await;

@@ -58,7 +58,7 @@ async fn every_request_has_an_id() {
 }
 
 #[tokio::test]
-async fn two_hosts_or_none_are_refused() {
+async fn route_12_two_hosts_or_none_are_refused() {
     let gateway = Gateway::start().await;
     for head in [
         "GET /public/x HTTP/1.1\r\n\r\n",

@@ -48,7 +48,7 @@ async fn fields_of_the_upstreams_connection_stay_there() {
 }
 
 #[tokio::test]
-async fn an_upgrade_to_clear_text_http2_is_ignored() {
+async fn smug_18_an_upgrade_to_clear_text_http2_is_ignored() {
     let gateway = Gateway::start().await;
     let answer = gateway
         .get("/public/x")
@@ -62,7 +62,7 @@ async fn an_upgrade_to_clear_text_http2_is_ignored() {
 }
 
 #[tokio::test]
-async fn fields_that_show_an_upstream_another_request_are_removed() {
+async fn spoof_14_fields_that_show_an_upstream_another_request_are_removed() {
     let gateway = Gateway::start().await;
     let names = [
         "X-Original-URL",

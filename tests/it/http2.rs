@@ -16,9 +16,9 @@ use crate::harness::{
     h2_client::{Ending, H2Client},
 };
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame.
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+pub(crate) const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 async fn client(gateway: &Gateway) -> H2Client {
     H2Client::connect(gateway.addr(), gateway.host()).await
@@ -31,7 +31,7 @@ async fn watched(gateway: &Gateway) -> (H2Client, Ending) {
 }
 
 /// A HEADERS frame with these fields, none of them compressed (RFC 7541, 6.2.2), that ends its stream.
-fn headers_frame(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn headers_frame(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -51,7 +51,7 @@ fn headers_frame(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// The type and stream of each frame, in order.
-fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
+pub(crate) fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
     let mut frames = Vec::new();
     while let Some((head, rest)) = bytes.split_at_checked(9) {
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
@@ -116,7 +116,7 @@ async fn a_session_is_known_and_each_request_is_judged_for_itself() {
 }
 
 #[tokio::test]
-async fn cookies_in_several_lines_are_one() {
+async fn smug_27_cookies_in_several_lines_are_one() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let client = client(&gateway).await;
@@ -374,7 +374,7 @@ fn unfinished_head(stream: u32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_end_ends_its_connection_though_others_are_answered() {
+async fn dos_06_a_head_that_does_not_end_ends_its_connection_though_others_are_answered() {
     let setup = Setup::default().with("[server]\nheader_timeout = '400ms'");
     let gateway = setup.start().await;
     let mut alone = RawClient::connect(gateway.addr()).await;
@@ -482,7 +482,7 @@ async fn no_more_streams_are_open_than_was_announced() {
 }
 
 #[tokio::test]
-async fn rapid_resets_end_the_connection() {
+async fn dos_04_rapid_resets_end_the_connection() {
     let gateway = Gateway::start().await;
     let mut sent = [PREFACE, SETTINGS].concat();
     for number in 0..200_u32 {
@@ -776,4 +776,24 @@ async fn a_length_that_is_said_twice_is_said_once() {
         (seen.head.all("content-length"), seen.body),
         (vec!["5"], b"hello".to_vec())
     );
+}
+
+#[tokio::test]
+async fn an_answer_of_ours_to_head_says_how_long_it_would_be_and_has_no_content() {
+    let routes = r"
+        routes = [
+            { path = '/api/*', upstream = 'app' },
+            { path = '/fixed', auth = 'public', respond = { body = 'hello' } },
+        ]";
+    let gateway = Setup::default().with(routes).start().await;
+    let client = client(&gateway).await;
+    for (path, status) in [("/api/x", 401), ("/nothing", 404), ("/api/%zz", 400), ("/fixed", 200)] {
+        let request = client.request("HEAD", path).body(Full::default()).unwrap();
+        let answer = client.send(request).await.expect("an answer that its client takes");
+        assert_eq!((answer.status, answer.body.len()), (status, 0), "{path}");
+        let length: u64 = answer.headers["content-length"].to_str().unwrap().parse().unwrap();
+        assert!(length > 0, "{path}");
+    }
+    // And the connection is as it was.
+    assert_eq!(client.get("/fixed").await.text(), "hello");
 }

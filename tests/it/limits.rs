@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::{Gateway, SOON, Setup, eventually};
 
 #[tokio::test]
-async fn a_body_that_declares_too_much_is_refused_before_the_upstream_is_asked() {
+async fn dos_10_a_body_that_declares_too_much_is_refused_before_the_upstream_is_asked() {
     let gateway = Setup::default().with("[server]\nmax_body = '1KiB'").start().await;
     assert_eq!(gateway.post("/public/x").body(vec![b'x'; 1024]).await.status(), 200);
     let answer = gateway.post("/public/x").body(vec![b'x'; 1025]).await;
@@ -19,7 +19,7 @@ async fn a_body_that_declares_too_much_is_refused_before_the_upstream_is_asked()
 }
 
 #[tokio::test]
-async fn a_chunked_body_is_counted_on_its_way() {
+async fn dos_10_a_chunked_body_is_counted_on_its_way() {
     let gateway = Setup::default().with("[server]\nmax_body = '1KiB'").start().await;
     let host = gateway.host().to_owned();
     let mut client = gateway.raw().await;
@@ -51,7 +51,7 @@ async fn a_route_may_allow_more_or_less() {
 }
 
 #[tokio::test]
-async fn too_many_or_too_large_headers_are_431() {
+async fn dos_09_too_many_or_too_large_headers_are_431() {
     let gateway = Gateway::start().await;
     let host = gateway.host();
     let head = format!("GET /public/x HTTP/1.1\r\nHost: {host}\r\n");

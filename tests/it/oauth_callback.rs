@@ -13,7 +13,7 @@ fn location(answer: &Response) -> &str {
 }
 
 #[tokio::test]
-async fn whatever_comes_back_without_a_good_state_ends_at_the_error_page() {
+async fn oauth_11_whatever_comes_back_without_a_good_state_ends_at_the_error_page() {
     let gateway = Gateway::start().await;
     for path in ["/api/auth/callback/google", "/api/auth/oauth2/callback/google"] {
         for (query, error) in [
@@ -52,7 +52,7 @@ async fn whatever_comes_back_without_a_good_state_ends_at_the_error_page() {
 }
 
 #[tokio::test]
-async fn a_code_of_100_kib_is_refused_and_nothing_breaks() {
+async fn oauth_11_a_code_of_100_kib_is_refused_and_nothing_breaks() {
     let gateway = Gateway::start().await;
     let code = "c".repeat(100 * 1024);
     let head = format!("GET /api/auth/callback/google?state=x&code={code} HTTP/1.1\r\nHost: app.example.com\r\n\r\n");

@@ -162,7 +162,7 @@ impl Place for Served {
 
 /// With all that any part of it can say.
 #[tokio::test]
-async fn no_log_line_has_a_secret_of_a_sign_in() {
+async fn log_02_no_log_line_has_a_secret_of_a_sign_in() {
     for kind in [Kind::Oidc, Kind::GitHub, Kind::Apple] {
         let (provider, client) = at(kind, json!({ "expiring": true })).await;
         let (db, mailbox, upstream) = (Database::fresh().await, Mailbox::start().await, Upstream::start().await);

@@ -283,7 +283,7 @@ async fn without_a_database_the_person_still_gets_a_page() {
 }
 
 #[tokio::test]
-async fn where_people_are_sent_is_judged_again_when_they_come_back() {
+async fn redir_06_where_people_are_sent_is_judged_again_when_they_come_back() {
     let db = Database::fresh().await;
     let friend = "[auth]\ntrusted_origins = ['https://friend.example']";
     let (before, after) = (setup().with(friend).start_on(&db).await, setup().start_on(&db).await);

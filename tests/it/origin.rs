@@ -3,7 +3,7 @@
 use crate::harness::{Gateway, Setup};
 
 #[tokio::test]
-async fn another_site_can_not_write_with_a_users_cookie() {
+async fn csrf_06_another_site_can_not_write_with_a_users_cookie() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     for fields in [
@@ -50,7 +50,7 @@ async fn the_own_site_and_programs_that_are_no_browser_can() {
 }
 
 #[tokio::test]
-async fn a_bearer_token_is_no_cookie() {
+async fn csrf_06_a_bearer_token_is_no_cookie() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let call = gateway
@@ -89,7 +89,7 @@ async fn a_trusted_site_can() {
 }
 
 #[tokio::test]
-async fn a_socket_counts_as_writing() {
+async fn ws_01_a_socket_counts_as_writing() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let answer = gateway

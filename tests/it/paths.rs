@@ -3,7 +3,7 @@
 use crate::harness::Gateway;
 
 #[tokio::test]
-async fn dot_segments_are_resolved_before_anything_is_decided() {
+async fn path_01_path_02_route_10_dot_segments_are_resolved_before_anything_is_decided() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     for path in [
@@ -44,7 +44,7 @@ async fn the_one_form_is_what_the_upstream_gets() {
 }
 
 #[tokio::test]
-async fn paths_that_two_programs_may_read_differently_are_refused() {
+async fn path_04_path_06_path_09_path_11_paths_that_two_programs_may_read_differently_are_refused() {
     let gateway = Gateway::start().await;
     for path in [
         "/..",
@@ -78,7 +78,7 @@ async fn paths_that_two_programs_may_read_differently_are_refused() {
 }
 
 #[tokio::test]
-async fn a_fragment_is_refused_before_the_parser_cuts_it_off() {
+async fn route_02_a_fragment_is_refused_before_the_parser_cuts_it_off() {
     let gateway = Gateway::start().await;
     for target in ["/admin#/public", "/public#/../admin", "/public/x#", "/public/x?q#y"] {
         let mut client = gateway.raw().await;
@@ -111,7 +111,7 @@ async fn ordinary_paths_pass_as_they_are() {
 }
 
 #[tokio::test]
-async fn an_absolute_target_s_authority_is_the_host() {
+async fn ssrf_02_an_absolute_target_s_authority_is_the_host() {
     let gateway = Gateway::start().await;
     let send = async |target: &str, host: &str| {
         let mut client = gateway.raw().await;
@@ -137,7 +137,7 @@ async fn an_absolute_target_s_authority_is_the_host() {
 
 /// Random targets over the bytes that path tricks are made of: whatever is forwarded reads the same the second time.
 #[tokio::test]
-async fn what_is_forwarded_is_already_in_its_one_form() {
+async fn path_13_what_is_forwarded_is_already_in_its_one_form() {
     let gateway = Gateway::start().await;
     let pieces = [
         "/", ".", "..", ";", "%2e", "%2f", "%5c", "\\", "%", "?", "public", "admin", "a", "%61", "//", "%25", "2e",

@@ -232,7 +232,7 @@ async fn what_nothing_is_at_is_limited_as_one() {
 
 /// RATE-01: a client that makes up where it comes from is one source.
 #[tokio::test]
-async fn a_forged_x_forwarded_for_is_not_believed() {
+async fn rate_01_a_forged_x_forwarded_for_is_not_believed() {
     let gateway = Setup::default().with("[auth.rate_limit]\nenabled = true").start().await;
     let calls = (0..100).map(|number| wrong(&gateway, "ada@example.com").from(&address(number)));
     let answers = at_once(calls).await;
@@ -255,7 +255,7 @@ async fn a_network_of_ipv6_is_one_source() {
 
 /// RATE-03: of many guesses at once no more are evaluated than of as many in a row.
 #[tokio::test]
-async fn a_hundred_guesses_at_once_are_counted_like_a_hundred_in_a_row() {
+async fn rate_03_a_hundred_guesses_at_once_are_counted_like_a_hundred_in_a_row() {
     for storage in ["database", "memory"] {
         let over = format!("[database]\nacquire_timeout = '15s'\n[auth.rate_limit]\nstorage = '{storage}'");
         let gateway = limited().with(&over).start().await;
@@ -279,7 +279,7 @@ async fn a_hundred_guesses_at_once_are_counted_like_a_hundred_in_a_row() {
 
 /// RATE-07: whoever guesses elsewhere keeps nobody out.
 #[tokio::test]
-async fn a_victim_signs_in_from_a_known_address_whatever_is_guessed_elsewhere() {
+async fn rate_07_a_victim_signs_in_from_a_known_address_whatever_is_guessed_elsewhere() {
     for storage in ["database", "memory"] {
         let over = format!("[auth.rate_limit]\nstorage = '{storage}'");
         let gateway = limited().with(&over).start().await;
@@ -470,7 +470,7 @@ async fn the_table_of_counts_names_nobody() {
 
 /// RESET-12: whoever asks from wherever, a mailbox gets what the configuration says; and nobody is told.
 #[tokio::test]
-async fn a_mailbox_gets_so_many_mails_however_many_are_asked_for() {
+async fn reset_12_a_mailbox_gets_so_many_mails_however_many_are_asked_for() {
     for storage in ["database", "memory"] {
         let over = format!("[database]\nacquire_timeout = '15s'\n[auth.rate_limit]\nstorage = '{storage}'");
         let gateway = limited().with(&over).start().await;

@@ -113,7 +113,7 @@ async fn a_request_in_flight_is_finished_by_the_rules_it_came_under() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_changes_nothing_and_is_counted() {
+async fn fail_02_a_wrong_configuration_changes_nothing_and_is_counted() {
     let gateway = Gateway::start().await;
     let hash = metric(&gateway, "vestibule_config{").await;
     let refused = gateway.reload("[server]\nworkers = -1\n[auth]\nsing_up = true").await;

@@ -44,7 +44,7 @@ async fn sign_in(gateway: &Gateway, password: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn whoever_reads_the_mail_chooses_a_password_and_every_session_ends() {
+async fn reset_05_reset_06_whoever_reads_the_mail_chooses_a_password_and_every_session_ends() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
@@ -88,7 +88,7 @@ async fn whoever_reads_the_mail_chooses_a_password_and_every_session_ends() {
 }
 
 #[tokio::test]
-async fn an_unknown_address_gets_the_same_answer_and_no_mail() {
+async fn enum_03_an_unknown_address_gets_the_same_answer_and_no_mail() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;
     let shape = |answer: Response| (answer.status(), answer.json());
@@ -101,7 +101,7 @@ async fn an_unknown_address_gets_the_same_answer_and_no_mail() {
 }
 
 #[tokio::test]
-async fn of_fifty_uses_at_once_exactly_one_wins() {
+async fn reset_02_of_fifty_uses_at_once_exactly_one_wins() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;
     ask(&gateway, "ada@example.com").await;
@@ -123,7 +123,7 @@ async fn of_fifty_uses_at_once_exactly_one_wins() {
 }
 
 #[tokio::test]
-async fn a_newer_link_voids_the_older_one_and_an_hour_voids_all() {
+async fn reset_03_a_newer_link_voids_the_older_one_and_an_hour_voids_all() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;
     ask(&gateway, "ada@example.com").await;
@@ -155,7 +155,7 @@ async fn a_changed_password_voids_the_link() {
 }
 
 #[tokio::test]
-async fn a_link_of_another_purpose_or_of_nobody_resets_nothing() {
+async fn reset_03_reset_10_a_link_of_another_purpose_or_of_nobody_resets_nothing() {
     let gateway = Gateway::start().await;
     gateway.sign_up("ada@example.com").await;
     let verification = gateway.mailbox().next_to("ada@example.com").await.token();
@@ -212,7 +212,7 @@ async fn a_strangers_sign_up_can_t_undo_a_reset() {
 }
 
 #[tokio::test]
-async fn links_lead_where_they_may_and_come_from_public_url() {
+async fn reset_01_links_lead_where_they_may_and_come_from_public_url() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;
     let foreign = json!({ "email": "ada@example.com", "redirectTo": "https://evil.example/" });

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Database, Gateway, SOON, Setup, eventually, people::User, relay::Relay};
 
 #[tokio::test]
-async fn a_token_signed_out_here_is_refused_here_at_once() {
+async fn sess_03_a_token_signed_out_here_is_refused_here_at_once() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
@@ -54,7 +54,7 @@ async fn signing_out_ends_every_session_that_the_request_carries() {
 }
 
 #[tokio::test]
-async fn signing_out_by_a_link_has_no_effect() {
+async fn csrf_04_signing_out_by_a_link_has_no_effect() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     assert_eq!(gateway.get("/api/auth/sign-out").with(&ada).await.status(), 404);
@@ -62,7 +62,7 @@ async fn signing_out_by_a_link_has_no_effect() {
 }
 
 #[tokio::test]
-async fn a_token_signed_out_here_is_refused_there() {
+async fn sess_04_a_token_signed_out_here_is_refused_there() {
     let db = Database::fresh().await;
     let (here, there) = (Gateway::on(&db).await, Gateway::on(&db).await);
     let ada = here.signed_in("ada@example.com").await;
@@ -76,7 +76,7 @@ async fn a_token_signed_out_here_is_refused_there() {
 
 /// Manual clocks stand still, so that nothing but the notification can end a cached session.
 #[tokio::test]
-async fn a_row_changed_by_hand_counts() {
+async fn sess_08_a_row_changed_by_hand_counts() {
     for statement in [
         "UPDATE user_sessions SET revoked_at = now()",
         "DELETE FROM user_sessions",
@@ -131,7 +131,7 @@ async fn a_role_taken_away_is_gone_while_the_session_lives() {
 
 /// Many lookups and one sign-out at once: whoever begins after the sign-out was answered must not get in.
 #[tokio::test]
-async fn a_lookup_that_a_sign_out_overtakes_lets_nobody_in_later() {
+async fn sess_06_a_lookup_that_a_sign_out_overtakes_lets_nobody_in_later() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;
     for _ in 0..20 {
@@ -144,7 +144,7 @@ async fn a_lookup_that_a_sign_out_overtakes_lets_nobody_in_later() {
 }
 
 #[tokio::test]
-async fn without_the_notification_the_cache_s_time_is_the_bound() {
+async fn sess_04_without_the_notification_the_cache_s_time_is_the_bound() {
     let db = Database::fresh().await;
     let here = Gateway::on(&db).await;
     let there = Setup::default().clock(here.clock()).start_on(&db).await;

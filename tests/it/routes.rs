@@ -3,7 +3,7 @@
 use crate::harness::{Gateway, Setup};
 
 #[tokio::test]
-async fn a_path_without_a_route_is_404_for_everybody() {
+async fn route_07_a_path_without_a_route_is_404_for_everybody() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     for call in [gateway.get("/nothing/here"), gateway.get("/nothing/here").with(&ada)] {
@@ -14,7 +14,7 @@ async fn a_path_without_a_route_is_404_for_everybody() {
 }
 
 #[tokio::test]
-async fn a_wildcard_ends_at_a_segment() {
+async fn route_04_a_wildcard_ends_at_a_segment() {
     let gateway = Gateway::start().await;
     for path in ["/publicsecret", "/public-admin", "/public.bak"] {
         assert_eq!(gateway.get(path).await.status(), 404, "{path}");
@@ -59,7 +59,7 @@ async fn a_method_that_no_route_takes_is_405() {
 }
 
 #[tokio::test]
-async fn a_host_of_its_own_has_routes_of_its_own() {
+async fn route_08_a_host_of_its_own_has_routes_of_its_own() {
     let routes = r"
         routes = [
             { path = '/*', upstream = 'app', auth = 'public' },
@@ -87,7 +87,7 @@ async fn a_host_that_is_not_served_is_421() {
 }
 
 #[tokio::test]
-async fn methods_that_make_no_sense_through_a_gateway_are_refused() {
+async fn method_01_method_02_methods_that_make_no_sense_through_a_gateway_are_refused() {
     let gateway = Gateway::start().await;
     let host = gateway.host().to_owned();
     for (request, status) in [
@@ -107,7 +107,7 @@ async fn methods_that_make_no_sense_through_a_gateway_are_refused() {
 }
 
 #[tokio::test]
-async fn a_query_takes_no_part_in_matching_and_passes_untouched() {
+async fn route_01_a_query_takes_no_part_in_matching_and_passes_untouched() {
     let gateway = Gateway::start().await;
     for target in ["/admin/x?next=/public/", "/admin/x?/public/"] {
         assert_eq!(gateway.get(target).await.status(), 401, "{target}");

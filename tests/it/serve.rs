@@ -129,7 +129,7 @@ async fn a_second_gateway_on_the_same_port_does_not_start() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_ends_the_start_with_78() {
+async fn fail_02_a_wrong_configuration_ends_the_start_with_78() {
     let surroundings = Surroundings::new().await;
     let ended = refused(&surroundings, "[server]\nlisten = 'nowhere'").await;
     assert_eq!(ended.code, Some(78));
@@ -262,7 +262,7 @@ async fn sign_in(addr: SocketAddr) -> Response {
 }
 
 #[tokio::test]
-async fn a_frozen_postgres_is_503_in_time_and_used_again_when_it_is_back() {
+async fn sess_13_a_frozen_postgres_is_503_in_time_and_used_again_when_it_is_back() {
     let started = tokio::task::spawn_blocking(Cluster::temporary).await.unwrap();
     let cluster = started.unwrap();
     let url = cluster.url("postgres");

@@ -18,7 +18,7 @@ async fn the_right_password_opens_a_session() {
 }
 
 #[tokio::test]
-async fn the_cookie_is_as_safe_as_cookies_get() {
+async fn cookie_08_the_cookie_is_as_safe_as_cookies_get() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;
     let answer = gateway.sign_in("ada@example.com").await;
@@ -46,7 +46,7 @@ async fn over_http_the_cookie_has_its_plain_name() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_an_unknown_address_look_alike() {
+async fn enum_02_a_wrong_password_and_an_unknown_address_look_alike() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;
     let try_out = async |email: &str| {
@@ -101,7 +101,7 @@ async fn a_banned_user_is_told_so_only_with_the_right_password() {
 }
 
 #[tokio::test]
-async fn every_sign_in_makes_a_new_token_whatever_cookie_came_along() {
+async fn sess_01_every_sign_in_makes_a_new_token_whatever_cookie_came_along() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let body = json!({ "email": ada.email, "password": PASSWORD });
@@ -151,7 +151,7 @@ async fn a_callback_url_comes_back_as_url_and_location() {
 }
 
 #[tokio::test]
-async fn a_callback_url_to_another_site_is_refused() {
+async fn redir_01_a_callback_url_to_another_site_is_refused() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;
     for target in [
@@ -177,7 +177,7 @@ async fn a_callback_url_to_another_site_is_refused() {
 }
 
 #[tokio::test]
-async fn a_form_of_another_site_can_not_sign_anybody_in() {
+async fn csrf_01_a_form_of_another_site_can_not_sign_anybody_in() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;
     let form = format!("email=ada%40example.com&password={}", PASSWORD.replace(' ', "+"));
@@ -205,7 +205,7 @@ async fn a_form_of_another_site_can_not_sign_anybody_in() {
 }
 
 #[tokio::test]
-async fn a_database_holds_nothing_that_works_as_a_token() {
+async fn sess_12_a_database_holds_nothing_that_works_as_a_token() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let client = gateway.db().client().await;

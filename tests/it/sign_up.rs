@@ -31,7 +31,7 @@ async fn a_new_user_is_answered_as_the_contract_says_and_gets_a_mail() {
 }
 
 #[tokio::test]
-async fn a_taken_address_is_answered_like_a_free_one() {
+async fn enum_01_a_taken_address_is_answered_like_a_free_one() {
     let gateway = Gateway::start().await;
     let first = gateway.sign_up("ada@example.com").await;
     let again = json!({ "name": "Eve", "email": "ADA@example.com", "password": "another password" });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{Gateway, SOON, Setup, eventually};
 
 #[tokio::test]
-async fn a_head_that_never_ends_is_not_waited_for() {
+async fn dos_01_a_head_that_never_ends_is_not_waited_for() {
     let gateway = Setup::default()
         .with("[server]\nheader_timeout = '300ms'")
         .start()
@@ -45,7 +45,7 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn a_body_that_stands_still_is_408() {
+async fn dos_02_a_body_that_stands_still_is_408() {
     let gateway = Setup::default().with("[server]\nbody_timeout = '300ms'").start().await;
     for path in ["/public/x", "/api/auth/sign-in/email"] {
         let mut client = gateway.raw().await;
@@ -65,7 +65,7 @@ async fn a_body_that_stands_still_is_408() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_never_answers_is_504() {
+async fn dos_13_an_upstream_that_never_answers_is_504() {
     let gateway = Setup::default()
         .with("[upstreams.app]\nresponse_timeout = '300ms'")
         .start()
@@ -92,7 +92,7 @@ async fn a_route_may_wait_longer() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_stops_half_way_is_not_waited_for() {
+async fn dos_13_an_upstream_that_stops_half_way_is_not_waited_for() {
     let setup = "[upstreams.app]\nresponse_timeout = '300ms'";
     let gateway = Setup::default().with(setup).start().await;
     let mut conversations = gateway.upstream().by_hand("/public/half");

@@ -103,7 +103,7 @@ async fn the_protocol_is_agreed_on_in_the_handshake() {
 }
 
 #[tokio::test]
-async fn versions_below_the_least_are_refused() {
+async fn tls_01_versions_below_the_least_are_refused() {
     let site = Site::start("").await;
     let addr = site.gateway.addr();
     assert!(site.client().only_1_2().get(addr, HOST, "/public/x", "").await.is_ok());

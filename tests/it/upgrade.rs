@@ -105,7 +105,7 @@ async fn a_handshake_with_a_body_is_a_request_like_others() {
 }
 
 #[tokio::test]
-async fn a_stranger_gets_no_socket() {
+async fn route_17_a_stranger_gets_no_socket() {
     let gateway = Gateway::start().await;
     let mut client = gateway.raw().await;
     let hidden = format!("GET /public/x#y HTTP/1.1\nHost: {}\n\n", gateway.host());
@@ -120,7 +120,7 @@ async fn a_stranger_gets_no_socket() {
 }
 
 #[tokio::test]
-async fn what_a_client_sends_before_the_upstream_agreed_is_no_request() {
+async fn smug_16_what_a_client_sends_before_the_upstream_agreed_is_no_request() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let mut conversations = gateway.upstream().by_hand("/api/ws");
@@ -173,7 +173,7 @@ async fn a_tunnel_through_which_nothing_passes_ends() {
 }
 
 #[tokio::test]
-async fn a_socket_ends_when_its_session_does() {
+async fn ws_02_a_socket_ends_when_its_session_does() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let (mut client, _upstream) = open(&gateway, &ada).await;

@@ -3,7 +3,7 @@
 use crate::harness::{Gateway, SOON, eventually};
 
 #[tokio::test]
-async fn an_upstream_that_is_away_is_502_and_says_nothing_of_where_it_is() {
+async fn expose_03_an_upstream_that_is_away_is_502_and_says_nothing_of_where_it_is() {
     let gateway = Gateway::start().await;
     gateway.upstream().stop_listening();
     // The listener closes when its task notices.

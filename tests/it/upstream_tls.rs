@@ -43,7 +43,7 @@ async fn an_endpoint_that_its_authority_vouches_for_is_spoken_to() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_another_authority_vouches_for_gets_nothing() {
+async fn tls_03_an_endpoint_that_another_authority_vouches_for_gets_nothing() {
     let signer = Signer::new();
     let backend = Backend::with_tls("app", Signer::new().sign(&["127.0.0.1"]).server(HTTP1, None)).await;
     let (gateway, _folder) = gateway(&backend, &signer, "").await;
@@ -51,7 +51,7 @@ async fn an_endpoint_that_another_authority_vouches_for_gets_nothing() {
 }
 
 #[tokio::test]
-async fn without_a_ca_of_its_own_the_systems_authorities_count() {
+async fn tls_03_without_a_ca_of_its_own_the_systems_authorities_count() {
     let backend = Backend::with_tls("app", Signer::new().sign(&["127.0.0.1"]).server(HTTP1, None)).await;
     let gateway = Setup::default()
         .endpoints(&[backend.endpoint("https")], "")
@@ -61,7 +61,7 @@ async fn without_a_ca_of_its_own_the_systems_authorities_count() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_shows_another_name_gets_nothing() {
+async fn tls_03_an_endpoint_that_shows_another_name_gets_nothing() {
     let signer = Signer::new();
     let backend = Backend::with_tls("app", signer.sign(&["elsewhere.internal"]).server(HTTP1, None)).await;
     let (gateway, _folder) = gateway(&backend, &signer, "").await;

@@ -100,7 +100,7 @@ async fn a_redirect_to_another_site_is_refused_before_the_token_is_used() {
 }
 
 #[tokio::test]
-async fn a_mail_never_links_to_where_the_request_says_it_is() {
+async fn reset_01_a_mail_never_links_to_where_the_request_says_it_is() {
     let gateway = Gateway::start().await;
     let body = json!({ "name": "Ada", "email": "ada@example.com", "password": PASSWORD });
     let answer = gateway
@@ -136,7 +136,7 @@ async fn asking_for_a_new_link_tells_nothing_about_who_exists() {
 }
 
 #[tokio::test]
-async fn tokens_are_stored_as_hashes() {
+async fn reset_08_tokens_are_stored_as_hashes() {
     let gateway = Gateway::start().await;
     gateway.sign_up("ada@example.com").await;
     let token = gateway.mailbox().next_to("ada@example.com").await.token();

@@ -119,7 +119,7 @@ async fn bytes_flow_both_ways_and_the_upstream_sees_an_ordinary_upgrade() {
 }
 
 #[tokio::test]
-async fn a_stranger_gets_no_socket() {
+async fn route_17_a_stranger_gets_no_socket() {
     let gateway = Gateway::start().await;
     let response = asked(&gateway, request(&gateway, None, "websocket")).await;
     assert_eq!(response.status(), 401);
@@ -127,7 +127,7 @@ async fn a_stranger_gets_no_socket() {
 }
 
 #[tokio::test]
-async fn another_origin_gets_no_socket_with_a_cookie() {
+async fn ws_01_another_origin_gets_no_socket_with_a_cookie() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let mut foreign = request(&gateway, Some(&ada), "websocket");
@@ -176,7 +176,7 @@ async fn an_upstream_that_declines_is_heard_unless_it_says_success() {
 }
 
 #[tokio::test]
-async fn a_socket_ends_when_its_session_does() {
+async fn ws_02_a_socket_ends_when_its_session_does() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;
     let (mut client, _upstream) = open(&gateway, &ada).await;

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::{
     found::Wrong,
@@ -112,6 +112,34 @@ fn fd(name: &str) -> Result<Listen, Wrong> {
     Ok(Listen::Fd(name.to_owned()))
 }
 
+/// The prefix of the widest networks that are set aside for private use: 10.0.0.0/8 (RFC 1918), fc00::/7 (RFC 4193).
+const fn widest(net: &IpNet) -> u8 {
+    match net {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 7,
+    }
+}
+
+/// A network of `::ffff:0:0/96` as what it is.
+fn mapped(net: &IpNet) -> Option<IpNet> {
+    let IpNet::V6(v6) = net else { return None };
+    let prefix = v6.prefix_len().checked_sub(96)?;
+    Ipv4Net::new(v6.addr().to_ipv4_mapped()?, prefix).ok().map(IpNet::V4)
+}
+
+/// Whether whoever listens at `ip` can be reached from beyond the networks that are somebody's own. All addresses of
+/// a machine (`0.0.0.0`) may be any.
+pub(super) fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            // RFC 6598: between a provider and its customers.
+            let is_shared = matches!(ip.octets(), [100, 64..=127, _, _]);
+            !(ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared)
+        }
+        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
+    }
+}
+
 /// A network, or `None` for the peers of unix sockets.
 pub(super) fn trusted_proxy() -> Kind<Option<IpNet>> {
     parsed(
@@ -128,8 +156,19 @@ pub(super) fn trusted_proxy() -> Kind<Option<IpNet>> {
             if net.prefix_len() == 0 {
                 return Err("trusts everybody: any client could say who it is; list your proxies".into());
             }
+            if net.prefix_len() < widest(&net) {
+                return Err(
+                    "wider than any network of one's own: strangers in it could say who they are; list your \
+                            proxies"
+                        .into(),
+                );
+            }
             if net.trunc() != net {
                 return Err(Wrong::but("bits are set behind the prefix", net.trunc().to_string()));
+            }
+            if let Some(v4) = mapped(&net) {
+                let problem = "IPv4 in the form of IPv6, in which no address is compared";
+                return Err(Wrong::but(problem, v4.to_string()));
             }
             Ok(Some(net))
         },

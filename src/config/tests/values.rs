@@ -21,6 +21,15 @@ fn values_that_would_do_harm_are_refused() {
         ("server", "public_url", "'http://app.example.com'", None),
         ("server", "trusted_proxies", "['0.0.0.0/0']", None),
         ("server", "trusted_proxies", "['::/0']", None),
+        ("server", "trusted_proxies", "['10.0.0.0/8', '128.0.0.0/1']", None),
+        ("server", "trusted_proxies", "['2000::/3']", None),
+        (
+            "server",
+            "trusted_proxies",
+            "['::ffff:10.0.0.0/104']",
+            Some("10.0.0.0/8"),
+        ),
+        ("server", "trusted_proxies", "['*']", None),
         ("server", "trusted_proxies", "['10.1.2.3/8']", Some("10.0.0.0/8")),
         ("server", "hosts", "['App.Example.com']", Some("app.example.com")),
         ("server", "hosts", "['app.example.com:80']", Some("app.example.com")),
@@ -52,6 +61,11 @@ fn values_that_would_do_harm_are_refused() {
         ("server.tls", "key", "'tls.key'", None),
         ("server", "max_connections", "0", None),
         ("server", "max_connections", "99999999999999999999", None),
+        ("admin", "listen", "'0.0.0.0:9901'", Some("127.0.0.1:9901")),
+        ("admin", "listen", "'[::]:9901'", Some("127.0.0.1:9901")),
+        ("admin", "listen", "'[::ffff:0.0.0.0]:9901'", Some("127.0.0.1:9901")),
+        ("admin", "listen", "'203.0.113.7:9901'", Some("127.0.0.1:9901")),
+        ("admin", "listen", "'[2001:db8::1]:9901'", Some("127.0.0.1:9901")),
         ("log", "level", "'inof'", Some("info")),
         ("log", "level", "'info,vestibule=loud'", None),
         ("log", "format", "'JSON'", Some("json")),
@@ -67,6 +81,12 @@ fn values_that_would_do_harm_are_refused() {
         ("auth", "base_path", "'/api/*'", None),
         ("auth", "secret", "[]", None),
         ("auth", "sign_up", "'true'", Some("true")),
+        ("auth", "secret", "'0123456789abcdef0123456789abcde'", None),
+        ("auth", "secret", "['0123456789abcdef0123456789abcdef', 'short']", None),
+        ("auth", "trusted_origins", "['*']", None),
+        ("auth", "trusted_origins", "['null']", Some("https://null")),
+        ("auth", "trusted_origins", "['https://*:443']", None),
+        ("auth", "trusted_origins", "['https://?.com']", None),
         ("auth", "trusted_origins", "['https://*.com']", None),
         ("auth", "trusted_origins", "['https://*example.com']", None),
         ("auth", "trusted_origins", "['https://*']", None),
@@ -233,4 +253,56 @@ fn a_host_prefix_with_a_domain_is_a_contradiction() {
         "[auth.session.cookie]\ndomain = 'example.com'\nhost_prefix = false\n",
     ));
     loaded(&plus("[auth.session.cookie]\ndomain = 'example.com'\n"));
+}
+
+/// What opens something to strangers is no accident of a default, and can't be written without saying so.
+#[test]
+fn what_is_insecure_has_to_be_said_aloud() {
+    for (section, key, value, aloud) in [
+        ("server", "public_url", "'http://app.example.com'", "allow_insecure"),
+        ("server", "public_url", "'http://10.0.0.7:8080'", "allow_insecure"),
+        ("admin", "listen", "'0.0.0.0:9901'", "allow_public"),
+        ("admin", "listen", "'[2001:db8::1]:9901'", "allow_public"),
+    ] {
+        let said = set(section, key, value);
+        let errors = refused(&said);
+        let text = errors.to_string();
+        assert_eq!(errors.iter().count(), 1, "{text}");
+        let parts = ["gateway.toml:", key, &format!("`{aloud} = true`")];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+
+        let header = format!("[{section}]\n");
+        loaded(&said.replacen(&header, &format!("{header}{aloud} = true\n"), 1));
+    }
+    // Trust in everybody, and origins of strangers, can't be said at all.
+    for (section, key, value) in [
+        ("server", "trusted_proxies", "['0.0.0.0/0']"),
+        ("auth", "trusted_origins", "['https://*']"),
+        ("auth", "secret", "'short'"),
+    ] {
+        assert_eq!(refused(&set(section, key, value)).iter().count(), 1, "{value}");
+    }
+    for (section, key, value) in [
+        ("server", "public_url", "'http://localhost:8080'"),
+        ("server", "public_url", "'http://app.localhost'"),
+        ("server", "public_url", "'http://[::1]:8080'"),
+        (
+            "server",
+            "trusted_proxies",
+            "['10.0.0.0/8', 'fc00::/7', '203.0.113.0/24', '192.0.2.1', 'unix']",
+        ),
+        ("admin", "listen", "'127.0.0.1:9901'"),
+        ("admin", "listen", "'127.1.2.3:9901'"),
+        ("admin", "listen", "'[::1]:9901'"),
+        ("admin", "listen", "'10.0.0.7:9901'"),
+        ("admin", "listen", "'172.20.0.2:9901'"),
+        ("admin", "listen", "'192.168.1.1:9901'"),
+        ("admin", "listen", "'100.64.0.1:9901'"),
+        ("admin", "listen", "'169.254.7.7:9901'"),
+        ("admin", "listen", "'[fd00::7]:9901'"),
+        ("admin", "listen", "'[fe80::7]:9901'"),
+        ("admin", "listen", "'[::ffff:10.0.0.7]:9901'"),
+    ] {
+        loaded(&set(section, key, value));
+    }
 }

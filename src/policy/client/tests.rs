@@ -42,6 +42,27 @@ fn facts(rules: &ClientRules, peer: &str, uri: &str, lines: &[(&'static str, &st
 }
 
 #[test]
+fn a_target_of_another_protocol_is_none() {
+    let rules = rules("https://a.example", &[], &[]);
+    let host = [("host", "a.example")];
+    for uri in [
+        "ftp://a.example/x",
+        "gopher://a.example/x",
+        "ws://a.example/x",
+        "httpx://a.example/x",
+    ] {
+        assert_eq!(
+            facts(&rules, "192.0.2.1", uri, &host).unwrap_err(),
+            HostError::Bad,
+            "{uri}"
+        );
+    }
+    for uri in ["http://a.example/x", "HTTPS://a.example/x", "/x"] {
+        assert!(facts(&rules, "192.0.2.1", uri, &host).is_ok(), "{uri}");
+    }
+}
+
+#[test]
 fn every_form_of_a_host_is_the_same_host() {
     let rules = rules("https://app.example.com", &[], &["admin.example"]);
     for written in [

@@ -10,7 +10,7 @@ use crate::harness::{
 
 /// OAUTH-02: each is burnt by being shown in the other's browser.
 #[tokio::test]
-async fn two_browsers_that_swap_their_answers_are_both_refused() {
+async fn oauth_02_two_browsers_that_swap_their_answers_are_both_refused() {
     let world = World::new().await;
     let (ada, eve) = (Browser::default(), Browser::default());
     let (hers, eves) = (world.back(&ada, ADA_SUB).await, world.back(&eve, EVE_SUB).await);
@@ -37,7 +37,7 @@ async fn an_answer_without_the_flows_cookie_is_refused() {
 
 /// OAUTH-02.
 #[tokio::test]
-async fn an_answer_that_is_taken_to_another_providers_callback_is_refused_by_both() {
+async fn oauth_02_an_answer_that_is_taken_to_another_providers_callback_is_refused_by_both() {
     let (here, there) = (Provider::oidc().await, Provider::oidc().await);
     let (one, other) = (here.client("one").await, there.client("other").await);
     here.admit(person(ADA_SUB, ADA)).await;

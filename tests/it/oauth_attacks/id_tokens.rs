@@ -60,7 +60,7 @@ fn forgeries_in_flow() -> Vec<Value> {
 
 /// OAUTH-05, and all else that OpenID Connect Core 1.0 (section 3.1.3.7) has a client look at.
 #[tokio::test]
-async fn a_forged_token_in_the_flow_gets_nobody_in() {
+async fn oauth_05_a_forged_token_in_the_flow_gets_nobody_in() {
     for kind in [Kind::Oidc, Kind::Google] {
         let world = World::of(kind, json!({}), "").await;
         let all = forgeries().into_iter().chain(forgeries_in_flow());

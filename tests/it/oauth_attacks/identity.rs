@@ -15,7 +15,7 @@ fn claiming(sub: &str, email_verified: &Value) -> Value {
 
 /// OAUTH-06: whatever is not plainly a yes.
 #[tokio::test]
-async fn an_address_that_is_not_proven_opens_nobodys_account() {
+async fn oauth_06_an_address_that_is_not_proven_opens_nobodys_account() {
     for in_id_token in [true, false] {
         let world = World::of(Kind::Oidc, json!({ "claims_in_id_token": in_id_token }), "").await;
         let ada = world.gateway.signed_in(ADA).await;
@@ -75,7 +75,7 @@ async fn an_address_of_any_microsoft_tenant_opens_nobodys_account() {
 
 /// OAUTH-07: an address that changes hands at the provider, as it does in companies, takes no account along.
 #[tokio::test]
-async fn another_subject_with_the_same_address_does_not_open_the_first_ones_account() {
+async fn oauth_07_another_subject_with_the_same_address_does_not_open_the_first_ones_account() {
     let world = World::new().await;
     world.is_let_in(ADA_SUB, ADA, "the first").await;
     world.provider.admit(person(EVE_SUB, ADA)).await;
@@ -105,7 +105,7 @@ async fn the_same_subject_of_another_issuer_does_not_open_the_first_ones_account
 
 /// OAUTH-08: Eve signs up with Ada's address first. Ada is not led into what Eve has the password of.
 #[tokio::test]
-async fn who_signed_up_with_somebody_elses_address_first_captures_nobody() {
+async fn oauth_08_who_signed_up_with_somebody_elses_address_first_captures_nobody() {
     let world = World::new().await;
     let eve = Browser::default();
     let body = json!({ "name": "Eve", "email": ADA, "password": PASSWORD });

@@ -13,7 +13,7 @@ use crate::harness::{
 
 /// OAUTH-03: the gateway does not wait for a provider to ask for it.
 #[tokio::test]
-async fn a_provider_that_ignores_pkce_gets_the_challenge_and_the_verifier_all_the_same() {
+async fn oauth_03_a_provider_that_ignores_pkce_gets_the_challenge_and_the_verifier_all_the_same() {
     for (kind, pkce) in [
         (Kind::Oidc, json!(false)),
         (Kind::GitHub, json!("ignored")),
@@ -32,7 +32,7 @@ async fn a_provider_that_ignores_pkce_gets_the_challenge_and_the_verifier_all_th
 
 /// OAUTH-03: a document that names only `plain` is no reason to say less.
 #[tokio::test]
-async fn a_provider_that_claims_to_know_plain_alone_is_asked_with_s256() {
+async fn oauth_03_a_provider_that_claims_to_know_plain_alone_is_asked_with_s256() {
     let world = World::new().await;
     let fault = json!({ "set": { "code_challenge_methods_supported": ["plain"] } });
     world.provider.fault("discovery", fault).await;
@@ -105,7 +105,7 @@ async fn no_two_flows_share_a_state_a_challenge_or_a_nonce() {
 
 /// OAUTH-15.
 #[tokio::test]
-async fn the_redirect_uri_is_that_of_the_public_url_whatever_host_a_request_names() {
+async fn oauth_15_the_redirect_uri_is_that_of_the_public_url_whatever_host_a_request_names() {
     let world = World::new().await;
     let start = || {
         let body = json!({ "provider": "there", "callbackURL": "/home" });
@@ -128,7 +128,7 @@ async fn the_redirect_uri_is_that_of_the_public_url_whatever_host_a_request_name
 
 /// REDIR-01, REDIR-03, of all three targets: refused before anything begins.
 #[tokio::test]
-async fn no_flow_begins_that_is_to_end_elsewhere() {
+async fn redir_01_redir_03_no_flow_begins_that_is_to_end_elsewhere() {
     let world = World::new().await;
     let evil = [
         "https://evil.example/",

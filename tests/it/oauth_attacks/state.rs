@@ -14,7 +14,7 @@ const NEVER_GIVEN_OUT: &str = "Zx4mR0bW7sQh1TnV9cKdLuYp2gAeJf8iMo5tBwNqXrE";
 
 /// OAUTH-01.
 #[tokio::test]
-async fn a_state_that_is_missing_wrong_or_expired_ends_the_flow_before_the_provider_is_asked() {
+async fn oauth_01_a_state_that_is_missing_wrong_or_expired_ends_the_flow_before_the_provider_is_asked() {
     let world = World::new().await;
     let browser = Browser::default();
     for (state, error) in [
@@ -37,7 +37,7 @@ async fn a_state_that_is_missing_wrong_or_expired_ends_the_flow_before_the_provi
 
 /// OAUTH-01: what was used is used up, also by an answer that came to nothing.
 #[tokio::test]
-async fn a_state_works_once() {
+async fn oauth_01_a_state_works_once() {
     let world = World::new().await;
     let browser = Browser::default();
     let back = world.back(&browser, ADA_SUB).await;
@@ -68,7 +68,7 @@ async fn of_many_who_come_back_with_one_answer_at_once_one_gets_in() {
 
 /// COOKIE-11. Of tabs that start at the same moment each gets a cookie, and the later ones overwrite the earlier.
 #[tokio::test]
-async fn two_hundred_starts_at_once_leave_a_few_cookies_and_signing_in_works() {
+async fn cookie_11_two_hundred_starts_at_once_leave_a_few_cookies_and_signing_in_works() {
     let world = World::new().await;
     let browser = Browser::default();
     join_all((0..200).map(|_| world.start(&browser))).await;
@@ -137,7 +137,7 @@ async fn the_upstream_sees_neither_the_flows_cookie_nor_anything_of_the_callback
 
 /// OAUTH-12: 200 people are under way at once, and each session is that of who began the flow.
 #[tokio::test]
-async fn two_hundred_people_who_sign_in_at_once_are_each_themselves() {
+async fn oauth_12_two_hundred_people_who_sign_in_at_once_are_each_themselves() {
     let world = World::new().await;
     let world = &world;
     let name = |n: usize| (format!("{}", 2000 + n), format!("person{n}@example.com"));
