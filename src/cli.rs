@@ -28,6 +28,7 @@ use crate::{
     chain::Chain,
     config::{self, Config, Overrides},
     server::tls::Tls,
+    telemetry::panics,
 };
 
 /// Wrong usage; clap's own code for it.
@@ -104,6 +105,7 @@ impl ConfigArg {
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> ExitCode {
+    panics::say_no_values();
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Dev(args) => dev::run(&args),

@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::{ConfigArg, cold_runtime};
 use crate::{
-    app::{self, Options, activation::Passed, systemd},
+    app::{self, Options, activation::Passed, memory, systemd},
     clock::Clock,
     config::{self, Config, Overrides},
     policy::connection::Door,
@@ -29,6 +29,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     telemetry::init(&config.log);
+    if !config.server.core_dumps {
+        memory::keep_to_itself();
+    }
     let passed = Passed::take();
     let runtime = cold_runtime().context("can't start a runtime")?;
     let outcome = runtime.block_on(serve(config, &args.config.config, passed));

@@ -281,7 +281,7 @@ impl SessionCookies {
             };
             let token = std::str::from_utf8(plain).ok().and_then(SessionToken::parse);
             if let Some(token) = token.filter(|token| token.as_str().to_ascii_lowercase().as_bytes() == name)
-                && tokens.iter().all(|known| known.as_str() != token.as_str())
+                && !tokens.iter().any(|known| known.is(token.as_str()))
             {
                 tokens.push(token);
             }
