@@ -52,10 +52,7 @@ mod tests {
         assert_eq!(shown_of(|| panic!("the worker is gone")), "the worker is gone");
         let withheld = "its message has values in it and is not shown";
         assert_eq!(shown_of(|| panic!("{} is wrong", String::from("hunter2"))), withheld);
-        assert_eq!(
-            shown_of(|| drop("hünter2".get(..2).ok_or("hunter2").unwrap())),
-            withheld
-        );
+        assert_eq!(shown_of(|| assert_eq!("hunter2".len(), 0)), withheld);
         assert_eq!(shown_of(|| panic::panic_any(7)), withheld);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         mailbox::Mailbox,
         people::PASSWORD,
         program::Program,
-        provider::Kind,
+        provider::{Client, Kind, Provider},
         raw_client::RawClient,
         upstream::Upstream,
         visitor::{SUB, account_at, ask, at},
@@ -151,29 +151,7 @@ async fn log_02_no_flow_leaves_a_secret_in_a_log_a_metric_an_error_or_a_table() 
     let [first, second, third, wrong] = PASSWORDS;
     passwords(&mut ada, &db, [first, second, third, wrong], &mut tables).await;
     account(&mut ada, third, &mut tables, &db).await;
-    // At a provider, and what it gives.
-    ada.browser = Browser::default();
-    let url = ada
-        .browser
-        .start(&gateway, client.name(), json!({ "callbackURL": "/home" }))
-        .await;
-    ada.secrets.of_start(&url);
-    let back = ada.browser.agree(&url, SUB).await;
-    let landed = ada.get(&back.target(&gateway)).await;
-    assert_eq!(landed.head.one("location"), Some("/home"));
-    let account = account_at(&ada.browser, &gateway, client.name()).await;
-    for what in ["get-access-token", "refresh-token"] {
-        let answer = ask(&ada.browser, &gateway, what, &account).await;
-        ada.secrets.of_tokens(&answer);
-    }
-    ada.secrets.of_requests(&provider).await;
-    let id_token = provider.id_token(&client, SUB, json!({})).await;
-    ada.secrets.add("id_token", id_token.as_str());
-    let body = json!({ "provider": client.name(), "idToken": { "token": id_token } });
-    ada.post("sign-in/social", body).await;
-    ada.post("sign-out", json!({})).await;
-    // The same callback again: its state is used up.
-    ada.get(&back.target(&gateway)).await;
+    at_a_provider(&mut ada, &provider, &client).await;
     tables.push_str(&whole(&db).await);
 
     refused(&mut ada, [first, third, wrong]).await;
@@ -332,9 +310,40 @@ async fn account(ada: &mut Ada<'_>, password: &str, tables: &mut String, db: &Da
     ada.post("multi-session/revoke", json!({ "sessionToken": "a".repeat(43) }))
         .await;
     let sessions = ada.get("/api/auth/list-sessions").await.json();
-    let token = sessions[0]["token"].as_str().unwrap().to_owned();
+    let own = sessions
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|session| session["current"] == true);
+    let token = own.unwrap()["token"].as_str().unwrap().to_owned();
     ada.secrets.add("token", token.as_str());
     ada.post("revoke-session", json!({ "token": token })).await;
+}
+
+/// Signing in at a provider, and what it gives.
+async fn at_a_provider(ada: &mut Ada<'_>, provider: &Provider, client: &Client) {
+    ada.browser = Browser::default();
+    let url = ada
+        .browser
+        .start(ada.gateway, client.name(), json!({ "callbackURL": "/home" }))
+        .await;
+    ada.secrets.of_start(&url);
+    let back = ada.browser.agree(&url, SUB).await;
+    let landed = ada.get(&back.target(ada.gateway)).await;
+    assert_eq!(landed.head.one("location"), Some("/home"));
+    let account = account_at(&ada.browser, ada.gateway, client.name()).await;
+    for what in ["get-access-token", "refresh-token"] {
+        let answer = ask(&ada.browser, ada.gateway, what, &account).await;
+        ada.secrets.of_tokens(&answer);
+    }
+    ada.secrets.of_requests(provider).await;
+    let id_token = provider.id_token(client, SUB, json!({})).await;
+    ada.secrets.add("id_token", id_token.as_str());
+    let body = json!({ "provider": client.name(), "idToken": { "token": id_token } });
+    ada.post("sign-in/social", body).await;
+    ada.post("sign-out", json!({})).await;
+    // The same callback again: its state is used up.
+    ada.get(&back.target(ada.gateway)).await;
 }
 
 /// Requests that are refused, with secrets where they don't belong.
@@ -428,7 +437,7 @@ async fn failing(ada: &mut Ada<'_>, db: &Database, upstream: &Upstream, password
 #[test]
 fn a_secret_is_found_whichever_comes_first_and_however_it_is_spelt() {
     let token = "x1_y2-Z3abcdefghijklmnopqrstuvwxyz0123456789";
-    let hex: String = token.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = canary::hex(token);
     for line in [
         format!("token={token}&more"),
         format!("a cookie: name={token}.signature; next"),

@@ -175,7 +175,7 @@ fn hash(word: &str) -> u64 {
     hasher.finish()
 }
 
-fn hex(text: &str) -> String {
+pub(crate) fn hex(text: &str) -> String {
     text.bytes().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").unwrap();
         hex
