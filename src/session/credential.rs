@@ -118,13 +118,24 @@ pub enum Ownership {
 }
 
 /// What is left of a `Cookie` header for an upstream.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub enum Cut {
     /// There was nothing of ours in it.
     Unchanged,
     Rest(HeaderValue),
     /// There was nothing else in it.
     Nothing,
+}
+
+/// Cookies of applications are theirs to keep secret.
+impl fmt::Debug for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unchanged => "Unchanged",
+            Self::Rest(_) => "Rest(…)",
+            Self::Nothing => "Nothing",
+        })
+    }
 }
 
 impl SessionCookies {
