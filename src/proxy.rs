@@ -128,7 +128,7 @@ pub async fn handle(
         Some(Verdict::Refuse) => return Err(ProxyError::Preflight),
         Some(Verdict::PassOn(proof)) => Some(proof),
     };
-    let upgrade = upgrade::of(inbound);
+    let upgrade = upgrade::of(inbound, body.as_ref());
     if upgrade.is_some() && !route.websocket {
         return Err(ProxyError::UpgradeRefused);
     }
@@ -363,9 +363,11 @@ pub fn check_head(method: &Method, headers: &HeaderMap, marks: Marks) -> Result<
     if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(ProxyError::Expectation);
     }
-    // hyper has refused what is not chunked in the end; a coding before that would lose its label on the way.
+    // hyper has refused what is not chunked in the end; a coding before that would lose its label on the way, and nothing
+    // is chunked twice (RFC 9112, 6.1).
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if codings.any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+    let other = |value: &HeaderValue| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(other) || codings.next().is_some() {
         return Err(ProxyError::TransferCoding);
     }
     Ok(())

@@ -394,7 +394,7 @@ impl<'a> Parts<'a> {
         Some(Self {
             name,
             port,
-            is_normal: lower_case && name.len() == written.len() && rest != b":",
+            is_normal: lower_case && name.len() == written.len() && !matches!(rest, b":" | [b':', b'0', _, ..]),
         })
     }
 

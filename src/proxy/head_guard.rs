@@ -3,10 +3,12 @@
 //! Two things can't be seen any more once hyper has parsed a head: a raw `#` in the request target, at which the
 //! target was silently cut, and lines that end with a bare LF, which a stricter hop behind us may read differently
 //! (RFC 9112, 2.2 allows recipients to accept them; a proxy had better not). The guard follows the bytes of a
-//! connection just closely enough to know where heads and chunk lines are, and turns such a byte into NUL, which the
-//! parser refuses by itself with 400, closing the connection. It never accepts anything: where it loses track, because
-//! the message is malformed or may become a tunnel, it lets all bytes pass to the parser, and whoever answers such a
-//! message closes the connection behind it (`server::answer`).
+//! connection just closely enough to know where heads and trailers are, and turns such a byte into NUL, which the
+//! parser refuses by itself with 400, closing the connection. Not so in a chunk's line: there the parser refuses a bare
+//! line feed, and would take a NUL for a part of an extension.
+//!
+//! It never accepts anything: where it loses track, because the message is malformed or may become a tunnel, it lets all
+//! bytes pass to the parser, and whoever answers such a message closes the connection behind it (`server::answer`).
 
 use std::{
     io::{IoSlice, Result},
@@ -168,7 +170,9 @@ impl HeadGuard {
             return bytes.len();
         };
         if !after_cr && let Some(bare) = bytes.get_mut(end) {
-            *bare = REFUSED;
+            if self.state != State::ChunkSize {
+                *bare = REFUSED;
+            }
             self.state = State::Open;
             return bytes.len();
         }
@@ -252,8 +256,9 @@ impl HeadGuard {
 
     /// The few fields that decide where the message ends.
     fn field(&mut self, line: &[u8]) {
-        // Most fields are told by their first letter.
-        if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U')) {
+        // Most fields are told by their first letter. Behind what may become a tunnel nothing is ours to judge, whatever
+        // else the head says of a length.
+        if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U')) || self.framing == Framing::Unclear {
             return;
         }
         let Some(colon) = memchr(b':', line) else { return };
@@ -317,8 +322,7 @@ mod tests {
         "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /x#y HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n#\n#GET /x#y HTTP/1.1\r\n\r\n",
         "POST / HTTP/1.1\r\ntransfer-encoding: Chunked\r\n\r\n3;x=y\r\n#\n#\r\n0\r\n\r\nGET /x#y HTTP/1.1\r\n\r\n",
-        // Chunk lines and trailers.
-        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
+        // Trailers.
         "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\n\r\n",
     ];
 
@@ -343,7 +347,11 @@ mod tests {
         "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n#\n#\n#GET / HTTP/1.1\r\n\r\n",
         "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n#\n#\n#\n#\n#\n\r\n0\r\nX: y\r\n\r\nGET / HTTP/1.1\r\n\r\n",
         "GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n#\n#\n",
+        "GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n#\n#\n",
         "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        // The parser's to refuse, as long as they are what they are.
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;a\nb\r\n\n\r\n0\r\n\r\n",
     ];
 
     #[test]

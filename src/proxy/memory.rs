@@ -77,7 +77,7 @@ impl Memory {
     }
 
     /// What a request shows.
-    pub(super) fn shown(&self, live: &Snapshot, inbound: &Inbound) -> Arc<Shown> {
+    pub fn shown(&self, live: &Snapshot, inbound: &Inbound) -> Arc<Shown> {
         let headers = &inbound.headers;
         let said = [
             (header::COOKIE, Marks::COOKIE),
@@ -205,7 +205,7 @@ fn left_of_cookies(cookies: &SessionCookies, headers: &HeaderMap) -> Cut {
             Cut::Rest(rest) => rest,
             Cut::Nothing => continue,
         };
-        if !joined.is_empty() {
+        if !joined.is_empty() && !rest.is_empty() {
             joined.put_slice(b"; ");
         }
         joined.put_slice(rest.as_bytes());

@@ -23,6 +23,7 @@ use std::{
 use base64ct::{Base64, Encoding};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use hyper::{
+    body::{Body, Incoming},
     ext::Protocol,
     upgrade::{OnUpgrade, on},
 };
@@ -117,12 +118,13 @@ impl Asked {
     }
 }
 
-/// Whether a request asks for a tunnel of a kind that we let through.
-pub fn of(inbound: &Inbound) -> Option<Asked> {
+/// Whether a request asks for a tunnel of a kind that we let through. One with a body is a request like others: no
+/// handshake has any, and where it ends, the tunnel would begin.
+pub fn of(inbound: &Inbound, body: Option<&Incoming>) -> Option<Asked> {
     if inbound.extended_connect.is_some() {
         return Some(Asked::ExtendedConnect);
     }
-    if !inbound.marks.has(Marks::UPGRADE) {
+    if !inbound.marks.has(Marks::UPGRADE) || !body.is_none_or(Incoming::is_end_stream) {
         return None;
     }
     headers::upgrade_of(&inbound.method, inbound.version, &inbound.headers).map(Asked::Upgrade)

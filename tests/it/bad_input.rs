@@ -135,6 +135,7 @@ async fn framing_that_two_programs_read_differently_is_refused() {
         "Transfer-Encoding: gzip, chunked",
         "Transfer-Encoding: chunked;q=1",
         "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         "X-A: 1\r\n folded",
         "X-User-Id : 1",
     ] {
@@ -187,6 +188,8 @@ async fn chunks_that_are_malformed_are_the_clients_fault() {
     for chunks in [
         "2;\nxx\r\n0\r\n\r\n",
         "2\nxx\r\n0\r\n\r\n",
+        // To who ends the line at the line feed, this is `b`, and a request behind it; to others, a line feed.
+        "1;a\nb\r\n\n\r\n0\r\n\r\n",
         "zz\r\nxx\r\n",
         "2\r\nxxx\r\n0\r\n\r\n",
         "-1\r\n",

@@ -80,6 +80,31 @@ async fn when_one_side_ends_the_other_hears_of_it() {
 }
 
 #[tokio::test]
+async fn a_handshake_with_a_body_is_a_request_like_others() {
+    let gateway = Gateway::start().await;
+    let host = gateway.host();
+    for body in [
+        "Content-Length: 4\r\n\r\nbody",
+        "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+    ] {
+        let mut client = gateway.raw().await;
+        client
+            .send(format!(
+                "GET /public/ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{body}"
+            ))
+            .await;
+        assert_eq!(client.answer().await.status(), 200, "{body}");
+        let seen = gateway.upstream().last();
+        assert_eq!(
+            (&seen.body[..], seen.head.has("upgrade")),
+            (&b"body"[..], false),
+            "{body}"
+        );
+        assert!(client.is_closed().await, "{body}: what follows was meant for a tunnel");
+    }
+}
+
+#[tokio::test]
 async fn a_stranger_gets_no_socket() {
     let gateway = Gateway::start().await;
     let mut client = gateway.raw().await;

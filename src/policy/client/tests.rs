@@ -58,6 +58,8 @@ fn every_form_of_a_host_is_the_same_host() {
     let facts = facts(&rules, "192.0.2.1", "/", &[("host", "App.Example.COM.:8443")]).unwrap();
     assert_eq!(facts.host.value(), "app.example.com:8443");
     assert_eq!(facts.host.port(), Some(8443));
+    let facts = self::facts(&rules, "192.0.2.1", "/", &[("host", "app.example.com:0443")]).unwrap();
+    assert_eq!(facts.host.value(), "app.example.com:443");
 }
 
 #[test]
