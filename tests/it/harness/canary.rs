@@ -343,11 +343,11 @@ pub(crate) fn of_answer(target: &str, answer: &super::client::Response) {
     let Ok(json) = serde_json::from_slice(&answer.body) else {
         return;
     };
-    let refuses = answer.status() >= 400 && target.starts_with("/api/auth/");
-    if refuses {
-        said("an answer that refuses", answer.text());
-    } else {
+    // What a refusal calls `code` is the name of an error.
+    if answer.status() < 400 {
         of_json(&json);
+    } else if target.starts_with("/api/auth/") {
+        said("an answer that refuses", answer.text());
     }
 }
 
