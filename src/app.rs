@@ -8,6 +8,7 @@
 pub mod activation;
 mod certificates;
 mod handover;
+pub mod memory;
 pub mod reload;
 mod sockets;
 pub mod systemd;
@@ -355,7 +356,7 @@ fn start_cold_work(
     let outbox = {
         // The mail transport starts a task of its own: it must be on this runtime.
         let _entered = cold.enter();
-        Outbox::new(db.clone(), &config.mail, clock.clone(), bell)?
+        Outbox::new(db.clone(), &config.mail, sealing_keys(config), clock.clone(), bell)?
     };
     let postman = outbox.postman();
     tasks.spawn_essential("outbox", outbox.run(soft()));
@@ -378,7 +379,8 @@ fn reseal(tasks: &Tasks, db: &Db, config: &Config, clock: &Clock) {
     }
 }
 
-fn sealing_keys(config: &Config) -> SealingKeys {
+/// What what `auth.secret` seals is opened with.
+pub fn sealing_keys(config: &Config) -> SealingKeys {
     SealingKeys::new(config.auth.secret.iter().map(|secret| secret.expose().as_bytes()))
 }
 

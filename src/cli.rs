@@ -29,6 +29,7 @@ use crate::{
     chain::Chain,
     config::{self, Config, Overrides},
     server::tls::Tls,
+    telemetry::panics,
 };
 
 /// Wrong usage; clap's own code for it.
@@ -105,6 +106,7 @@ impl ConfigArg {
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> ExitCode {
+    panics::say_no_values();
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Dev(args) => dev::run(&args),

@@ -9,6 +9,8 @@
 
 use std::{fs, path::Path};
 
+use zeroize::Zeroizing;
+
 mod auth;
 mod catalogue;
 mod database;
@@ -91,24 +93,25 @@ pub struct Config {
 
 /// Reads `file` and the environment; `extra` wins over both.
 pub fn load(file: &Path, extra: &Overrides) -> Result<Config, ConfigErrors> {
-    let text = fs::read_to_string(file).map_err(|error| {
+    // It and the environment hold secrets: what is made of them is wiped when it is not needed any more, so they are too.
+    let text = fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
         let error = ConfigError::new(Place::Missing, "", format!("can't be read: {error}"))
             .allowed("the path of a gateway.toml; `--config PATH` names another");
         ConfigErrors::new(file.display().to_string(), vec![error])
     })?;
     // Names and values that are not UTF-8 are nothing that TOML could say; `{ env }` takes such a variable as unset.
-    let variables: Vec<(String, String)> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    let variables: Vec<(String, Zeroizing<String>)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, Zeroizing::new(value.into_string().ok()?))))
         .collect();
     let env = |name: &str| {
         variables
             .iter()
             .find(|(known, _)| known == name)
-            .map(|(_, value)| value.clone())
+            .map(|(_, value)| value.to_string())
     };
-    let overrides = extra
-        .clone()
-        .over(Overrides::from_environment(variables.iter().cloned()));
+    let keys = variables.iter().filter(|(name, _)| name.starts_with(PREFIX));
+    let keys = keys.map(|(name, value)| (name.clone(), value.to_string()));
+    let overrides = extra.clone().over(Overrides::from_environment(keys));
     parse_with(&text, file, &env, &overrides)
 }
 
@@ -137,13 +140,13 @@ pub fn parse_with(
     overrides: &Overrides,
 ) -> Result<Config, ConfigErrors> {
     let failed = |errors| ConfigErrors::new(file.display().to_string(), errors);
-    let mut table = source::parse(text).map_err(failed)?;
+    let mut tree = source::parse(text).map_err(failed)?;
     let mut errors = Vec::new();
-    overrides.lay_over(&mut table, &mut errors);
+    overrides.lay_over(&mut tree, &mut errors);
     let reader = Reader::load(file, env);
     reader.begin(text);
     overrides.each_text(&mut |text| reader.made_of(text));
-    let config = reader.root(&table, Config::read);
+    let config = reader.root(&tree, Config::read);
     let read_from = reader.read_from();
     errors.extend(reader.into_errors(reference::catalogue));
     match config {

@@ -5,8 +5,9 @@
 //! the next poll of any other. A mail arrives at least once; its Message-ID never changes, so that a second copy (the
 //! gateway died between sending and writing that down) can be told.
 //!
-//! Links in mails are secrets: bodies are never logged, and erased from the table once nobody needs them.
+//! Links in mails are secrets: bodies are never logged, lie sealed in the table, and are erased once nobody needs them.
 
+mod body;
 mod message;
 mod outbox;
 mod smtp;
@@ -16,21 +17,32 @@ pub use outbox::{Carrier, Outbox, OutboxBell, Postman};
 pub use smtp::MailError;
 
 use deadpool_postgres::Transaction;
+use uuid::Uuid;
 
+use self::body::Part;
 use crate::{
     clock::Timestamp,
     db::{DbError, outbox as table},
+    secret::sealed::SealingKeys,
 };
 
-/// Renders `message` and puts it into the outbox, as part of `tx`. Ring the bell after the commit.
-pub async fn enqueue(tx: &Transaction<'_>, to: &str, message: &Message<'_>, now: Timestamp) -> Result<(), DbError> {
+/// Renders `message` and puts it into the outbox, sealed by `keys`, as part of `tx`. Ring the bell after the commit.
+pub async fn enqueue(
+    tx: &Transaction<'_>,
+    keys: &SealingKeys,
+    to: &str,
+    message: &Message<'_>,
+    now: Timestamp,
+) -> Result<(), DbError> {
     let rendered = message.render();
+    let id = Uuid::now_v7();
     let mail = table::NewMail {
+        id,
         message: message.name(),
         recipient: to,
         subject: &rendered.subject,
-        text: &rendered.text,
-        html: &rendered.html,
+        text: &Part::Text.seal(keys, id, &rendered.text),
+        html: &Part::Html.seal(keys, id, &rendered.html),
         useless_at: message.useful_for().map(|time| now.plus(time)),
     };
     table::insert(tx, mail, now).await
@@ -65,6 +77,11 @@ mod tests {
     fn cluster() -> &'static Cluster {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         CLUSTER.get_or_init(|| Cluster::temporary().unwrap())
+    }
+
+    /// The same for everybody.
+    fn keys() -> SealingKeys {
+        SealingKeys::new([b"what the tests of mails seal with".as_slice()])
     }
 
     /// A database, a mail server that keeps what it accepts, a clock.
@@ -137,7 +154,7 @@ mod tests {
         fn worker(&self, roots: &[Certificate]) -> (OutboxBell, CancellationToken) {
             let bell = OutboxBell::default();
             let (db, clock) = (self.db.clone(), self.clock.clone());
-            let outbox = Outbox::trusting(db, &self.settings, clock, bell.clone(), roots).unwrap();
+            let outbox = Outbox::trusting(db, &self.settings, keys(), clock, bell.clone(), roots).unwrap();
             let stop = CancellationToken::new();
             self.tasks.spawn("outbox", outbox.run(stop.clone()));
             (bell, stop)
@@ -155,7 +172,7 @@ mod tests {
                 link: "https://app.example.com/?token=S3CR3T",
                 expires_in,
             };
-            enqueue(&tx, to, &message, self.clock.now()).await.unwrap();
+            enqueue(&tx, &keys(), to, &message, self.clock.now()).await.unwrap();
             db::commit(tx).await.unwrap();
         }
 
@@ -222,6 +239,8 @@ mod tests {
         for to in ["full", "gone", "policy"] {
             world.enqueue(&format!("{to}@example.com")).await;
         }
+        let open = "body_text LIKE '%S3CR3T%' OR body_html LIKE '%S3CR3T%'";
+        assert_eq!(world.count(open).await, 0, "a body lies open");
         bell.ring();
         world
             .until(
@@ -241,6 +260,51 @@ mod tests {
         world.clock.advance(Duration::from_hours(6 * 24));
         world.until("failed_at IS NOT NULL AND body_text IS NULL", 3).await;
         assert!(world.kept().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_mail_that_another_secret_sealed_waits_for_whoever_has_it() {
+        let world = World::plain().await;
+        world.enqueue("ada@example.com").await;
+        let bell = OutboxBell::default();
+        let strangers = SealingKeys::new([b"a secret of another gateway's".as_slice()]);
+        let (db, clock) = (world.db.clone(), world.clock.clone());
+        let outbox = Outbox::trusting(db, &world.settings, strangers, clock, bell.clone(), &[]).unwrap();
+        let stop = CancellationToken::new();
+        world.tasks.spawn("outbox", outbox.run(stop.clone()));
+        world.until("attempts = 1 AND last_error LIKE '%auth.secret%'", 1).await;
+        stop.cancel();
+        assert!(world.kept().is_empty());
+
+        world.clock.advance(Duration::from_secs(6));
+        let (bell, _stop) = world.worker(&[]);
+        bell.ring();
+        world.until("sent_at IS NOT NULL", 1).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_server_repeats_of_a_mail_is_not_kept() {
+        let verdict = |mail: &Received| {
+            let text = String::from_utf8_lossy(&mail.data).into_owned();
+            let link = text
+                .split_whitespace()
+                .find(|word| word.contains("token="))
+                // As filters quote it: decoded.
+                .map(|word| word.replace("=3D", "="))
+                .unwrap();
+            Verdict::Refuse(554, format!("5.7.1 blocked: <{link}> in your mail"))
+        };
+        let world = World::new(Options::default(), verdict).await;
+        let (bell, _stop) = world.worker(&[]);
+        world.enqueue("ada@example.com").await;
+        bell.ring();
+        world
+            .until(
+                "attempts = 1 AND last_error LIKE '%5.7.1 blocked: [withheld] in your mail%'",
+                1,
+            )
+            .await;
+        assert_eq!(world.count("last_error LIKE '%S3CR3T%'").await, 0);
     }
 
     #[tokio::test]
@@ -290,6 +354,7 @@ mod tests {
             Outbox::new(
                 connector.pools(&world.database).unwrap(),
                 &world.settings,
+                keys(),
                 world.clock.clone(),
                 OutboxBell::default(),
             )

@@ -85,7 +85,6 @@ pub struct Proxy {
 }
 
 /// A request as it arrived, with what was found out about it so far.
-#[derive(Debug)]
 pub struct Inbound {
     pub method: Method,
     pub version: Version,
@@ -101,6 +100,8 @@ pub struct Inbound {
     pub request_id: HeaderValue,
     pub now: Timestamp,
 }
+
+crate::secret::unprinted!(Inbound);
 
 /// Serves one request that is not for the auth API. `body` is taken when it is forwarded: what is left there when a
 /// request is refused was never read. `hints`: where early hints go, if the client can be sent any.

@@ -8,7 +8,9 @@ pub mod sealed;
 use std::{fmt, marker::PhantomData};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
@@ -40,6 +42,37 @@ impl Eq for Secret<String> {}
 impl<T: Zeroize> fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
+    }
+}
+
+/// `Debug` for types that hold what clients, providers or upstreams say, or what we tell them: it names the type, and
+/// shows nothing of what is in it. Deriving it for such a type is refused by `tests/it/debug_types.rs`.
+macro_rules! unprinted {
+    ($($name:ident $(<$($param:tt),+>)?);+ $(;)?) => {$(
+        impl $(<$($param),+>)? std::fmt::Debug for $name $(<$($param),+>)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!("[", stringify!($name), "]"))
+            }
+        }
+    )+};
+}
+pub(crate) use unprinted;
+
+/// Wipes the texts of a JSON value; their names stay.
+pub fn wipe_json(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(values) => values.iter_mut().for_each(wipe_json),
+        Value::Object(fields) => fields.values_mut().for_each(wipe_json),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Wipes bytes that nobody else holds. Those that hyper still has in its buffer are hyper's, and stay until it reads over
+/// them or drops it.
+pub fn wipe_bytes(bytes: Bytes) {
+    if let Ok(mut ours) = bytes.try_into_mut() {
+        ours.as_mut().zeroize();
     }
 }
 
@@ -86,6 +119,11 @@ impl SessionToken {
     pub fn hash(&self) -> TokenHash {
         TokenHash::of(self.0.as_bytes())
     }
+
+    /// Whether `text` is this token; in constant time for texts of its length.
+    pub fn is(&self, text: &str) -> bool {
+        self.0.as_bytes().ct_eq(text.as_bytes()).into()
+    }
 }
 
 impl fmt::Debug for SessionToken {
@@ -103,6 +141,9 @@ pub fn token_shaped(bytes: &[u8]) -> bool {
 }
 
 /// SHA-256 of a token's text: the only form in which one is stored, cached or announced.
+///
+/// Comparing two, here, in the cache's map or in an index of Postgres, may take as long as they are alike: whoever learns the
+/// beginning of a hash by that is no nearer to a token, and nobody can choose what a token hashes to.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TokenHash([u8; 32]);
 
@@ -311,10 +352,26 @@ mod tests {
     }
 
     #[test]
+    fn what_only_we_hold_is_wiped_and_what_others_hold_is_not_touched() {
+        let mut json = serde_json::json!({ "password": "hunter2", "more": [{ "token": "hunter3" }, 7, null] });
+        wipe_json(&mut json);
+        assert_eq!(
+            json,
+            serde_json::json!({ "password": "", "more": [{ "token": "" }, 7, null] })
+        );
+
+        let ours = Bytes::from(b"hunter2".to_vec());
+        let theirs = ours.clone();
+        wipe_bytes(ours);
+        assert_eq!(theirs, "hunter2");
+    }
+
+    #[test]
     fn a_token_is_43_characters_and_parses_back() {
         let token = SessionToken::generate();
         assert_eq!(token.as_str().len(), 43);
         assert_eq!(SessionToken::parse(token.as_str()).unwrap().hash(), token.hash());
+        assert!(token.is(token.as_str()) && !token.is(SessionToken::generate().as_str()) && !token.is(""));
         for wrong in [
             "",
             "short",

@@ -7,6 +7,7 @@
 //! Neither ever holds a token, a cookie, a password, a mail's body or a query string.
 
 mod limit;
+pub mod panics;
 mod spread;
 
 use std::{

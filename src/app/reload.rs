@@ -181,10 +181,10 @@ impl Reloader {
 
         // What can fail.
         let auth = swapped.auth.load().next(Arc::clone(&next))?;
-        let carrier = if old.mail == next.mail {
+        let carrier = if old.mail == next.mail && old.auth.secret == next.auth.secret {
             None
         } else {
-            Some(Carrier::new(&next.mail)?)
+            Some(Carrier::new(&next.mail, super::sealing_keys(&next))?)
         };
         let tls = match (&swapped.tls, &next.server.tls) {
             (Some(tls), Some(settings)) => {

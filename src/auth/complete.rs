@@ -93,7 +93,6 @@ pub(super) struct SignedIn {
 }
 
 /// A session that begins with the commit: nothing may be told of it before.
-#[derive(Debug)]
 #[must_use = "after the commit, `tell` hands out the session"]
 pub(super) struct Completed {
     signed_in: SignedIn,
@@ -102,6 +101,8 @@ pub(super) struct Completed {
     device_cookies: Vec<HeaderValue>,
     ban_is_over: bool,
 }
+
+crate::secret::unprinted!(Completed);
 
 impl Completed {
     /// For after the commit: ends are heard here, and the cookies set.

@@ -18,7 +18,7 @@ use crate::{
     identity,
     policy::client::ClientFacts,
     problem::PAGE_POLICY,
-    secret::SessionToken,
+    secret::{SessionToken, wipe_bytes},
     session::credential::{Credential, Kind},
 };
 
@@ -48,12 +48,14 @@ pub(super) struct Call<'a> {
 }
 
 /// What the answer hands out besides its body, whether it says yes or no.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct HandedOut {
     cookies: Vec<HeaderValue>,
     /// The session token for clients that keep no cookies (section 12).
     bearer: Option<HeaderValue>,
 }
+
+crate::secret::unprinted!(HandedOut);
 
 const SET_AUTH_TOKEN: HeaderName = HeaderName::from_static("set-auth-token");
 
@@ -159,7 +161,9 @@ impl<'a> Call<'a> {
             Ok(Err(_)) => return Err(AuthError::BadBody),
             Err(_) => return Err(AuthError::BodyTimeout),
         };
-        self.body = Fields::of_body(self.headers, &body, route.accepts)?;
+        let fields = Fields::of_body(self.headers, &body, route.accepts);
+        wipe_bytes(body);
+        self.body = fields?;
         Ok(())
     }
 
@@ -229,7 +233,7 @@ impl<'a> Call<'a> {
     pub(super) fn clear_device_cookie(&mut self, token: &SessionToken) {
         let cookies = &self.auth.cookies;
         let companions = cookies.device_tokens(self.headers);
-        if companions.iter().any(|other| other.as_str() == token.as_str()) {
+        if companions.iter().any(|other| other.is(token.as_str())) {
             self.set_cookie(cookies.clear_device(token));
         }
     }
@@ -351,14 +355,14 @@ fn clipped(value: &HeaderValue) -> String {
 }
 
 /// An answer that says yes.
-#[derive(Debug)]
 pub(super) struct Answer {
     status: StatusCode,
     body: Content,
     location: Option<String>,
 }
 
-#[derive(Debug)]
+crate::secret::unprinted!(Answer);
+
 enum Content {
     Nothing,
     Json(Value),
@@ -367,6 +371,8 @@ enum Content {
     /// Made once, and always the same.
     Ready(Bytes, &'static str),
 }
+
+crate::secret::unprinted!(Content);
 
 impl Answer {
     pub(super) const fn json(body: Value) -> Self {

@@ -2,7 +2,11 @@
 //!
 //! JSON with a key that repeats is refused: two parsers would read two different requests. The words of the messages
 //! are those of the original server (contract, section 1); clients match on the code, people read the rest.
+//!
+//! Bodies hold passwords, so every text that is made of one here is wiped: by whoever took it, as a [`Secret`], or with
+//! the rest of the fields. What can't be is the piece in which `serde_json` undoes escapes, of a text that has any.
 
+mod form;
 mod nested;
 
 use std::{fmt, fmt::Write as _};
@@ -13,16 +17,26 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{AuthError, email::EmailAddress};
-use crate::secret::Secret;
+use crate::secret::{Secret, wipe_json};
 
 /// Fields of a body or a query, by name, not validated.
-#[derive(Debug)]
 pub(super) struct Fields {
     part: &'static str,
     /// Or what was there in place of an object, as JavaScript names it.
     values: Result<Map<String, Value>, &'static str>,
     /// Everything is text in a form and in a query.
     all_text: bool,
+}
+
+crate::secret::unprinted!(Fields);
+
+/// A password among them may be one that nobody came to ask for: the request was refused before.
+impl Drop for Fields {
+    fn drop(&mut self) {
+        if let Ok(values) = &mut self.values {
+            values.values_mut().for_each(wipe_json);
+        }
+    }
 }
 
 /// Whether an endpoint takes forms besides JSON.
@@ -72,24 +86,24 @@ impl Fields {
                     part: "body",
                     values: match value {
                         Value::Object(map) => Ok(map),
-                        other => Err(type_of(&other)),
+                        mut other => {
+                            wipe_json(&mut other);
+                            Err(type_of(&other))
+                        }
                     },
                     all_text: false,
                 })
             }
             Some(it) if accepts == Accepts::JsonAndForm && it.eq_ignore_ascii_case(FORM) => {
-                let mut values = Map::new();
-                for (name, value) in url::form_urlencoded::parse(body) {
-                    if values
-                        .insert(name.into_owned(), Value::String(value.into_owned()))
-                        .is_some()
-                    {
-                        return Err(AuthError::RepeatedField);
-                    }
+                let mut values = Unfinished::default();
+                for (name, value) in form::pairs(body) {
+                    values
+                        .insert(name, Value::String(value))
+                        .map_err(|_| AuthError::RepeatedField)?;
                 }
                 Ok(Self {
                     part: "body",
-                    values: Ok(values),
+                    values: Ok(values.finished()),
                     all_text: true,
                 })
             }
@@ -164,12 +178,13 @@ pub(super) enum Nullable {
 }
 
 /// A validation in progress.
-#[derive(Debug)]
 #[must_use = "only `done` tells whether the fields are valid"]
 pub(super) struct Check<'f> {
     fields: &'f mut Fields,
     issues: String,
 }
+
+crate::secret::unprinted!(Check<'a>);
 
 impl Check<'_> {
     /// Ends the validation: what the other methods returned counts only if this says `Ok`.
@@ -365,13 +380,42 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut values = Map::new();
+        let mut values = Unfinished::default();
         while let Some((key, Unique(value))) = map.next_entry::<String, Unique>()? {
-            if values.insert(key, value).is_some() {
-                return Err(de::Error::custom("a key repeats"));
+            values
+                .insert(key, value)
+                .map_err(|_| de::Error::custom("a key repeats"))?;
+        }
+        Ok(values.finished().into())
+    }
+}
+
+/// Fields that are being read. Should what follows them not be readable, those that were are wiped.
+#[derive(Default)]
+struct Unfinished(Map<String, Value>);
+
+/// A name that was there already.
+struct Repeats;
+
+impl Unfinished {
+    fn insert(&mut self, name: String, value: Value) -> Result<(), Repeats> {
+        match self.0.insert(name, value) {
+            None => Ok(()),
+            Some(mut first) => {
+                wipe_json(&mut first);
+                Err(Repeats)
             }
         }
-        Ok(values.into())
+    }
+
+    fn finished(mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.values_mut().for_each(wipe_json);
     }
 }
 

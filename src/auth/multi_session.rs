@@ -27,12 +27,14 @@ use crate::{
 const MOST: usize = 5;
 
 /// What a new session changes in the browser that it begins in.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Joined {
     pub(super) cookies: Vec<HeaderValue>,
     /// Earlier sessions of the same user here, which the new one replaces.
     pub(super) replaced: Vec<Revoked>,
 }
+
+crate::secret::unprinted!(Joined);
 
 /// Makes room in the browser for a session of `user` that is about to begin with `token`.
 pub(super) async fn join(
@@ -96,7 +98,7 @@ async fn of_device(call: &Call<'_>, client: &impl GenericClient) -> Result<Devic
     let cookies = &call.auth.cookies;
     let companions = cookies.device_tokens(call.headers);
     let active = cookies.session_token(call.headers);
-    let active = active.filter(|active| companions.iter().all(|token| token.as_str() != active.as_str()));
+    let active = active.filter(|active| !companions.iter().any(|token| token.is(active.as_str())));
     let mut device = Device {
         here: Vec::new(),
         gone: Vec::new(),
@@ -132,7 +134,7 @@ pub(super) async fn list(call: &mut Call<'_>) -> Result<Answer, AuthError> {
 pub(super) async fn set_active(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let wanted = read_token(call)?;
     let here = available(call).await?;
-    let here = here.into_iter().find(|here| here.current.token.as_str() == wanted);
+    let here = here.into_iter().find(|here| here.current.token.is(&wanted));
     let current = here.ok_or(AuthError::InvalidSessionToken)?.current;
     let switched = current.did(audit::Action::SwitchUser);
     call.audit(&call.auth.db.client().await?, &switched).await?;
@@ -147,7 +149,7 @@ pub(super) async fn revoke(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let (meant, others): (Vec<_>, Vec<_>) = available(call)
         .await?
         .into_iter()
-        .partition(|here| here.current.token.as_str() == wanted);
+        .partition(|here| here.current.token.is(&wanted));
     let current = meant.into_iter().next().ok_or(AuthError::InvalidSessionToken)?.current;
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;

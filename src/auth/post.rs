@@ -23,7 +23,7 @@ pub(super) async fn post(
     message: &Message<'_>,
 ) -> Result<(), DbError> {
     if may_write(call, tx, user, to).await? {
-        mail::enqueue(tx, to, message, call.now).await?;
+        mail::enqueue(tx, &call.auth.sealing, to, message, call.now).await?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::{
         users::User,
     },
     mail::{self, Message},
-    secret::{OneTimeToken, ResetPassword, Secret},
+    secret::{OneTimeToken, ResetPassword, Secret, sealed::SealingKeys},
 };
 
 /// Issues a link in `tx`. It leads on to `redirect_to`, which has been judged, with the token added to it: the page
@@ -62,5 +62,6 @@ pub async fn mail(
         link: link.expose(),
         expires_in: config.auth.password.reset_expires_in,
     };
-    mail::enqueue(tx, &user.email, &message, now).await
+    let keys = SealingKeys::new(config.auth.secret.iter().map(|secret| secret.expose().as_bytes()));
+    mail::enqueue(tx, &keys, &user.email, &message, now).await
 }

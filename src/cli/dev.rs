@@ -50,7 +50,7 @@ const BUILT_IN: &str = include_str!("dev/built_in.toml");
 /// How often we look whether a process of ours has ended by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct DevArgs {
     /// The configuration file [default: gateway.toml, or a built-in one if there is none]
     #[arg(long, short, value_name = "FILE")]
@@ -71,6 +71,8 @@ pub struct DevArgs {
     #[arg(long, value_name = "COMMAND")]
     with: Option<String>,
 }
+
+crate::secret::unprinted!(DevArgs);
 
 pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     prepare_home(&args.dir)?;

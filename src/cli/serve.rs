@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::{ConfigArg, cold_runtime, descriptors};
 use crate::{
-    app::{self, Options, activation::Passed, systemd},
+    app::{self, Options, activation::Passed, memory, systemd},
     clock::Clock,
     config::{self, Config, Overrides},
     policy::connection::Door,
@@ -30,6 +30,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     };
     telemetry::init(&config.log);
     descriptors::raise_limit(&config);
+    if !config.server.core_dumps {
+        memory::keep_to_itself();
+    }
     let passed = Passed::take();
     let runtime = cold_runtime().context("can't start a runtime")?;
     let outcome = runtime.block_on(serve(config, &args.config.config, passed));

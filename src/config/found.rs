@@ -5,6 +5,8 @@
 
 use std::{fmt, fs::File, io::Read as _};
 
+use zeroize::Zeroizing;
+
 use super::{
     error::{ConfigError, nearest},
     section::Reader,
@@ -140,16 +142,17 @@ impl<'a> Found<'a> {
     fn file(&self, path: &str) -> Result<String, String> {
         let path = self.reader.folder.join(path);
         let most = MAX_FILE_KIB * 1024;
-        let mut bytes = Vec::new();
+        // With room for what a secret is: were it to grow, each move would leave a copy behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
         let read = File::open(&path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
-        self.reader.read_file(path, read.is_ok().then_some(&bytes));
+        self.reader.read_file(path, read.is_ok().then_some(bytes.as_slice()));
         read.map_err(|error| format!("the file can't be read: {error}"))?;
         if bytes.len() as u64 > most {
             return Err(format!("the file is longer than {MAX_FILE_KIB} KiB"));
         }
-        let text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8".to_owned())?;
-        self.reader.made_of(&text);
-        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let text = str::from_utf8(&bytes).map_err(|_| "the file is not UTF-8".to_owned())?;
+        self.reader.made_of(text);
+        let line = text.strip_suffix('\n').unwrap_or(text);
         Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
     }
 

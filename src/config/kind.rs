@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::{Value as Json, json};
+use zeroize::Zeroizing;
 
 use super::{
     error::{nearest, one_of},
@@ -118,7 +119,7 @@ fn from_text<T: 'static>(
     let allowed = allowed.into();
     let words = allowed.clone();
     Kind::new(allowed, text_schema(&json!({ "type": "string" })), move |found| {
-        let text = found.text(&words, sight)?;
+        let text = Zeroizing::new(found.text(&words, sight)?);
         match parse(&text) {
             Ok(value) => Some(value),
             Err(wrong) => {

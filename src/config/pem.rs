@@ -10,6 +10,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::{
     found::{Found, Sight, Wrong},
@@ -62,7 +63,9 @@ fn pem_file<T: 'static>(allowed: &'static str, parse: impl Fn(&[u8]) -> Result<T
         let text = found.text(allowed, Sight::Public)?;
         let path = found.reader.folder.join(&text);
         let pem = read(&path);
-        found.reader.read_file(path, pem.as_deref().ok());
+        found
+            .reader
+            .read_file(path, pem.as_ref().ok().map(|pem| pem.as_slice()));
         let outcome = pem
             .map_err(|error| format!("the file can't be read: {error}").into())
             .and_then(|pem| {
@@ -79,9 +82,13 @@ fn pem_file<T: 'static>(allowed: &'static str, parse: impl Fn(&[u8]) -> Result<T
     })
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut pem = Vec::new();
-    File::open(path)?.take(MAX_PEM_BYTES + 1).read_to_end(&mut pem)?;
+/// Wiped on drop, since it may be a key.
+fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = File::open(path)?;
+    // Room for all of it and one byte more, by which its end is seen: moved while it grows, it would leave copies behind.
+    let length = usize::try_from(file.metadata()?.len().min(MAX_PEM_BYTES)).unwrap_or(0);
+    let mut pem = Zeroizing::new(Vec::with_capacity(length + 1));
+    file.take(MAX_PEM_BYTES + 1).read_to_end(&mut pem)?;
     if pem.len() as u64 > MAX_PEM_BYTES {
         return Err(io::Error::other("it is longer than 1 MiB"));
     }

@@ -19,6 +19,7 @@ pub fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'s
         "server.listen": server.listen;
         "server.workers": server.workers;
         "server.handover": server.handover;
+        "server.core_dumps": server.core_dumps;
         "server.acme": server.acme;
         "admin.listen": admin.listen;
         "log.format": log.format;

@@ -53,6 +53,8 @@ pub struct Server {
     pub stream_grace: Duration,
     /// Where a gateway that starts asks this one for its listening sockets.
     pub handover: Option<PathBuf>,
+    /// Whether the memory of the process, which holds secrets, may be dumped and looked into.
+    pub core_dumps: bool,
     /// Host names served besides `public_url`'s and the routes', lower case; `*` = any.
     pub hosts: Vec<String>,
     pub body_timeout: Duration,
@@ -266,6 +268,14 @@ impl Server {
                 path_to_make("the path of a unix socket, in a folder that only this user may write to"),
             )
             .optional("/run/vestibule/handover.sock");
+        let core_dumps = s
+            .key(
+                "core_dumps",
+                "Whether a crash may write the memory of the process to a disk, and a debugger of its user may attach. It holds \
+                 keys and passwords: only to look for a fault.",
+                boolean(),
+            )
+            .or("false");
         let acme = s.section(
             "acme",
             "Certificates that the gateway orders for itself, and renews in time.",
@@ -319,6 +329,7 @@ impl Server {
             drain_delay: drain_delay?,
             stream_grace: stream_grace?,
             handover: handover?,
+            core_dumps: core_dumps?,
             hosts: hosts?,
             body_timeout: body_timeout?,
             min_body_rate: min_body_rate?,

@@ -4,9 +4,15 @@
 //! `VESTIBULE__SECTION__KEY` and the caller's settings are laid over single keys, later ones over earlier. Nothing
 //! is interpreted here: what a key means, and whether it exists, `section` and the sections say.
 
-use std::{borrow::Cow, cell::Cell, fmt, ops::Range};
+use std::{
+    borrow::Cow,
+    cell::Cell,
+    fmt,
+    ops::{Deref, Range},
+};
 
 use toml::de::{DeTable, DeValue};
+use zeroize::Zeroize;
 
 use super::error::{ConfigError, Place};
 use crate::secret::Secret;
@@ -52,7 +58,40 @@ pub(super) struct Entry {
     pub node: Node,
 }
 
+/// The whole of a text, and what is laid over it: wiped on drop, since secrets stand in it.
+pub(super) struct Tree(Table);
+
+impl Deref for Tree {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.0
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.0.wipe();
+    }
+}
+
+impl Node {
+    fn wipe(&mut self) {
+        self.raw.zeroize();
+        match &mut self.value {
+            Value::Text(text) => text.zeroize(),
+            Value::List(list) => list.iter_mut().for_each(Self::wipe),
+            Value::Table(table) => table.wipe(),
+            Value::Integer(_) | Value::Float | Value::Boolean(_) | Value::DateTime => {}
+        }
+    }
+}
+
 impl Table {
+    fn wipe(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.node.wipe());
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
     }
@@ -147,9 +186,9 @@ impl Overrides {
         }
     }
 
-    pub(super) fn lay_over(&self, table: &mut Table, errors: &mut Vec<ConfigError>) {
+    pub(super) fn lay_over(&self, tree: &mut Tree, errors: &mut Vec<ConfigError>) {
         for it in &self.list {
-            if let Err(problem) = lay(table, &it.path, it) {
+            if let Err(problem) = lay(&mut tree.0, &it.path, it) {
                 errors.push(
                     ConfigError::new(it.place.clone(), it.path.join("."), problem)
                         .allowed("the path of a key, as `VESTIBULE__SERVER__LISTEN` for `server.listen`"),
@@ -197,6 +236,7 @@ fn lay(table: &mut Table, path: &[String], it: &Override) -> Result<(), String> 
     };
     if rest.is_empty() {
         entry.place = it.place.clone();
+        entry.node.wipe();
         entry.node = loose(it.text.expose(), &it.place);
         return Ok(());
     }
@@ -225,11 +265,12 @@ pub(super) fn loose(text: &str, place: &Place) -> Node {
 }
 
 /// The tree of a TOML text; or every place where it is not TOML.
-pub(super) fn parse(text: &str) -> Result<Table, Vec<ConfigError>> {
+pub(super) fn parse(text: &str) -> Result<Tree, Vec<ConfigError>> {
     let lines = Lines::of(text);
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
-        return Ok(converted_table(table.into_inner(), &|span| lines.place(span.start)));
+        let place = |span: Range<usize>| lines.place(span.start);
+        return Ok(Tree(converted_table(table.into_inner(), &place)));
     }
     // Only the parser's words: the line itself may hold a secret.
     let mut errors: Vec<ConfigError> = errors

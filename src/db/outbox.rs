@@ -81,18 +81,22 @@ pub const SWEEP: Query = Query {
 };
 
 /// A mail as it is put in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct NewMail<'m> {
+    pub id: Uuid,
     pub message: &'m str,
     pub recipient: &'m str,
     pub subject: &'m str,
+    /// Sealed, as is the next.
     pub text: &'m str,
     pub html: &'m str,
     /// When sending it makes no sense any more.
     pub useless_at: Option<Timestamp>,
 }
 
-/// A mail in hand. Its bodies hold secrets, so it does not print.
+crate::secret::unprinted!(NewMail<'a>);
+
+/// A mail in hand. Its bodies are sealed; all the same it does not print.
 pub struct Claimed {
     pub id: Uuid,
     pub message: String,
@@ -130,7 +134,7 @@ impl Claimed {
 
 pub async fn insert(client: &impl GenericClient, mail: NewMail<'_>, now: Timestamp) -> Result<(), DbError> {
     let values: Params<'_> = &[
-        &Uuid::now_v7(),
+        &mail.id,
         &mail.message,
         &mail.recipient,
         &mail.subject,

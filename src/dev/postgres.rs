@@ -38,13 +38,14 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 const PORTS_TRIED: usize = 5;
 
 /// A running Postgres; dropping it stops it.
-#[derive(Debug)]
 pub struct Cluster {
     server: Supervised,
     port: u16,
     password: String,
     folder: PathBuf,
 }
+
+crate::secret::unprinted!(Cluster);
 
 /// Postgres could not be made to run.
 #[derive(Debug, thiserror::Error)]

@@ -37,12 +37,14 @@ const MAX_CONNECTIONS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the server behaves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     pub tls: Option<Tls>,
     /// A user name and password without which it takes no mail.
     pub credentials: Option<(String, String)>,
 }
+
+crate::secret::unprinted!(Options);
 
 /// What a connection is encrypted with, and when.
 #[derive(Clone, Debug)]
@@ -60,7 +62,7 @@ pub enum TlsMode {
 }
 
 /// A message as it arrived.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Received {
     pub from: String,
     pub to: Vec<String>,
@@ -70,6 +72,8 @@ pub struct Received {
     /// Who signed in, if anybody.
     pub user: Option<String>,
 }
+
+crate::secret::unprinted!(Received);
 
 /// What the sender hears.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -225,7 +225,8 @@ mod tests {
             remove: Some(folder.as_os_str()),
             patience: Duration::from_secs(10),
         };
-        let sleeping = ["-c", "sleep 1000"].map(OsStr::new);
+        // One process: a child of the shell's would outlive it.
+        let sleeping = ["-c", "exec sleep 1000"].map(OsStr::new);
         let mut child = Supervised::program("/bin/sh".as_ref(), &sleeping, None, ending, null()).unwrap();
         assert!(child.ended().unwrap().is_none());
         child.stop().unwrap();

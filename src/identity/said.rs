@@ -12,7 +12,7 @@ use http::HeaderValue;
 use crate::clock::Timestamp;
 
 /// A signed statement about a session, made for one upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Assertion {
     audience: Arc<str>,
     /// With the scheme before it.
@@ -22,6 +22,8 @@ pub struct Assertion {
     epoch: u64,
     said_until: Timestamp,
 }
+
+crate::secret::unprinted!(Assertion);
 
 /// How a header has an assertion.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

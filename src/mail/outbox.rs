@@ -24,7 +24,7 @@ use crate::{
         Db, DbError,
         outbox::{self as table, Claimed},
     },
-    secret::random,
+    secret::{random, sealed::SealingKeys},
 };
 
 /// Mails in hand at once, each on an SMTP connection of its own. Sending is waiting for the other side's answers;
@@ -83,8 +83,8 @@ pub struct Carrier(Smtp);
 
 impl Carrier {
     /// Must be called within a Tokio runtime, as [`Outbox::new`].
-    pub fn new(settings: &Mail) -> Result<Self, MailError> {
-        Smtp::new(settings, CONNECTIONS, &[]).map(Self)
+    pub fn new(settings: &Mail, keys: SealingKeys) -> Result<Self, MailError> {
+        Smtp::new(settings, keys, CONNECTIONS, &[]).map(Self)
     }
 }
 
@@ -99,19 +99,21 @@ pub struct Outbox {
 
 impl Outbox {
     /// Must be called within a Tokio runtime: the pool of SMTP connections looks after itself there.
-    pub fn new(db: Db, settings: &Mail, clock: Clock, bell: OutboxBell) -> Result<Self, MailError> {
-        Self::trusting(db, settings, clock, bell, &[])
+    /// `keys` open what [`super::enqueue`] sealed.
+    pub fn new(db: Db, settings: &Mail, keys: SealingKeys, clock: Clock, bell: OutboxBell) -> Result<Self, MailError> {
+        Self::trusting(db, settings, keys, clock, bell, &[])
     }
 
     /// As [`Outbox::new`], for a server whose certificate no public authority has signed.
     pub fn trusting(
         db: Db,
         settings: &Mail,
+        keys: SealingKeys,
         clock: Clock,
         bell: OutboxBell,
         roots: &[lettre::transport::smtp::client::Certificate],
     ) -> Result<Self, MailError> {
-        let smtp = Smtp::new(settings, CONNECTIONS, roots)?;
+        let smtp = Smtp::new(settings, keys, CONNECTIONS, roots)?;
         Ok(Self {
             db,
             clock,

@@ -15,10 +15,12 @@ use lettre::{
     },
 };
 
+use super::body::Part;
 use crate::{
     chain::Chain,
     config::{Mail, SmtpSecurity},
     db::outbox::Claimed,
+    secret::sealed::SealingKeys,
 };
 
 /// For the whole of one attempt: connection, TLS, sign-in, and the server's word that it has the mail. Servers answer
@@ -57,11 +59,18 @@ pub(super) enum SendError {
 pub(super) struct Smtp {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
+    /// Open the bodies.
+    keys: SealingKeys,
 }
 
 impl Smtp {
     /// `connections`: how many mails are sent at once. `roots`: trusted besides the system's certificates.
-    pub(super) fn new(settings: &Mail, connections: u32, roots: &[Certificate]) -> Result<Self, MailError> {
+    pub(super) fn new(
+        settings: &Mail,
+        keys: SealingKeys,
+        connections: u32,
+        roots: &[Certificate],
+    ) -> Result<Self, MailError> {
         let from = settings.from.parse().map_err(MailError::From)?;
         let smtp = &settings.smtp;
         let tls = match smtp.security {
@@ -80,20 +89,23 @@ impl Smtp {
         Ok(Self {
             transport: builder.build(),
             from,
+            keys,
         })
     }
 
     pub(super) async fn send(&self, mail: &Claimed) -> Result<(), SendError> {
-        let message = self.compose(mail)?;
+        let open = |part: Part, kept: &str| part.open(&self.keys, mail.id, kept).ok_or_else(unopened);
+        let (text, html) = (open(Part::Text, &mail.text)?, open(Part::Html, &mail.html)?);
+        let message = self.compose(mail, &text, &html)?;
         match tokio::time::timeout(PATIENCE, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(judge(&error)),
+            Ok(Err(error)) => Err(judge(&error, &text)),
             Err(_) => Err(SendError::ForNow(format!("no success within {PATIENCE:?}"))),
         }
     }
 
     /// The same bytes at every attempt, but for the boundary between the parts.
-    fn compose(&self, mail: &Claimed) -> Result<Message, SendError> {
+    fn compose(&self, mail: &Claimed, text: &str, html: &str) -> Result<Message, SendError> {
         let never = |error: &dyn std::error::Error| SendError::ForGood(format!("the mail can't be composed: {error}"));
         let to: Address = mail.recipient.parse().map_err(|error| never(&error))?;
         let created = u64::try_from(mail.created_at.micros()).unwrap_or(0);
@@ -104,7 +116,7 @@ impl Smtp {
             .date(SystemTime::UNIX_EPOCH + Duration::from_micros(created))
             .message_id(Some(format!("<{}@{}>", mail.id, self.from.email.domain())))
             .header(AutoSubmitted)
-            .multipart(MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone()))
+            .multipart(MultiPart::alternative_plain_html(text.to_owned(), html.to_owned()))
             .map_err(|error| never(&error))
     }
 }
@@ -120,8 +132,8 @@ fn tls(host: &str, roots: &[Certificate]) -> Result<TlsParameters, MailError> {
 /// Only an answer about this very recipient ends a mail. Servers also say 5xx to a wrong password, a host on a block
 /// list or a sender that they don't relay for: that is for an administrator to mend, and the mail should still be there
 /// then.
-fn judge(error: &lettre::transport::smtp::Error) -> SendError {
-    let text = Chain(error).to_string();
+fn judge(error: &lettre::transport::smtp::Error, body: &str) -> SendError {
+    let text = without_links(&Chain(error).to_string(), body);
     let ends = error
         .status()
         .is_some_and(|status| recipient_is_refused(status.into(), &text));
@@ -130,6 +142,27 @@ fn judge(error: &lettre::transport::smtp::Error) -> SendError {
     } else {
         SendError::ForNow(text)
     }
+}
+
+/// Another gateway may have the secret, or this one after a reload.
+fn unopened() -> SendError {
+    SendError::ForNow("it was sealed by an auth.secret that this gateway does not have".to_owned())
+}
+
+/// What a server said, which is logged and kept. Filters quote the link that they object to, and it is a secret: words of
+/// the answer that have a link of the mail in them, or as much of one as has its token, are left out.
+fn without_links(said: &str, body: &str) -> String {
+    let links: Vec<&str> = body.split_whitespace().filter(|word| word.contains("://")).collect();
+    // Shorter pieces of a link are its host and its path, which are no secret.
+    let is_secret = |piece: &str| piece.len() >= 16 && links.iter().any(|link| link.contains(piece));
+    let hides = |word: &&str| {
+        let pieces = word.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')));
+        links.iter().any(|link| word.contains(link)) || pieces.into_iter().any(is_secret)
+    };
+    let words = said
+        .split(' ')
+        .map(|word| if hides(&word) { "[withheld]" } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Whether an answer says that its recipient will never get mail: by its enhanced status code (RFC 3463) if it has one.
@@ -179,6 +212,31 @@ impl Header for AutoSubmitted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_that_a_server_quotes_is_left_out() {
+        let link =
+            "https://app.example.com/api/auth/reset-password/abcdefghijklmnopqrstuvwxyz0123456789-_ABCDE?callbackURL=";
+        let body = format!("Hello Ada,\n\nfollow this link:\n{link}\n");
+        for (said, kept) in [
+            (
+                format!("554 5.7.1 <{link}> is blocked"),
+                "554 5.7.1 [withheld] is blocked",
+            ),
+            (
+                "550 url=abcdefghijklmnopqrstuvwxyz0123456789-_ABCDE; bad".to_owned(),
+                "550 [withheld] bad",
+            ),
+            ("550 abcdefghijklmnopqrstuv…".to_owned(), "550 [withheld]"),
+            (
+                "554 app.example.com is on a list".to_owned(),
+                "554 app.example.com is on a list",
+            ),
+            ("452 4.2.2 full".to_owned(), "452 4.2.2 full"),
+        ] {
+            assert_eq!(without_links(&said, &body), kept);
+        }
+    }
 
     #[test]
     fn only_a_refused_recipient_ends_a_mail() {

@@ -28,13 +28,14 @@ const MAX_NAMES: usize = 64;
 const MAX_NAMES_LENGTH: usize = 4096;
 
 /// The question whether a page may send a request.
-#[derive(Debug)]
 pub struct Preflight<'h> {
     origin: &'h HeaderValue,
     /// Of the request that is to follow.
     pub method: Method,
     headers: &'h HeaderMap,
 }
+
+crate::secret::unprinted!(Preflight<'a>);
 
 /// What becomes of a preflight.
 #[derive(Debug)]

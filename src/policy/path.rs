@@ -23,12 +23,19 @@ use http::uri::PathAndQuery;
 use crate::config::Kept;
 
 /// A request target whose path can be judged by its bytes.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct NormalPath {
     target: PathAndQuery,
     unchanged: bool,
     /// What it holds that only some routes keep.
     odd: Kept,
+}
+
+/// Without the query, in which people put secrets.
+impl std::fmt::Debug for NormalPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NormalPath({})", self.target.path())
+    }
 }
 
 /// Why a path is refused. Always the client's fault: 400.

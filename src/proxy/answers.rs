@@ -20,7 +20,6 @@ const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// What is known of a request that is answered here.
-#[derive(Debug)]
 pub struct Asked<'a> {
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
@@ -29,6 +28,8 @@ pub struct Asked<'a> {
     /// As an upstream would get it.
     pub leaves: &'a NormalPath,
 }
+
+crate::secret::unprinted!(Asked<'a>);
 
 /// Answers a request that was authorised for `route`; `None` if an upstream has to.
 pub async fn answer(route: &Route, asked: &Asked<'_>) -> Result<Response<ProxyBody>, ProxyError> {

@@ -33,12 +33,14 @@ use crate::{config::HeaderRules, session::credential::SessionCookies};
 const MOST_WAITING: usize = 16 * 1024;
 
 /// A connection's hints that are to be written: between its requests and its stream.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct EarlyHints {
     /// Looked at on every flush: there is something in `bytes`.
     waiting: AtomicBool,
     bytes: Mutex<BytesMut>,
 }
+
+crate::secret::unprinted!(EarlyHints);
 
 /// While it lives, an answer is awaited.
 #[derive(Debug)]
@@ -112,13 +114,14 @@ pub fn cleaned(fields: HeaderMap, cookies: &SessionCookies, cors: CorsBy, rules:
 }
 
 /// A stream of HTTP/1.1 on which hints are written where there is room for them.
-#[derive(Debug)]
 pub struct Hinted<S> {
     stream: S,
     hints: Arc<EarlyHints>,
     /// What is left of hints that are being written.
     begun: Bytes,
 }
+
+crate::secret::unprinted!(Hinted<S>);
 
 impl<S> Hinted<S> {
     pub const fn new(stream: S, hints: Arc<EarlyHints>) -> Self {

@@ -18,7 +18,6 @@ use crate::{
 pub(super) const ASSERTION: HeaderName = HeaderName::from_static("x-vestibule-assertion");
 
 /// What [`super::headers::prepare`] does with credentials.
-#[derive(Debug)]
 pub struct Handover {
     /// In [`ASSERTION`].
     pub(super) assertion: Option<HeaderValue>,
@@ -29,6 +28,8 @@ pub struct Handover {
     /// Our cookies go.
     pub(super) cuts_cookies: bool,
 }
+
+crate::secret::unprinted!(Handover);
 
 impl Handover {
     /// What `explain` shows of it, with words in place of what only a gateway can say.

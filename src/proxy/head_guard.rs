@@ -80,7 +80,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 }
 
 /// Where in the byte stream of a connection we are.
-#[derive(Debug)]
 pub struct HeadGuard {
     state: State,
     /// The beginning of a line that a read ended in.
@@ -91,6 +90,8 @@ pub struct HeadGuard {
     after_cr: bool,
     framing: Framing,
 }
+
+crate::secret::unprinted!(HeadGuard);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {

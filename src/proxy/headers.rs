@@ -54,7 +54,6 @@ impl Outbound {
 }
 
 /// What an outbound request is made from, besides the permit.
-#[derive(Debug)]
 pub struct Material<'a> {
     pub method: Method,
     pub headers: HeaderMap,
@@ -71,6 +70,8 @@ pub struct Material<'a> {
     /// The protocol that the client asks to switch to, if it is one that we let through.
     pub upgrade: Option<HeaderValue>,
 }
+
+crate::secret::unprinted!(Material<'a>);
 
 /// Makes the request that the upstream gets.
 pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {

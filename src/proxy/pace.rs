@@ -237,13 +237,14 @@ impl Default for Pace {
 }
 
 /// A client's socket that tells [`Pace`] how it is getting on.
-#[derive(Debug)]
 pub struct Paced<S> {
     stream: S,
     pace: Arc<Pace>,
     /// Read before its time, and given back to be read again.
     unread: Bytes,
 }
+
+crate::secret::unprinted!(Paced<S>);
 
 impl<S> Paced<S> {
     pub fn new(stream: S, pace: Arc<Pace>) -> Self {

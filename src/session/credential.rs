@@ -123,13 +123,24 @@ pub enum Ownership {
 }
 
 /// What is left of a `Cookie` header for an upstream.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub enum Cut {
     /// There was nothing of ours in it.
     Unchanged,
     Rest(HeaderValue),
     /// There was nothing else in it.
     Nothing,
+}
+
+/// Cookies of applications are theirs to keep secret.
+impl fmt::Debug for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unchanged => "Unchanged",
+            Self::Rest(_) => "Rest(…)",
+            Self::Nothing => "Nothing",
+        })
+    }
 }
 
 impl SessionCookies {
@@ -286,7 +297,7 @@ impl SessionCookies {
             };
             let token = std::str::from_utf8(plain).ok().and_then(SessionToken::parse);
             if let Some(token) = token.filter(|token| token.as_str().to_ascii_lowercase().as_bytes() == name)
-                && tokens.iter().all(|known| known.as_str() != token.as_str())
+                && !tokens.iter().any(|known| known.is(token.as_str()))
             {
                 tokens.push(token);
             }

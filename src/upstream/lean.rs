@@ -85,15 +85,15 @@ pub(super) struct Failed {
 }
 
 /// A connection that speaks HTTP/1.1, between requests or with one under way.
-#[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
     /// Read, and not used yet.
     unread: BytesMut,
 }
 
+crate::secret::unprinted!(Connection<S>);
+
 /// An answer's head, and what is needed to go on.
-#[derive(Debug)]
 pub(super) struct Answered<S> {
     pub response: Response<()>,
     pub connection: Connection<S>,
@@ -104,6 +104,8 @@ pub(super) struct Answered<S> {
     /// The answer came before the request was sent whole.
     pub upload: Option<Upload>,
 }
+
+crate::secret::unprinted!(Answered<S>);
 
 /// Where an answer's body ends.
 #[derive(Debug)]

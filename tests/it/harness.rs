@@ -4,6 +4,7 @@
 pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod browser;
+pub(crate) mod canary;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod database;

@@ -3,7 +3,9 @@
 
 use std::{fmt::Write as _, net::SocketAddr};
 
+use base64ct::{Base64, Encoding};
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use crate::harness::{
     Browser, Database, SOON, Setup,
@@ -20,24 +22,24 @@ use crate::harness::{
 
 /// What was seen on the way, each with what it is.
 #[derive(Default)]
-struct Secrets(Vec<(&'static str, String)>);
+pub(crate) struct Secrets(Vec<(&'static str, String)>);
 
 impl Secrets {
-    fn add(&mut self, what: &'static str, value: impl AsRef<str>) {
+    pub(crate) fn add(&mut self, what: &'static str, value: impl AsRef<str>) {
         let value = value.as_ref();
         assert!(value.len() >= 8, "{what}: {value:?} would be found anywhere");
         self.0.push((what, value.to_owned()));
     }
 
     /// From an authorisation URL.
-    fn of_start(&mut self, url: &str) {
+    pub(crate) fn of_start(&mut self, url: &str) {
         self.add("state", param(url, "state").unwrap());
         if let Some(nonce) = param(url, "nonce") {
             self.add("nonce", nonce);
         }
     }
 
-    fn of_tokens(&mut self, answer: &Response) {
+    pub(crate) fn of_tokens(&mut self, answer: &Response) {
         assert_eq!(answer.status(), 200, "{}", answer.text());
         let body = answer.json();
         for name in ["accessToken", "refreshToken", "idToken"] {
@@ -47,7 +49,7 @@ impl Secrets {
         }
     }
 
-    async fn of_requests(&mut self, provider: &Provider) {
+    pub(crate) async fn of_requests(&mut self, provider: &Provider) {
         for request in provider.requests("token").await {
             for name in ["code", "code_verifier", "refresh_token", "client_secret"] {
                 if let Some(value) = request["form"][name].as_str() {
@@ -62,25 +64,37 @@ impl Secrets {
     }
 
     #[track_caller]
-    fn are_not_in(&self, place: &str, text: &str) {
+    pub(crate) fn are_not_in(&self, place: &str, text: &str) {
         for (what, value) in &self.0 {
             let hex = value.bytes().fold(String::new(), |mut hex, byte| {
                 write!(hex, "{byte:02x}").unwrap();
                 hex
             });
-            let line = text.lines().find(|line| line.contains(value) || line.contains(&hex));
+            let encoded: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
+            let escaped = serde_json::to_string(value).unwrap();
+            let base64 = Base64::encode_string(value.as_bytes());
+            let spellings = [
+                value,
+                &hex,
+                &encoded,
+                escaped.trim_matches('"'),
+                base64.trim_end_matches('='),
+            ];
+            let line = text
+                .lines()
+                .find(|line| spellings.iter().any(|spelling| line.contains(spelling)));
             assert_eq!(line, None, "{what} {value} lies open in {place}");
         }
     }
 
     #[track_caller]
-    fn has(&self, what: &str) -> bool {
+    pub(crate) fn has(&self, what: &str) -> bool {
         self.0.iter().any(|(found, _)| *found == what)
     }
 }
 
 /// All rows of all tables, as text; bytes are in hexadecimal digits.
-async fn whole(db: &Database) -> String {
+pub(crate) async fn whole(db: &Database) -> String {
     let client = db.client().await;
     let tables = "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'auth'";
     let mut text = String::new();
@@ -148,7 +162,7 @@ async fn no_table_has_a_secret_of_a_sign_in_in_plain_text() {
 }
 
 /// A `vestibule serve`.
-struct Served(SocketAddr);
+pub(crate) struct Served(pub(crate) SocketAddr);
 
 impl Place for Served {
     fn addr(&self) -> SocketAddr {

@@ -110,7 +110,7 @@ impl Change<'_> {
             link: &link,
             expires_in: call.auth.config.auth.email_verification.expires_in,
         };
-        mail::enqueue(tx, &self.user.email, &message, call.now).await
+        mail::enqueue(tx, &call.auth.sealing, &self.user.email, &message, call.now).await
     }
 
     async fn ask_new(&self, call: &Call<'_>, tx: &Transaction<'_>) -> Result<(), DbError> {
@@ -120,7 +120,7 @@ impl Change<'_> {
             link: &link,
             expires_in: call.auth.config.auth.email_verification.expires_in,
         };
-        mail::enqueue(tx, self.new_email, &message, call.now).await
+        mail::enqueue(tx, &call.auth.sealing, self.new_email, &message, call.now).await
     }
 
     async fn link<P: Purpose>(&self, call: &Call<'_>, tx: &Transaction<'_>) -> Result<String, DbError> {
@@ -214,7 +214,7 @@ pub(in crate::auth) async fn confirm(
         name: &user.name,
         new_email: &new_email,
     };
-    mail::enqueue(&tx, &user.email, &message, call.now).await?;
+    mail::enqueue(&tx, &call.auth.sealing, &user.email, &message, call.now).await?;
     call.audit(&tx, &audit::Entry::done(audit::Action::ChangeEmail, user.id))
         .await?;
     user.email = new_email;

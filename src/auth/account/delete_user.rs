@@ -115,7 +115,7 @@ async fn mail_link(call: &Call<'_>, current: &Current, callback_url: Option<&str
         link: &link,
         expires_in: LINK_WORKS_FOR,
     };
-    mail::enqueue(&tx, &user.email, &message, call.now).await?;
+    mail::enqueue(&tx, &call.auth.sealing, &user.email, &message, call.now).await?;
     call.audit(&tx, &current.did(audit::Action::RequestDeletion)).await?;
     db::commit(tx).await?;
     auth.outbox.ring();

@@ -71,7 +71,7 @@ pub(in crate::auth) async fn unlink(call: &mut Call<'_>) -> Result<Answer, AuthE
             name: &owner.name,
             provider: &account.provider_id,
         };
-        mail::enqueue(&tx, &owner.email, &message, call.now).await?;
+        mail::enqueue(&tx, &call.auth.sealing, &owner.email, &message, call.now).await?;
     }
     db::commit(tx).await?;
     call.auth.outbox.ring();

@@ -341,7 +341,7 @@ async fn tell_dropped(
         name: &user.name,
         provider: arrival.provider.name(),
     };
-    mail::enqueue(tx, &user.email, &message, call.now).await
+    mail::enqueue(tx, &call.auth.sealing, &user.email, &message, call.now).await
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -492,7 +492,7 @@ pub(super) async fn tell_linked(
             name: &user.name,
             provider,
         };
-        mail::enqueue(tx, &user.email, &message, call.now).await?;
+        mail::enqueue(tx, &call.auth.sealing, &user.email, &message, call.now).await?;
     }
     Ok(())
 }

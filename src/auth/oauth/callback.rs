@@ -179,7 +179,6 @@ fn too_long() -> AuthError {
 }
 
 /// What came back.
-#[derive(Debug)]
 struct Back {
     state: Option<String>,
     code: Option<Secret<String>>,
@@ -188,6 +187,8 @@ struct Back {
     iss: Option<String>,
     user: Option<String>,
 }
+
+crate::secret::unprinted!(Back);
 
 impl Back {
     /// `None`: something is said twice (RFC 6749, section 3.1). What is empty is not there.

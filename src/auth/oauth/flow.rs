@@ -11,6 +11,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 use tracing::warn;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -60,7 +61,6 @@ impl Family {
 }
 
 /// What is remembered of a flow.
-#[derive(Debug)]
 pub(super) struct Flow {
     pub(super) pkce_verifier: Secret<String>,
     pub(super) nonce: String,
@@ -73,6 +73,8 @@ pub(super) struct Flow {
     /// For whom an account is to be linked. `None`: somebody signs in.
     pub(super) link: Option<Link>,
 }
+
+crate::secret::unprinted!(Flow);
 
 /// Where the flow may end; all of them have been judged, and are once more at its end.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -259,7 +261,9 @@ pub(super) async fn take(call: &mut Call<'_>, state: &str, provider: &str) -> Re
         slot,
         name: name.hash(),
     });
-    let here = browsers.find(|browser| browser.name.as_bytes().as_slice() == taken.browser);
+    // Both are hashes; all the same the time does not tell how much was right.
+    let is_it = |browser: &Browser| browser.name.as_bytes().ct_eq(&taken.browser).into();
+    let here = browsers.find(is_it);
     match here {
         Some(browser) if taken.provider == provider => Ok(Taken::Flow(Box::new(flow), browser)),
         _ => Ok(Taken::Elsewhere {

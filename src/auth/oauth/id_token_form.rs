@@ -26,7 +26,6 @@ use crate::{
 };
 
 /// `idToken` as an app sends it.
-#[derive(Debug)]
 pub(super) struct Input {
     token: Secret<String>,
     nonce: Option<String>,
@@ -35,6 +34,8 @@ pub(super) struct Input {
     expires_at: Option<Timestamp>,
     name: Option<String>,
 }
+
+crate::secret::unprinted!(Input);
 
 /// POST /sign-in/social with `idToken`. `callback_url` is where a mailed link leads in the end.
 pub(super) async fn sign_in(

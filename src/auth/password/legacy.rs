@@ -33,7 +33,10 @@ impl<'h> BetterAuth<'h> {
 
     /// Takes 32 MiB, whatever the row says.
     pub(super) fn matches(&self, password: &str) -> Result<bool, Unreadable> {
-        let password: Zeroizing<String> = Zeroizing::new(password.nfkc().collect());
+        // Made to measure: were it to grow, each move would leave a copy behind.
+        let mut normal = Zeroizing::new(String::with_capacity(password.nfkc().map(char::len_utf8).sum()));
+        normal.extend(password.nfkc());
+        let password = normal;
         let params = scrypt::Params::new(Self::LOG_N, Self::R, Self::P).map_err(|_| "scrypt refuses its parameters")?;
         let mut output = Zeroizing::new([0; Self::OUTPUT_LEN]);
         scrypt::scrypt(

@@ -66,7 +66,7 @@ fn address(text: &str) -> Result<EmailAddress, &'static str> {
     EmailAddress::parse(text).ok_or("not an e-mail address such as ada@example.com")
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Created<'a> {
     user: UserView<'a>,
@@ -74,6 +74,8 @@ struct Created<'a> {
     mailed: bool,
     reset_link: Option<&'a str>,
 }
+
+crate::secret::unprinted!(Created<'a>);
 
 pub(super) async fn run(operator: &Operator, args: &CreateArgs) -> Result<ExitCode, Stop> {
     args.link.check(operator)?;

@@ -52,7 +52,7 @@ pub(super) enum Sent {
     Printed(Secret<String>),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Issued<'a> {
     user: UserView<'a>,
@@ -60,6 +60,8 @@ struct Issued<'a> {
     reset_link: Option<&'a str>,
     expires_at: String,
 }
+
+crate::secret::unprinted!(Issued<'a>);
 
 impl LinkArgs {
     /// Whether the page is one that a link may lead to, judged as the auth API judges `redirectTo`.

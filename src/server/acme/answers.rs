@@ -89,6 +89,7 @@ impl Issued for Answers {
         let token = path.strip_prefix("/.well-known/acme-challenge/")?;
         let answers = self.0.load();
         let pending = answers.get(host)?.challenge.as_ref()?;
+        // No secret: the authority asks for it in the clear, and the answer is meant for everybody.
         (pending.token == token).then(|| pending.key_authorization.clone())
     }
 }

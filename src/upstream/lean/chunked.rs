@@ -37,7 +37,6 @@ enum State {
 }
 
 /// What came of the bytes that were there.
-#[derive(Debug)]
 pub(super) enum Step {
     Data(Bytes),
     /// The body has ended; with these fields, if there are any.
@@ -45,6 +44,8 @@ pub(super) enum Step {
     /// More bytes are needed.
     More,
 }
+
+crate::secret::unprinted!(Step);
 
 impl Decoder {
     /// Takes one step's bytes from the beginning of `unread`.

@@ -18,7 +18,6 @@ use crate::fields;
 const MAX_FIELDS: usize = 100;
 
 /// An answer's head.
-#[derive(Debug)]
 pub(super) struct Head {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -28,6 +27,8 @@ pub(super) struct Head {
     /// Both sides may go on using the connection.
     pub(super) keep_alive: bool,
 }
+
+crate::secret::unprinted!(Head);
 
 impl Head {
     /// Whether the answer that counts is still to come. 101 is the last that is said in HTTP.

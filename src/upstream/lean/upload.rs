@@ -18,7 +18,6 @@ const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// How much of a request was sent.
-#[derive(Debug)]
 pub(super) struct Sending {
     /// Bytes of the head.
     head: usize,
@@ -33,14 +32,17 @@ pub(super) struct Sending {
     flushed: bool,
 }
 
+crate::secret::unprinted!(Sending);
+
 /// What is left of a request whose answer has come already. Let it go on, or drop it.
-#[derive(Debug)]
 pub(in crate::upstream) struct Upload {
     sending: Sending,
     body: RequestBody,
     /// Only in the rare case that not even the head was sent whole.
     head: Vec<u8>,
 }
+
+crate::secret::unprinted!(Upload);
 
 impl Sending {
     pub(super) const fn new(length: Length) -> Self {

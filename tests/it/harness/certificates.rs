@@ -23,7 +23,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    SOON,
+    SOON, canary,
     client::Response,
     wire::{Head, read_body},
 };
@@ -58,10 +58,12 @@ impl Authority {
 
     pub(crate) fn issue_as(&self, params: &CertificateParams) -> Pair {
         let key = KeyPair::generate().unwrap();
-        Pair {
+        let pair = Pair {
             certificate: params.signed_by(&key, &self.0).unwrap().pem(),
             key: key.serialize_pem(),
-        }
+        };
+        canary::secret("a private key", pair.key.as_str());
+        pair
     }
 }
 

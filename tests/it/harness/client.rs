@@ -4,7 +4,7 @@ use std::{future::IntoFuture, net::SocketAddr, pin::Pin};
 
 use serde_json::Value;
 
-use super::{document, people::User, raw_client::RawClient, wire::Head};
+use super::{canary, document, people::User, raw_client::RawClient, wire::Head};
 
 /// A request that is sent when awaited.
 #[derive(Debug)]
@@ -113,8 +113,10 @@ impl IntoFuture for Call {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let mut client = RawClient::connect(self.addr).await;
+            canary::of_request(&self.target, &self.fields, self.body.as_deref());
             client.send(self.bytes()).await;
             let answer = client.answer_to(&self.method).await;
+            canary::of_answer(&self.target, &answer);
             if self.is_described {
                 document::saw(self.addr, &self.method, &self.target, &answer);
             }

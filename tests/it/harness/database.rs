@@ -126,7 +126,10 @@ impl Database {
 async fn prepare() -> Cluster {
     let started = tokio::task::spawn_blocking(Cluster::temporary).await.unwrap();
     let cluster = started.unwrap_or_else(|error| panic!("the tests need a Postgres of their own: {error}"));
-    let client = connect(&cluster.url("postgres")).await;
+    let url = cluster.url("postgres");
+    let password = url::Url::parse(&url).unwrap().password().unwrap().to_owned();
+    super::canary::secret("the password of the database", password);
+    let client = connect(&url).await;
     client
         .batch_execute(&format!("CREATE DATABASE {TEMPLATE}"))
         .await

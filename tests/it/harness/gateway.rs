@@ -19,7 +19,13 @@ use vestibule::{
     config,
 };
 
-use super::{Database, RawClient, client::Call, mailbox::Mailbox, upstream::Upstream};
+use super::{
+    Database, RawClient,
+    canary::{self, Left, Watch},
+    client::Call,
+    mailbox::Mailbox,
+    upstream::Upstream,
+};
 
 /// What browsers see in their address bar.
 pub(crate) const SITE: &str = "https://app.example.com";
@@ -49,6 +55,9 @@ argon2 = { memory = "64KiB", iterations = 1, parallelism = 1 }
 max_concurrent = 1
 [auth.rate_limit]
 enabled = false
+
+[log]
+level = "trace"
 
 [mail]
 from = "Example <no-reply@example.com>"
@@ -146,12 +155,14 @@ impl Setup {
     }
 
     pub(crate) async fn start_on(self, db: &Database) -> Gateway {
+        canary::listen();
         let upstream = Upstream::start().await;
         let mailbox = Mailbox::start().await;
         let text = self.text(db, mailbox.addr(), upstream.addr());
         let config =
             config::parse(&text, "gateway.toml", &|_| None).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let site = config.server.public_url.as_str().to_owned();
+        let config_secrets = config.auth.secret.clone();
         let clock = self.clock.unwrap_or_else(|| Clock::manual(START));
         let log = AccessLog::default();
         let options = Options {
@@ -163,7 +174,17 @@ impl Setup {
         };
         let starting = COLD.spawn(app::start(config, options));
         let running = starting.await.unwrap().unwrap_or_else(|error| panic!("{error:#}"));
+        for secret in &config_secrets {
+            canary::secret("auth.secret", secret.expose().as_str());
+        }
+        let (database, kept) = (db.url().to_owned(), log.clone());
+        let left = Left {
+            admin: running.admin_addr(),
+            database,
+            access_log: Box::new(move || kept.text()),
+        };
         Gateway {
+            _watch: Watch { gateway: Some(left) },
             running,
             text,
             site,
@@ -192,6 +213,12 @@ pub(crate) fn lay_over(base: &mut Table, over: Table) {
 #[derive(Clone, Default)]
 struct AccessLog(Arc<Mutex<Vec<u8>>>);
 
+impl AccessLog {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
 impl io::Write for AccessLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
@@ -204,6 +231,8 @@ impl io::Write for AccessLog {
 }
 
 pub(crate) struct Gateway {
+    /// Dropped first: it asks the gateway for its metrics.
+    _watch: Watch,
     running: Running,
     /// Its configuration.
     text: String,
@@ -275,7 +304,7 @@ impl Gateway {
 
     /// The access log so far; a line may come a moment after its answer.
     pub(crate) fn log(&self) -> String {
-        String::from_utf8(self.log.0.lock().unwrap().clone()).unwrap()
+        self.log.text()
     }
 
     /// The name of the cookie that holds a session.
@@ -336,8 +365,7 @@ impl Gateway {
     pub(crate) async fn last_words(self) -> String {
         let log = self.log.clone();
         self.running.stop(CancellationToken::new()).await;
-        let log = log.0.lock().unwrap().clone();
-        String::from_utf8(log).unwrap()
+        log.text()
     }
 
     /// Stops in order. Its upstream and its mailbox go on until then.

@@ -14,6 +14,8 @@ use vestibule::{
     lifecycle::Tasks,
 };
 
+use super::canary;
+
 /// A mail as a person would read it.
 #[derive(Clone, Debug)]
 pub(crate) struct Mail {
@@ -78,6 +80,19 @@ impl Mailbox {
 
     /// Where a gateway knows it to be already.
     pub(crate) async fn start_at(addr: SocketAddr) -> Self {
+        Self::start_with(addr, Options::default()).await
+    }
+
+    /// It takes mails from this user alone.
+    pub(crate) async fn demanding(user: &str, password: &str) -> Self {
+        let options = Options {
+            credentials: Some((user.to_owned(), password.to_owned())),
+            ..Options::default()
+        };
+        Self::start_with("127.0.0.1:0".parse().unwrap(), options).await
+    }
+
+    async fn start_with(addr: SocketAddr, options: Options) -> Self {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Mutex::new(Shared::default()));
@@ -88,13 +103,14 @@ impl Mailbox {
             if let Some(verdict) = shared.verdicts.pop() {
                 return verdict;
             }
-            shared.mails.push(Mail::read(&received));
+            let mail = Mail::read(&received);
+            for word in mail.text.split_whitespace().filter(|word| word.contains("://")) {
+                canary::of_url(word);
+            }
+            shared.mails.push(mail);
             Verdict::Accept
         };
-        tasks.spawn(
-            "mailbox",
-            smtp::serve(listener, Options::default(), receive, tasks.clone()),
-        );
+        tasks.spawn("mailbox", smtp::serve(listener, options, receive, tasks.clone()));
         Self { addr, shared, tasks }
     }
 

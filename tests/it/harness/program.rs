@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::Path,
     process::Stdio,
     sync::{
@@ -20,7 +20,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::SOON;
+use super::{
+    SOON,
+    canary::{self, Watch},
+};
 
 /// No command that is run to its end takes longer.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -38,6 +41,7 @@ pub(crate) struct Program {
     child: Child,
     said: Arc<Mutex<Said>>,
     readers: [JoinHandle<()>; 2],
+    _watch: Watch,
 }
 
 #[derive(Default)]
@@ -81,10 +85,14 @@ pub(crate) async fn run_with_input(args: &[&str], variables: &[(&str, &str)], fo
 
 impl Ended {
     fn of(output: std::process::Output) -> Self {
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        // What a command was asked for, as a link, is on standard output.
+        canary::said("standard error", stderr.as_str());
+        drop(Watch { gateway: None });
         Self {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
+            stderr,
         }
     }
 }
@@ -172,12 +180,45 @@ impl Program {
             keep(child.stdout.take().unwrap(), &said, |said| &mut said.stdout),
             keep(child.stderr.take().unwrap(), &said, |said| &mut said.stderr),
         ];
-        Self { child, said, readers }
+        Self {
+            child,
+            said,
+            readers,
+            _watch: Watch { gateway: None },
+        }
     }
 
     /// `vestibule serve`, when it serves; where the public and the admin listener are.
     pub(crate) async fn serve(config: &Path) -> (Self, SocketAddr, SocketAddr) {
         let mut program = Self::start(&["serve", "--config", config.to_str().unwrap()], &[], Path::new("/"));
+        let (public, admin) = program.serving().await;
+        (program, public, admin)
+    }
+
+    /// As [`Program::serve`], but never as root: as somebody else, if the tests run as root.
+    pub(crate) async fn serve_as_somebody(config: &Path) -> (Self, SocketAddr, SocketAddr) {
+        let mut command = command(&["serve", "--config", config.to_str().unwrap()], &[], Path::new("/"));
+        let folder = config.parent().unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder, open).unwrap();
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            const NOBODY: u32 = 65_534;
+            // Where it is built may be closed to others.
+            let copy = folder.join("vestibule");
+            let program = env!("CARGO_BIN_EXE_vestibule");
+            if std::fs::hard_link(program, &copy).is_err() {
+                std::fs::copy(program, &copy).unwrap();
+            }
+            let mut another = Command::new(copy);
+            another.args(command.as_std().get_args()).current_dir("/").uid(NOBODY);
+            another
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            another.kill_on_drop(true);
+            command = another;
+        }
+        let mut program = Self::spawn(&mut command);
         let (public, admin) = program.serving().await;
         (program, public, admin)
     }
@@ -261,6 +302,7 @@ fn keep(
     tokio::spawn(async move {
         let mut lines = BufReader::new(from).lines();
         while let Ok(Some(line)) = lines.next_line().await {
+            canary::said("a line of a process", line.as_str());
             let mut said = said.lock().unwrap();
             let to = to(&mut said);
             to.push_str(&line);

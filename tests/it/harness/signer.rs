@@ -42,6 +42,7 @@ impl Signer {
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let pair = KeyPair::generate().unwrap();
+        super::canary::secret("a private key", pair.serialize_pem());
         let chain = params.signed_by(&pair, &self.issuer).unwrap();
         Signed {
             certificate: chain.pem(),

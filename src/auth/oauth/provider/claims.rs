@@ -19,9 +19,11 @@ const MAX_IMAGE: usize = 2048;
 const PROOFS: [&str; 3] = ["email_verified", "xms_edov", "verified_primary_email"];
 
 /// The members of a JSON object: an id_token's payload, a userinfo answer, a profile.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[derive(Clone, Default, serde::Deserialize)]
 #[serde(transparent)]
 pub(super) struct Claims(pub(super) Map<String, Value>);
+
+crate::secret::unprinted!(Claims);
 
 impl Claims {
     pub(super) fn text(&self, name: &str) -> Option<&str> {

@@ -65,12 +65,14 @@ pub(super) enum Audience<'a> {
     AnyOf(&'a str, &'a [String]),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) enum Nonce<'a> {
     Exact(&'a str),
     /// As it is, or its SHA-256 in hexadecimal.
     ExactOrHashed(&'a str),
 }
+
+crate::secret::unprinted!(Nonce<'a>);
 
 /// Why a token does not count.
 #[derive(Debug, Eq, PartialEq)]

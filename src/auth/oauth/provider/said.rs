@@ -5,7 +5,6 @@ use serde_json::Value;
 use crate::{auth::email::EmailAddress, clock::Timestamp, secret::Secret};
 
 /// What an authorisation request says.
-#[derive(Debug)]
 pub(in crate::auth) struct Ask<'a> {
     pub(in crate::auth) state: &'a str,
     pub(in crate::auth) nonce: &'a str,
@@ -18,8 +17,9 @@ pub(in crate::auth) struct Ask<'a> {
     pub(in crate::auth) params: &'a [(String, String)],
 }
 
+crate::secret::unprinted!(Ask<'a>);
+
 /// What came back to the redirect URI, and what the flow knows of it.
-#[derive(Debug)]
 pub(in crate::auth) struct Return<'a> {
     pub(in crate::auth) code: &'a Secret<String>,
     pub(in crate::auth) nonce: &'a str,
@@ -32,8 +32,9 @@ pub(in crate::auth) struct Return<'a> {
     pub(in crate::auth) now: Timestamp,
 }
 
+crate::secret::unprinted!(Return<'a>);
+
 /// An id_token that an app got by itself (`idToken` of `sign-in/social`).
-#[derive(Debug)]
 pub(in crate::auth) struct Presented<'a> {
     pub(in crate::auth) id_token: &'a Secret<String>,
     pub(in crate::auth) nonce: Option<&'a str>,
@@ -42,6 +43,8 @@ pub(in crate::auth) struct Presented<'a> {
     pub(in crate::auth) name: Option<&'a str>,
     pub(in crate::auth) now: Timestamp,
 }
+
+crate::secret::unprinted!(Presented<'a>);
 
 /// What a provider's token endpoint gave.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub(in crate::auth) struct Tokens {
 }
 
 /// Who somebody is at a provider.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(in crate::auth) struct Profile {
     /// With the subject: what an account is known by. Never empty.
     pub(in crate::auth) issuer: String,
@@ -70,6 +73,8 @@ pub(in crate::auth) struct Profile {
     /// The claims or the profile as they came: for `account-info` alone.
     pub(in crate::auth) raw: Value,
 }
+
+crate::secret::unprinted!(Profile);
 
 /// Why a provider's answer is of no use. Holds nothing secret: its text goes to the log.
 #[derive(Clone, Debug, thiserror::Error)]
