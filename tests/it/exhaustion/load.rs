@@ -83,7 +83,7 @@ async fn flood(target: Target, begin: Vec<u8>, repeated: Vec<u8>) {
             let _ = tokio::io::copy(&mut reading, &mut tokio::io::sink()).await;
         });
         let _ = writing.write_all(&begin).await;
-        while !target.is_over() && writing.write_all(&repeated).await.is_ok() {
+        while !repeated.is_empty() && !target.is_over() && writing.write_all(&repeated).await.is_ok() {
             sleep(Duration::from_millis(1)).await;
         }
         drain.abort();
