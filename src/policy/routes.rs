@@ -86,11 +86,9 @@ impl RouteTable {
         let rest = path.strip_prefix(b"/").unwrap_or(path);
         for root in self.tree.roots(host) {
             if let Some(route) = search.below(root, Some(rest)) {
-                if !is_special {
-                    return Ok(route);
-                }
-                let unfit = normal.unfit_for(route.kept);
-                return match unfit.or_else(|| self.shortcut(route, host, normal, method)) {
+                let misread = || self.shortcut(route, host, normal, method);
+                let why = normal.unfit_for(route.kept);
+                return match why.or_else(|| is_special.then(misread).flatten()) {
                     None => Ok(route),
                     Some(error) => Err(NoRoute::Unfit(error)),
                 };

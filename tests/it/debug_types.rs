@@ -219,7 +219,10 @@ const SHOWN: &[(&str, &str)] = &[
         "the beginning of the ids of requests",
     ),
     ("upstream/outgoing.rs: Length.Chunked.trailers", "names of fields"),
-    ("upstream/probe.rs: Got.headers", "of the fuzzers, which compare answers"),
+    (
+        "upstream/probe.rs: Got.headers",
+        "of the fuzzers, which compare answers",
+    ),
     ("upstream/probe.rs: Got.body", "of the fuzzers, which compare answers"),
 ];
 

@@ -102,6 +102,22 @@ pub fn with_slashes_read(normal: &Normal) -> Option<Normal> {
     self::normal(text.as_bytes(), kept)
 }
 
+/// Whether a segment has a parameter (RFC 3986, 3.3), as it is or escaped.
+pub fn has_parameters(normal: &Normal) -> bool {
+    let text = String::from_utf8_lossy(&normal.path);
+    text.contains(';') || text.contains("%3B")
+}
+
+/// The same without the parameters of its segments, as servlet containers route.
+pub fn without_parameters(normal: &Normal) -> Option<Normal> {
+    let text = String::from_utf8_lossy(&normal.path).replace("%3B", ";");
+    let segments = text[1..]
+        .split('/')
+        .map(|segment| segment.split(';').next().unwrap_or(""));
+    let plain: String = segments.map(|segment| format!("/{segment}")).collect();
+    self::normal(plain.as_bytes(), normal.holds)
+}
+
 /// The path without its first `strip` segments, behind `add`.
 pub fn rewritten(path: &[u8], strip: usize, add: &[u8]) -> Vec<u8> {
     let segments: Vec<&[u8]> = path[1..].split(|byte| *byte == b'/').collect();

@@ -66,15 +66,21 @@ pub fn find<'r>(routes: &'r [Route], host: &str, path: &Normal, method: &str) ->
     if (path.holds.slashes && !route.kept.slashes) || (path.holds.bytes && !route.kept.bytes) {
         return Err(NoRoute::Unfit);
     }
-    if path.holds.slashes {
-        // An upstream that takes encoded slashes for slashes must not be asked for what another route guards better.
-        let Some(read) = path::with_slashes_read(path) else {
+    // An upstream that takes encoded slashes for slashes, or leaves out what follows a semicolon in a segment, must not be
+    // asked for what another route guards better.
+    let readings = [
+        path.holds.slashes.then(|| path::with_slashes_read(path)),
+        path::has_parameters(path).then(|| path::without_parameters(path)),
+    ];
+    for read in readings.into_iter().flatten() {
+        let Some(read) = read else {
             return Err(NoRoute::Unfit);
         };
-        if let Ok(guarded) = find(routes, host, &read, method)
-            && lets_in_more(&route.access, &guarded.access)
-        {
-            return Err(NoRoute::Unfit);
+        match find(routes, host, &read, method) {
+            Ok(guarded) if lets_in_more(&route.access, &guarded.access) => return Err(NoRoute::Unfit),
+            // It would be misread in its turn.
+            Err(NoRoute::Unfit) => return Err(NoRoute::Unfit),
+            Ok(_) | Err(NoRoute::Path | NoRoute::Method) => {}
         }
     }
     Ok(route)
