@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser test-memory fuzz bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
+.PHONY: help dev test test-browser test-memory fuzz release bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -10,9 +10,10 @@ ASSERTIONS := tests/clients/assertions
 SCHEMATHESIS := .vestibule/schemathesis
 ACME := .vestibule/acme
 PROTOCOLS := .vestibule/protocols
+RELEASED := target/guided/vestibule
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Unoptimised but for password hashing, as the tests are: what one has built, the other need not.
 dev: ## Start everything: Postgres, gateway, the example application, a mail inbox. Ctrl-C stops it
@@ -52,10 +53,16 @@ fuzz: ## Looks ten minutes each for inputs that the gateway and the oracle judge
 	@scripts/ensure-postgres
 	@fuzz/run
 
-bench: ## Requests per second and CPU per request, compared with no gateway
+release: $(RELEASED) ## The program as fast as it can be built, by what it does under load: half an hour
+	@echo $(RELEASED)
+
+$(RELEASED): Cargo.toml Cargo.lock build.rs scripts/release $(shell find src migrations config bench -type f)
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
-	@bench/run
+	@scripts/release
+
+bench: $(RELEASED) ## CPU per request of what `make release` builds, beside nginx and HAProxy
+	@bench/run --gateway $(CURDIR)/$(RELEASED)
 
 bench-instructions: ## Instructions per request, counted by valgrind
 	@scripts/ensure-tools cc valgrind

@@ -102,20 +102,21 @@ impl Certificate {
 }
 
 impl Rig {
-    /// `counting`: the gateway is run so that its instructions can be counted.
-    pub(crate) fn start(counting: bool) -> Self {
+    /// Of `program`, a gateway. `counting`: it is run so that its instructions can be counted.
+    pub(crate) fn start(program: &str, counting: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let runner = if counting {
-            instructions::runner(folder.path())
+        let own = [program.to_owned()];
+        let counted = if counting {
+            [instructions::runner(folder.path()), own.to_vec()].concat()
         } else {
-            Vec::new()
+            own.to_vec()
         };
         let certificate = Certificate::make(&folder);
         let (upstream, direct) = start_upstream();
         let postgres = Cluster::temporary().unwrap_or_else(|error| panic!("{error}"));
-        let plain = start_gateway(&folder, &postgres, direct.addr, (None, &runner));
+        let plain = start_gateway(&folder, &postgres, direct.addr, (None, &counted));
         let (user_id, cookie) = sign_in(plain.1.addr, &postgres);
-        let tls = start_gateway(&folder, &postgres, direct.addr, (Some(&certificate), &[]));
+        let tls = start_gateway(&folder, &postgres, direct.addr, (Some(&certificate), &own));
         let mut entries = vec![
             Entry {
                 name: "direct",
@@ -129,7 +130,7 @@ impl Rig {
             },
         ];
         let mut processes = vec![upstream, plain.0, tls.0];
-        for start in [rivals::nginx, rivals::haproxy] {
+        for start in [rivals::nginx, rivals::haproxy, rivals::relay] {
             if let Some((process, entry)) = start(&folder, direct.addr, &certificate) {
                 processes.push(process);
                 entries.push(entry);
@@ -249,12 +250,12 @@ const EMAIL: &str = "ada@example.com";
 const PASSWORD: &str = "correct horse battery staple";
 const SECRET: &str = "a secret that only this benchmark uses, and only here";
 
-/// The release binary.
+/// Runs a gateway by a command line.
 fn start_gateway(
     folder: &TempDir,
     postgres: &Cluster,
     upstream: SocketAddr,
-    (certificate, runner): (Option<&Certificate>, &[String]),
+    (certificate, line): (Option<&Certificate>, &[String]),
 ) -> (Process, Place) {
     let (addr, admin, nowhere) = (http::free_addr(), http::free_addr(), http::free_addr());
     let database = postgres.url("postgres");
@@ -300,8 +301,6 @@ fn start_gateway(
         "#
     );
     fs::write(&config, text).unwrap();
-    let mut line = runner.to_vec();
-    line.push(env!("CARGO_BIN_EXE_vestibule").to_owned());
     let child = Command::new(&line[0])
         .args(&line[1..])
         .args(["serve", "--config"])

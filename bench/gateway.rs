@@ -7,6 +7,8 @@
 //! within a round and their median is shown, beside the bar that it must keep. A slice with a single error is void.
 //! Before anything is timed the gateway must show that it really guards: a benchmark of a gateway that lets strangers
 //! in would look splendid.
+//!
+//! `--gateway PATH` measures another build of the gateway, `--train` only puts the load on it (`scripts/release`).
 
 #![allow(
     clippy::unwrap_used,
@@ -44,6 +46,8 @@ struct Options {
     connections: usize,
     /// Part of the names of the scenarios to be run.
     only: String,
+    /// The program that is measured: the one that was built along, if none is named.
+    gateway: String,
 }
 
 fn main() {
@@ -62,10 +66,13 @@ fn main() {
     let options = Options::of(&arguments);
 
     let counting = arguments.iter().any(|argument| argument == "--instructions");
-    let rig = Rig::start(counting);
+    let rig = Rig::start(&options.gateway, counting);
     rig.check();
     if counting {
         return instructions::measure(&rig, options.connections);
+    }
+    if arguments.iter().any(|argument| argument == "--train") {
+        return train(&rig, &options);
     }
     println!(
         "{} connections, {} rounds of {:?} slices, {} cores. CPU is user + system of the entry's process tree;\n\
@@ -81,6 +88,16 @@ fn main() {
     for scenario in scenario::ALL {
         if scenario.name.contains(&options.only) {
             run(&rig, &options, &scenario);
+        }
+    }
+}
+
+/// All that is measured, once and at the gateway alone: one that counts what it does learns what it is for.
+fn train(rig: &Rig, options: &Options) {
+    for entry in rig.entries.iter().filter(|entry| entry.name == "gateway") {
+        for scenario in scenario::ALL {
+            let slice = measure(rig, entry, &scenario, options, options.slice, &mut 0);
+            assert!(slice.is_some(), "{} met errors", scenario.name);
         }
     }
 }
@@ -157,6 +174,9 @@ impl Options {
             slice: Duration::from_millis(u64::try_from(number("--slice-ms", 1000)).unwrap()),
             connections: number("--connections", 64),
             only: text("--only").cloned().unwrap_or_default(),
+            gateway: text("--gateway")
+                .map_or(env!("CARGO_BIN_EXE_vestibule"), String::as_str)
+                .to_owned(),
         }
     }
 }

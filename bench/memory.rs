@@ -3,15 +3,20 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    thread,
+    time::Duration,
 };
 
 use crate::{entries::Rig, proc};
 
 const CONNECTIONS: u64 = 500;
 const SESSIONS: u64 = 5_000;
+/// Threads that hash give their memory back after five seconds; the rig has signed somebody in.
+const REST: Duration = Duration::from_secs(8);
 
 /// Prints it. To be called before any load: what a load needed once, an allocator keeps for a while.
 pub(crate) fn measure(rig: &Rig) {
+    thread::sleep(REST);
     let resident = || proc::resident_bytes(rig.gateway.pid);
     println!("\nmemory of the gateway (resident)");
     let at_rest = resident();

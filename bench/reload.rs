@@ -1,8 +1,8 @@
 //! What reloading ten thousand routes takes: from the file's bytes to the last worker going by them.
 //!
-//! `make bench-reload`, or `cargo bench --bench reload`. The program itself runs, with Postgres, and nobody asks it for
-//! anything; its configuration file is replaced, and it says in its log how long the reload took. Each round must have
-//! taken effect: a route answers which round it is.
+//! `make bench-reload`, or `cargo bench --bench reload`; `-- --gateway PATH` measures another build. The program itself
+//! runs, with Postgres, and nobody asks it for anything; its configuration file is replaced, and it says in its log how
+//! long the reload took. Each round must have taken effect: a route answers which round it is.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,6 +41,10 @@ fn main() {
         println!("run by `cargo bench`");
         return;
     }
+    let mut named = env::args().skip_while(|argument| argument != "--gateway");
+    let program = named
+        .nth(1)
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_vestibule").to_owned());
     let folder = tempfile::tempdir().unwrap();
     let postgres = Cluster::temporary().unwrap_or_else(|error| panic!("{error}"));
     let (addr, admin, nowhere) = (http::free_addr(), http::free_addr(), http::free_addr());
@@ -76,7 +80,7 @@ fn main() {
     };
     let config = folder.path().join("gateway.toml");
     fs::write(&config, text(0)).unwrap();
-    let mut gateway = Gateway::start(&config);
+    let mut gateway = Gateway::start(&program, &config);
     gateway.wait_for(addr);
 
     let before = proc::cpu_of_tree(gateway.child.id());
@@ -112,15 +116,15 @@ fn main() {
     );
 }
 
-/// The release binary.
+/// One that runs.
 struct Gateway {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Gateway {
-    fn start(config: &std::path::Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_vestibule"))
+    fn start(program: &str, config: &std::path::Path) -> Self {
+        let mut child = Command::new(program)
             .args(["serve", "--config"])
             .arg(config)
             .stdout(Stdio::null())

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -52,7 +53,7 @@ pub(crate) fn nginx(folder: &TempDir, upstream: SocketAddr, certificate: &Certif
     fs::write(folder.join("nginx.conf"), config).unwrap();
     let mut command = Command::new("nginx");
     command.arg("-p").arg(&folder).args(["-c", "nginx.conf"]);
-    start("nginx", plain, tls, command)
+    start("nginx", (plain, Some(tls)), command)
 }
 
 pub(crate) fn haproxy(folder: &TempDir, upstream: SocketAddr, certificate: &Certificate) -> Option<(Process, Entry)> {
@@ -66,13 +67,35 @@ pub(crate) fn haproxy(folder: &TempDir, upstream: SocketAddr, certificate: &Cert
          backend app\n http-reuse always\n server app {upstream}\n"
     );
     fs::write(&config, text).unwrap();
+    start("haproxy", (plain, Some(tls)), haproxy_with(&config))
+}
+
+/// HAProxy that looks at nothing and moves bytes, without copying them where the kernel can: what nobody in between can
+/// do without.
+pub(crate) fn relay(folder: &TempDir, upstream: SocketAddr, _certificate: &Certificate) -> Option<(Process, Entry)> {
+    let plain = http::free_addr();
+    let config = folder.path().join("relay.cfg");
+    let text = format!(
+        "global\n maxconn 4096\n\
+         defaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+         listen in\n bind {plain}\n server app {upstream}\n"
+    );
+    fs::write(&config, text).unwrap();
+    start("relay", (plain, None), haproxy_with(&config))
+}
+
+fn haproxy_with(config: &Path) -> Command {
     let mut command = Command::new("haproxy");
-    command.arg("-db").arg("-f").arg(&config);
-    start("haproxy", plain, tls, command)
+    command.arg("-db").arg("-f").arg(config);
+    command
 }
 
 /// `None`: not installed.
-fn start(name: &'static str, plain: SocketAddr, tls: SocketAddr, mut command: Command) -> Option<(Process, Entry)> {
+fn start(
+    name: &'static str,
+    (plain, tls): (SocketAddr, Option<SocketAddr>),
+    mut command: Command,
+) -> Option<(Process, Entry)> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     let Ok(child) = child else {
         println!("{name} is not installed: no figures for it");
@@ -81,11 +104,11 @@ fn start(name: &'static str, plain: SocketAddr, tls: SocketAddr, mut command: Co
     let process = Process(child);
     http::wait_for(plain, name);
     let pid = process.0.id();
-    let place = |addr| Some(Place { addr, pid });
+    let place = |addr| Place { addr, pid };
     let entry = Entry {
         name,
-        plain: place(plain),
-        tls: place(tls),
+        plain: Some(place(plain)),
+        tls: tls.map(place),
     };
     Some((process, entry))
 }

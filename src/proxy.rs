@@ -327,7 +327,7 @@ fn lasting(
         method: inbound.method.clone(),
         upgrade: matches!(what, Lasting::Tunnel),
         since: inbound.now,
-        era: live.era.clone(),
+        era: live.era,
     };
     let session = signed_in.map(|signed_in| &signed_in.session);
     proxy.sessions.stream(about, session, inbound.now)

@@ -218,7 +218,7 @@ impl Reloader {
             .map(|(worker, snapshot)| worker.live.replace(snapshot))
             .collect();
         if let Some(worker) = swapped.workers.first() {
-            let era = worker.live.load().era.clone();
+            let era = worker.live.load().era;
             let live = Arc::clone(&worker.live);
             let serves = move |stream: &About| live.load().serves(stream);
             swapped.sessions.streams().judge(era, Arc::new(serves));

@@ -72,7 +72,7 @@ impl Memory {
         // What is kept must not keep the buffer that it came in.
         facts.host = facts.host.unshared();
         let caller = Arc::new(Caller::new(facts, headers));
-        self.lock().caller = Some((live.era.clone(), Words::of(asked), Arc::clone(&caller)));
+        self.lock().caller = Some((live.era, Words::of(asked), Arc::clone(&caller)));
         Ok(caller)
     }
 
@@ -102,7 +102,7 @@ impl Memory {
         let shown = Arc::new(Shown::of(&live.cookies, headers));
         if !inbound.caller.facts.trusted_peer && said.iter().map(Line::len).sum::<usize>() <= MAX_KEPT {
             let words = said.map(Line::words);
-            self.lock().shown = Some((live.era.clone(), words, Arc::clone(&shown)));
+            self.lock().shown = Some((live.era, words, Arc::clone(&shown)));
         }
         shown
     }

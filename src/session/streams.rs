@@ -7,7 +7,7 @@
 //! Two ways lead there. A revocation *here* closes at once, before it is answered ([`Streams::close_session`]). Whatever
 //! else happened to a session (a notification, a time that has come, a while of deafness) only makes it *doubtful*: it
 //! is looked up again ([`watch`]), since it may have been extended, or be somebody's with another name now. A doubt that
-//! nobody can resolve, Postgres being away, stays one; but an expiry that can't be disproved for [`GIVE_UP_AFTER`] counts.
+//! nobody can resolve, Postgres being away, stays one; but an expiry that can't be disproved for a minute counts.
 //!
 //! A stream is registered when its answer begins, which may be long after its request was judged. What happens in between
 //! finds no stream yet, so it is made up for:
@@ -20,6 +20,11 @@
 //!
 //! Ordinary requests never come here.
 
+mod about;
+mod doubt;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt,
@@ -30,31 +35,16 @@ use std::{
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
-use futures_util::{StreamExt, stream, task::AtomicWaker};
-use http::{Method, uri::PathAndQuery};
-use tokio::{
-    sync::Notify,
-    time::{MissedTickBehavior, interval},
-};
-use tokio_util::sync::CancellationToken;
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
 
-use super::Sessions;
-use crate::{
-    clock::{Clock, Timestamp},
-    config::Era,
-    identity::{Session, SessionId, UserId},
-    secret::TokenHash,
+pub use self::{
+    about::{About, Holder, Why},
+    doubt::{Judge, watch},
 };
-
-/// How often expiries are looked at, and look-ups that failed are tried again.
-const TICK: Duration = Duration::from_secs(1);
-/// Look-ups of doubtful sessions at once: they share connections with requests that miss the cache.
-const LOOKUPS_AT_ONCE: usize = 8;
-/// How long after its known expiry a session that can't be looked up passes for one that was extended.
-const GIVE_UP_AFTER: Duration = Duration::from_mins(1);
+use crate::{clock::Timestamp, config::Era, identity::UserId, secret::TokenHash};
 
 /// The streams that are open. One for the whole gateway; clones are the same.
 #[derive(Clone)]
@@ -86,6 +76,9 @@ struct State {
     stopping: bool,
 }
 
+/// Whether a stream may go on, whoever it is whose it is.
+pub type JudgeOfRoutes = dyn Fn(&About) -> bool + Send + Sync;
+
 /// What a stream that began in an earlier era is judged by.
 #[derive(Clone)]
 struct Rules {
@@ -107,83 +100,6 @@ struct Held {
     /// That expiry made it doubtful already.
     expiry_noticed: bool,
     streams: Vec<u64>,
-}
-
-/// What a stream is, for whoever judges whether it may go on.
-pub struct About {
-    /// `None` on a route, or for a person, without one: no revocation ends it.
-    pub session: Option<Holder>,
-    /// As routes match it: in lower case, without port.
-    pub host: Box<str>,
-    /// As it was matched, before any rewriting.
-    pub path: PathAndQuery,
-    pub method: Method,
-    /// A tunnel, rather than an answer that goes on.
-    pub upgrade: bool,
-    pub since: Timestamp,
-    /// Whose rules its request was judged by.
-    pub era: Era,
-}
-
-/// Whose session a stream began in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Holder {
-    pub hash: TokenHash,
-    pub session: SessionId,
-    pub user: UserId,
-    pub expires_at: Timestamp,
-}
-
-impl Holder {
-    pub fn new(hash: TokenHash, session: &Session) -> Self {
-        Self {
-            hash,
-            session: session.id,
-            user: session.identity.id,
-            expires_at: session.expires_at,
-        }
-    }
-}
-
-/// Why a stream has to end.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub enum Why {
-    /// Its session was revoked, or its user banned or deleted.
-    Revoked = 1,
-    /// Its session's time is over.
-    Expired = 2,
-    /// The user may not take the route any more: a role was taken away.
-    NotAllowed = 3,
-    /// A new configuration has no such route, or demands more of it.
-    Reloaded = 4,
-    /// The gateway stops, and has waited for it.
-    Stopping = 5,
-}
-
-impl Why {
-    pub const ALL: [Self; 5] = [
-        Self::Revoked,
-        Self::Expired,
-        Self::NotAllowed,
-        Self::Reloaded,
-        Self::Stopping,
-    ];
-
-    /// As metrics and logs have it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Revoked => "revoked",
-            Self::Expired => "expired",
-            Self::NotAllowed => "not-allowed",
-            Self::Reloaded => "reloaded",
-            Self::Stopping => "stopping",
-        }
-    }
-
-    fn of(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|why| *why as u8 == code)
-    }
 }
 
 /// How a stream is told to end.
@@ -337,134 +253,12 @@ impl Streams {
         self.shared.close(&ends, Why::Stopping);
     }
 
-    /// Something happened to a session, if it has streams at all: it has to be looked up.
-    pub(super) fn doubt(&self, hash: &TokenHash) {
-        if self.shared.follow_sessions {
-            self.doubt_those(|state| state.sessions.contains_key(hash).then_some(*hash).into_iter().collect());
-        }
-    }
-
-    /// The same for all sessions of a user.
-    pub(super) fn doubt_user(&self, user: UserId) {
-        if self.shared.follow_sessions {
-            self.doubt_those(|state| state.users.get(&user).cloned().unwrap_or_default());
-        }
-    }
-
-    pub(super) fn doubt_everything(&self) {
-        if self.shared.follow_sessions {
-            self.doubt_those(|state| state.sessions.keys().copied().collect());
-        }
-    }
-
-    fn doubt_those(&self, which: impl FnOnce(&State) -> Vec<TokenHash>) {
-        let mut state = self.shared.state();
-        let which = which(&state);
-        let any = !which.is_empty();
-        state.doubtful.extend(which);
-        drop(state);
-        if any {
-            self.shared.doubt.notify_one();
-        }
-    }
-
-    /// All doubtful sessions; they are in doubt no more, so that a doubt that comes up later counts anew.
-    fn take_doubtful(&self, now: Timestamp) -> Vec<TokenHash> {
-        let mut state = self.shared.state();
-        if self.shared.follow_sessions {
-            let State { sessions, doubtful, .. } = &mut *state;
-            for (hash, held) in sessions {
-                if now >= held.expires_at && !held.expiry_noticed {
-                    held.expiry_noticed = true;
-                    doubtful.insert(*hash);
-                }
-            }
-        }
-        state.doubtful.drain().collect()
-    }
-
     fn end_session(&self, hash: &TokenHash, why: Why) {
         if !self.shared.follow_sessions {
             return;
         }
         let ends: Vec<_> = self.shared.state().ends_of(hash).collect();
         self.shared.close(&ends, why);
-    }
-
-    /// What a look-up of a doubtful session found.
-    fn looked_up(&self, hash: &TokenHash, found: Option<&Session>, may_go_on: &Judge, now: Timestamp) {
-        let Some(session) = found else {
-            let why = match self.shared.state().sessions.get(hash) {
-                Some(held) if now >= held.expires_at => Why::Expired,
-                Some(_) | None => Why::Revoked,
-            };
-            self.end_session(hash, why);
-            return;
-        };
-        let streams: Vec<_> = {
-            let mut state = self.shared.state();
-            let Some(held) = state.sessions.get_mut(hash) else {
-                return;
-            };
-            held.expires_at = session.expires_at;
-            held.expiry_noticed = false;
-            state.open_of(hash).cloned().collect()
-        };
-        let ends: Vec<_> = streams
-            .into_iter()
-            .filter(|open| !may_go_on(&open.about, session))
-            .map(|open| open.end)
-            .collect();
-        self.shared.close(&ends, Why::NotAllowed);
-    }
-
-    /// Nobody could tell: the next tick asks again, unless its time has been over for a while.
-    fn not_looked_up(&self, hash: TokenHash, now: Timestamp) {
-        let mut state = self.shared.state();
-        let Some(held) = state.sessions.get(&hash) else { return };
-        if now < held.expires_at.plus(GIVE_UP_AFTER) {
-            state.doubtful.insert(hash);
-            return;
-        }
-        drop(state);
-        self.end_session(&hash, Why::Expired);
-    }
-}
-
-/// Whether a stream may go on, whoever it is whose it is.
-pub type JudgeOfRoutes = dyn Fn(&About) -> bool + Send + Sync;
-
-/// Whether a stream may go on in a session as it is now.
-pub type Judge = dyn Fn(&About, &Session) -> bool + Send + Sync;
-
-/// Looks doubtful sessions up and closes the streams of those that have ended, until `stop`. `may_go_on` judges whether
-/// the user may still take the stream's route, who they are having perhaps changed. Cancel-safe.
-pub async fn watch(sessions: Arc<Sessions>, clock: Clock, may_go_on: Arc<Judge>, stop: CancellationToken) {
-    let streams = sessions.streams();
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = streams.shared.doubt.notified() => {}
-            () = stop.cancelled() => return,
-        }
-        let now = clock.now();
-        let doubtful = stream::iter(streams.take_doubtful(now));
-        let resolving = doubtful.for_each_concurrent(LOOKUPS_AT_ONCE, |hash| {
-            resolve(Arc::clone(&sessions), hash, Arc::clone(&may_go_on), now)
-        });
-        if stop.run_until_cancelled(resolving).await.is_none() {
-            return;
-        }
-    }
-}
-
-async fn resolve(sessions: Arc<Sessions>, hash: TokenHash, may_go_on: Arc<Judge>, now: Timestamp) {
-    let streams = sessions.streams();
-    match sessions.authenticate(&hash, now).await {
-        Ok(found) => streams.looked_up(&hash, found.as_deref(), &*may_go_on, now),
-        Err(_) => streams.not_looked_up(hash, now),
     }
 }
 
@@ -555,227 +349,5 @@ impl fmt::Debug for Streams {
 impl fmt::Debug for StreamGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StreamGuard({}, {:?})", self.id, self.end.why())
-    }
-}
-
-/// Without the query: it may hold what is nobody else's business.
-impl fmt::Debug for About {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.method, self.host, self.path.path())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicI64};
-
-    use futures_util::task::noop_waker_ref;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::{
-        fields::Lines,
-        identity::{Assertions, Identity},
-    };
-
-    const NOW: Timestamp = Timestamp::from_secs(1_000);
-    const LATER: Timestamp = Timestamp::from_secs(2_000);
-
-    fn user(number: u128) -> UserId {
-        UserId(Uuid::from_u128(number))
-    }
-
-    fn hash(number: u8) -> TokenHash {
-        TokenHash::of(&[number])
-    }
-
-    fn about(session: Option<(u8, u128)>) -> About {
-        About {
-            session: session.map(|(token, owner)| Holder {
-                hash: hash(token),
-                session: SessionId(Uuid::from_u128(token.into())),
-                user: user(owner),
-                expires_at: LATER,
-            }),
-            host: "app.example.com".into(),
-            path: PathAndQuery::from_static("/api/ws?ticket=x"),
-            method: Method::GET,
-            upgrade: true,
-            since: NOW,
-            era: Era::default(),
-        }
-    }
-
-    fn session(owner: u128, roles: &[&str], expires_at: Timestamp) -> Session {
-        Session {
-            id: SessionId(Uuid::nil()),
-            identity: Arc::new(Identity {
-                id: user(owner),
-                email: "ada@example.test".to_owned(),
-                email_verified: true,
-                name: "Ada".to_owned(),
-                roles: roles.iter().map(|role| (*role).to_owned()).collect(),
-            }),
-            created_at: NOW,
-            expires_at,
-            refresh_at: None,
-            extending: AtomicBool::new(false),
-            last_seen: AtomicI64::new(0),
-            headers: Lines::new(),
-            assertions: Assertions::default(),
-            methods: Vec::new(),
-        }
-    }
-
-    fn why(guard: &StreamGuard) -> Option<Why> {
-        match guard.poll_closed(&Context::from_waker(noop_waker_ref())) {
-            Poll::Ready(why) => Some(why),
-            Poll::Pending => None,
-        }
-    }
-
-    #[test]
-    fn a_revoked_session_s_streams_end_and_nobody_else_s() {
-        let streams = Streams::new(true);
-        let [own, also, other, nobodys] =
-            [Some((1, 1)), Some((1, 1)), Some((2, 1)), None].map(|session| streams.register(about(session)));
-        streams.close_session(&hash(1));
-        assert_eq!(
-            [&own, &also, &other, &nobodys].map(why),
-            [Some(Why::Revoked), Some(Why::Revoked), None, None]
-        );
-        streams.close_user(user(2));
-        assert_eq!(why(&other), None);
-        streams.close_user(user(1));
-        assert_eq!([&other, &nobodys].map(why), [Some(Why::Revoked), None]);
-        assert_eq!(streams.closed()[0], (Why::Revoked, 3), "each is counted once");
-    }
-
-    #[tokio::test]
-    async fn whoever_waits_is_woken() {
-        let streams = Streams::new(true);
-        let guard = streams.register(about(Some((1, 1))));
-        let closing = async {
-            tokio::task::yield_now().await;
-            streams.close_session(&hash(1));
-        };
-        let (why, ()) = tokio::join!(guard.closed(), closing);
-        assert_eq!(why, Why::Revoked);
-    }
-
-    #[test]
-    fn nothing_is_left_of_a_stream_that_ended() {
-        let streams = Streams::new(true);
-        let guards = [Some((1, 1)), Some((1, 1)), Some((2, 1)), None].map(|session| streams.register(about(session)));
-        streams.doubt_everything();
-        assert_eq!(streams.open(), 4);
-        drop(guards);
-        let state = streams.shared.state();
-        assert!(state.open.is_empty() && state.sessions.is_empty() && state.users.is_empty());
-        assert!(state.doubtful.is_empty());
-    }
-
-    #[test]
-    fn a_doubt_is_resolved_by_what_is_found() {
-        let streams = Streams::new(true);
-        let guard = streams.register(about(Some((1, 1))));
-        assert_eq!(streams.take_doubtful(NOW), []);
-        streams.doubt(&hash(2));
-        streams.doubt_user(user(2));
-        assert_eq!(streams.take_doubtful(NOW), [], "they have no streams");
-        streams.doubt_user(user(1));
-        assert_eq!(streams.take_doubtful(NOW), [hash(1)]);
-        assert_eq!(streams.take_doubtful(NOW), []);
-
-        let is_admin = |_: &About, session: &Session| session.identity.roles.contains(&"admin".to_owned());
-        let found = session(1, &["admin"], LATER);
-        streams.looked_up(&hash(1), Some(&found), &is_admin, NOW);
-        assert_eq!(why(&guard), None);
-        streams.looked_up(&hash(1), Some(&session(1, &[], LATER)), &is_admin, NOW);
-        assert_eq!(why(&guard), Some(Why::NotAllowed));
-
-        let guard = streams.register(about(Some((3, 1))));
-        streams.looked_up(&hash(3), None, &is_admin, NOW);
-        assert_eq!(why(&guard), Some(Why::Revoked));
-    }
-
-    #[test]
-    fn an_expiry_counts_unless_it_has_moved() {
-        let streams = Streams::new(true);
-        let guard = streams.register(about(Some((1, 1))));
-        let anybody = |_: &About, _: &Session| true;
-        assert_eq!(streams.take_doubtful(LATER), [hash(1)]);
-        assert_eq!(streams.take_doubtful(LATER), [], "it is being looked up");
-        let moved = LATER.plus(Duration::from_hours(1));
-        streams.looked_up(&hash(1), Some(&session(1, &[], moved)), &anybody, LATER);
-        assert_eq!((streams.take_doubtful(LATER), why(&guard)), (vec![], None));
-        assert_eq!(streams.take_doubtful(moved), [hash(1)]);
-        streams.looked_up(&hash(1), None, &anybody, moved);
-        assert_eq!(why(&guard), Some(Why::Expired));
-    }
-
-    #[test]
-    fn a_doubt_that_nobody_resolves_stays_one_until_the_session_is_long_over() {
-        let streams = Streams::new(true);
-        let guard = streams.register(about(Some((1, 1))));
-        for now in [NOW, LATER] {
-            streams.not_looked_up(hash(1), now);
-            assert_eq!((streams.take_doubtful(now), why(&guard)), (vec![hash(1)], None));
-        }
-        streams.not_looked_up(hash(1), LATER.plus(GIVE_UP_AFTER));
-        assert_eq!(why(&guard), Some(Why::Expired));
-    }
-
-    #[test]
-    fn new_rules_are_judged_by_what_a_stream_is() {
-        let streams = Streams::new(false);
-        let [own, nobodys] = [Some((1, 1)), None].map(|session| streams.register(about(session)));
-        let rules = |about: &About| about.session.is_some() && &*about.host == "app.example.com";
-        streams.judge(Era::default().following(), Arc::new(rules));
-        assert_eq!([&own, &nobodys].map(why), [None, Some(Why::Reloaded)]);
-        assert_eq!(streams.take_doubtful(NOW), [hash(1)], "who they are is judged next");
-    }
-
-    #[test]
-    fn new_rules_are_those_of_a_stream_that_began_before_them_and_is_registered_later() {
-        let streams = Streams::new(false);
-        let second = Era::default().following();
-        streams.judge(second.clone(), Arc::new(|about: &About| about.session.is_some()));
-        let [own, nobodys] = [Some((1, 1)), None].map(|session| streams.register(about(session)));
-        assert_eq!([&own, &nobodys].map(why), [None, Some(Why::Reloaded)]);
-        assert_eq!(streams.take_doubtful(NOW), [hash(1)], "who they are is judged next");
-
-        let [own, nobodys] = [Some((2, 1)), None].map(|session| {
-            streams.register(About {
-                era: second.clone(),
-                ..about(session)
-            })
-        });
-        assert_eq!(
-            [&own, &nobodys].map(why),
-            [None, None],
-            "their requests were judged by them"
-        );
-        assert_eq!(streams.take_doubtful(NOW), []);
-    }
-
-    #[test]
-    fn no_stream_begins_once_all_were_closed() {
-        let streams = Streams::new(true);
-        let early = streams.register(about(None));
-        streams.close_everything();
-        let late = streams.register(about(Some((1, 1))));
-        assert_eq!([&early, &late].map(why), [Some(Why::Stopping); 2]);
-        assert_eq!(streams.closed()[4], (Why::Stopping, 2));
-    }
-
-    #[test]
-    fn told_not_to_follow_sessions_it_does_not() {
-        let streams = Streams::new(false);
-        let guard = streams.register(about(Some((1, 1))));
-        streams.close_session(&hash(1));
-        streams.close_user(user(1));
-        streams.doubt_everything();
-        assert_eq!((streams.take_doubtful(LATER), why(&guard)), (vec![], None));
     }
 }

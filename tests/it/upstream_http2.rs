@@ -253,13 +253,7 @@ async fn a_length_that_is_said_twice_is_said_once() {
     for method in ["GET", "HEAD"] {
         let mut client = gateway.raw().await;
         for _ in 0..2 {
-            client
-                .send(format!(
-                    "{method} /public/x HTTP/1.1\r\nHost: {}\r\n\r\n",
-                    gateway.host()
-                ))
-                .await;
-            let answer = client.answer_to(method).await;
+            let answer = client.ask(method, "/public/x", gateway.host()).await;
             assert_eq!(
                 (answer.status(), answer.head.all("content-length")),
                 (200, vec!["2"]),

@@ -60,10 +60,7 @@ async fn an_answer_to_head_leaves_the_connection_as_it_was() {
         .answer("/public/x", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
     let mut client = gateway.raw().await;
     for _ in 0..3 {
-        client
-            .send(format!("HEAD /public/x HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.host()))
-            .await;
-        let answer = client.answer_to("HEAD").await;
+        let answer = client.ask("HEAD", "/public/x", gateway.host()).await;
         assert_eq!((answer.status(), answer.head.one("content-length")), (200, Some("100")));
     }
     assert_eq!(gateway.get("/public/y").await.text(), "GET /public/y");
@@ -78,13 +75,7 @@ async fn a_length_that_an_upstream_says_twice_is_said_once() {
             gateway.upstream().answer("/public/x", answer);
             let mut client = gateway.raw().await;
             for _ in 0..2 {
-                client
-                    .send(format!(
-                        "{method} /public/x HTTP/1.1\r\nHost: {}\r\n\r\n",
-                        gateway.host()
-                    ))
-                    .await;
-                let answer = client.answer_to(method).await;
+                let answer = client.ask(method, "/public/x", gateway.host()).await;
                 assert_eq!(
                     (answer.status(), answer.head.all("content-length")),
                     (200, vec!["2"]),

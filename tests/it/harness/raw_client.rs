@@ -1,6 +1,6 @@
 //! Writes bytes: smuggling, slow heads and odd targets can't be sent through a polite client.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt::Display, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
@@ -54,6 +54,13 @@ impl RawClient {
             body: body.expect("a whole body"),
             head,
         }
+    }
+
+    /// Sends a request with no field but `Host`, and reads its answer.
+    pub(crate) async fn ask(&mut self, method: &str, target: &str, host: impl Display) -> Response {
+        self.send(format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
+        self.answer_to(method).await
     }
 
     pub(crate) async fn answer(&mut self) -> Response {
