@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser test-memory fuzz release bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
+.PHONY: help dev test test-browser test-exhaustion test-memory attack-load fuzz release bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -77,6 +77,17 @@ bench-reload: ## What a reload of ten thousand routes takes
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@cargo bench --locked --bench reload
+
+attack-load: ## How long somebody ordinary waits while others attack: a table
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -Hn); VESTIBULE_TEST_CROWD=$${VESTIBULE_TEST_CROWD:-9000} \
+		cargo test --locked --release --test it exhaustion::load:: -- --ignored --nocapture
+
+test-exhaustion: ## The attacks on the gateway, with a hundred thousand made-up tokens
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@VESTIBULE_TEST_JUNK=100000 cargo test --locked --test it exhaustion:: -- --nocapture
 
 restart-load: ## Whether a request fails while gateways restart and reload, at 2,000 a second
 	@scripts/ensure-tools cc

@@ -56,6 +56,7 @@ use crate::{
         self, Bound,
         admin::Admin,
         connection::Worker,
+        guests::Guests,
         reloads::Reloads,
         tls::{Issued, Tls},
     },
@@ -163,6 +164,7 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
         places: Arc::new(Semaphore::new(config.server.max_connections)),
         tunnels: Arc::new(Semaphore::new(config.server.max_tunnels)),
         rates: Arc::default(),
+        guests: Arc::default(),
         clock: options.clock,
         tasks: tasks.clone(),
         config: Arc::clone(&config),
@@ -387,6 +389,7 @@ struct Common {
     places: Arc<Semaphore>,
     tunnels: Arc<Semaphore>,
     rates: Arc<Rates>,
+    guests: Arc<Guests>,
     clock: Clock,
     tasks: Tasks,
     sessions: Arc<Sessions>,
@@ -463,6 +466,7 @@ impl Common {
             ids: RequestIds::default(),
             tls: self.tls.clone(),
             issued: self.issued.clone(),
+            guests: Arc::clone(&self.guests),
         }
     }
 }

@@ -364,6 +364,10 @@ impl Auth {
         })
     }
 
+    pub fn hashes_refused(&self) -> u64 {
+        self.passwords.refused()
+    }
+
     /// Password hashes that wait for a thread, for metrics.
     pub fn hashes_waiting(&self) -> u64 {
         self.passwords.waiting()

@@ -16,6 +16,7 @@ pub mod test;
 pub mod user;
 
 mod argument;
+mod descriptors;
 mod operator;
 mod output;
 mod page;

@@ -11,8 +11,10 @@ use std::{
 
 use uuid::Uuid;
 
+mod network;
 mod said;
 
+pub use self::network::Network;
 pub use self::said::{Assertion, Assertions, Wording};
 use crate::{clock::Timestamp, fields::Lines, secret::random};
 

@@ -61,8 +61,9 @@ use crate::{
         path::NormalPath,
         routes::NoRoute,
     },
+    secret::TokenHash,
     session::{
-        Sessions,
+        LookupError, Sessions,
         credential::{self, Credential, Kind, SessionCookies, Shared},
         streams::{About, Holder, StreamGuard, Why},
     },
@@ -136,7 +137,7 @@ pub async fn handle(
     let shown = memory.shown(live, inbound);
     let found = &shown.found;
     let signed_in = if pass_on.is_none() && policy::wants_session(route) {
-        authenticate(&proxy.sessions, found, inbound.now).await?
+        authenticate(&proxy.sessions, found, inbound).await?
     } else {
         None
     };
@@ -420,14 +421,29 @@ impl SignedIn {
 async fn authenticate(
     sessions: &Arc<Sessions>,
     found: &credential::Found,
-    now: Timestamp,
+    inbound: &Inbound,
 ) -> Result<Option<SignedIn>, ProxyError> {
     for credential in found.candidates() {
-        if let Some(session) = sessions.authenticate(&credential.hash, now).await? {
+        let session = if found.is_unproven(credential.kind) {
+            // In a box: few requests need it, and the future of each has room for what it awaits.
+            Box::pin(unproven(sessions, &credential.hash, inbound)).await?
+        } else {
+            sessions.authenticate(&credential.hash, inbound.now).await?
+        };
+        if let Some(session) = session {
             return Ok(Some(SignedIn { session, credential }));
         }
     }
     Ok(None)
+}
+
+async fn unproven(
+    sessions: &Arc<Sessions>,
+    hash: &TokenHash,
+    inbound: &Inbound,
+) -> Result<Option<Arc<Session>>, LookupError> {
+    let from = inbound.caller.facts.addr;
+    sessions.authenticate_unproven(hash, from, inbound.now).await
 }
 
 /// Whether a bearer token without a signature is a session's, which must not leave, or the upstream's own business.
@@ -436,14 +452,14 @@ async fn bearer_is_ours(
     sessions: &Arc<Sessions>,
     found: &credential::Found,
     signed_in: Option<&SignedIn>,
-    now: Timestamp,
+    inbound: &Inbound,
 ) -> bool {
     if let Some(SignedIn { credential, .. }) = signed_in {
         return credential.kind == Kind::Bearer;
     }
     for credential in found.candidates().filter(|credential| credential.kind == Kind::Bearer) {
         // On a route that wants a session this was looked up a moment ago, and is remembered.
-        if !matches!(sessions.authenticate(&credential.hash, now).await, Ok(None)) {
+        if !matches!(unproven(sessions, &credential.hash, inbound).await, Ok(None)) {
             return true;
         }
     }

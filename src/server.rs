@@ -9,6 +9,7 @@ pub mod admin;
 mod answer;
 mod bound;
 pub mod connection;
+pub mod guests;
 mod http2;
 #[doc(hidden)]
 pub mod probe;
@@ -20,20 +21,30 @@ mod seldom;
 mod socket;
 pub mod tls;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
 use tracing::warn;
 
 use self::{bound::BACKLOG, connection::Worker};
 pub use self::{bound::Bound, socket::Listener};
-use crate::policy::connection::Door;
+use crate::{policy::connection::Door, telemetry::Limit};
 
 /// After a failed `accept`: without file descriptors, trying again at once only burns the processor.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// While there is no place: how often it is looked for connections that could leave.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Accepts connections until it is told to take no more. `places` is shared by all workers: while none is free, one
-/// connection a listener waits here and the others in the kernel's backlog.
+/// connection a listener waits here and the others in the kernel's backlog, and idle ones are asked to leave.
 ///
 /// Those that wait in the kernel's queue then are still taken: closing the socket would reset them.
 pub async fn accept(listener: Listener, door: Door, places: Arc<Semaphore>, worker: Arc<Worker>) {
@@ -54,9 +65,12 @@ pub async fn accept(listener: Listener, door: Door, places: Arc<Semaphore>, work
         match accepted {
             Ok((stream, peer)) => {
                 // Only now: an idle listener must not hold a place that another could fill.
-                let place = Arc::clone(&places).acquire_owned();
-                let Some(Ok(place)) = stop.hard.run_until_cancelled(place).await else {
-                    return;
+                let place = match Arc::clone(&places).try_acquire_owned() {
+                    Ok(place) => place,
+                    Err(_) => match stop.hard.run_until_cancelled(place(&places, &worker)).await {
+                        Some(Ok(place)) => place,
+                        Some(Err(_)) | None => return,
+                    },
                 };
                 let serving = connection::serve(Arc::clone(&worker), stream, peer, door);
                 worker.tasks.spawn("connection", async move {
@@ -66,9 +80,24 @@ pub async fn accept(listener: Listener, door: Door, places: Arc<Semaphore>, work
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
+                worker.guests.make_room();
                 warn!(%error, "could not accept a connection");
                 sleep(ACCEPT_AGAIN).await;
             }
+        }
+    }
+}
+
+/// A place, once somebody has left.
+async fn place(places: &Arc<Semaphore>, worker: &Worker) -> Result<OwnedSemaphorePermit, AcquireError> {
+    let stats = &worker.recorder.stats;
+    stats.limit(Limit::MaxConnections);
+    let mut place = pin!(Arc::clone(places).acquire_owned());
+    loop {
+        let asked = worker.guests.make_room() as u64;
+        stats.made_room.fetch_add(asked, Ordering::Relaxed);
+        if let Ok(place) = timeout(LOOK_AGAIN, place.as_mut()).await {
+            return place;
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod geo;
 pub mod identity_headers;
 pub mod last_seen;
 pub mod sign_out;
+pub mod strangers;
 pub mod streams;
 
 use std::{
@@ -34,6 +35,7 @@ use self::{
     geo::Places,
     identity_headers::Renderer,
     last_seen::LastSeen,
+    strangers::Strangers,
     streams::{About, StreamGuard, Streams},
 };
 use crate::{
@@ -41,7 +43,7 @@ use crate::{
     clock::Timestamp,
     config::{self, Config, SessionRules},
     db::{self, Db, DbError, listen::Heard},
-    identity::{Assertions, Session, UserId},
+    identity::{Assertions, Network, Session, UserId},
     secret::TokenHash,
     telemetry::Spread,
 };
@@ -63,6 +65,7 @@ pub struct Sessions {
     last_seen: LastSeen,
     streams: Streams,
     mint: Mint,
+    strangers: Strangers,
     counters: Counters,
 }
 
@@ -95,6 +98,8 @@ pub enum LookupError {
     Timeout(Duration),
     #[error("Postgres can't be reached")]
     Unreachable,
+    #[error("too many tokens from there were nobody's; again in {0:?}")]
+    TooManyUnknown(Duration),
 }
 
 /// What the configuration says about sessions, but for what is sized once at the start.
@@ -140,6 +145,7 @@ impl Sessions {
             lookup_timeout: parts.lookup_timeout,
             places: Arc::new(parts.places),
             last_seen: LastSeen::default(),
+            strangers: Strangers::default(),
             counters: Counters::default(),
         }
     }
@@ -169,6 +175,11 @@ impl Sessions {
 
     pub const fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// How often look-ups were refused to those who show tokens that are nobody's.
+    pub fn refused_strangers(&self) -> u64 {
+        self.strangers.refused()
     }
 
     /// Who signs what upstreams are told.
@@ -208,6 +219,44 @@ impl Sessions {
         }
         // In a box: a hit has no use for it, and the future of each request would have room for it.
         Box::pin(self.ask(trust, hash, now)).await
+    }
+
+    /// As [`Sessions::authenticate`], for a token that nothing proves to be ours, shown from an address. Whoever makes
+    /// tokens up is not asked for ever ([`strangers`]).
+    pub async fn authenticate_unproven(
+        self: &Arc<Self>,
+        hash: &TokenHash,
+        from: IpAddr,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Session>>, LookupError> {
+        let trust = self.trust();
+        if trust != Trust::Deaf
+            && let Some(known) = self.cache.get(hash, now)
+        {
+            self.counters.hits.add_one();
+            return Ok(known);
+        }
+        let asked = async {
+            self.may_be_anybodys(hash, from, now)?;
+            let found = self.ask(trust, hash, now).await?;
+            self.turned_out(hash, found.is_some(), from, now);
+            Ok(found)
+        };
+        Box::pin(asked).await
+    }
+
+    /// Whether a token that nothing proves to be ours may be looked up. To be followed by [`Sessions::turned_out`].
+    pub fn may_be_anybodys(&self, hash: &TokenHash, from: IpAddr, now: Timestamp) -> Result<(), LookupError> {
+        let budget = self.terms.load().rules.unknown_tokens;
+        self.strangers
+            .may_ask(hash, Network::of(from), budget, now)
+            .map_err(LookupError::TooManyUnknown)
+    }
+
+    /// Whether it was somebody's.
+    pub fn turned_out(&self, hash: &TokenHash, is_known: bool, from: IpAddr, now: Timestamp) {
+        let budget = self.terms.load().rules.unknown_tokens;
+        self.strangers.answered(hash, is_known, Network::of(from), budget, now);
     }
 
     /// Asks Postgres.

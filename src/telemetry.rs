@@ -6,6 +6,7 @@
 //!
 //! Neither ever holds a token, a cookie, a password, a mail's body or a query string.
 
+mod limit;
 mod spread;
 
 use std::{
@@ -24,7 +25,7 @@ use std::{
 use http::{HeaderValue, StatusCode};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-pub use self::spread::Spread;
+pub use self::{limit::Limit, spread::Spread};
 use crate::{
     clock::Timestamp,
     config::{Log, LogFormat},
@@ -436,9 +437,26 @@ pub struct Stats {
     pub proxy_refused: AtomicU64,
     /// Requests that a route's rate limit refused.
     pub rate_limited: AtomicU64,
+    /// Idle connections that were closed because others needed their places.
+    pub made_room: AtomicU64,
+    /// How often each limit was reached.
+    limits: [AtomicU64; Limit::ALL.len()],
 }
 
 impl Stats {
+    /// Counts that somebody met a limit.
+    pub fn limit(&self, limit: Limit) {
+        if let Some(counter) = self.limits.get(limit as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn limit_reached(&self, limit: Limit) -> u64 {
+        self.limits
+            .get(limit as usize)
+            .map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
     /// Counts a request that has ended.
     pub fn request(&self, status: StatusCode, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

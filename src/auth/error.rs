@@ -70,6 +70,8 @@ pub enum AuthError {
     RepeatedField,
     #[error("the body has a type that is not read here")]
     UnsupportedMediaType { found: String, allowed: &'static str },
+    #[error("the body has a content coding, and none is read here")]
+    EncodedBody,
     #[error("the request's origin is refused")]
     Origin(#[from] AuthOriginError),
     #[error("{} leads elsewhere", .0.field())]
@@ -192,7 +194,16 @@ pub enum AuthError {
     #[error("Postgres could not be asked")]
     Db(#[from] DbError),
     #[error("the session could not be looked up")]
-    Lookup(#[from] LookupError),
+    Lookup(#[source] LookupError),
+}
+
+impl From<LookupError> for AuthError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::TooManyUnknown(wait) => Self::TooManyRequests(wait),
+            other => Self::Lookup(other),
+        }
+    }
 }
 
 impl AuthError {
@@ -206,7 +217,7 @@ impl AuthError {
             Self::BadJson | Self::RepeatedField | Self::TargetNotText(_) | Self::SameEmail | Self::NothingToUpdate => {
                 Code::BadRequest
             }
-            Self::UnsupportedMediaType { .. } => Code::UnsupportedMediaType,
+            Self::UnsupportedMediaType { .. } | Self::EncodedBody => Code::UnsupportedMediaType,
             Self::Origin(AuthOriginError::Missing) => Code::MissingOrigin,
             Self::Origin(AuthOriginError::Invalid) => Code::InvalidOrigin,
             Self::Origin(AuthOriginError::CrossSiteLogin) => Code::CrossSiteLogin,
@@ -287,6 +298,10 @@ impl From<AuthError> for Problem {
             AuthError::UnsupportedMediaType { found, allowed } => problem.saying(format!(
                 "Content-Type \"{found}\" is not allowed. Allowed types: {allowed}"
             )),
+            // RFC 9110, 15.5.16.
+            AuthError::EncodedBody => problem
+                .saying("Content-Encoding is not allowed")
+                .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             AuthError::OAuthLink(why) => problem.saying(why),
             AuthError::SameEmail => problem.saying("Email is the same").without_code(),
             AuthError::NothingToUpdate => problem.saying("No fields to update").without_code(),

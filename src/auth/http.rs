@@ -249,7 +249,15 @@ impl<'a> Call<'a> {
         let client = self.auth.db.client().await?;
         let mut dead_cookie = false;
         for credential in found.candidates() {
-            let live = db::sessions::find_with_user(&client, &credential.hash, self.now).await?;
+            let (sessions, hash) = (&self.auth.sessions, &credential.hash);
+            let unproven = found.is_unproven(credential.kind);
+            if unproven {
+                sessions.may_be_anybodys(hash, self.ip_address, self.now)?;
+            }
+            let live = db::sessions::find_with_user(&client, hash, self.now).await?;
+            if unproven {
+                sessions.turned_out(hash, live.is_some(), self.ip_address, self.now);
+            }
             let token = self.auth.cookies.token(self.headers, credential.kind);
             let Some(((mut session, user), token)) = live.zip(token) else {
                 dead_cookie |= credential.kind == Kind::Cookie;

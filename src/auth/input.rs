@@ -56,6 +56,11 @@ impl Fields {
         if body.is_empty() {
             return Ok(Self::no_body());
         }
+        // Nothing is unpacked: a few bytes could become as many as there is memory.
+        let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+        if codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+            return Err(AuthError::EncodedBody);
+        }
         let content_type = headers
             .get(header::CONTENT_TYPE)
             .map(|value| value.to_str().unwrap_or("?"));

@@ -45,6 +45,8 @@ pub struct Passwords {
     jobs: Sender<Job>,
     /// Jobs that nobody has taken up yet, for metrics.
     waiting: Arc<AtomicU64>,
+    /// Jobs for which the queue had no place.
+    refused: Arc<AtomicU64>,
     min_length: usize,
     max_length: usize,
 }
@@ -96,6 +98,7 @@ impl Passwords {
         Ok(Self {
             jobs,
             waiting,
+            refused: Arc::default(),
             min_length: config.min_length,
             max_length: config.max_length,
         })
@@ -155,10 +158,18 @@ impl Passwords {
         self.jobs.try_send(job).map_err(|refused| {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             match refused {
-                TrySendError::Full(_) => PasswordError::Busy,
+                TrySendError::Full(_) => {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    PasswordError::Busy
+                }
                 TrySendError::Disconnected(_) => PasswordError::Failed,
             }
         })
+    }
+
+    /// Hashes that were refused because too many waited.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Hashes that wait for a thread.

@@ -22,6 +22,7 @@ pub(super) async fn me(call: &mut Call<'_>) -> Result<Answer, AuthError> {
 /// often costs little; a check is no use of the session and extends nothing.
 pub(super) async fn verify_token(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let sessions = &call.auth.sessions;
+    // Backends ask for their own clients, all from one address: tokens that are nobody's are not counted against it.
     for credential in call.auth.cookies.find(call.headers).candidates() {
         if let Some(session) = sessions.authenticate(&credential.hash, call.now).await? {
             return Ok(Answer::json(json!({

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{ConfigArg, cold_runtime};
+use super::{ConfigArg, cold_runtime, descriptors};
 use crate::{
     app::{self, Options, activation::Passed, systemd},
     clock::Clock,
@@ -29,6 +29,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     telemetry::init(&config.log);
+    descriptors::raise_limit(&config);
     let passed = Passed::take();
     let runtime = cold_runtime().context("can't start a runtime")?;
     let outcome = runtime.block_on(serve(config, &args.config.config, passed));

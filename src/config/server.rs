@@ -63,6 +63,10 @@ pub struct Server {
     pub tunnel_idle_timeout: Duration,
     /// Requests that a client may have under way on one HTTP/2 connection.
     pub max_streams: u32,
+    /// Requests that it may take back on one at once.
+    pub max_resets: u32,
+    /// Frames a second that it may send on one, and that carry nothing.
+    pub max_idle_frames: u32,
     /// `None`: no certificates are ordered.
     pub acme: Option<Acme>,
 }
@@ -140,7 +144,8 @@ impl Server {
         let max_connections = s
             .key(
                 "max_connections",
-                "Open connections; past it, new ones wait in the kernel's backlog.",
+                "Open connections; past it, those that have been idle for longest make room for new ones, which else wait \
+                 in the kernel's backlog.",
                 integer(1..=10_000_000),
             )
             .or("10_000");
@@ -165,6 +170,22 @@ impl Server {
                 integer(1..=10_000),
             )
             .or("100");
+        let max_resets = s
+            .key(
+                "max_resets",
+                "Requests that a client may take back on one HTTP/2 connection at once; a tenth of them comes back each \
+                 second. Past it the connection ends.",
+                integer(1..=1_000_000),
+            )
+            .or("500");
+        let max_idle_frames = s
+            .key(
+                "max_idle_frames",
+                "Frames a second that a client may send on one HTTP/2 connection and that carry nothing of a request: \
+                 pings, settings, priorities, windows beyond what answers need. Past it the connection ends.",
+                integer(100..=100_000_000),
+            )
+            .or("10_000");
         let max_header_bytes = s
             .key(
                 "max_header_bytes",
@@ -293,6 +314,8 @@ impl Server {
             max_tunnels: max_tunnels?,
             tunnel_idle_timeout: tunnel_idle_timeout?,
             max_streams: max_streams?,
+            max_resets: max_resets?,
+            max_idle_frames: max_idle_frames?,
             acme: acme?,
         })
     }

@@ -1,17 +1,13 @@
-//! How often somebody may ask: which budget a path of the auth API has, what is left of a budget, and whom an address
-//! stands for.
+//! How often somebody may ask: which budget a path of the auth API has, and what is left of a budget.
 //!
 //! The rule for addresses is the wire contract's (section 5): a request is allowed when the count since the window began
 //! is below the limit, or the last that was allowed is at least one window old; the count then starts at one. For people,
 //! whose right passwords are given back, the window runs from the first that counts ([`WindowFrom`]). What is refused does
 //! not count. `db::rate_limits` says the same in SQL, for gateways that count together.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use std::time::Duration;
 
+pub use crate::identity::Network;
 use crate::{
     clock::Timestamp,
     config::{Budget, WindowFrom},
@@ -196,29 +192,6 @@ pub fn counted_as(endpoint: Option<&'static str>) -> &'static str {
     SAME.iter()
         .find(|(alias, _)| *alias == path)
         .map_or(path, |same| same.1)
-}
-
-/// Whom an address stands for: itself, or of IPv6 its /64, which is the least that anybody is given.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Network(IpAddr);
-
-impl Network {
-    pub fn of(addr: IpAddr) -> Self {
-        const OF_64: u128 = u128::MAX << 64;
-        Self(match addr.to_canonical() {
-            IpAddr::V4(v4) => IpAddr::V4(v4),
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & OF_64)),
-        })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(v4) => write!(f, "{v4}"),
-            IpAddr::V6(v6) => write!(f, "{v6}/64"),
-        }
-    }
 }
 
 #[cfg(test)]

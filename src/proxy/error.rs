@@ -97,6 +97,7 @@ impl ProxyError {
             | Self::UpgradeRefused
             | Self::TooOften(_)
             | Self::NoTunnel
+            | Self::Lookup(LookupError::TooManyUnknown(_))
             | Self::Body(_) => Side::Client,
             Self::Upstream(_) | Self::Handshake { .. } | Self::Asked { .. } => Side::Upstream,
             Self::Lookup(_)
@@ -122,6 +123,7 @@ impl ProxyError {
             Self::TransferCoding => Code::UnsupportedCoding,
             Self::Origin(_) => Code::CrossOrigin,
             Self::Preflight => Code::InvalidOrigin,
+            Self::TooOften(_) | Self::Lookup(LookupError::TooManyUnknown(_)) => Code::TooManyRequests,
             Self::Lookup(_) | Self::NotSignedOut(_) | Self::NoAssertion | Self::CutShort => Code::Unavailable,
             Self::Denied(Denied::SignInNeeded) => Code::Unauthorized,
             Self::Denied(Denied::NotAllowed(Unmet::Role)) => Code::Forbidden,
@@ -140,7 +142,6 @@ impl ProxyError {
             | Self::Handshake { .. } => Code::UpstreamFailed,
             Self::TooManyTunnels => Code::Busy,
             Self::UpgradeRefused => Code::UpgradeRefused,
-            Self::TooOften(_) => Code::TooManyRequests,
             Self::File(_) | Self::Internal => Code::Internal,
         }
     }
@@ -150,6 +151,10 @@ impl ProxyError {
         match self {
             Self::Route(NoRoute::Method { allow }) => problem.with_header(header::ALLOW, allow),
             Self::TooOften(TooOften { wait_secs }) => problem.retry_after(wait_secs),
+            Self::Lookup(LookupError::TooManyUnknown(wait)) => {
+                let secs = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
+                problem.retry_after(secs.saturating_add(1))
+            }
             Self::Lookup(_) | Self::NoAssertion | Self::CutShort => problem.retry_after(UNAVAILABLE_RETRY_SECS),
             Self::TooManyTunnels | Self::Upstream(UpstreamError::Busy { .. }) => problem.retry_after(BUSY_RETRY_SECS),
             _ => problem,

@@ -80,7 +80,7 @@ pub(super) async fn decide(
             handover.drops_authorization = match found.authorization() {
                 Ownership::Ours => true,
                 // In a box: few requests need it, and the future of each has room for what it awaits.
-                Ownership::Unknown => Box::pin(bearer_is_ours(&proxy.sessions, found, signed_in, inbound.now)).await,
+                Ownership::Unknown => Box::pin(bearer_is_ours(&proxy.sessions, found, signed_in, inbound)).await,
                 Ownership::Theirs => false,
             };
         }

@@ -8,6 +8,8 @@
 //! buffer of ours does. HTTP/2 has several requests at once: a connection is idle when none of them is in flight, and
 //! its bytes may be anything (a ping, a window), so that none of them begins a head. Whoever follows its frames says when
 //! one has begun ([`Pace::block_begins`]).
+//!
+//! A client may be asked to leave before its time ([`Leave`]): by whoever needs its place, or has seen enough.
 
 use std::{
     pin::Pin,
@@ -20,7 +22,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
 
 use crate::clock;
 
@@ -40,6 +45,26 @@ pub struct Patience {
     pub reading: Duration,
 }
 
+/// Why a client is asked to leave before its time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Leave {
+    /// It does nothing, and somebody else wants its place.
+    MakeRoom = 1,
+    /// It took back more requests than it may.
+    Resets = 2,
+    /// It sent more frames that carry nothing than it may.
+    IdleFrames = 3,
+}
+
+/// What the time that is over was for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Overdue {
+    Head,
+    Idle,
+    Reading,
+}
+
 /// Shared by a connection's stream, its requests and its timer.
 #[derive(Debug)]
 pub struct Pace {
@@ -54,6 +79,10 @@ pub struct Pace {
     /// One more than when a block of fields began that is not whole yet; zero while there is none. HTTP/2 alone: others of
     /// its requests may be answered meanwhile.
     block_ms: AtomicU64,
+    /// Why the client is asked to leave; zero while it is not.
+    leave: AtomicU8,
+    /// Rung when it is.
+    leaving: Notify,
 }
 
 impl Pace {
@@ -67,6 +96,8 @@ impl Pace {
             since_ms: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
             block_ms: AtomicU64::new(0),
+            leave: AtomicU8::new(0),
+            leaving: Notify::new(),
         }
     }
 
@@ -142,24 +173,60 @@ impl Pace {
         self.in_flight.load(Ordering::Relaxed) == 0
     }
 
+    /// Since when nothing has been under way but, perhaps, a head; `None` while something is, or what was written is not
+    /// taken yet, or the client was asked to leave already.
+    pub fn at_leisure_since(&self) -> Option<Instant> {
+        let is_at_leisure =
+            self.at_rest() && self.blocked_ms.load(Ordering::Relaxed) == 0 && self.leave.load(Ordering::Relaxed) == 0;
+        is_at_leisure.then(|| self.opened + Duration::from_millis(self.since_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Has whoever looks after the connection end it in order. The first who asks is heard.
+    pub fn ask_to_leave(&self, why: Leave) -> bool {
+        let first = self
+            .leave
+            .compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok();
+        if first {
+            self.leaving.notify_one();
+        }
+        first
+    }
+
+    /// Resolves once, when the client is asked to leave.
+    pub async fn asked_to_leave(&self) -> Leave {
+        self.leaving.notified().await;
+        match self.leave.load(Ordering::Relaxed) {
+            2 => Leave::Resets,
+            3 => Leave::IdleFrames,
+            _ => Leave::MakeRoom,
+        }
+    }
+
     /// Until when our patience with the client lasts. `None`: requests are being answered, the answers are taken, and no
     /// other request has begun.
     pub fn deadline(&self, patience: &Patience) -> Option<Instant> {
-        let since = |ms: &AtomicU64, limit: Duration| {
+        self.due(patience).map(|(at, _)| at)
+    }
+
+    /// The same, and what it is that the client is to do until then.
+    pub fn due(&self, patience: &Patience) -> Option<(Instant, Overdue)> {
+        let since = |ms: &AtomicU64, limit: Duration, what| {
             let ms = ms.load(Ordering::Relaxed).checked_sub(1)?;
-            Some(self.opened + Duration::from_millis(ms) + limit)
+            Some((self.opened + Duration::from_millis(ms) + limit, what))
         };
-        let blocked = since(&self.blocked_ms, patience.reading);
-        let block = since(&self.block_ms, patience.head);
-        if let Some(soonest) = blocked.into_iter().chain(block).min() {
+        let blocked = since(&self.blocked_ms, patience.reading, Overdue::Reading);
+        let block = since(&self.block_ms, patience.head, Overdue::Head);
+        if let Some(soonest) = blocked.into_iter().chain(block).min_by_key(|(at, _)| *at) {
             return Some(soonest);
         }
-        let limit = match self.phase.load(Ordering::Relaxed) {
+        let (limit, what) = match self.phase.load(Ordering::Relaxed) {
             BUSY => return None,
-            HEAD => patience.head,
-            _ => patience.idle,
+            HEAD => (patience.head, Overdue::Head),
+            _ => (patience.idle, Overdue::Idle),
         };
-        Some(self.opened + Duration::from_millis(self.since_ms.load(Ordering::Relaxed)) + limit)
+        let since = Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
+        Some((self.opened + since + limit, what))
     }
 }
 
@@ -331,6 +398,26 @@ mod tests {
         assert_eq!(pace.deadline(&PATIENCE), Some(began + PATIENCE.head));
         pace.block_ended();
         assert_eq!(pace.deadline(&PATIENCE), None);
+    }
+
+    #[tokio::test]
+    async fn who_does_nothing_is_asked_to_leave_once() {
+        let pace = Pace::new();
+        assert_eq!(pace.at_leisure_since(), Some(pace.opened), "not even a head has come");
+        pace.request_begins();
+        assert_eq!(pace.at_leisure_since(), None);
+        let ended = pace.opened + Duration::from_secs(3);
+        pace.request_ended(ended);
+        assert_eq!(pace.at_leisure_since(), Some(ended));
+        pace.write_blocked(true);
+        assert_eq!(pace.at_leisure_since(), None, "the end of an answer is not taken yet");
+        pace.write_blocked(false);
+
+        assert!(pace.ask_to_leave(Leave::Resets));
+        assert!(!pace.ask_to_leave(Leave::MakeRoom));
+        assert_eq!(pace.asked_to_leave().await, Leave::Resets);
+        assert_eq!(pace.at_leisure_since(), None, "it is on its way");
+        assert!(futures_util::poll!(Box::pin(pace.asked_to_leave())).is_pending());
     }
 
     #[tokio::test]

@@ -81,6 +81,10 @@ impl Turns {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    pub fn sent_in_all(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     fn wait(&self, until: Instant) -> Waiting {
         let sent = self.sent.load(Ordering::Relaxed);
         Waiting {
@@ -136,9 +140,16 @@ impl Taking {
     }
 }
 
+/// What became of an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Taken {
+    ToItsEnd,
+    GivenUp,
+}
+
 /// Runs a `stream` of HTTP/2 to its end, or until its client has not taken its answer for too long: dropping it resets
 /// it. `turns` are those of its connection.
-pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking, turns: &Turns) {
+pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking, turns: &Turns) -> Taken {
     let mut stream = pin!(stream);
     let mut counted = None;
     let mut waiting: Option<Waiting> = None;
@@ -146,7 +157,7 @@ pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking, turns
     poll_fn(|cx| {
         TURN.set(None);
         if stream.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(Taken::ToItsEnd);
         }
         match TURN.take() {
             Some(Turn::Client(bytes)) => {
@@ -168,7 +179,7 @@ pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking, turns
             if now >= waiting.until {
                 if !turns.are_others(waiting, &taking) {
                     debug!("an answer was given up that its client does not take");
-                    return Poll::Ready(());
+                    return Poll::Ready(Taken::GivenUp);
                 }
                 waiting.until = now + taking.silence;
             }
@@ -176,7 +187,7 @@ pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking, turns
         }
         Poll::Pending
     })
-    .await;
+    .await
 }
 
 #[cfg(test)]
@@ -227,8 +238,8 @@ mod tests {
             min_rate: 1024,
         };
         let turns = Turns::default();
-        while_taken(given, taking, &turns).await;
-        while_taken(async {}, TAKING, &turns).await;
+        assert_eq!(while_taken(given, taking, &turns).await, Taken::GivenUp);
+        assert_eq!(while_taken(async {}, TAKING, &turns).await, Taken::ToItsEnd);
         assert_eq!(turns.streams.load(Ordering::Relaxed), 0);
     }
 

@@ -41,7 +41,7 @@ use crate::{
     auth::Auth,
     lifecycle::Tasks,
     session::{Sessions, Trust, streams::Why},
-    telemetry::{AccessLog, DURATION_BUCKETS_US, Stats},
+    telemetry::{AccessLog, DURATION_BUCKETS_US, Limit, Stats},
     upstream::Upstream,
 };
 
@@ -197,6 +197,15 @@ impl Subjects {
                 handshakes: sum(&|stats| stats.handshakes.load(Ordering::Relaxed)),
                 handshakes_failed: sum(&|stats| stats.handshakes_failed.load(Ordering::Relaxed)),
                 proxy_refused: sum(&|stats| stats.proxy_refused.load(Ordering::Relaxed)),
+                made_room: sum(&|stats| stats.made_room.load(Ordering::Relaxed)),
+                limits: Limit::ALL
+                    .map(|limit| (limit.as_str(), sum(&|stats| stats.limit_reached(limit))))
+                    .into_iter()
+                    .chain([
+                        ("auth.password.queue", self.auth.load().hashes_refused()),
+                        ("auth.session.unknown_tokens", self.sessions.refused_strangers()),
+                    ])
+                    .collect(),
                 tls: self.tls.clone(),
             },
             hits: counters.hits.total(),

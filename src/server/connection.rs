@@ -31,6 +31,7 @@ use tracing::debug;
 
 use super::{
     answer::answer,
+    guests::Guests,
     http2::{self, Streams, blocks::Followed},
     proxy_protocol, refusal,
     seldom::Seldom,
@@ -49,11 +50,11 @@ use crate::{
         early_hints::{EarlyHints, Hinted},
         head_guard::Guarded,
         memory::Memory,
-        pace::{Pace, Paced, Patience},
+        pace::{Leave, Overdue, Pace, Paced, Patience},
         record::Recorder,
         taking::Turns,
     },
-    telemetry::{RequestIds, Stats},
+    telemetry::{Limit, RequestIds, Stats},
 };
 
 /// What hyper reads at most before it is taken from it.
@@ -61,6 +62,8 @@ const READ_BUFFER: usize = 8192 + 4096 * 100;
 
 /// A client that was told to go has so long to say that it heard it; requests in flight may take their time.
 const LEAVE: Duration = Duration::from_secs(5);
+/// One whose place somebody else needs, or that has gone too far, has less for the same.
+const LEAVE_NOW: Duration = Duration::from_secs(1);
 /// At the soft stop, a connection this young that has said nothing may have its first request under way: it is not closed
 /// yet.
 const YOUNG: Duration = Duration::from_secs(5);
@@ -82,6 +85,8 @@ pub struct Worker {
     pub tls: Option<Arc<Tls>>,
     /// Answers that certificate authorities look for.
     pub issued: Option<Arc<dyn Issued>>,
+    /// All connections, of all workers.
+    pub guests: Arc<Guests>,
 }
 
 /// A connection and its worker: what all its requests share.
@@ -113,6 +118,8 @@ where
         soft: worker.tasks.stop.soft.clone(),
         grown_up: clock::monotonic() + YOUNG,
     };
+    let guests = Arc::clone(&worker.guests);
+    let _guest = guests.enter(&entry.pace);
     let asks_proxies = live.config.server.proxy_protocol;
     let is_trusted = asks_proxies && live.clients.trusts_peer(peer);
     drop(live);
@@ -179,7 +186,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// A step that waits for the client: it has as long as a head, and none of it once the gateway stops.
+    /// A step that waits for the client: it has as long as a head, and none of it once the gateway stops, or somebody
+    /// else needs its place.
     async fn within<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let told_to_stop = async {
             self.soft.cancelled().await;
@@ -189,6 +197,7 @@ impl Entry {
             biased;
             stepped = timeout(self.patience.head, step) => stepped,
             () = told_to_stop => return Err(io::Error::other("the gateway stops")),
+            _ = self.pace.asked_to_leave() => return Err(io::Error::other("its place was needed")),
         };
         self.pace.owes_a_head(clock::monotonic());
         stepped.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -246,7 +255,7 @@ where
             stats.http2.fetch_add(1, Ordering::Relaxed);
             conversation.pace.multiplex(clock::monotonic());
             let turns = Arc::<Turns>::default();
-            let stream = Followed::new(stream, Arc::clone(&conversation.pace), Arc::clone(&turns));
+            let stream = Followed::new(stream, Arc::clone(&conversation.pace), Arc::clone(&turns), server);
             let connection = http2::builder(&conversation, turns, server)
                 .serve_connection(TokioIo::new(stream), service(&conversation));
             drop(live);
@@ -305,6 +314,8 @@ enum Chore {
     Look,
     /// The gateway stops.
     Stop,
+    /// The client is asked to leave.
+    Leave(Leave),
 }
 
 /// Runs a connection to its end, or to the end of our patience with the client.
@@ -315,14 +326,18 @@ async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Bo
     let look_every = patience.head.min(patience.idle).min(patience.reading);
     let mut timer = pin!(sleep_until((clock::monotonic() + look_every).into()));
     let mut stopping = false;
-    // Once the client was told to go: how long it may stay without a request.
+    let mut leaving = false;
+    // Once the client was told to go: how long it may stay without a request,
     let mut leave_by: Option<Instant> = None;
+    // and whatever it does.
+    let mut end_by: Option<Instant> = None;
     loop {
         let chore = {
             let mut chore = pin!(async {
                 tokio::select! {
                     () = timer.as_mut() => Chore::Look,
                     () = soft.cancelled(), if !stopping => Chore::Stop,
+                    why = pace.asked_to_leave(), if !leaving => Chore::Leave(why),
                 }
             });
             tokio::select! {
@@ -330,7 +345,7 @@ async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Bo
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        refusal::record_nonsense(conversation, &error);
+                        refusal::record_end(conversation, &error);
                     }
                     return;
                 }
@@ -340,9 +355,15 @@ async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Bo
         match chore {
             Chore::Look => {
                 let now = clock::monotonic();
+                if end_by.is_some_and(|by| by <= now) {
+                    return;
+                }
                 let due =
                     |leave_by: Option<Instant>| leave_by.filter(|_| pace.at_rest()).or_else(|| pace.deadline(patience));
                 if due(leave_by).is_some_and(|due| due <= now) {
+                    if leave_by.is_none() {
+                        note_overdue(conversation, patience);
+                    }
                     // To who is in the middle of a head nothing can be said that would end well.
                     if !C::SAYS_GOODBYE || leave_by.is_some() || !pace.at_rest() || pace.is_owed_a_block() {
                         return;
@@ -351,10 +372,26 @@ async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Bo
                     leave_by = Some(now + LEAVE);
                 }
                 // Another span may have begun, or begin at any moment.
-                let soonest = now + look_every;
+                let soonest = end_by.into_iter().fold(now + look_every, Instant::min);
                 timer
                     .as_mut()
                     .reset(due(leave_by).map_or(soonest, |due| due.min(soonest)).into());
+            }
+            Chore::Leave(why) => {
+                leaving = true;
+                let now = clock::monotonic();
+                end_by = match why {
+                    // It has nothing to lose, unless it has just begun something.
+                    Leave::MakeRoom if !C::SAYS_GOODBYE && pace.at_rest() => return,
+                    Leave::MakeRoom => None,
+                    Leave::Resets | Leave::IdleFrames => {
+                        note_flood(conversation, why);
+                        Some(now + LEAVE)
+                    }
+                };
+                connection.as_mut().finish();
+                leave_by = Some(now + LEAVE_NOW);
+                timer.as_mut().reset((now + LEAVE_NOW.min(look_every)).into());
             }
             Chore::Stop => {
                 stopping = true;
@@ -367,6 +404,28 @@ async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Bo
             }
         }
     }
+}
+
+/// Counts a client whose time is over, unless it was merely idle.
+fn note_overdue(conversation: &Conversation, patience: &Patience) {
+    let limit = match conversation.pace.due(patience) {
+        Some((_, Overdue::Head)) => Limit::HeaderTimeout,
+        Some((_, Overdue::Reading)) => Limit::BodyTimeout,
+        Some((_, Overdue::Idle)) | None => return,
+    };
+    conversation.worker.recorder.stats.limit(limit);
+}
+
+/// Counts and says that a client of HTTP/2 has had enough.
+fn note_flood(conversation: &Conversation, why: Leave) {
+    let limit = match why {
+        Leave::Resets => Limit::MaxResets,
+        Leave::IdleFrames => Limit::MaxIdleFrames,
+        Leave::MakeRoom => return,
+    };
+    conversation.worker.recorder.stats.limit(limit);
+    let (peer, limit) = (conversation.facts.peer.addr(), limit.as_str());
+    debug!(%peer, limit, "a connection ends that has reached {limit}");
 }
 
 fn patience(server: &config::Server) -> Patience {

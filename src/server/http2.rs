@@ -2,9 +2,11 @@
 //!
 //! hyper and its `h2` speak it. They refuse fields that belong to a connection (RFC 9113, 8.2.2), bodies that disagree
 //! with their `content-length`, and streams beyond what was announced. Every limit is set here, none is left to a
-//! default; for how long a head may take says `blocks.rs`. HTTP/2 by `Upgrade: h2c` is not spoken: it would carry requests past us (see `headers::upgrade_of`).
+//! default; for how long a head may take says `blocks.rs`, and how much may be asked for nothing `calm.rs`. HTTP/2 by
+//! `Upgrade: h2c` is not spoken: it would carry requests past us (see `headers::upgrade_of`).
 
 pub(super) mod blocks;
+mod calm;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -20,8 +22,9 @@ use crate::{
     proxy::{
         error::BadHeader,
         pace::Paced,
-        taking::{Taking, Turns, while_taken},
+        taking::{Taken, Taking, Turns, while_taken},
     },
+    telemetry::Limit,
 };
 
 /// What a client of HTTP/2 sends first (RFC 9113, 3.4).
@@ -40,10 +43,9 @@ const MAX_FRAME: u32 = 16 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 /// The table by which a client compresses its fields.
 const HEADER_TABLE: u32 = 4096;
-/// Streams that a client opened and reset before we looked at them; more end the connection ("rapid reset").
+/// Streams that a client opened and reset before we looked at them; more end the connection ("rapid reset"). Those that we
+/// have looked at are `server.max_resets`.
 const PENDING_RESETS: usize = 20;
-/// Streams of a connection that we had to reset for a client's mistakes; more end it ("MadeYouReset").
-const LOCAL_RESETS: usize = 1024;
 /// A connection that has been silent for so long is asked whether it is still there,
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// and has so long to answer.
@@ -93,7 +95,8 @@ pub(super) fn builder(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(LOCAL_RESETS)
+        // Streams that a client's mistakes have us reset ("MadeYouReset"), in the life of the connection.
+        .max_local_error_reset_streams(usize::try_from(server.max_resets).unwrap_or(usize::MAX))
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
         // WebSockets over HTTP/2 (RFC 8441).
@@ -114,8 +117,14 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
         // In a box: what a task wraps around it would be moved along with all of it, several times.
         let stream = Box::pin(stream);
         let (taking, turns) = (self.taking, Arc::clone(&self.turns));
-        let stream = async move { while_taken(stream, taking, &turns).await };
-        self.conversation.worker.tasks.spawn("stream", stream);
+        let worker = &self.conversation.worker;
+        let stats = Arc::clone(&worker.recorder.stats);
+        let stream = async move {
+            if while_taken(stream, taking, &turns).await == Taken::GivenUp {
+                stats.limit(Limit::BodyTimeout);
+            }
+        };
+        worker.tasks.spawn("stream", stream);
     }
 }
 

@@ -3,7 +3,7 @@
 //! An error becomes a problem, a page or a way to the sign-in page; what its answer keeps to itself is logged. Behind
 //! a refusal the rest of the request's body is read within limits, or the connection ends.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{error::Error as _, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, uri::PathAndQuery};
@@ -24,7 +24,8 @@ use crate::{
     },
     problem::{Code, Form},
     proxy::{body::ProxyBody, error::ProxyError, record::Record},
-    telemetry::{Access, Side},
+    telemetry::{Access, Limit, Side, Stats},
+    upstream::body::BodyError,
 };
 
 /// So much of a refused request's body is read, so that the connection can serve the next request.
@@ -40,9 +41,7 @@ pub(super) fn refuse(live: &Snapshot, error: ProxyError, form: Form, record: &mu
         record.target = Some(loggable(live, target));
     }
     record.failure = Some((code, side));
-    if matches!(error, ProxyError::TooOften(_)) {
-        record.recorder.stats.rate_limited.fetch_add(1, Ordering::Relaxed);
-    }
+    count(&error, &record.recorder.stats);
     if side != Side::Client {
         let request_id = record.request_id.to_str().unwrap_or_default();
         warn!(
@@ -67,6 +66,19 @@ pub(super) fn refuse(live: &Snapshot, error: ProxyError, form: Form, record: &mu
     }
     let request_id = record.request_id.to_str().unwrap_or_default();
     error.into_problem().into_response(form, request_id).map(ProxyBody::own)
+}
+
+/// Counts a limit that was met.
+fn count(error: &ProxyError, stats: &Stats) {
+    match error {
+        ProxyError::TooOften(_) => {
+            stats.rate_limited.fetch_add(1, Ordering::Relaxed);
+        }
+        ProxyError::Body(BodyError::TooLarge) => stats.limit(Limit::MaxBody),
+        ProxyError::Body(BodyError::TooSlow) => stats.limit(Limit::BodyTimeout),
+        ProxyError::TooManyTunnels => stats.limit(Limit::MaxTunnels),
+        _ => {}
+    }
 }
 
 fn redirect_to_sign_in(location: String) -> Response<ProxyBody> {
@@ -118,8 +130,17 @@ pub(super) async fn drained(mut body: Incoming) -> bool {
     timeout(DRAIN_FOR, reading).await.unwrap_or(false)
 }
 
+/// Notes how a connection ended that hyper has ended.
+pub(super) fn record_end(conversation: &Conversation, error: &hyper::Error) {
+    let ended = error.source().and_then(|error| error.downcast_ref::<h2::Error>());
+    if ended.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)) {
+        conversation.worker.recorder.stats.limit(Limit::Http2);
+    }
+    record_nonsense(conversation, error);
+}
+
 /// A request that could not be parsed was answered by hyper and the connection closed; it gets its line all the same.
-pub(super) fn record_nonsense(conversation: &Conversation, error: &hyper::Error) {
+fn record_nonsense(conversation: &Conversation, error: &hyper::Error) {
     // A connection that broke off, or ended by our own doing, is nobody's request.
     if !error.is_parse() {
         return;
@@ -130,6 +151,9 @@ pub(super) fn record_nonsense(conversation: &Conversation, error: &hyper::Error)
         (StatusCode::BAD_REQUEST, Code::BadRequest)
     };
     let worker = &conversation.worker;
+    if code == Code::HeadersTooLarge {
+        worker.recorder.stats.limit(Limit::MaxHeaderBytes);
+    }
     worker.recorder.stats.request(status, Duration::ZERO);
     worker.recorder.lane.write(&Access {
         at: worker.clock.now(),

@@ -99,6 +99,11 @@ impl Found {
         self.bearer.is_none() && self.cookie.is_none()
     }
 
+    /// Whether nothing but its shape says that a credential of this kind is ours.
+    pub fn is_unproven(&self, kind: Kind) -> bool {
+        kind == Kind::Bearer && self.authorization == Ownership::Unknown
+    }
+
     /// Whether `Authorization` holds a token of ours, as far as can be told without looking it up.
     pub const fn authorization(&self) -> Ownership {
         self.authorization

@@ -41,6 +41,7 @@ mod early_hints;
 mod encoded_paths;
 mod event_streams;
 mod every_problem;
+mod exhaustion;
 mod expect_continue;
 mod explain;
 mod explain_routes;

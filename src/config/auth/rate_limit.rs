@@ -86,7 +86,7 @@ impl RateLimit {
 }
 
 impl Budget {
-    fn read(s: &mut Section<'_>, limit: &'static str, window: &'static str) -> Option<Self> {
+    pub(super) fn read(s: &mut Section<'_>, limit: &'static str, window: &'static str) -> Option<Self> {
         let limit = s.key("limit", "How many.", integer::<u32>(1..=1_000_000)).or(limit);
         let window = s
             .key(

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::rate_limit::Budget;
 use crate::config::{
     Origin,
     found::Wrong,
@@ -30,6 +31,8 @@ pub struct SessionRules {
     pub geo_database: Option<PathBuf>,
     pub cookie: Cookie,
     pub cache: Cache,
+    /// Bearer tokens without a signature that are nobody's, per network.
+    pub unknown_tokens: Budget,
 }
 
 /// When a browser is given the cookies that keep several people's sessions in it.
@@ -140,6 +143,12 @@ impl SessionRules {
             "Sessions that the gateway remembers, so that a request needs no query.",
             Cache::read,
         );
+        let unknown_tokens = s.section(
+            "unknown_tokens",
+            "Bearer tokens without a signature that are nobody's, which one address may show; past it 429 for those that \
+             this gateway has not seen before, without a query.",
+            |s| Budget::read(s, "600", "1m"),
+        );
         Some(Self {
             expires_in: expires_in?,
             refresh_after: refresh_after?,
@@ -150,6 +159,7 @@ impl SessionRules {
             geo_database: geo_database?,
             cookie: cookie?,
             cache: cache?,
+            unknown_tokens: unknown_tokens?,
         })
     }
 }

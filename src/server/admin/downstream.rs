@@ -17,6 +17,9 @@ pub(super) struct Downstream {
     pub handshakes: u64,
     pub handshakes_failed: u64,
     pub proxy_refused: u64,
+    pub made_room: u64,
+    /// How often each was reached, by its key.
+    pub limits: Vec<(&'static str, u64)>,
     pub tls: Option<Arc<Tls>>,
 }
 
@@ -41,6 +44,12 @@ impl Downstream {
             "outcome",
             &[("ok", self.handshakes), ("failed", self.handshakes_failed)],
         )?;
+        counts(
+            "vestibule_limits_reached",
+            "How often a client met a limit, by its key; \"http2\": one of those that HTTP/2 has beside them",
+            "limit",
+            &self.limits,
+        )?;
         if let Some(tls) = &self.tls {
             let (ok, refused) = tls.reloads();
             counts(
@@ -54,6 +63,14 @@ impl Downstream {
         let refused = ConstCounter::new(self.proxy_refused);
         refused.encode(encoder.encode_descriptor(
             "vestibule_proxy_protocol_refused",
+            help,
+            None,
+            MetricType::Counter,
+        )?)?;
+        let help = "Idle connections that were asked to leave because others needed their places";
+        let made_room = ConstCounter::new(self.made_room);
+        made_room.encode(encoder.encode_descriptor(
+            "vestibule_connections_made_room",
             help,
             None,
             MetricType::Counter,

@@ -5,12 +5,14 @@
 //! from frame to frame, by their lengths alone, and [`Pace`] is told while something is owed: it has the time of a head, all
 //! of it, however many frames it is cut into. Nothing is refused here: what makes no sense is h2's to say.
 //!
-//! The other way bytes are counted alone, for streams that wait for their turn ([`Turns`]).
+//! The other way bytes are counted alone, for streams that wait for their turn ([`Turns`]). On the same way it is seen
+//! what frames cost us that carry nothing ([`Calm`]): from a client that has sent too many no more is read.
 //!
 //! Not here: frames of other kinds that stop half way. Their client can't answer a ping, which ends the connection.
 
 use std::{
     io::{IoSlice, Result},
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -18,9 +20,12 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::PREFACE;
+use super::{
+    PREFACE,
+    calm::{Calm, Cost},
+};
 use crate::{
-    clock,
+    clock, config,
     proxy::{pace::Pace, taking::Turns},
 };
 
@@ -37,15 +42,20 @@ pub(crate) struct Followed<S> {
     pace: Arc<Pace>,
     turns: Arc<Turns>,
     frames: Frames,
+    calm: Calm,
+    /// The client is asked to leave.
+    deaf: bool,
 }
 
 impl<S> Followed<S> {
-    pub(crate) fn new(stream: S, pace: Arc<Pace>, turns: Arc<Turns>) -> Self {
+    pub(crate) fn new(stream: S, pace: Arc<Pace>, turns: Arc<Turns>, server: &config::Server) -> Self {
         Self {
             stream,
             pace,
             turns,
             frames: Frames::default(),
+            calm: Calm::new(server),
+            deaf: false,
         }
     }
 }
@@ -53,6 +63,10 @@ impl<S> Followed<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
+        if this.deaf {
+            // Whoever looks after the connection ends it, within a time of its own.
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         let owed = this.frames.owed;
@@ -64,6 +78,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
             }
         } else if owed {
             this.pace.block_ended();
+        }
+        let cost = mem::take(&mut this.frames.cost);
+        if cost != Cost::default()
+            && let Some(why) = this.calm.take(cost, this.turns.sent_in_all())
+        {
+            this.deaf = true;
+            this.pace.ask_to_leave(why);
         }
         Poll::Ready(Ok(()))
     }
@@ -125,6 +146,8 @@ struct Frames {
     owed: bool,
     /// It has begun in what was looked at last.
     began: bool,
+    /// What frames cost that began in what was looked at last.
+    cost: Cost,
 }
 
 impl Default for Frames {
@@ -137,6 +160,7 @@ impl Default for Frames {
             // Browsers open connections before they need them: a preface is owed once it has begun.
             owed: false,
             began: false,
+            cost: Cost::default(),
         }
     }
 }
@@ -179,6 +203,7 @@ impl Frames {
     fn frame_begins(&mut self) {
         let [a, b, c, kind, flags, ..] = self.head;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.cost.add(kind, self.left);
         if self.part != Part::First {
             self.part = match kind {
                 HEADERS | CONTINUATION => {

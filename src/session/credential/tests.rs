@@ -59,6 +59,11 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
                 ttl: Duration::from_secs(10),
                 capacity: 100,
             },
+            unknown_tokens: config::Budget {
+                limit: 600,
+                window: Duration::from_mins(1),
+                window_from: config::WindowFrom::First,
+            },
         },
         rate_limit: config::RateLimit {
             enabled: false,

@@ -142,6 +142,29 @@ impl Program {
         Some(Self::spawn(&mut command))
     }
 
+    /// `vestibule serve` from a shell that lets it have so few files and sockets at first; where the public listener is.
+    pub(crate) async fn with_descriptors(config: &Path, soft_limit: u32) -> (Self, SocketAddr) {
+        let script = format!("ulimit -Sn {soft_limit}; exec \"$@\"");
+        let mut command = Command::new("sh");
+        command
+            .args([
+                "-c",
+                &script,
+                "sh",
+                env!("CARGO_BIN_EXE_vestibule"),
+                "serve",
+                "--config",
+            ])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut program = Self::spawn(&mut command);
+        let (public, _) = program.serving().await;
+        (program, public)
+    }
+
     fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let said = Arc::new(Mutex::new(Said::default()));

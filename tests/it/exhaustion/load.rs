@@ -1,0 +1,384 @@
+//! How long somebody ordinary waits while others attack: `make attack-load` prints it as a table, quiet and under each
+//! attack. It wants the machine for itself, so it is no part of the suite, and asserts that everybody was answered and
+//! what was held, not how long it took.
+//!
+//! The attackers have a thread of their own, and so has whoever is measured; on a machine with two cores all of it, the
+//! gateway, the application and Postgres share them. So attackers pace themselves: what is measured is what an attack
+//! costs others, not who gets the processor.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::print_stdout, reason = "what was measured is what it is for")]
+
+use std::{
+    fs,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio::{io::AsyncWriteExt, net::TcpStream, runtime::Builder, time::sleep};
+
+use super::{
+    frames::{self, DATA, END_HEADERS, Frames, HEADERS, PING, SETTINGS},
+    get,
+};
+use crate::{
+    harness::{
+        Database, RawClient, Setup, gateway::SITE, mailbox::Mailbox, people::PASSWORD, program::Program,
+        upstream::Upstream,
+    },
+    memory::{MIB, resident},
+};
+
+/// Each attack goes on for so long.
+const PHASE: Duration = Duration::from_secs(8);
+/// Until it is under way, and the gateway at rest again.
+const SETTLE: Duration = Duration::from_secs(2);
+/// What is measured asks so often on each of its connections.
+const EVERY: Duration = Duration::from_millis(5);
+const CONNECTIONS: usize = 4;
+/// The largest answer of any attack makes the gateway hold no more.
+const MOST_MEMORY: usize = 700 * MIB;
+
+/// How many connections a crowd has.
+fn crowd() -> usize {
+    std::env::var("VESTIBULE_TEST_CROWD").map_or(2_000, |text| text.parse().expect("a number"))
+}
+
+type Attack = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What attackers go by.
+#[derive(Clone)]
+struct Target {
+    addr: SocketAddr,
+    over: Arc<AtomicBool>,
+}
+
+impl Target {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+/// Repeats something until it is over, with a pause.
+async fn repeat(target: Target, pause: Duration, once: impl AsyncFn(SocketAddr)) {
+    while !target.is_over() {
+        once(target.addr).await;
+        sleep(pause).await;
+    }
+}
+
+/// A connection of HTTP/2 that repeats `frames`, however often it is closed.
+async fn flood(target: Target, begin: Vec<u8>, repeated: Vec<u8>) {
+    repeat(target.clone(), Duration::from_millis(20), async |addr| {
+        let client = Frames::connect(addr).await;
+        let (mut reading, mut writing) = client.stream.into_split();
+        let drain = tokio::task::spawn_local(async move {
+            let _ = tokio::io::copy(&mut reading, &mut tokio::io::sink()).await;
+        });
+        let _ = writing.write_all(&begin).await;
+        while !target.is_over() && writing.write_all(&repeated).await.is_ok() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        drain.abort();
+    })
+    .await;
+}
+
+async fn idle(target: Target, http2: bool) {
+    let mut crowd_of = Vec::new();
+    while !target.is_over() {
+        if crowd_of.len() < crowd() {
+            let mut stream = TcpStream::connect(target.addr).await.unwrap();
+            if !http2 {
+                stream.write_all(get("/public/x").as_bytes()).await.unwrap();
+            }
+            crowd_of.push(stream);
+        } else {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn slow_heads(target: Target) {
+    let mut clients: Vec<TcpStream> = Vec::new();
+    while !target.is_over() {
+        let mut at = 0;
+        while at < 500 && !target.is_over() {
+            if let Some(stream) = clients.get_mut(at) {
+                if stream.write_all(b"x").await.is_ok() {
+                    at += 1;
+                } else {
+                    clients.swap_remove(at);
+                }
+            } else {
+                let mut stream = TcpStream::connect(target.addr).await.unwrap();
+                let _ = stream
+                    .write_all(b"GET /public/x HTTP/1.1\r\nHost: app.example.com\r\nX: ")
+                    .await;
+                clients.push(stream);
+            }
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Requests on a connection that is kept.
+async fn ask(target: Target, at_once: usize, request: impl Fn(usize) -> String) {
+    let asking = (0..at_once).map(|client| {
+        let (target, request) = (target.clone(), &request);
+        async move {
+            let mut number = client * 1_000_000;
+            let mut connection = RawClient::connect(target.addr).await;
+            while !target.is_over() {
+                connection.send(request(number)).await;
+                connection.answer().await;
+                number += 1;
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    futures_util::future::join_all(asking).await;
+}
+
+/// What it is called, and how it begins.
+type Named = (&'static str, fn(Target) -> Attack);
+
+#[expect(clippy::too_many_lines, reason = "a list: each attack is said once, in a few lines")]
+fn attacks() -> Vec<Named> {
+    vec![
+        ("nobody", |_| Box::pin(async {})),
+        ("500 slow heads", |target| Box::pin(slow_heads(target))),
+        ("idle connections", |target| Box::pin(idle(target, false))),
+        ("silent connections", |target| Box::pin(idle(target, true))),
+        ("rapid reset, at once", |target| {
+            let pair = |number: u32| [frames::get(1 + 2 * number, "/public/x"), frames::reset(1 + 2 * number)].concat();
+            let all: Vec<u8> = (0..10_000).flat_map(pair).collect();
+            Box::pin(flood(target, all, Vec::new()))
+        }),
+        ("rapid reset, once begun", |target| {
+            Box::pin(repeat(target, Duration::from_millis(1), async |addr| {
+                let mut client = Frames::connect(addr).await;
+                for number in 0..5_000_u32 {
+                    if !client.send(frames::get(1 + 2 * number, "/public/x")).await {
+                        return;
+                    }
+                    if number % 20 == 19 {
+                        sleep(Duration::from_millis(1)).await;
+                        let taken_back = (number - 19..=number).flat_map(|number| frames::reset(1 + 2 * number));
+                        client.send(taken_back.collect::<Vec<u8>>()).await;
+                    }
+                }
+            }))
+        }),
+        ("endless CONTINUATION", |target| {
+            let head = frames::block(&frames::fields("GET", "/public/x"));
+            let begin = frames::frame(HEADERS, 0, 1, &head);
+            let more = frames::frame(frames::CONTINUATION, 0, 1, &[]).repeat(1_000);
+            Box::pin(flood(target, begin, more))
+        }),
+        ("PING", |target| {
+            Box::pin(flood(
+                target,
+                Vec::new(),
+                frames::frame(PING, 0, 0, b"a flood!").repeat(1_000),
+            ))
+        }),
+        ("SETTINGS", |target| {
+            Box::pin(flood(
+                target,
+                Vec::new(),
+                frames::frame(SETTINGS, 0, 0, &[]).repeat(1_000),
+            ))
+        }),
+        ("empty DATA", |target| {
+            let begin = frames::post(1, "/public/x");
+            Box::pin(flood(target, begin, frames::frame(DATA, 0, 1, &[]).repeat(1_000)))
+        }),
+        ("WINDOW_UPDATE", |target| {
+            Box::pin(flood(target, Vec::new(), frames::more_room(0, 1).repeat(1_000)))
+        }),
+        ("HPACK bomb", |target| {
+            let mut block = frames::block(&frames::fields("GET", "/public/x"));
+            block.push(0x40);
+            frames::string(&mut block, b"x-bomb");
+            frames::string(&mut block, &[b'x'; 3_900]);
+            block.resize(block.len() + 12_000, 0xbe);
+            Box::pin(repeat(target, Duration::from_millis(2), async move |addr| {
+                let mut client = Frames::connect(addr).await;
+                client
+                    .send(frames::frame(HEADERS, frames::END_STREAM | END_HEADERS, 1, &block))
+                    .await;
+                client.next().await;
+            }))
+        }),
+        ("10,000 fields", |target| {
+            let fields = super::heads::numbered(10_000);
+            let request = format!("GET /public/x HTTP/1.1\r\nHost: app.example.com\r\n{fields}\r\n");
+            Box::pin(repeat(target, Duration::from_millis(2), async move |addr| {
+                let mut client = RawClient::connect(addr).await;
+                client.send(&request).await;
+                client.rest().await;
+            }))
+        }),
+        ("junk cookies", |target| {
+            Box::pin(ask(target, 8, |number| {
+                let cookie = format!("__Host-vestibule.session_token=junk{number:039}.{}%3D", "A".repeat(43));
+                format!("GET /api/me HTTP/1.1\r\nHost: app.example.com\r\nCookie: {cookie}\r\n\r\n")
+            }))
+        }),
+        ("junk bearer tokens", |target| {
+            Box::pin(ask(target, 8, |number| {
+                let token = format!("Authorization: Bearer junk{number:039}");
+                format!("GET /api/me HTTP/1.1\r\nHost: app.example.com\r\n{token}\r\n\r\n")
+            }))
+        }),
+        ("passwords", |target| {
+            Box::pin(ask(target, 64, |number| {
+                let body = json!({ "email": format!("u{number}@example.com"), "password": PASSWORD }).to_string();
+                format!(
+                    "POST /api/auth/sign-in/email HTTP/1.1\r\nHost: app.example.com\r\nOrigin: {SITE}\r\n\
+                     Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+            }))
+        }),
+        ("new connections", |target| {
+            Box::pin(repeat(target, Duration::from_millis(1), async |addr| {
+                let mut client = RawClient::connect(addr).await;
+                client.send(get("/nothing")).await;
+                client.answer().await;
+            }))
+        }),
+    ]
+}
+
+/// What somebody ordinary saw.
+struct Waited {
+    took: Vec<Duration>,
+    failed: usize,
+}
+
+impl Waited {
+    fn at(&self, per_mille: usize) -> Duration {
+        self.took
+            .get(self.took.len() * per_mille / 1_000)
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+/// Asks at its own times for as long as a phase lasts.
+fn measure(addr: SocketAddr) -> Waited {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let until = Instant::now() + PHASE;
+    let asking = async {
+        let clients = (0..CONNECTIONS).map(|_| async {
+            let mut waited = Waited {
+                took: Vec::new(),
+                failed: 0,
+            };
+            let mut client = RawClient::connect(addr).await;
+            while Instant::now() < until {
+                let asked = Instant::now();
+                client.send(get("/public/control")).await;
+                if client.answer().await.status() == 200 {
+                    waited.took.push(asked.elapsed());
+                } else {
+                    waited.failed += 1;
+                }
+                sleep(EVERY.saturating_sub(asked.elapsed())).await;
+            }
+            waited
+        });
+        futures_util::future::join_all(clients).await
+    };
+    let all = runtime.block_on(asking);
+    let mut took: Vec<Duration> = all.iter().flat_map(|waited| waited.took.clone()).collect();
+    took.sort_unstable();
+    Waited {
+        took,
+        failed: all.iter().map(|waited| waited.failed).sum(),
+    }
+}
+
+/// Processor time that a process has used.
+fn used(program: &Program) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", program.id())).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+    // utime and stime, in hundredths of a second on every Linux that there is.
+    Duration::from_millis(10 * (ticks(11) + ticks(12)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "wants the machine for itself: make attack-load"]
+async fn somebody_ordinary_under_each_attack() {
+    let (db, mailbox, upstream) = (Database::fresh().await, Mailbox::start().await, Upstream::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    let over = "[server]\nworkers = 2\n[auth.password]\nargon2 = { memory = '19MiB', iterations = 2, parallelism = 1 }\n\
+                [auth.rate_limit]\nenabled = true";
+    fs::write(
+        &file,
+        Setup::default().with(over).text(&db, mailbox.addr(), upstream.addr()),
+    )
+    .unwrap();
+    let (program, addr, admin) = Program::serve(&file).await;
+    let misses = async || {
+        let metrics = crate::harness::client::Call::new(admin, "http://localhost", "GET", "/metrics")
+            .undescribed()
+            .await;
+        let text = metrics.text().to_owned();
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix("vestibule_session_cache_misses_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    println!(
+        "{:<26} {:>9} {:>9} {:>9} {:>9} {:>7} {:>6} {:>7} {:>8}",
+        "attack", "requests", "p50", "p99", "longest", "× p99", "CPU", "MiB", "queries"
+    );
+    let mut quiet = None;
+    for (name, attack) in attacks() {
+        let over = Arc::<AtomicBool>::default();
+        let target = Target {
+            addr,
+            over: Arc::clone(&over),
+        };
+        let (before, began, queries) = (used(&program), Instant::now(), misses().await);
+        let attacking = thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            tokio::task::LocalSet::new().block_on(&runtime, attack(target));
+            // What it has left under way is dropped.
+        });
+        sleep(SETTLE).await;
+        let waited = tokio::task::spawn_blocking(move || measure(addr)).await.unwrap();
+        let held = resident(&program);
+        over.store(true, Ordering::Relaxed);
+        attacking.join().unwrap();
+        let share = used(&program).saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64();
+        let quiet = *quiet.get_or_insert(waited.at(990));
+        println!(
+            "{name:<26} {:>9} {:>9.1?} {:>9.1?} {:>9.1?} {:>7.2} {:>5.0}% {:>7} {:>8}",
+            waited.took.len(),
+            waited.at(500),
+            waited.at(990),
+            waited.took.last().copied().unwrap_or_default(),
+            waited.at(990).as_secs_f64() / quiet.as_secs_f64(),
+            share * 100.0,
+            held / MIB,
+            misses().await - queries,
+        );
+        assert_eq!(waited.failed, 0, "{name}: requests failed");
+        assert!(held < MOST_MEMORY, "{name}: {} MiB are held", held / MIB);
+        sleep(SETTLE).await;
+    }
+    println!("{:<26} {:>70} MiB at the end", "", resident(&program) / MIB);
+}
