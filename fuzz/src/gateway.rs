@@ -76,8 +76,6 @@ fn start() -> Playing {
             max_concurrent = 1
             [auth.rate_limit]
             enabled = false
-            [auth.email_verification]
-            required = false
             [mail]
             from = 'Example <no-reply@example.com>'
             smtp = 'smtp://127.0.0.1:9'
@@ -117,8 +115,9 @@ fn start() -> Playing {
             database.execute(change, &[&email, &roles]).await.expect("a user");
             let (cookie, answer) = ask(gateway, "/api/auth/sign-in/email", "", &body).await;
             let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
-            let find = "SELECT id::text FROM auth.user_sessions ORDER BY created_at DESC, id DESC LIMIT 1";
-            let session_id: String = database.query_one(find, &[]).await.expect("a session").get(0);
+            let find =
+                "SELECT s.id::text FROM auth.user_sessions s JOIN auth.users u ON u.id = s.user_id WHERE u.email = $1";
+            let session_id: String = database.query_one(find, &[&email]).await.expect("a session").get(0);
             people.push(world::person(&SignedIn {
                 id: &text(&answer["user"]["id"]),
                 email,

@@ -17,7 +17,7 @@ pub fn holds(input: &[u8]) {
         // What its HTTP library makes of it has lost a fragment; that is refused before.
         let from_library = PathAndQuery::try_from(input)
             .ok()
-            .filter(|_| !input.contains(&b'#'))
+            .filter(|_| input.starts_with(b"/") && !input.contains(&b'#'))
             .map(|target| NormalPath::keeping(target, kept));
         for fast in [from_text, from_library].into_iter().flatten() {
             match (&fast, &slow) {

@@ -95,22 +95,24 @@ pub fn split_target(target: &[u8]) -> Option<(Option<Authority>, Vec<u8>)> {
     if target.starts_with(b"/") {
         return Some((None, target.to_vec()));
     }
-    let text = String::from_utf8_lossy(target).into_owned();
-    let (scheme, rest) = text.split_once("://")?;
-    let is_scheme = scheme.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic())
+    let colon = target.windows(3).position(|three| three == b"://")?;
+    let (scheme, rest) = (&target[..colon], &target[colon + 3..]);
+    let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
         && scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
     if !is_scheme {
         return None;
     }
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let begin = scheme.len() + 3;
+    let end = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?'))
+        .unwrap_or(rest.len());
     let authority = Authority {
-        text: target[begin..begin + end].to_vec(),
-        usual_port: if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 },
+        text: rest[..end].to_vec(),
+        usual_port: if scheme.eq_ignore_ascii_case(b"https") { 443 } else { 80 },
     };
-    let mut path = target[begin + end..].to_vec();
+    let mut path = rest[end..].to_vec();
     if !path.starts_with(b"/") {
         path.insert(0, b'/');
     }

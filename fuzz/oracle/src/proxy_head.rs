@@ -35,13 +35,15 @@ fn version_1(bytes: &[u8]) -> Header {
             Header::Malformed
         };
     };
+    // Whatever follows is to be ignored.
+    if bytes[6..end].starts_with(b"UNKNOWN") {
+        return Header::Whole(None, end + 2);
+    }
     let Ok(line) = std::str::from_utf8(&bytes[6..end]) else {
         return Header::Malformed;
     };
     let words: Vec<&str> = line.split(' ').collect();
     let source = match words[..] {
-        // Whatever follows is to be ignored.
-        [unknown, ..] if unknown.starts_with("UNKNOWN") => return Header::Whole(None, end + 2),
         ["TCP4", source, destination, port, other] if is_v4(source) && is_v4(destination) && is_port(other) => {
             address(source, port)
         }
