@@ -261,8 +261,8 @@ impl Stage {
                 if !(statuses(*refusal).contains(&answer.status) || (odd && is_refusal(answer.status))) {
                     return Err(complain("refused as something else"));
                 }
-                // What was not asked for need not come.
-                may_close |= (request.has(b"expect") && body > 0) || body > DRAINED;
+                // What was not asked for need not come; and who names its host in two ways may be read in two.
+                may_close |= *refusal == Refusal::Host || (request.has(b"expect") && body > 0) || body > DRAINED;
             }
             (Decision::OwnApi, _) => return Err(complain("the gateway's own API was played with")),
         }

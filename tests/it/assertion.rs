@@ -234,10 +234,18 @@ async fn a_rotated_secret_seals_the_keys_anew() {
     let before = Setup::default().with(ON).start_on(&db).await;
     let ada = before.signed_in("ada@example.com").await;
     let kid = read(&assertion(&before, &ada, "/api/x").await).0["kid"].clone();
+    // One that has the old secret alone would make a key that it can read.
+    drop(before);
     let old = "a secret that only the tests use, and only here";
     let new = "another secret that nobody has used before";
     let both = format!("[identity]\nassertion = true\n[auth]\nsecret = ['{new}', '{old}']");
-    drop(Setup::default().with(&both).start_on(&db).await);
+    db.run("CREATE TABLE sealed_by_old AS SELECT private_key FROM signing_keys")
+        .await;
+    let between = Setup::default().with(&both).start_on(&db).await;
+    // It seals them while it serves.
+    let left = "SELECT count(*) FROM signing_keys NATURAL JOIN sealed_by_old";
+    eventually(SOON, async || db.count(left).await == 0).await;
+    drop(between);
     let only = format!("[identity]\nassertion = true\n[auth]\nsecret = '{new}'");
     let after = Setup::default().with(&only).start_on(&db).await;
     let bob = after.signed_in("bob@example.com").await;

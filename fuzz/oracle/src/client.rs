@@ -110,7 +110,11 @@ pub fn split_target(target: &[u8]) -> Option<(Option<Authority>, Vec<u8>)> {
         .unwrap_or(rest.len());
     let authority = Authority {
         text: rest[..end].to_vec(),
-        usual_port: if scheme.eq_ignore_ascii_case(b"https") { 443 } else { 80 },
+        usual_port: match scheme.to_ascii_lowercase().as_slice() {
+            b"https" => Some(443),
+            b"http" => Some(80),
+            _ => None,
+        },
     };
     let mut path = rest[end..].to_vec();
     if !path.starts_with(b"/") {
@@ -123,7 +127,8 @@ pub fn split_target(target: &[u8]) -> Option<(Option<Authority>, Vec<u8>)> {
 #[derive(Clone, Debug)]
 pub struct Authority {
     pub text: Vec<u8>,
-    pub usual_port: u16,
+    /// `None`: of a scheme that is not served.
+    pub usual_port: Option<u16>,
 }
 
 /// Judges a request that came over an unencrypted connection from `peer`.
@@ -147,7 +152,8 @@ pub fn judge(
         (None, None) => return Err(BadCaller::Host),
         (Some(authority), line) => {
             let host = Host::parse(&authority.text).ok_or(BadCaller::Host)?;
-            let port = |host: &Host| host.port.unwrap_or(authority.usual_port);
+            let usual_port = authority.usual_port.ok_or(BadCaller::Host)?;
+            let port = |host: &Host| host.port.unwrap_or(usual_port);
             match line {
                 // RFC 9112, 3.2.
                 None if !old => return Err(BadCaller::Host),
