@@ -11,7 +11,9 @@ pub mod credential;
 pub mod device;
 pub mod geo;
 pub mod identity_headers;
+pub mod known;
 pub mod last_seen;
+pub mod locks;
 pub mod sign_out;
 pub mod strangers;
 pub mod streams;
@@ -20,7 +22,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,11 +31,13 @@ use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use tracing::warn;
 
+pub use self::known::Trust;
 use self::{
     assertion::Mint,
-    cache::{Found, SessionCache},
+    cache::Found,
     geo::Places,
     identity_headers::Renderer,
+    known::Known,
     last_seen::LastSeen,
     strangers::Strangers,
     streams::{About, StreamGuard, Streams},
@@ -51,11 +55,10 @@ use crate::{
 /// Sessions as the data path sees them. One for the whole gateway.
 #[derive(Debug)]
 pub struct Sessions {
-    cache: SessionCache,
+    known: Known,
     db: Db,
     /// Look-ups run here, never on a thread of the data path: connections to Postgres belong to this runtime.
     cold: Handle,
-    trust: AtomicU8,
     /// Rung when revocations begin to be heard.
     hearing: Notify,
     /// Replaced by a reload.
@@ -75,18 +78,6 @@ pub struct Counters {
     pub hits: Spread,
     pub misses: AtomicU64,
     pub failures: AtomicU64,
-}
-
-/// May the cache be believed?
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub enum Trust {
-    /// Every revocation is heard.
-    Hearing = 0,
-    /// Revocations may go unheard, Postgres answers: check each session.
-    Deaf = 1,
-    /// Postgres can't be reached: nobody waits for it.
-    Unreachable = 2,
 }
 
 /// No answer could be had.
@@ -134,10 +125,9 @@ pub struct Parts {
 impl Sessions {
     pub fn new(parts: Parts) -> Self {
         Self {
-            cache: SessionCache::new(parts.cache.ttl, parts.cache.capacity),
+            known: Known::new(parts.cache.ttl, parts.cache.capacity),
             db: parts.db,
             cold: parts.cold,
-            trust: AtomicU8::new(Trust::Deaf as u8),
             hearing: Notify::new(),
             streams: Streams::new(parts.terms.rules.close_streams_on_revoke),
             terms: ArcSwap::from_pointee(parts.terms),
@@ -154,7 +144,7 @@ impl Sessions {
     /// forgotten, after the store, so that no look-up brings one back.
     pub fn replace_terms(&self, terms: Terms) {
         self.terms.store(Arc::new(terms));
-        self.cache.clear();
+        self.known.forget_everything();
     }
 
     pub const fn counters(&self) -> &Counters {
@@ -162,7 +152,7 @@ impl Sessions {
     }
 
     pub fn cached(&self) -> u64 {
-        self.cache.len()
+        self.known.len()
     }
 
     pub const fn places(&self) -> &Arc<Places> {
@@ -196,7 +186,7 @@ impl Sessions {
             // After it was registered: whatever changed has either taken this very session out of the cache by now, where
             // another may be in its place, or finds the stream.
             let is_current = self.trust() == Trust::Hearing
-                && matches!(self.cache.get(&hash, now), Some(Some(known)) if Arc::ptr_eq(&known, session));
+                && matches!(self.known.get(&hash, now), Some(Some(known)) if Arc::ptr_eq(&known, session));
             if !is_current {
                 self.streams.doubt(&hash);
             }
@@ -210,15 +200,12 @@ impl Sessions {
         hash: &TokenHash,
         now: Timestamp,
     ) -> Result<Option<Arc<Session>>, LookupError> {
-        let trust = self.trust();
-        if trust != Trust::Deaf
-            && let Some(known) = self.cache.get(hash, now)
-        {
+        if let Some(known) = self.known.get(hash, now) {
             self.counters.hits.add_one();
             return Ok(known);
         }
         // In a box: a hit has no use for it, and the future of each request would have room for it.
-        Box::pin(self.ask(trust, hash, now)).await
+        Box::pin(self.ask(hash, now)).await
     }
 
     /// As [`Sessions::authenticate`], for a token that nothing proves to be ours, shown from an address. Whoever makes
@@ -229,16 +216,13 @@ impl Sessions {
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Option<Arc<Session>>, LookupError> {
-        let trust = self.trust();
-        if trust != Trust::Deaf
-            && let Some(known) = self.cache.get(hash, now)
-        {
+        if let Some(known) = self.known.get(hash, now) {
             self.counters.hits.add_one();
             return Ok(known);
         }
         let asked = async {
             self.may_be_anybodys(hash, from, now)?;
-            let found = self.ask(trust, hash, now).await?;
+            let found = self.ask(hash, now).await?;
             self.turned_out(hash, found.is_some(), from, now);
             Ok(found)
         };
@@ -260,26 +244,9 @@ impl Sessions {
     }
 
     /// Asks Postgres.
-    async fn ask(
-        self: &Arc<Self>,
-        trust: Trust,
-        hash: &TokenHash,
-        now: Timestamp,
-    ) -> Result<Option<Arc<Session>>, LookupError> {
+    async fn ask(self: &Arc<Self>, hash: &TokenHash, now: Timestamp) -> Result<Option<Arc<Session>>, LookupError> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
-        let found = match trust {
-            Trust::Hearing => self.cache.find(*hash, now, self.look_up(*hash, now)).await,
-            // Neither shared nor stored: who asks after a revocation must not get an answer from before it.
-            Trust::Deaf => {
-                let found = self.look_up(*hash, now).await;
-                if let Ok(found) = &found {
-                    // What the cache still says of it will be believed again once Postgres is out of reach.
-                    self.cache.correct(hash, found.as_deref());
-                }
-                found
-            }
-            Trust::Unreachable => Err(LookupError::Unreachable),
-        };
+        let found = self.known.ask(hash, now, self.look_up(*hash, now)).await;
         found.inspect_err(|_| {
             self.counters.failures.fetch_add(1, Ordering::Relaxed);
         })
@@ -315,25 +282,25 @@ impl Sessions {
 
     /// To be called after the commit of a revocation, before it is answered. Its streams end.
     pub fn end(&self, hash: &TokenHash) {
-        self.cache.forget(hash);
+        self.known.forget(hash);
         self.streams.close_session(hash);
     }
 
     /// The same for all sessions of a user.
     pub fn end_user(&self, user: UserId) {
-        self.cache.forget_user(user);
+        self.known.forget_user(user);
         self.streams.close_user(user);
     }
 
     /// For a change of a session that goes on, after its commit. Its streams go on if it does.
     pub fn forget(&self, hash: &TokenHash) {
-        self.cache.forget(hash);
+        self.known.forget(hash);
         self.streams.doubt(hash);
     }
 
     /// The same for a change of who somebody is. Streams that they may no longer have end.
     pub fn forget_user(&self, user: UserId) {
-        self.cache.forget_user(user);
+        self.known.forget_user(user);
         self.streams.doubt_user(user);
     }
 
@@ -345,20 +312,17 @@ impl Sessions {
             Heard::User(user) => self.forget_user(user),
             Heard::Keys => self.mint.ring_bell(),
             Heard::Everything => {
-                self.cache.clear();
+                self.known.forget_everything();
                 self.mint.ring_bell();
                 self.streams.doubt_everything();
             }
             Heard::Hearing => {
-                // In this order: what was stored while deaf may be wrong.
-                self.cache.clear();
-                self.set_trust(Trust::Hearing);
+                self.known.hears();
                 self.streams.doubt_everything();
                 self.mint.ring_bell();
                 self.hearing.notify_waiters();
             }
-            Heard::Deaf { reachable: true } => self.set_trust(Trust::Deaf),
-            Heard::Deaf { reachable: false } => self.set_trust(Trust::Unreachable),
+            Heard::Deaf { reachable } => self.known.is_deaf(reachable),
         }
     }
 
@@ -371,15 +335,7 @@ impl Sessions {
     }
 
     pub fn trust(&self) -> Trust {
-        match self.trust.load(Ordering::Acquire) {
-            0 => Trust::Hearing,
-            1 => Trust::Deaf,
-            _ => Trust::Unreachable,
-        }
-    }
-
-    fn set_trust(&self, trust: Trust) {
-        self.trust.store(trust as u8, Ordering::Release);
+        self.known.trust()
     }
 
     async fn look_up(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Result<Found, LookupError> {

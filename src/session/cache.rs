@@ -9,19 +9,22 @@
 //!
 //! Unknown tokens are remembered apart and briefly: junk can neither push sessions out nor reach Postgres twice.
 //!
-//! Not here: what a look-up is, and whether the cache may be trusted at all (`session`).
+//! All of that holds in every interleaving: a model checker drives this very type ([`Locks`], `session/known/model.rs`).
+//!
+//! Not here: what a look-up is (`session/lookup.rs`), and whether the cache may be trusted at all (`session/known.rs`).
 
 use std::{
     collections::HashMap,
     fmt,
     future::Future,
     hash::{BuildHasher, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::sync::OnceCell;
 
+use super::locks::{Lock, Locks, Std};
 use crate::{
     clock::Timestamp,
     identity::{Session, UserId},
@@ -37,11 +40,13 @@ const SHARDS: usize = 64;
 /// What a look-up found; `None` is a token that is nobody's.
 pub type Found = Option<Arc<Session>>;
 
-pub struct SessionCache {
+pub struct SessionCache<L: Locks = Std> {
     stored: moka::sync::Cache<TokenHash, Entry, ByPrefix>,
+    /// In front of what may call the listener of evictions, which takes the index's lock.
+    gate: L::Gate,
     unknown: moka::sync::Cache<TokenHash, Timestamp>,
-    flights: [Mutex<Flights>; SHARDS],
-    of_user: Arc<Mutex<OfUser>>,
+    flights: [L::Mutex<Flights>; SHARDS],
+    of_user: Arc<L::Mutex<OfUser>>,
     ttl: Duration,
 }
 
@@ -75,38 +80,48 @@ struct Answer {
 type Flights = HashMap<TokenHash, Listed>;
 
 /// A flight that may be joined, and whose answer may be stored.
-#[derive(Default)]
 struct Listed {
     flight: Flight,
+    /// When it was listed: no answer of it is older.
+    since: Timestamp,
     /// How many have boarded and not left.
     aboard: usize,
 }
 
 impl Listed {
+    fn since(now: Timestamp) -> Self {
+        Self {
+            flight: Flight::default(),
+            since: now,
+            aboard: 0,
+        }
+    }
+
     fn is(&self, flight: &Flight) -> bool {
         Arc::ptr_eq(&self.flight, flight)
     }
 }
 
-impl SessionCache {
+impl<L: Locks> SessionCache<L> {
     pub fn new(ttl: Duration, capacity: u64) -> Self {
-        let of_user = Arc::<Mutex<OfUser>>::default();
+        let of_user = Arc::<L::Mutex<OfUser>>::default();
         let index = Arc::clone(&of_user);
         let stored = moka::sync::Cache::builder()
             .max_capacity(capacity)
             // Whether an entry still counts is judged by our clock on each hit; this only frees memory.
             .time_to_live(ttl.saturating_mul(2).max(Duration::from_secs(1)))
             .eviction_listener(move |hash: Arc<TokenHash>, entry: Entry, _| {
-                unindex(&index, &hash, &entry.session);
+                unindex(&*index, &hash, &entry.session);
             })
             .build_with_hasher(ByPrefix::new());
         Self {
             stored,
+            gate: L::Gate::default(),
             unknown: moka::sync::Cache::builder()
                 .max_capacity(UNKNOWN_CAPACITY)
                 .time_to_live(UNKNOWN_FOR)
                 .build(),
-            flights: std::array::from_fn(|_| Mutex::default()),
+            flights: std::array::from_fn(|_| L::Mutex::default()),
             of_user,
             ttl,
         }
@@ -114,10 +129,11 @@ impl SessionCache {
 
     /// What is known of `hash` without asking anybody: `None` means that a look-up must tell.
     pub fn get(&self, hash: &TokenHash, now: Timestamp) -> Option<Found> {
-        if let Some(entry) = self.stored.get(hash) {
+        if let Some(entry) = L::step(&self.gate, || self.stored.get(hash)) {
             let fresh = now < entry.checked_at.plus(self.ttl);
             return (fresh && now < entry.session.expires_at).then_some(Some(entry.session));
         }
+        L::pause();
         let until = self.unknown.get(hash)?;
         (now < until).then_some(None)
     }
@@ -129,20 +145,25 @@ impl SessionCache {
         now: Timestamp,
         load: impl Future<Output = Result<Found, E>>,
     ) -> Result<Found, E> {
-        let boarded = self.board(hash);
+        let boarded = self.board(hash, now);
         let look_up = || async move {
             let found = load.await?;
             Ok(Answer { found, checked_at: now })
         };
+        L::pause();
         let answer = boarded.flight.get_or_try_init(look_up).await?;
         boarded.store(answer);
         // Who joined late may have waited past its end.
         Ok(answer.found.clone().filter(|session| now < session.expires_at))
     }
 
-    fn board(&self, hash: TokenHash) -> Boarded<'_> {
+    fn board(&self, hash: TokenHash, now: Timestamp) -> Boarded<'_, L> {
         let mut flights = self.listed(&hash);
-        let listed = flights.entry(hash).or_default();
+        let listed = flights.entry(hash).or_insert_with(|| Listed::since(now));
+        if now >= listed.since.plus(self.ttl) {
+            // What it finds may be older than anything that the cache would say.
+            *listed = Listed::since(now);
+        }
         listed.aboard += 1;
         Boarded {
             cache: self,
@@ -154,7 +175,8 @@ impl SessionCache {
     fn store(&self, hash: TokenHash, answer: &Answer) {
         let Some(session) = &answer.found else {
             // What is stored of it is past its time, and would hide this.
-            self.stored.invalidate(&hash);
+            self.discard(&hash);
+            L::pause();
             self.unknown.insert(hash, answer.checked_at.plus(UNKNOWN_FOR));
             return;
         };
@@ -164,10 +186,9 @@ impl SessionCache {
 
     /// The listener of evictions takes this lock too: it is let go before anything is stored.
     fn index(&self, hash: TokenHash, session: &Arc<Session>) {
-        lock(&self.of_user)
-            .entry(session.identity.id)
-            .or_default()
-            .push((hash, address(session)));
+        let mut index = self.of_user.locked();
+        let of_user = index.entry(session.identity.id).or_default();
+        of_user.push((hash, address(session)));
     }
 
     /// Behind [`SessionCache::index`].
@@ -176,15 +197,19 @@ impl SessionCache {
             session: Arc::clone(session),
             checked_at,
         };
-        self.stored.insert(hash, entry);
+        L::step(&self.gate, || self.stored.insert(hash, entry));
         // Whoever emptied the index before this was there did not find it; and the next who looks there would not.
         if !self.is_indexed(&hash, session) {
-            self.stored.invalidate(&hash);
+            self.discard(&hash);
         }
     }
 
+    fn discard(&self, hash: &TokenHash) {
+        L::step(&self.gate, || self.stored.invalidate(hash));
+    }
+
     fn is_indexed(&self, hash: &TokenHash, session: &Arc<Session>) -> bool {
-        let index = lock(&self.of_user);
+        let index = self.of_user.locked();
         let of_user = index.get(&session.identity.id);
         of_user.is_some_and(|stored| stored.contains(&(*hash, address(session))))
     }
@@ -193,7 +218,8 @@ impl SessionCache {
     pub fn forget(&self, hash: &TokenHash) {
         let mut flights = self.listed(hash);
         flights.remove(hash);
-        self.stored.invalidate(hash);
+        self.discard(hash);
+        L::pause();
         self.unknown.invalidate(hash);
     }
 
@@ -201,7 +227,7 @@ impl SessionCache {
     pub fn correct(&self, hash: &TokenHash, found: Option<&Session>) {
         // One that began earlier is not to store what it finds.
         self.listed(hash).remove(hash);
-        let stored = self.stored.get(hash);
+        let stored = L::step(&self.gate, || self.stored.get(hash));
         let is_true = found.is_some_and(|found| {
             stored.is_none_or(|Entry { session, .. }| {
                 session.identity == found.identity && session.expires_at <= found.expires_at
@@ -215,29 +241,32 @@ impl SessionCache {
     /// All of a user's sessions, and every look-up in flight: whose those are is not known yet.
     pub fn forget_user(&self, user: UserId) {
         for shard in &self.flights {
-            lock(shard).clear();
+            shard.locked().clear();
         }
         let hashes = {
-            let mut of_user = lock(&self.of_user);
+            let mut of_user = self.of_user.locked();
             // Whose the unknown ones are, nobody knows; one of them may be a session that has just come back. Under the
             // lock as in `clear`.
+            L::pause();
             self.unknown.invalidate_all();
             of_user.remove(&user).unwrap_or_default()
         };
         for (hash, _) in hashes {
-            self.stored.invalidate(&hash);
+            self.discard(&hash);
         }
     }
 
     pub fn clear(&self) {
         for shard in &self.flights {
-            lock(shard).clear();
+            shard.locked().clear();
         }
-        let mut of_user = lock(&self.of_user);
+        let mut of_user = self.of_user.locked();
         of_user.clear();
         // Under the lock, for it calls no listener: each only notes the time, and of two at once the earlier time might be
         // noted last, which would bring back what the other took away.
+        L::pause();
         self.stored.invalidate_all();
+        L::pause();
         self.unknown.invalidate_all();
     }
 
@@ -250,27 +279,27 @@ impl SessionCache {
         self.len() == 0
     }
 
-    fn listed(&self, hash: &TokenHash) -> MutexGuard<'_, Flights> {
+    fn listed(&self, hash: &TokenHash) -> <L::Mutex<Flights> as Lock<Flights>>::Guard<'_> {
         let [first, ..] = hash.as_bytes();
         #[expect(clippy::indexing_slicing, reason = "a remainder by SHARDS is below SHARDS")]
-        lock(&self.flights[usize::from(*first) % SHARDS])
+        self.flights[usize::from(*first) % SHARDS].locked()
     }
 }
 
-impl fmt::Debug for SessionCache {
+impl<L: Locks> fmt::Debug for SessionCache<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SessionCache(about {} sessions)", self.len())
     }
 }
 
 /// A place on a flight. The last to leave takes the flight off the list.
-struct Boarded<'c> {
-    cache: &'c SessionCache,
+struct Boarded<'c, L: Locks> {
+    cache: &'c SessionCache<L>,
     hash: TokenHash,
     flight: Flight,
 }
 
-impl Boarded<'_> {
+impl<L: Locks> Boarded<'_, L> {
     /// The first to come with the answer stores it, and nobody joins any more: it would grow old.
     fn store(&self, answer: &Answer) {
         let mut flights = self.cache.listed(&self.hash);
@@ -282,7 +311,7 @@ impl Boarded<'_> {
     }
 }
 
-impl Drop for Boarded<'_> {
+impl<L: Locks> Drop for Boarded<'_, L> {
     fn drop(&mut self) {
         let mut flights = self.cache.listed(&self.hash);
         // Listed still, so there is no answer yet: whoever is left tries again.
@@ -296,9 +325,9 @@ impl Drop for Boarded<'_> {
     }
 }
 
-fn unindex(index: &Mutex<OfUser>, hash: &TokenHash, session: &Arc<Session>) {
+fn unindex(index: &impl Lock<OfUser>, hash: &TokenHash, session: &Arc<Session>) {
     let user = session.identity.id;
-    let mut index = lock(index);
+    let mut index = index.locked();
     if let Some(hashes) = index.get_mut(&user) {
         // One: the same session may have been stored again.
         let stored = hashes.iter().position(|stored| *stored == (*hash, address(session)));
@@ -309,11 +338,6 @@ fn unindex(index: &Mutex<OfUser>, hash: &TokenHash, session: &Arc<Session>) {
             index.remove(&user);
         }
     }
-}
-
-/// None of our locks guards something that a panic could leave half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A token hash is random already: its first bytes, mixed with a seed of this process, are hash enough.
@@ -357,333 +381,4 @@ impl Hasher for PrefixHasher {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        convert::Infallible,
-        sync::atomic::{AtomicBool, AtomicI64},
-    };
-
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::{
-        fields::Lines,
-        identity::{Assertions, Identity, SessionId},
-    };
-
-    const NOW: Timestamp = Timestamp::from_secs(1_000_000);
-
-    fn session(user: UserId) -> Arc<Session> {
-        Arc::new(Session {
-            id: SessionId(Uuid::now_v7()),
-            identity: Arc::new(Identity {
-                id: user,
-                email: "ada@example.com".to_owned(),
-                email_verified: true,
-                name: "Ada".to_owned(),
-                roles: Vec::new(),
-            }),
-            created_at: NOW,
-            expires_at: NOW.plus(Duration::from_mins(1)),
-            refresh_at: None,
-            extending: AtomicBool::new(false),
-            last_seen: AtomicI64::new(0),
-            headers: Lines::new(),
-            methods: Vec::new(),
-            assertions: Assertions::default(),
-        })
-    }
-
-    fn cache() -> SessionCache {
-        SessionCache::new(Duration::from_secs(10), 100)
-    }
-
-    fn answer(session: Arc<Session>, checked_at: Timestamp) -> Answer {
-        Answer {
-            found: Some(session),
-            checked_at,
-        }
-    }
-
-    async fn found(cache: &SessionCache, hash: TokenHash, what: Found) -> Found {
-        cache
-            .find(hash, NOW, async { Ok::<_, Infallible>(what) })
-            .await
-            .unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_session_is_remembered_for_the_ttl_and_never_past_its_expiry() {
-        let cache = cache();
-        let hash = TokenHash::of(b"a");
-        found(&cache, hash, Some(session(UserId(Uuid::now_v7())))).await;
-        assert!(cache.get(&hash, NOW).unwrap().is_some());
-        assert!(
-            cache.get(&hash, NOW.plus(Duration::from_secs(10))).is_none(),
-            "past the ttl"
-        );
-
-        let long = SessionCache::new(Duration::from_hours(1), 100);
-        found(&long, hash, Some(session(UserId(Uuid::now_v7())))).await;
-        assert!(long.get(&hash, NOW.plus(Duration::from_secs(59))).unwrap().is_some());
-        assert!(
-            long.get(&hash, NOW.plus(Duration::from_mins(1))).is_none(),
-            "past the expiry"
-        );
-    }
-
-    #[tokio::test]
-    async fn an_unknown_token_is_remembered_briefly() {
-        let cache = cache();
-        let hash = TokenHash::of(b"junk");
-        assert!(found(&cache, hash, None).await.is_none());
-        assert!(matches!(cache.get(&hash, NOW), Some(None)));
-        assert!(cache.get(&hash, NOW.plus(UNKNOWN_FOR)).is_none());
-    }
-
-    #[tokio::test]
-    async fn a_lookup_that_a_revocation_overtook_is_not_stored() {
-        let user = UserId(Uuid::now_v7());
-        let hash = TokenHash::of(b"a");
-        for revoke in [
-            (|cache: &SessionCache, hash: &TokenHash, _: UserId| cache.forget(hash)) as fn(&_, &_, _),
-            |cache, _, user| cache.forget_user(user),
-            |cache, _, _| cache.clear(),
-        ] {
-            let cache = cache();
-            let answer = cache
-                .find(hash, NOW, async {
-                    revoke(&cache, &hash, user);
-                    Ok::<_, Infallible>(Some(session(user)))
-                })
-                .await
-                .unwrap();
-            assert!(
-                answer.is_some(),
-                "who asked before the revocation may have the old answer"
-            );
-            assert!(cache.get(&hash, NOW).is_none(), "nobody else may");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_lookup_begun_after_a_revocation_does_not_join_the_one_before_it() {
-        let cache = Arc::new(cache());
-        let hash = TokenHash::of(b"a");
-        let (go, wait) = tokio::sync::oneshot::channel::<()>();
-        let slow = tokio::task::LocalSet::new();
-        let early = {
-            let cache = Arc::clone(&cache);
-            slow.spawn_local(async move {
-                cache
-                    .find(hash, NOW, async {
-                        let _ = wait.await;
-                        Ok::<_, Infallible>(Some(session(UserId(Uuid::now_v7()))))
-                    })
-                    .await
-            })
-        };
-        slow.run_until(async {
-            tokio::task::yield_now().await;
-            cache.forget(&hash);
-            assert!(found(&cache, hash, None).await.is_none(), "it asked for itself");
-            go.send(()).unwrap();
-            assert!(early.await.unwrap().unwrap().is_some());
-        })
-        .await;
-        assert!(!matches!(cache.get(&hash, NOW), Some(Some(_))));
-    }
-
-    #[tokio::test]
-    async fn concurrent_misses_share_one_lookup() {
-        let cache = cache();
-        let hash = TokenHash::of(b"a");
-        let lookups = std::cell::Cell::new(0);
-        let ask = || {
-            cache.find(hash, NOW, async {
-                lookups.set(lookups.get() + 1);
-                tokio::task::yield_now().await;
-                Ok::<_, Infallible>(Some(session(UserId(Uuid::now_v7()))))
-            })
-        };
-        let (a, b, c) = tokio::join!(ask(), ask(), ask());
-        assert!(a.unwrap().is_some() && b.unwrap().is_some() && c.unwrap().is_some());
-        assert_eq!(lookups.get(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_lookup_that_failed_or_was_dropped_leaves_nothing_behind() {
-        let cache = cache();
-        let hash = TokenHash::of(b"a");
-        let failed = cache.find(hash, NOW, async { Err::<Found, _>("away") }).await;
-        assert_eq!(failed.unwrap_err(), "away");
-        {
-            let mut never = Box::pin(cache.find(hash, NOW, std::future::pending::<Result<Found, Infallible>>()));
-            assert!(futures_util::poll!(never.as_mut()).is_pending());
-        }
-        assert!(cache.listed(&hash).is_empty());
-        assert!(found(&cache, hash, None).await.is_none());
-    }
-
-    #[tokio::test]
-    async fn a_session_stored_again_is_still_known_as_its_users() {
-        let cache = cache();
-        let user = UserId(Uuid::now_v7());
-        let hash = TokenHash::of(b"a");
-        found(&cache, hash, Some(session(user))).await;
-        cache.clear();
-        // Now the old entry is evicted, under the same token.
-        found(&cache, hash, Some(session(user))).await;
-        assert!(cache.get(&hash, NOW).unwrap().is_some());
-        cache.forget_user(user);
-        assert!(cache.get(&hash, NOW).is_none());
-    }
-
-    #[tokio::test]
-    async fn a_session_stored_twice_is_still_known_as_its_users() {
-        let cache = cache();
-        let user = UserId(Uuid::now_v7());
-        let hash = TokenHash::of(b"a");
-        let answer = answer(session(user), NOW);
-        cache.store(hash, &answer);
-        cache.store(hash, &answer);
-        assert!(cache.get(&hash, NOW).unwrap().is_some());
-        cache.forget_user(user);
-        assert!(cache.get(&hash, NOW).is_none());
-    }
-
-    #[tokio::test]
-    async fn of_those_who_share_a_lookup_one_stores_it_and_ends_it() {
-        let cache = cache();
-        let hash = TokenHash::of(b"a");
-        let (first, second) = (cache.board(hash), cache.board(hash));
-        let answer = answer(session(UserId(Uuid::now_v7())), NOW);
-        second.store(&answer);
-        assert!(cache.listed(&hash).is_empty(), "nobody joins what has an answer");
-        cache.stored.invalidate(&hash);
-        first.store(&answer);
-        assert!(cache.get(&hash, NOW).is_none(), "it is not stored again");
-    }
-
-    /// The two halves of storing, and what can come between them: both know nothing of the look-up any more.
-    #[tokio::test]
-    async fn what_a_revocation_found_indexed_but_not_stored_yet_is_not_kept() {
-        let user = UserId(Uuid::now_v7());
-        let hash = TokenHash::of(b"a");
-        for revoke in [
-            (|cache: &SessionCache, user: UserId| cache.forget_user(user)) as fn(&_, _),
-            |cache, _| cache.clear(),
-        ] {
-            let cache = cache();
-            let session = session(user);
-            cache.index(hash, &session);
-            revoke(&cache, user);
-            cache.keep(hash, &session, NOW);
-            assert!(cache.get(&hash, NOW).is_none(), "the next revocation would not find it");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_answer_is_as_old_as_its_lookup_whoever_joined_it() {
-        let cache = cache();
-        let hash = TokenHash::of(b"a");
-        // Whoever asked has the answer, and has not come to storing it.
-        let asked = cache.board(hash);
-        asked.flight.set(answer(session(UserId(Uuid::now_v7())), NOW)).unwrap();
-        let join = |now| cache.find(hash, now, std::future::pending::<Result<Found, Infallible>>());
-        assert!(join(NOW.plus(Duration::from_secs(5))).await.unwrap().is_some());
-        assert!(cache.get(&hash, NOW.plus(Duration::from_secs(9))).is_some());
-        assert!(
-            cache.get(&hash, NOW.plus(Duration::from_secs(10))).is_none(),
-            "past the ttl"
-        );
-    }
-
-    #[tokio::test]
-    async fn who_joins_a_lookup_gets_no_session_whose_time_is_over() {
-        let cache = cache();
-        let hash = TokenHash::of(b"a");
-        let ask = |now| {
-            cache.find(hash, now, async {
-                tokio::task::yield_now().await;
-                Ok::<_, Infallible>(Some(session(UserId(Uuid::now_v7()))))
-            })
-        };
-        let (asked, joined) = tokio::join!(ask(NOW), ask(NOW.plus(Duration::from_mins(1))));
-        assert!(asked.unwrap().is_some() && joined.unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn whoever_leaves_last_ends_a_lookup_however_many_are_still_on_their_way_out() {
-        let cache = cache();
-        let hash = TokenHash::of(b"a");
-        let boarded = cache.board(hash);
-        // Somebody on another thread has left, and has not let go of it yet.
-        let _leaving = Arc::clone(&boarded.flight);
-        let other = cache.board(hash);
-        drop(boarded);
-        assert!(!cache.listed(&hash).is_empty(), "somebody waits still");
-        drop(other);
-        assert!(cache.listed(&hash).is_empty());
-    }
-
-    #[tokio::test]
-    async fn what_is_stored_is_forgotten_once_it_says_more_than_is_true() {
-        let cache = cache();
-        let hash = TokenHash::of(b"a");
-        let user = UserId(Uuid::now_v7());
-        let known = session(user);
-        let with = |roles: &[&str], lives: Duration| {
-            let mut session = Arc::into_inner(session(user)).unwrap();
-            let identity = Arc::get_mut(&mut session.identity).unwrap();
-            identity.roles = roles.iter().map(|role| (*role).to_owned()).collect();
-            session.expires_at = NOW.plus(lives);
-            session
-        };
-        for (found, stays) in [
-            (Some(with(&[], Duration::from_mins(1))), true),
-            (Some(with(&[], Duration::from_mins(2))), true),
-            (Some(with(&[], Duration::from_secs(59))), false),
-            (Some(with(&["admin"], Duration::from_mins(1))), false),
-            (None, false),
-        ] {
-            cache.store(hash, &answer(Arc::clone(&known), NOW));
-            cache.correct(&hash, found.as_ref());
-            assert_eq!(cache.get(&hash, NOW).is_some(), stays, "{found:?}");
-        }
-        // Nor does what began before it come back.
-        let begun = cache.board(hash);
-        cache.correct(&hash, Some(&known));
-        begun.store(&answer(Arc::clone(&known), NOW));
-        assert!(cache.get(&hash, NOW).is_none());
-    }
-
-    #[tokio::test]
-    async fn a_token_that_has_died_is_unknown_from_then_on() {
-        let cache = cache();
-        let hash = TokenHash::of(b"a");
-        found(&cache, hash, Some(session(UserId(Uuid::now_v7())))).await;
-        let later = NOW.plus(Duration::from_secs(11));
-        let load = async { Ok::<_, Infallible>(None) };
-        assert!(cache.find(hash, later, load).await.unwrap().is_none());
-        assert!(
-            matches!(cache.get(&hash, later), Some(None)),
-            "Postgres is not asked twice"
-        );
-        cache.forget(&hash);
-        assert!(cache.get(&hash, later).is_none(), "nor is what changed overlooked");
-    }
-
-    #[tokio::test]
-    async fn revoking_a_user_takes_all_of_theirs_and_nobody_elses() {
-        let cache = cache();
-        let (ada, bob) = (UserId(Uuid::now_v7()), UserId(Uuid::now_v7()));
-        let [first, second, other] = [b"1", b"2", b"3"].map(|token| TokenHash::of(token));
-        found(&cache, first, Some(session(ada))).await;
-        found(&cache, second, Some(session(ada))).await;
-        found(&cache, other, Some(session(bob))).await;
-        cache.forget_user(ada);
-        assert!(cache.get(&first, NOW).is_none() && cache.get(&second, NOW).is_none());
-        assert!(cache.get(&other, NOW).unwrap().is_some());
-    }
-}
+pub(super) mod tests;

@@ -1,0 +1,128 @@
+//! What is known of sessions here, and how far it may be believed.
+//!
+//! The cache keeps what revocations are heard of. Whether they are heard is another matter, and changes while requests
+//! are under way:
+//! - Whoever stops hearing says so before anything else. Each session is asked for then, and what is found corrects what
+//!   is stored, for that is believed again once Postgres can't be reached at all.
+//! - Whoever hears again has listened first; then what is stored goes, and only then is it trusted.
+//!
+//! `known/model.rs` has a scheduler try these rules in many thousand interleavings, against a database of its own.
+
+use std::{
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
+
+use super::{
+    LookupError,
+    cache::{Found, SessionCache},
+    locks::{Locks, Std},
+};
+use crate::{clock::Timestamp, identity::UserId, secret::TokenHash};
+
+/// May the cache be believed?
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Trust {
+    /// Every revocation is heard.
+    Hearing = 0,
+    /// Revocations may go unheard, Postgres answers: check each session.
+    Deaf = 1,
+    /// Postgres can't be reached: nobody waits for it.
+    Unreachable = 2,
+}
+
+#[derive(Debug)]
+pub struct Known<L: Locks = Std> {
+    cache: SessionCache<L>,
+    trust: AtomicU8,
+}
+
+impl<L: Locks> Known<L> {
+    /// Nothing is, and nothing is heard yet.
+    pub fn new(ttl: Duration, capacity: u64) -> Self {
+        Self {
+            cache: SessionCache::new(ttl, capacity),
+            trust: AtomicU8::new(Trust::Deaf as u8),
+        }
+    }
+
+    /// What may be said of `hash` without asking anybody; `None` if [`Known::ask`] must tell. Takes no lock.
+    pub fn get(&self, hash: &TokenHash, now: Timestamp) -> Option<Found> {
+        if self.trust() == Trust::Deaf {
+            return None;
+        }
+        self.cache.get(hash, now)
+    }
+
+    /// The session behind `hash`, by `look_up`, which must begin no sooner than it is polled.
+    pub async fn ask(
+        &self,
+        hash: &TokenHash,
+        now: Timestamp,
+        look_up: impl Future<Output = Result<Found, LookupError>>,
+    ) -> Result<Found, LookupError> {
+        match self.trust() {
+            Trust::Hearing => self.cache.find(*hash, now, look_up).await,
+            // Neither shared nor stored: who asks after a revocation must not get an answer from before it.
+            Trust::Deaf => {
+                let found = look_up.await?;
+                self.cache.correct(hash, found.as_deref());
+                Ok(found)
+            }
+            Trust::Unreachable => Err(LookupError::Unreachable),
+        }
+    }
+
+    /// A session changed or ended, and that is committed. Whoever asks from here on learns of it.
+    pub fn forget(&self, hash: &TokenHash) {
+        self.cache.forget(hash);
+    }
+
+    /// The same for all of a user's.
+    pub fn forget_user(&self, user: UserId) {
+        self.cache.forget_user(user);
+    }
+
+    /// The same for everybody's.
+    pub fn forget_everything(&self) {
+        self.cache.clear();
+    }
+
+    /// From now on every revocation is heard. In this order: what was stored while none were may be wrong.
+    pub fn hears(&self) {
+        self.cache.clear();
+        self.set_trust(Trust::Hearing);
+    }
+
+    /// Revocations may go unheard. `reachable`: Postgres answers, so that sessions can be checked one by one.
+    pub fn is_deaf(&self, reachable: bool) {
+        self.set_trust(if reachable { Trust::Deaf } else { Trust::Unreachable });
+    }
+
+    pub fn trust(&self) -> Trust {
+        L::pause();
+        match self.trust.load(Ordering::Acquire) {
+            0 => Trust::Hearing,
+            1 => Trust::Deaf,
+            _ => Trust::Unreachable,
+        }
+    }
+
+    fn set_trust(&self, trust: Trust) {
+        L::pause();
+        self.trust.store(trust as u8, Ordering::Release);
+    }
+
+    /// Roughly how many sessions are held.
+    pub fn len(&self) -> u64 {
+        self.cache.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod model;

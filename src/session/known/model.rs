@@ -1,0 +1,459 @@
+//! Whether anybody learns less than they have to, in any interleaving.
+//!
+//! A scheduler (shuttle) decides at each lock, and between any two operations of the cache's maps, which thread goes on;
+//! requests, revocations, the listening connection and a database are threads, and what they do is drawn anew each time.
+//! The cache and its trust are the real ones: only their locks are the scheduler's.
+//!
+//! The judge ([`Oracle`]) knows nothing of caches. Each request notes, as it begins, up to which commit it has to know
+//! of each token's changes; what it is told must have been true then, or later.
+//!
+//! Taken for granted: that an operation of moka's maps is one step to all others, and that threads agree on the order of
+//! what they do (`Acquire` and `Release` see to that, for the one number without a lock).
+//!
+//! `VESTIBULE_TEST_SCHEDULES` says how many interleavings of each kind are tried.
+
+use std::{
+    collections::VecDeque,
+    env,
+    sync::{Arc, MutexGuard},
+    task::Poll,
+};
+
+use shuttle::{
+    Config, Runner,
+    future::block_on,
+    rand::{Rng, thread_rng},
+    scheduler::{PctScheduler, RandomScheduler, Scheduler},
+    sync::{Mutex, atomic::AtomicBool},
+    thread,
+};
+
+use super::*;
+use crate::session::{cache::tests::named, locks::Lock};
+
+const TTL: Duration = Duration::from_secs(10);
+const TOKENS: usize = 3;
+/// Of whom the first has two tokens.
+const USERS: usize = 2;
+/// Of each kind; about a second's worth.
+const SCHEDULES: usize = 1_000;
+
+/// As the scheduler likes.
+struct Scheduled;
+
+impl Locks for Scheduled {
+    type Mutex<T: Default + Send + 'static> = Mutex<T>;
+    type Gate = Mutex<()>;
+
+    fn step<R>(gate: &Mutex<()>, step: impl FnOnce() -> R) -> R {
+        let _alone = gate.locked();
+        step()
+    }
+
+    fn pause() {
+        // Any operation that threads could meet at.
+        AtomicBool::new(false).load(Ordering::SeqCst);
+    }
+}
+
+impl<T: Default + Send> Lock<T> for Mutex<T> {
+    type Guard<'l>
+        = shuttle::sync::MutexGuard<'l, T>
+    where
+        Self: 'l;
+
+    fn locked(&self) -> Self::Guard<'_> {
+        self.lock().unwrap()
+    }
+}
+
+type Model = Known<Scheduled>;
+
+fn hash(token: usize) -> TokenHash {
+    TokenHash::of(&token.to_be_bytes())
+}
+
+fn owner(token: usize) -> usize {
+    usize::from(token + 1 == TOKENS)
+}
+
+fn user(number: usize) -> UserId {
+    UserId(uuid::Uuid::from_u128(number as u128 + 1))
+}
+
+/// The database, and what everybody has to know of it. Locked for a moment only: nobody else goes on meanwhile.
+#[derive(Default)]
+struct Oracle(std::sync::Mutex<Facts>);
+
+#[derive(Default)]
+struct Facts {
+    now: u64,
+    /// How many there were.
+    commits: u64,
+    tokens: [Token; TOKENS],
+    /// Whether somebody listens, and what was said and not heard yet, each with its commit.
+    listening: bool,
+    said: VecDeque<(Change, u64)>,
+    /// While each session is checked: the how many-eth such time it is.
+    checked: Option<u64>,
+    times_checked: u64,
+    /// How often Postgres was found to be out of reach: what is cached passes then.
+    times_unreachable: u64,
+}
+
+#[derive(Clone, Default)]
+struct Token {
+    /// In the order of commits; before the first there is no such session.
+    states: Vec<State>,
+    /// Up to this commit it is known here.
+    known: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// The commit that brought it about.
+    since: u64,
+    at: u64,
+    is_live: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Token(usize),
+    User(usize),
+    Everything,
+}
+
+impl Change {
+    fn any() -> Self {
+        match thread_rng().gen_range(0..8) {
+            0..4 => Self::Token(any_token()),
+            4..7 => Self::User(thread_rng().gen_range(0..USERS)),
+            _ => Self::Everything,
+        }
+    }
+
+    fn concerns(self, token: usize) -> bool {
+        match self {
+            Self::Token(one) => one == token,
+            Self::User(user) => owner(token) == user,
+            Self::Everything => true,
+        }
+    }
+
+    fn forget(self, known: &Model) {
+        match self {
+            Self::Token(token) => known.forget(&hash(token)),
+            Self::User(number) => known.forget_user(user(number)),
+            Self::Everything => known.forget_everything(),
+        }
+    }
+}
+
+/// The first is in everybody's way.
+fn any_token() -> usize {
+    thread_rng().gen_range(0..TOKENS * 2).saturating_sub(TOKENS)
+}
+
+fn one_in(count: u32) -> bool {
+    thread_rng().gen_range(0..count) == 0
+}
+
+/// What a request begins with.
+struct Begun {
+    token: usize,
+    now: Timestamp,
+    /// It has to know of all commits up to this,
+    floor: u64,
+    /// and up to this if it is checked.
+    commits: u64,
+    checked: Option<u64>,
+    times_unreachable: u64,
+}
+
+impl Oracle {
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.0.lock().unwrap()
+    }
+
+    /// Changes rows, and says so to whoever listens, but for changes made behind everybody's back.
+    fn commit(&self, change: Change, aloud: bool) -> u64 {
+        let lives: [bool; TOKENS] = std::array::from_fn(|_| !one_in(3));
+        Scheduled::pause();
+        let mut facts = self.facts();
+        facts.commits += 1;
+        let (since, at) = (facts.commits, facts.now);
+        for (number, token) in facts.tokens.iter_mut().enumerate() {
+            if change.concerns(number) {
+                let is_live = lives[number];
+                token.states.push(State { since, at, is_live });
+            }
+        }
+        if facts.listening && aloud {
+            facts.said.push_back((change, since));
+        }
+        since
+    }
+
+    /// All that `change` concerns is known here, up to this commit.
+    fn is_known(&self, change: Change, commit: u64) {
+        let mut facts = self.facts();
+        for (number, token) in facts.tokens.iter_mut().enumerate() {
+            if change.concerns(number) {
+                token.known = token.known.max(commit);
+            }
+        }
+    }
+
+    /// A query: what is true of a token at this moment.
+    fn read(&self, token: usize) -> Found {
+        Scheduled::pause();
+        let state = self.facts().tokens[token].states.last().copied();
+        let live = state.filter(|state| state.is_live)?;
+        Some(named(user(owner(token)), &live.since.to_string()))
+    }
+
+    fn begin(&self, token: usize) -> Begun {
+        let facts = self.facts();
+        let changes = &facts.tokens[token];
+        let told = changes.known;
+        // What nobody tells is known after a while.
+        let over = |state: &&State| state.at + TTL.as_secs() <= facts.now;
+        let late = changes.states.iter().filter(over).map(|state| state.since).max();
+        Begun {
+            token,
+            now: Timestamp::from_secs(facts.now.try_into().unwrap()),
+            floor: told.max(late.unwrap_or_default()),
+            commits: facts.commits,
+            checked: facts.checked,
+            times_unreachable: facts.times_unreachable,
+        }
+    }
+
+    fn judge(&self, begun: &Begun, found: &Found) {
+        let mut facts = self.facts();
+        let is_checked = facts.checked.is_some() && facts.checked == begun.checked;
+        let had_to_be = begun.checked.is_some() && facts.times_unreachable == begun.times_unreachable;
+        let floor = if had_to_be { begun.commits } else { begun.floor };
+        let changes = &mut facts.tokens[begun.token];
+        let before = State {
+            since: 0,
+            at: 0,
+            is_live: false,
+        };
+        let said: Option<u64> = found.as_ref().map(|found| found.identity.name.parse().unwrap());
+        let states: Vec<_> = [before].into_iter().chain(changes.states.iter().copied()).collect();
+        let possible = states.iter().enumerate().find(|(at, state)| {
+            let until = states.get(at + 1).map_or(u64::MAX, |next| next.since);
+            let is_it = said.map_or(!state.is_live, |since| state.is_live && state.since == since);
+            is_it && until > floor
+        });
+        let Some((_, state)) = possible else {
+            panic!(
+                "token {}: told {said:?}, which was over by commit {floor}: {states:?}",
+                begun.token
+            );
+        };
+        // What was found to be true by somebody who asked for it is not unlearnt.
+        if is_checked {
+            changes.known = changes.known.max(state.since);
+        }
+    }
+
+    /// From now on each session is checked, until anything else is the case.
+    fn is_checked(&self) {
+        let mut facts = self.facts();
+        facts.times_checked += 1;
+        facts.checked = Some(facts.times_checked);
+    }
+
+    /// What is the case instead is about to be said.
+    fn is_not_checked(&self, reachable: bool) {
+        let mut facts = self.facts();
+        facts.checked = None;
+        facts.times_unreachable += u64::from(!reachable);
+    }
+
+    /// The connection breaks: what was on its way is lost.
+    fn cut(&self) {
+        Scheduled::pause();
+        let mut facts = self.facts();
+        facts.listening = false;
+        facts.said.clear();
+    }
+
+    /// `LISTEN`: the commit after which all is said.
+    fn listen(&self) -> u64 {
+        Scheduled::pause();
+        let mut facts = self.facts();
+        facts.listening = true;
+        facts.commits
+    }
+
+    fn hear(&self, known: &Model) -> bool {
+        Scheduled::pause();
+        let said = self.facts().said.pop_front();
+        let Some((change, commit)) = said else { return false };
+        change.forget(known);
+        self.is_known(change, commit);
+        true
+    }
+}
+
+/// Asks for a session as the data path does. Some leave early, as clients do; some look-ups fail.
+fn request(known: &Model, oracle: &Oracle, token: usize) {
+    let begun = oracle.begin(token);
+    let found = known.get(&hash(token), begun.now).or_else(|| {
+        let patience = if one_in(8) {
+            thread_rng().gen_range(1..4)
+        } else {
+            u32::MAX
+        };
+        let hash = hash(token);
+        let asking = known.ask(&hash, begun.now, look_up(oracle, token, one_in(8)));
+        block_on(at_most(patience, asking))?.ok()
+    });
+    if let Some(found) = found {
+        oracle.judge(&begun, &found);
+    }
+}
+
+async fn look_up(oracle: &Oracle, token: usize, fails: bool) -> Result<Found, LookupError> {
+    shuttle::future::yield_now().await;
+    let found = oracle.read(token);
+    shuttle::future::yield_now().await;
+    Scheduled::pause();
+    if fails {
+        Err(LookupError::Unreachable)
+    } else {
+        Ok(found)
+    }
+}
+
+/// Polls no oftener than that.
+async fn at_most<T>(patience: u32, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut left = patience;
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => {
+            left -= 1;
+            if left == 0 { Poll::Ready(None) } else { Poll::Pending }
+        }
+    })
+    .await
+}
+
+/// Somebody changes something: the auth API, which sees to it here before it answers; somebody at another gateway, or in
+/// psql; or somebody of whom no trigger tells.
+fn change(known: &Model, oracle: &Oracle) {
+    let change = Change::any();
+    match thread_rng().gen_range(0..8) {
+        0..4 => {
+            let commit = oracle.commit(change, true);
+            change.forget(known);
+            oracle.is_known(change, commit);
+        }
+        4..7 => drop(oracle.commit(change, true)),
+        _ => drop(oracle.commit(change, false)),
+    }
+}
+
+/// The listening connection: hears, breaks, comes back.
+fn ears(known: &Model, oracle: &Oracle) {
+    if !one_in(4) {
+        hear_again(known, oracle);
+    }
+    for _ in 0..thread_rng().gen_range(0..6) {
+        if !one_in(3) {
+            oracle.hear(known);
+            continue;
+        }
+        oracle.cut();
+        for _ in 0..thread_rng().gen_range(1..3) {
+            let reachable = !one_in(3);
+            oracle.is_not_checked(reachable);
+            known.is_deaf(reachable);
+            if reachable {
+                oracle.is_checked();
+            }
+            Scheduled::pause();
+        }
+        hear_again(known, oracle);
+    }
+}
+
+fn hear_again(known: &Model, oracle: &Oracle) {
+    let commit = oracle.listen();
+    oracle.is_not_checked(true);
+    known.hears();
+    oracle.is_known(Change::Everything, commit);
+}
+
+/// One interleaving.
+fn run() {
+    let oracle = Arc::<Oracle>::default();
+    let capacity = if one_in(4) { 1 } else { 100 };
+    let known = Arc::new(Model::new(TTL, capacity));
+    for token in 0..TOKENS {
+        if !one_in(3) {
+            oracle.commit(Change::Token(token), false);
+        }
+    }
+    // The gateway begins deaf.
+    oracle.is_checked();
+    let go = |what: fn(&Model, &Oracle), times: u32| {
+        let (known, oracle) = (Arc::clone(&known), Arc::clone(&oracle));
+        thread::spawn(move || (0..times).for_each(|_| what(&known, &oracle)))
+    };
+    let threads = [
+        go(ears, 1),
+        go(|known, oracle| request(known, oracle, any_token()), 3),
+        go(|known, oracle| request(known, oracle, any_token()), 3),
+        go(|known, oracle| request(known, oracle, any_token()), 2),
+        go(change, 2),
+        go(change, 1),
+        go(|known, _| known.cache.tidy_up(), 2),
+        go(
+            |_, oracle| oracle.facts().now += TTL.as_secs() / 2,
+            thread_rng().gen_range(0..3),
+        ),
+    ];
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    // Whoever comes when all is over, and all of it has been heard.
+    if !oracle.facts().listening {
+        hear_again(&known, &oracle);
+    }
+    while oracle.hear(&known) {}
+    for token in (0..TOKENS).chain(0..TOKENS) {
+        request(&known, &oracle, token);
+    }
+    known.cache.check();
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is no configuration of the gateway's")]
+fn schedules() -> usize {
+    let wanted = env::var("VESTIBULE_TEST_SCHEDULES").ok();
+    wanted.map_or(SCHEDULES, |wanted| wanted.parse().unwrap())
+}
+
+fn explore(scheduler: impl Scheduler + 'static) {
+    let mut config = Config::new();
+    config.stack_size = 256 * 1024;
+    Runner::new(scheduler, config).run(run);
+}
+
+#[test]
+fn nobody_learns_less_than_they_have_to_whoever_goes_on() {
+    explore(RandomScheduler::new(schedules()));
+}
+
+/// Most mistakes need a thread or two to be held up for long, at the right place.
+#[test]
+fn nobody_learns_less_than_they_have_to_whoever_is_held_up() {
+    for held_up in 1..=3 {
+        explore(PctScheduler::new(held_up, schedules()));
+    }
+}
