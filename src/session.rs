@@ -1,4 +1,4 @@
-//! What a session token means: from the cache if it can be trusted, else from Postgres.
+//! What a session token means: from the cache if it can be trusted (`known`), else from Postgres (`lookup`).
 //!
 //! The promise: once a revoking call has answered, no later request on this gateway passes; elsewhere the moment the
 //! notification arrives; and never later than `cache.ttl`. While revocations can't be heard the cache is not trusted
@@ -14,6 +14,7 @@ pub mod identity_headers;
 pub mod known;
 pub mod last_seen;
 pub mod locks;
+pub mod lookup;
 pub mod sign_out;
 pub mod strangers;
 pub mod streams;
@@ -39,6 +40,7 @@ use self::{
     identity_headers::Renderer,
     known::Known,
     last_seen::LastSeen,
+    lookup::{Limits, LookUps, Postgres},
     strangers::Strangers,
     streams::{About, StreamGuard, Streams},
 };
@@ -56,13 +58,14 @@ use crate::{
 #[derive(Debug)]
 pub struct Sessions {
     known: Known,
+    look_ups: Arc<LookUps<Postgres>>,
     db: Db,
-    /// Look-ups run here, never on a thread of the data path: connections to Postgres belong to this runtime.
+    /// What nobody waits for runs here, never on a thread of the data path: connections to Postgres belong to this runtime.
     cold: Handle,
     /// Rung when revocations begin to be heard.
     hearing: Notify,
     /// Replaced by a reload.
-    terms: ArcSwap<Terms>,
+    terms: Arc<ArcSwap<Terms>>,
     lookup_timeout: Duration,
     places: Arc<Places>,
     last_seen: LastSeen,
@@ -81,7 +84,7 @@ pub struct Counters {
 }
 
 /// No answer could be had.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum LookupError {
     #[error("a session look-up failed")]
     Db(#[from] Arc<DbError>),
@@ -89,8 +92,16 @@ pub enum LookupError {
     Timeout(Duration),
     #[error("Postgres can't be reached")]
     Unreachable,
+    #[error("too many wait for a session to be looked up")]
+    TooManyWaiting,
     #[error("too many tokens from there were nobody's; again in {0:?}")]
     TooManyUnknown(Duration),
+}
+
+impl LookupError {
+    fn of(error: DbError) -> Self {
+        Self::Db(Arc::new(error))
+    }
 }
 
 /// What the configuration says about sessions, but for what is sized once at the start.
@@ -105,6 +116,31 @@ impl Terms {
         Self {
             renderer: Renderer::new(&config.identity),
             rules: config.auth.session.clone(),
+        }
+    }
+
+    fn session(&self, found: db::sessions::Found) -> Session {
+        let headers = self
+            .renderer
+            .render(&found.identity, found.id, found.created_at, &found.methods);
+        // Extended once `refresh_after` of its present life has gone by.
+        let refresh_at = found.remembered.then(|| {
+            found
+                .expires_at
+                .minus(self.rules.expires_in)
+                .plus(self.rules.refresh_after)
+        });
+        Session {
+            id: found.id,
+            identity: Arc::new(found.identity),
+            methods: found.methods,
+            created_at: found.created_at,
+            expires_at: found.expires_at,
+            refresh_at,
+            extending: AtomicBool::new(false),
+            last_seen: AtomicI64::new(found.last_seen_at.map_or(0, Timestamp::micros)),
+            headers,
+            assertions: Assertions::default(),
         }
     }
 }
@@ -124,13 +160,30 @@ pub struct Parts {
 
 impl Sessions {
     pub fn new(parts: Parts) -> Self {
+        let follow_sessions = parts.terms.rules.close_streams_on_revoke;
+        let terms = Arc::new(ArcSwap::from_pointee(parts.terms));
+        let limits = Limits {
+            // Each has a connection: whoever asks for more would wait for one.
+            queries: parts.db.hot.status().max_size,
+            waiting: parts.cache.lookup_queue,
+        };
+        let look_ups = LookUps::new(
+            Postgres {
+                db: parts.db.clone(),
+                cold: parts.cold.clone(),
+                terms: Arc::clone(&terms),
+                patience: parts.lookup_timeout,
+            },
+            limits,
+        );
         Self {
             known: Known::new(parts.cache.ttl, parts.cache.capacity),
+            look_ups: Arc::new(look_ups),
             db: parts.db,
             cold: parts.cold,
             hearing: Notify::new(),
-            streams: Streams::new(parts.terms.rules.close_streams_on_revoke),
-            terms: ArcSwap::from_pointee(parts.terms),
+            streams: Streams::new(follow_sessions),
+            terms,
             mint: parts.mint,
             lookup_timeout: parts.lookup_timeout,
             places: Arc::new(parts.places),
@@ -153,6 +206,10 @@ impl Sessions {
 
     pub fn cached(&self) -> u64 {
         self.known.len()
+    }
+
+    pub const fn look_ups(&self) -> &Arc<LookUps<Postgres>> {
+        &self.look_ups
     }
 
     pub const fn places(&self) -> &Arc<Places> {
@@ -244,7 +301,7 @@ impl Sessions {
     }
 
     /// Asks Postgres.
-    async fn ask(self: &Arc<Self>, hash: &TokenHash, now: Timestamp) -> Result<Option<Arc<Session>>, LookupError> {
+    async fn ask(&self, hash: &TokenHash, now: Timestamp) -> Result<Option<Arc<Session>>, LookupError> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         let found = self.known.ask(hash, now, self.look_up(*hash, now)).await;
         found.inspect_err(|_| {
@@ -338,49 +395,8 @@ impl Sessions {
         self.known.trust()
     }
 
-    async fn look_up(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Result<Found, LookupError> {
-        let this = Arc::clone(self);
-        let asked = self.cold.spawn(async move {
-            let client = db::acquire(&this.db.hot).await?;
-            let Ok(found) = timeout(this.lookup_timeout, db::sessions::find(&client, &hash, now)).await else {
-                // Its answer may still come, or the server is gone: the next look-up must not get this connection.
-                drop(deadpool_postgres::Object::take(client));
-                return Err(DbError::Unavailable("no answer in time".into()));
-            };
-            Ok::<_, DbError>(found?.map(|found| Arc::new(this.session(found))))
-        });
-        match timeout(self.lookup_timeout, asked).await {
-            Ok(Ok(Ok(found))) => Ok(found),
-            Ok(Ok(Err(error))) => Err(LookupError::Db(Arc::new(error))),
-            // It panicked, or the runtime is going down.
-            Ok(Err(_)) => Err(LookupError::Unreachable),
-            Err(_) => Err(LookupError::Timeout(self.lookup_timeout)),
-        }
-    }
-
-    fn session(&self, found: db::sessions::Found) -> Session {
-        let terms = self.terms.load();
-        let headers = terms
-            .renderer
-            .render(&found.identity, found.id, found.created_at, &found.methods);
-        // Extended once `refresh_after` of its present life has gone by.
-        let refresh_at = found.remembered.then(|| {
-            found
-                .expires_at
-                .minus(terms.rules.expires_in)
-                .plus(terms.rules.refresh_after)
-        });
-        Session {
-            id: found.id,
-            identity: Arc::new(found.identity),
-            methods: found.methods,
-            created_at: found.created_at,
-            expires_at: found.expires_at,
-            refresh_at,
-            extending: AtomicBool::new(false),
-            last_seen: AtomicI64::new(found.last_seen_at.map_or(0, Timestamp::micros)),
-            headers,
-            assertions: Assertions::default(),
-        }
+    async fn look_up(&self, hash: TokenHash, now: Timestamp) -> Result<Found, LookupError> {
+        let found = timeout(self.lookup_timeout, self.look_ups.find(hash, now)).await;
+        found.unwrap_or(Err(LookupError::Timeout(self.lookup_timeout)))
     }
 }

@@ -33,6 +33,7 @@ pub fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'s
         "auth.base_path": auth.base_path;
         "auth.session.cache.ttl": auth.session.cache.ttl;
         "auth.session.cache.capacity": auth.session.cache.capacity;
+        "auth.session.cache.lookup_queue": auth.session.cache.lookup_queue;
         "auth.session.close_streams_on_revoke": auth.session.close_streams_on_revoke;
         "auth.session.geo_database": auth.session.geo_database;
     }

@@ -32,41 +32,54 @@ pub struct Found {
     pub last_seen_at: Option<Timestamp>,
 }
 
-/// Live session by token hash, with what the data path needs of its user.
-/// The hot query: `user_sessions_token_hash_key`, then the primary key of `users`.
+/// Live sessions by token hash, with what the data path needs of their users.
+/// The hot query: `user_sessions_token_hash_key` for each hash, then the primary key of `users`.
 pub const FIND: Query = Query {
     name: "sessions.find",
     sql: "
-        SELECT s.id, s.created_at, s.expires_at, s.remembered, s.methods, s.last_seen_at,
+        SELECT s.token_hash, s.id, s.created_at, s.expires_at, s.remembered, s.methods, s.last_seen_at,
             u.id AS user_id, u.email, u.email_verified, u.name, u.roles
         FROM user_sessions AS s
         JOIN users AS u ON u.id = s.user_id
-        WHERE s.token_hash = $1
+        WHERE s.token_hash = ANY ($1)
             AND s.revoked_at IS NULL
             AND s.expires_at > $2
             AND (NOT u.banned OR u.ban_expires <= $2)
     ",
 };
 
-pub async fn find(client: &impl GenericClient, hash: &TokenHash, now: Timestamp) -> Result<Option<Found>, DbError> {
-    let Some(row) = FIND.row(client, &[&hash.as_bytes().as_slice(), &now]).await? else {
-        return Ok(None);
-    };
-    Ok(Some(Found {
-        id: SessionId(column(&FIND, &row, "id")?),
-        identity: Identity {
-            id: UserId(column(&FIND, &row, "user_id")?),
-            email: column(&FIND, &row, "email")?,
-            email_verified: column(&FIND, &row, "email_verified")?,
-            name: column(&FIND, &row, "name")?,
-            roles: column(&FIND, &row, "roles")?,
-        },
-        methods: column(&FIND, &row, "methods")?,
-        created_at: column(&FIND, &row, "created_at")?,
-        expires_at: column(&FIND, &row, "expires_at")?,
-        remembered: column(&FIND, &row, "remembered")?,
-        last_seen_at: column(&FIND, &row, "last_seen_at")?,
-    }))
+/// Those of `hashes` that are live.
+pub async fn find(
+    client: &impl GenericClient,
+    hashes: &[TokenHash],
+    now: Timestamp,
+) -> Result<Vec<(TokenHash, Found)>, DbError> {
+    let hashes: Vec<&[u8]> = hashes.iter().map(|hash| hash.as_bytes().as_slice()).collect();
+    let rows = FIND.rows(client, &[&hashes, &now]).await?;
+    let found = rows
+        .iter()
+        .map(|row| Ok((token_hash(&FIND, row)?, Found::from_row(row)?)));
+    found.collect()
+}
+
+impl Found {
+    fn from_row(row: &Row) -> Result<Self, DbError> {
+        Ok(Self {
+            id: SessionId(column(&FIND, row, "id")?),
+            identity: Identity {
+                id: UserId(column(&FIND, row, "user_id")?),
+                email: column(&FIND, row, "email")?,
+                email_verified: column(&FIND, row, "email_verified")?,
+                name: column(&FIND, row, "name")?,
+                roles: column(&FIND, row, "roles")?,
+            },
+            methods: column(&FIND, row, "methods")?,
+            created_at: column(&FIND, row, "created_at")?,
+            expires_at: column(&FIND, row, "expires_at")?,
+            remembered: column(&FIND, row, "remembered")?,
+            last_seen_at: column(&FIND, row, "last_seen_at")?,
+        })
+    }
 }
 
 /// A row of `user_sessions`.

@@ -5,6 +5,7 @@
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
 mod downstream;
+mod look_ups;
 mod upstreams;
 
 use std::{
@@ -31,7 +32,7 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
-use self::downstream::Downstream;
+use self::{downstream::Downstream, look_ups::LookUps};
 use super::{
     acme::{self, Acme},
     reloads::Reloads,
@@ -221,6 +222,7 @@ impl Subjects {
                     .chain([
                         ("auth.password.queue", self.auth.load().hashes_refused()),
                         ("auth.session.unknown_tokens", self.sessions.refused_strangers()),
+                        ("auth.session.cache.lookup_queue", self.sessions.look_ups().refused()),
                     ])
                     .collect(),
                 tls: self.tls.clone(),
@@ -228,6 +230,7 @@ impl Subjects {
             hits: counters.hits.total(),
             misses: counters.misses.load(Ordering::Relaxed),
             failures: counters.failures.load(Ordering::Relaxed),
+            look_ups: LookUps::of(&self.sessions),
             cached: self.sessions.cached(),
             hearing: self.sessions.trust() == Trust::Hearing,
             last_seen_dropped: self.sessions.last_seen().dropped(),
@@ -261,6 +264,7 @@ struct Numbers {
     hits: u64,
     misses: u64,
     failures: u64,
+    look_ups: LookUps,
     cached: u64,
     hearing: bool,
     last_seen_dropped: u64,
@@ -372,6 +376,7 @@ impl Collector for Numbers {
         }
 
         upstreams::encode(&self.upstreams, &mut encoder)?;
+        self.look_ups.encode(&mut encoder)?;
         self.downstream.encode(&mut encoder)?;
         self.encode_identity(&mut encoder)?;
         match &self.acme {

@@ -11,7 +11,7 @@ const REQUESTS: usize = 10_000;
 async fn last_lookup(gateway: &Gateway) -> Option<SystemTime> {
     let client = gateway.db().client().await;
     let sql = "SELECT max(query_start) FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = 'vestibule' AND query LIKE '%token_hash = $1%'";
+        WHERE datname = current_database() AND application_name = 'vestibule' AND query LIKE '%s.token_hash = ANY ($1)%'";
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
@@ -78,7 +78,7 @@ async fn requests_that_come_at_once_share_a_look_up() {
         .collect();
     eventually(SOON, async || misses(&gateway).await == before + 50).await;
     let lookups = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%token_hash = $1%'";
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%s.token_hash = ANY ($1)%'";
     eventually(SOON, async || gateway.db().count(lookups).await > 0).await;
     assert_eq!(gateway.db().count(lookups).await, 1);
     lock.batch_execute("COMMIT").await.unwrap();

@@ -72,6 +72,7 @@ mod layers;
 mod least_rights;
 mod legacy_passwords;
 mod limits;
+mod look_ups;
 mod mail_outbox;
 mod memory;
 mod memory_http2;

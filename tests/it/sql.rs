@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, fmt::Write};
 
-use vestibule::db::{all_queries, sessions};
+use vestibule::{
+    db::{all_queries, sessions},
+    session::lookup::MOST_AT_ONCE,
+};
 
 use crate::harness::{Database, golden};
 
@@ -41,19 +44,60 @@ async fn the_hot_query_is_answered_by_its_index() {
     // An empty table is always scanned unless that is forbidden; a generic plan is what a cached statement gets.
     let explain = format!(
         "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan;
-         PREPARE hot (bytea, timestamptz) AS {};
-         EXPLAIN EXECUTE hot ('\\x00', '2026-11-21')",
+         PREPARE hot (bytea[], timestamptz) AS {};
+         EXPLAIN EXECUTE hot (ARRAY['\\x00'::bytea], '2026-11-21')",
         sessions::FIND.sql
     );
+    let plan = plan(&client, &explain).await;
+    assert!(plan.contains("Index Scan using user_sessions_token_hash_key"), "{plan}");
+    assert!(!plan.contains("Seq Scan"), "{plan}");
+}
+
+/// As planned for a table that has been looked at, whether for one session or for as many as are asked for at once.
+#[tokio::test]
+async fn the_hot_query_is_answered_by_its_index_however_many_sessions_it_asks_for() {
+    let db = Database::fresh().await;
+    let client = db.client().await;
+    let rows = "
+        INSERT INTO users (id, email, name, created_at, updated_at)
+        SELECT gen_random_uuid(), 'person' || n || '@example.com', 'Person', now(), now()
+        FROM generate_series(1, 20000) AS n;
+        INSERT INTO user_sessions (id, token_hash, user_id, created_at, updated_at, expires_at)
+        SELECT gen_random_uuid(), sha256(id::text::bytea), id, now(), now(), '2027-01-01'
+        FROM users;
+        ANALYZE users, user_sessions";
+    client.batch_execute(rows).await.unwrap();
+    for (asked, mode) in [
+        (1, "force_custom_plan"),
+        (MOST_AT_ONCE, "force_custom_plan"),
+        (MOST_AT_ONCE, "force_generic_plan"),
+    ] {
+        let some = format!(
+            "SELECT array_agg(token_hash)::text FROM (SELECT token_hash FROM user_sessions LIMIT {asked}) AS some"
+        );
+        let some: String = client.query_one(&some, &[]).await.unwrap().get(0);
+        let explain = format!(
+            "DEALLOCATE ALL; SET plan_cache_mode = {mode};
+             PREPARE hot (bytea[], timestamptz) AS {};
+             EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) EXECUTE hot ('{some}', '2026-11-21')",
+            sessions::FIND.sql
+        );
+        let plan = plan(&client, &explain).await;
+        assert!(plan.contains("user_sessions_token_hash_key"), "{asked}, {mode}: {plan}");
+        assert!(!plan.contains("Seq Scan on user_sessions"), "{asked}, {mode}: {plan}");
+        println!("{asked} at once, {mode}:\n{plan}");
+    }
+}
+
+async fn plan(client: &tokio_postgres::Client, explain: &str) -> String {
     let mut plan = String::new();
-    for message in client.simple_query(&explain).await.unwrap() {
+    for message in client.simple_query(explain).await.unwrap() {
         if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
             plan.push_str(row.get(0).unwrap());
             plan.push('\n');
         }
     }
-    assert!(plan.contains("Index Scan using user_sessions_token_hash_key"), "{plan}");
-    assert!(!plan.contains("Seq Scan"), "{plan}");
+    plan
 }
 
 #[tokio::test]

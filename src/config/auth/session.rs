@@ -64,6 +64,7 @@ pub enum SameSite {
 pub struct Cache {
     pub ttl: Duration,
     pub capacity: u64,
+    pub lookup_queue: usize,
 }
 
 impl SessionRules {
@@ -260,9 +261,17 @@ impl Cache {
                 integer::<u64>(1..=100_000_000),
             )
             .or("100_000");
+        let lookup_queue = s
+            .key(
+                "lookup_queue",
+                "Requests that may wait for Postgres to tell whose session they bring; past it: 503 at once.",
+                integer(1..=1_000_000),
+            )
+            .or("16_384");
         Some(Self {
             ttl: ttl?,
             capacity: capacity?,
+            lookup_queue: lookup_queue?,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! Whether anybody learns less than they have to, in any interleaving.
 //!
 //! A scheduler (shuttle) decides at each lock, and between any two operations of the cache's maps, which thread goes on;
-//! requests, revocations, the listening connection and a database are threads, and what they do is drawn anew each time.
-//! The cache and its trust are the real ones: only their locks are the scheduler's.
+//! requests, revocations, the listening connection and queries are threads, and what they do is drawn anew each time. The
+//! cache, its trust and the queue of look-ups are the real ones: only their locks are the scheduler's.
 //!
 //! The judge ([`Oracle`]) knows nothing of caches. Each request notes, as it begins, up to which commit it has to know
 //! of each token's changes; what it is told must have been true then, or later.
@@ -29,7 +29,11 @@ use shuttle::{
 };
 
 use super::*;
-use crate::session::{cache::tests::named, locks::Lock};
+use crate::session::{
+    cache::tests::named,
+    locks::Lock,
+    lookup::{Limits, LookUps, Sessions, Source},
+};
 
 const TTL: Duration = Duration::from_secs(10);
 const TOKENS: usize = 3;
@@ -205,12 +209,16 @@ impl Oracle {
         }
     }
 
-    /// A query: what is true of a token at this moment.
-    fn read(&self, token: usize) -> Found {
+    /// A query: what is true of these tokens at this moment.
+    fn read(&self, hashes: &[TokenHash]) -> Sessions {
         Scheduled::pause();
-        let state = self.facts().tokens[token].states.last().copied();
-        let live = state.filter(|state| state.is_live)?;
-        Some(named(user(owner(token)), &live.since.to_string()))
+        let facts = self.facts();
+        let asked = (0..TOKENS).filter(|token| hashes.contains(&hash(*token)));
+        let live = asked.filter_map(|token| {
+            let state = facts.tokens[token].states.last().filter(|state| state.is_live)?;
+            Some((hash(token), named(user(owner(token)), &state.since.to_string())))
+        });
+        live.collect()
     }
 
     fn begin(&self, token: usize) -> Begun {
@@ -300,33 +308,59 @@ impl Oracle {
     }
 }
 
-/// Asks for a session as the data path does. Some leave early, as clients do; some look-ups fail.
-fn request(known: &Model, oracle: &Oracle, token: usize) {
-    let begun = oracle.begin(token);
-    let found = known.get(&hash(token), begun.now).or_else(|| {
+/// All that threads share.
+struct World {
+    known: Model,
+    look_ups: Arc<LookUps<Table, Scheduled>>,
+    oracle: Arc<Oracle>,
+}
+
+/// Asks for a session as the data path does. Some leave early, as clients do.
+fn request(world: &World, token: usize) {
+    let begun = world.oracle.begin(token);
+    let hash = hash(token);
+    let found = world.known.get(&hash, begun.now).or_else(|| {
         let patience = if one_in(8) {
             thread_rng().gen_range(1..4)
         } else {
             u32::MAX
         };
-        let hash = hash(token);
-        let asking = known.ask(&hash, begun.now, look_up(oracle, token, one_in(8)));
-        block_on(at_most(patience, asking))?.ok()
+        let look_up = world.look_ups.find(hash, begun.now);
+        block_on(at_most(patience, world.known.ask(&hash, begun.now, look_up)))?.ok()
     });
     if let Some(found) = found {
-        oracle.judge(&begun, &found);
+        world.oracle.judge(&begun, &found);
     }
 }
 
-async fn look_up(oracle: &Oracle, token: usize, fails: bool) -> Result<Found, LookupError> {
-    shuttle::future::yield_now().await;
-    let found = oracle.read(token);
-    shuttle::future::yield_now().await;
-    Scheduled::pause();
-    if fails {
-        Err(LookupError::Unreachable)
-    } else {
-        Ok(found)
+/// The table of sessions, some questions to which fail.
+struct Table(Arc<Oracle>);
+
+impl Source for Table {
+    type Connection = ();
+
+    async fn connect(&self) -> Result<(), LookupError> {
+        shuttle::future::yield_now().await;
+        if one_in(16) {
+            Err(LookupError::Unreachable)
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn find(&self, (): (), hashes: &[TokenHash], _: Timestamp) -> Result<Sessions, LookupError> {
+        shuttle::future::yield_now().await;
+        let found = self.0.read(hashes);
+        shuttle::future::yield_now().await;
+        if one_in(8) {
+            Err(LookupError::Unreachable)
+        } else {
+            Ok(found)
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(shuttle::future::spawn(work));
     }
 }
 
@@ -346,7 +380,7 @@ async fn at_most<T>(patience: u32, future: impl Future<Output = T>) -> Option<T>
 
 /// Somebody changes something: the auth API, which sees to it here before it answers; somebody at another gateway, or in
 /// psql; or somebody of whom no trigger tells.
-fn change(known: &Model, oracle: &Oracle) {
+fn change(World { known, oracle, .. }: &World) {
     let change = Change::any();
     match thread_rng().gen_range(0..8) {
         0..4 => {
@@ -360,7 +394,7 @@ fn change(known: &Model, oracle: &Oracle) {
 }
 
 /// The listening connection: hears, breaks, comes back.
-fn ears(known: &Model, oracle: &Oracle) {
+fn ears(World { known, oracle, .. }: &World) {
     if !one_in(4) {
         hear_again(known, oracle);
     }
@@ -394,7 +428,15 @@ fn hear_again(known: &Model, oracle: &Oracle) {
 fn run() {
     let oracle = Arc::<Oracle>::default();
     let capacity = if one_in(4) { 1 } else { 100 };
-    let known = Arc::new(Model::new(TTL, capacity));
+    let limits = Limits {
+        queries: thread_rng().gen_range(1..3),
+        waiting: 100,
+    };
+    let world = Arc::new(World {
+        known: Model::new(TTL, capacity),
+        look_ups: Arc::new(LookUps::new(Table(Arc::clone(&oracle)), limits)),
+        oracle: Arc::clone(&oracle),
+    });
     for token in 0..TOKENS {
         if !one_in(3) {
             oracle.commit(Change::Token(token), false);
@@ -402,20 +444,20 @@ fn run() {
     }
     // The gateway begins deaf.
     oracle.is_checked();
-    let go = |what: fn(&Model, &Oracle), times: u32| {
-        let (known, oracle) = (Arc::clone(&known), Arc::clone(&oracle));
-        thread::spawn(move || (0..times).for_each(|_| what(&known, &oracle)))
+    let go = |what: fn(&World), times: u32| {
+        let world = Arc::clone(&world);
+        thread::spawn(move || (0..times).for_each(|_| what(&world)))
     };
     let threads = [
         go(ears, 1),
-        go(|known, oracle| request(known, oracle, any_token()), 3),
-        go(|known, oracle| request(known, oracle, any_token()), 3),
-        go(|known, oracle| request(known, oracle, any_token()), 2),
+        go(|world| request(world, any_token()), 3),
+        go(|world| request(world, any_token()), 3),
+        go(|world| request(world, any_token()), 2),
         go(change, 2),
         go(change, 1),
-        go(|known, _| known.cache.tidy_up(), 2),
+        go(|world| world.known.cache.tidy_up(), 2),
         go(
-            |_, oracle| oracle.facts().now += TTL.as_secs() / 2,
+            |world| world.oracle.facts().now += TTL.as_secs() / 2,
             thread_rng().gen_range(0..3),
         ),
     ];
@@ -424,13 +466,14 @@ fn run() {
     }
     // Whoever comes when all is over, and all of it has been heard.
     if !oracle.facts().listening {
-        hear_again(&known, &oracle);
+        hear_again(&world.known, &oracle);
     }
-    while oracle.hear(&known) {}
+    while oracle.hear(&world.known) {}
     for token in (0..TOKENS).chain(0..TOKENS) {
-        request(&known, &oracle, token);
+        request(&world, token);
     }
-    known.cache.check();
+    assert_eq!(world.look_ups.waiting(), 0);
+    world.known.cache.check();
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is no configuration of the gateway's")]

@@ -17,6 +17,7 @@ use vestibule::{
     },
     clock::{Clock, Timestamp},
     config,
+    session::Sessions,
 };
 
 use super::{
@@ -284,6 +285,10 @@ impl Gateway {
             .unwrap_or_else(|| panic!("no {name} in\n{}", metrics.text()))
             .parse()
             .unwrap()
+    }
+
+    pub(crate) const fn sessions(&self) -> &Arc<Sessions> {
+        self.running.sessions()
     }
 
     pub(crate) const fn upstream(&self) -> &Upstream {

@@ -417,7 +417,7 @@ async fn sess_06_a_look_up_that_a_revocation_overtakes_lets_nobody_in() {
             .unwrap();
         let early = tokio::spawn(gateway.get("/api/me").with(&ada).into_future());
         let waits = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%token_hash = $1%'";
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%s.token_hash = ANY ($1)%'";
         eventually(SOON, async || gateway.db().count(waits).await > 0).await;
         by_hand.batch_execute(&format!("{revoke}; COMMIT")).await.unwrap();
         early.await.unwrap();
