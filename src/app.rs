@@ -79,6 +79,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const STREAMS_LEAVE_AT: f64 = 0.9;
 /// After the hard stop, tasks only have to notice it.
 const HARD_STOP_TAKES: Duration = Duration::from_secs(2);
+/// What is left of when sessions were last seen: a statement or a few, and Postgres may be away.
+const LAST_WRITES_TAKE: Duration = Duration::from_secs(2);
 
 /// What a gateway is started with, besides its configuration.
 pub struct Options {
@@ -625,6 +627,11 @@ impl Running {
         for thread in self.threads.drain(..) {
             // It has nothing to do but to notice the hard stop.
             let _ = thread.join();
+        }
+        // Nobody is left who could use a session. Whoever is in a hurry goes without.
+        let writing = timeout(LAST_WRITES_TAKE, self.sessions.write_last_seen());
+        if let Some(Err(_)) = hurry.run_until_cancelled(writing).await {
+            warn!("Postgres did not take in time when sessions were last seen");
         }
         Ended { cut_off }
     }

@@ -220,6 +220,11 @@ impl Sessions {
         &self.last_seen
     }
 
+    /// Writes when sessions were last seen, for the end: once nobody uses any.
+    pub async fn write_last_seen(&self) {
+        self.last_seen.write_out(&self.db, &self.places).await;
+    }
+
     pub const fn streams(&self) -> &Streams {
         &self.streams
     }

@@ -7,7 +7,7 @@ mod listed;
 
 pub use listed::{Listed, list_all, list_of, revoke_any};
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -292,7 +292,8 @@ pub struct Seen {
     pub place: Place,
 }
 
-/// Writes many uses at once. Answered by the primary key; no index holds what changes, and the trigger is silent.
+/// Writes many uses at once, but not those soon after one that another gateway wrote. Answered by the primary key; no
+/// index holds what changes, and the trigger is silent.
 /// The id orders the updates, so that two gateways which write the same sessions don't wait for each other crosswise.
 pub const SEEN: Query = Query {
     name: "sessions.seen",
@@ -302,7 +303,7 @@ pub const SEEN: Query = Query {
             FROM unnest($1::uuid[], $2::timestamptz[], $3::inet[], $4::text[], $5::text[])
                 AS n (id, at, address, country, city)
             JOIN user_sessions AS s ON s.id = n.id
-            WHERE s.last_seen_at IS NULL OR s.last_seen_at < n.at
+            WHERE s.last_seen_at IS NULL OR s.last_seen_at <= n.at - make_interval(secs => $6)
             ORDER BY s.id
             FOR UPDATE OF s
         )
@@ -313,13 +314,15 @@ pub const SEEN: Query = Query {
     ",
 };
 
-pub async fn seen(client: &impl GenericClient, uses: &[Seen]) -> Result<(), DbError> {
+/// Of each session no oftener than `at_most_every`.
+pub async fn seen(client: &impl GenericClient, uses: &[Seen], at_most_every: Duration) -> Result<(), DbError> {
     let ids: Vec<Uuid> = uses.iter().map(|seen| seen.session.0).collect();
     let times: Vec<Timestamp> = uses.iter().map(|seen| seen.at).collect();
     let addresses: Vec<IpAddr> = uses.iter().map(|seen| seen.from).collect();
     let countries: Vec<Option<&str>> = uses.iter().map(|seen| seen.place.country.as_deref()).collect();
     let cities: Vec<Option<&str>> = uses.iter().map(|seen| seen.place.city.as_deref()).collect();
-    SEEN.run(client, &[&ids, &times, &addresses, &countries, &cities])
+    let apart = at_most_every.as_secs_f64();
+    SEEN.run(client, &[&ids, &times, &addresses, &countries, &cities, &apart])
         .await
         .map(drop)
 }

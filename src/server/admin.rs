@@ -5,7 +5,7 @@
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
 mod downstream;
-mod look_ups;
+mod sessions;
 mod upstreams;
 
 use std::{
@@ -32,7 +32,7 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
-use self::{downstream::Downstream, look_ups::LookUps};
+use self::{downstream::Downstream, sessions::SessionWork};
 use super::{
     acme::{self, Acme},
     reloads::Reloads,
@@ -230,10 +230,9 @@ impl Subjects {
             hits: counters.hits.total(),
             misses: counters.misses.load(Ordering::Relaxed),
             failures: counters.failures.load(Ordering::Relaxed),
-            look_ups: LookUps::of(&self.sessions),
+            session_work: SessionWork::of(&self.sessions),
             cached: self.sessions.cached(),
             hearing: self.sessions.trust() == Trust::Hearing,
-            last_seen_dropped: self.sessions.last_seen().dropped(),
             log_dropped: self.log.dropped(),
             assertions: self.sessions.mint().minted(),
             open_streams: self.sessions.streams().open() as u64,
@@ -264,10 +263,9 @@ struct Numbers {
     hits: u64,
     misses: u64,
     failures: u64,
-    look_ups: LookUps,
+    session_work: SessionWork,
     cached: u64,
     hearing: bool,
-    last_seen_dropped: u64,
     log_dropped: u64,
     assertions: u64,
     open_streams: u64,
@@ -325,11 +323,6 @@ impl Collector for Numbers {
                 self.failures,
             ),
             (
-                "vestibule_last_seen_dropped",
-                "Uses of sessions that were not noted",
-                self.last_seen_dropped,
-            ),
-            (
                 "vestibule_access_log_dropped",
                 "Lines of the access log that were dropped",
                 self.log_dropped,
@@ -376,7 +369,7 @@ impl Collector for Numbers {
         }
 
         upstreams::encode(&self.upstreams, &mut encoder)?;
-        self.look_ups.encode(&mut encoder)?;
+        self.session_work.encode(&mut encoder)?;
         self.downstream.encode(&mut encoder)?;
         self.encode_identity(&mut encoder)?;
         match &self.acme {

@@ -34,8 +34,6 @@ use crate::{
 /// How long a token stays known as unknown.
 const UNKNOWN_FOR: Duration = Duration::from_secs(2);
 const UNKNOWN_CAPACITY: u64 = 10_000;
-/// Look-ups are listed in so many separately locked parts.
-const SHARDS: usize = 64;
 
 /// What a look-up found; `None` is a token that is nobody's.
 pub type Found = Option<Arc<Session>>;
@@ -45,7 +43,8 @@ pub struct SessionCache<L: Locks = Std> {
     /// In front of what may call the listener of evictions, which takes the index's lock.
     gate: L::Gate,
     unknown: moka::sync::Cache<TokenHash, Timestamp>,
-    flights: [L::Mutex<Flights>; SHARDS],
+    /// Listed in [`Locks::PARTS`], each with a lock of its own.
+    flights: Box<[L::Mutex<Flights>]>,
     of_user: Arc<L::Mutex<OfUser>>,
     ttl: Duration,
 }
@@ -121,7 +120,7 @@ impl<L: Locks> SessionCache<L> {
                 .max_capacity(UNKNOWN_CAPACITY)
                 .time_to_live(UNKNOWN_FOR)
                 .build(),
-            flights: std::array::from_fn(|_| L::Mutex::default()),
+            flights: (0..L::PARTS).map(|_| L::Mutex::default()).collect(),
             of_user,
             ttl,
         }
@@ -281,8 +280,8 @@ impl<L: Locks> SessionCache<L> {
 
     fn listed(&self, hash: &TokenHash) -> <L::Mutex<Flights> as Lock<Flights>>::Guard<'_> {
         let [first, ..] = hash.as_bytes();
-        #[expect(clippy::indexing_slicing, reason = "a remainder by SHARDS is below SHARDS")]
-        self.flights[usize::from(*first) % SHARDS].locked()
+        #[expect(clippy::indexing_slicing, reason = "a remainder by PARTS is below PARTS")]
+        self.flights[usize::from(*first) % L::PARTS].locked()
     }
 }
 

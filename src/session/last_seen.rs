@@ -2,14 +2,15 @@
 //!
 //! A request only compares two numbers, and at most once a minute per session puts a note into a bounded map. A
 //! worker finds out where the addresses are and writes the notes in batches; what Postgres didn't take is kept for the
-//! next round, newer notes winning.
+//! next round, newer notes winning. At the end, when nobody can note anything any more, what is left is written
+//! ([`LastSeen::write_out`]).
 
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,7 +30,7 @@ use crate::{
     identity::{Session, SessionId},
 };
 
-/// A session is noted at most so often.
+/// A session is noted at most so often here, and written at most so often by all gateways.
 const AT_MOST_EVERY: Duration = Duration::from_mins(1);
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
 /// How often somebody looks whether the file of places has been replaced.
@@ -50,6 +51,8 @@ pub struct LastSeen {
 struct Shared {
     waiting: Mutex<HashMap<SessionId, Use>>,
     dropped: AtomicU64,
+    /// Postgres didn't take the last ones: said once.
+    failing: AtomicBool,
 }
 
 /// That a session was used.
@@ -67,7 +70,7 @@ impl LastSeen {
             return;
         }
         session.last_seen.store(now.micros(), Ordering::Relaxed);
-        let mut waiting = self.waiting();
+        let mut waiting = self.notes();
         if waiting.len() >= CAPACITY && !waiting.contains_key(&session.id) {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -75,12 +78,17 @@ impl LastSeen {
         waiting.insert(session.id, Use { at: now, from });
     }
 
+    /// Sessions whose last use is still to be written.
+    pub fn waiting(&self) -> usize {
+        self.notes().len()
+    }
+
     /// Notes that were dropped because too many waited.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes what waits every few seconds until `stop`, then what is left.
+    /// Writes what waits every few seconds until `stop`, and then once more.
     pub async fn run(self, db: Db, places: Arc<Places>, stop: CancellationToken) {
         let mut tick = interval(FLUSH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,35 +96,39 @@ impl LastSeen {
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = tick.tick() => self.flush(&db, &places).await,
+                _ = tick.tick() => self.write_out(&db, &places).await,
                 _ = refresh.tick() => places.refresh().await,
                 () = stop.cancelled() => break,
             }
         }
-        self.flush(&db, &places).await;
+        self.write_out(&db, &places).await;
     }
 
-    async fn flush(&self, db: &Db, places: &Places) {
-        let batch: Vec<_> = std::mem::take(&mut *self.waiting()).into_iter().collect();
+    /// Writes what waits, or keeps what Postgres doesn't take. Not cancel-safe: what is being written may be lost.
+    pub async fn write_out(&self, db: &Db, places: &Places) {
+        let batch: Vec<_> = std::mem::take(&mut *self.notes()).into_iter().collect();
         let mut rest = batch.as_slice();
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at(rest.len().min(AT_ONCE));
             if let Err(error) = write(db, places, chunk).await {
-                warn!(
-                    sessions = rest.len(),
-                    error = %Chain(&error),
-                    "could not write when sessions were last seen, trying again"
-                );
+                if !self.shared.failing.swap(true, Ordering::Relaxed) {
+                    warn!(
+                        sessions = rest.len(),
+                        error = %Chain(&error),
+                        "could not write when sessions were last seen, trying again every {FLUSH_EVERY:?}"
+                    );
+                }
                 self.put_back(rest);
                 return;
             }
+            self.shared.failing.store(false, Ordering::Relaxed);
             rest = behind;
         }
     }
 
     /// What was noted meanwhile is newer, and the bound holds.
     fn put_back(&self, uses: &[(SessionId, Use)]) {
-        let mut waiting = self.waiting();
+        let mut waiting = self.notes();
         for (session, seen) in uses {
             if waiting.contains_key(session) {
                 continue;
@@ -129,7 +141,7 @@ impl LastSeen {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<SessionId, Use>> {
+    fn notes(&self) -> MutexGuard<'_, HashMap<SessionId, Use>> {
         self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,5 +160,5 @@ async fn write(db: &Db, places: &Places, batch: &[(SessionId, Use)]) -> Result<(
         });
     }
     let client = db.client().await?;
-    db::sessions::seen(&client, &seen).await
+    db::sessions::seen(&client, &seen, AT_MOST_EVERY).await
 }

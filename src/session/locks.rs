@@ -15,6 +15,9 @@ pub trait Locks: 'static {
     /// What keeps steps apart of which a scheduler knows nothing.
     type Gate: Default + Send + Sync;
 
+    /// Into how many parts, each with its lock, what is locked in parts is divided.
+    const PARTS: usize;
+
     /// A step in code of others', which has locks of its own and may call back while it holds them. A scheduler has to
     /// know of that: else somebody would wait for such a lock and never be told.
     fn step<R>(gate: &Self::Gate, step: impl FnOnce() -> R) -> R;
@@ -38,6 +41,8 @@ pub struct Std;
 impl Locks for Std {
     type Mutex<T: Default + Send + 'static> = Mutex<T>;
     type Gate = ();
+
+    const PARTS: usize = 64;
 
     #[inline]
     fn step<R>((): &(), step: impl FnOnce() -> R) -> R {

@@ -254,4 +254,4 @@ impl<S, L: Locks> fmt::Debug for LookUps<S, L> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

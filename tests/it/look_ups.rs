@@ -1,5 +1,7 @@
 //! Sessions that the gateway does not know yet are looked up many at a time.
 
+#![expect(clippy::print_stdout, reason = "how many round trips it takes is what is asked")]
+
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -27,13 +29,14 @@ fn token(number: usize) -> String {
     format!("a-token-that-nobody-could-guess-{number:08}")
 }
 
+/// A number of the metrics that is a whole one.
+async fn number(gateway: &Gateway, name: &str) -> usize {
+    gateway.metric(name).await.to_string().parse().unwrap()
+}
+
 /// Queries for sessions, and how many sessions those asked for.
-async fn queries(gateway: &Gateway) -> (f64, f64) {
-    let of = async |what| {
-        gateway
-            .metric(&format!("vestibule_session_lookups_per_query_{what}"))
-            .await
-    };
+async fn queries(gateway: &Gateway) -> (usize, usize) {
+    let of = async |what| number(gateway, &format!("vestibule_session_lookups_per_query_{what}")).await;
     (of("count").await, of("sum").await)
 }
 
@@ -44,8 +47,8 @@ async fn hears(gateway: &Gateway) {
     .await;
 }
 
-async fn misses(gateway: &Gateway) -> f64 {
-    gateway.metric("vestibule_session_cache_misses_total").await
+async fn misses(gateway: &Gateway) -> usize {
+    number(gateway, "vestibule_session_cache_misses_total").await
 }
 
 /// Requests that bring these tokens.
@@ -80,14 +83,14 @@ async fn hold_up(client: &Client) {
 /// The first two requests, whose queries are out: as many as there are connections for.
 async fn two_out(gateway: &Gateway, by: &Client) -> Vec<JoinHandle<Response>> {
     let mut both = Vec::new();
-    for number in 1..=2 {
-        both.extend(calls(gateway, number..=number));
+    for number in 1..=2_u8 {
+        both.extend(calls(gateway, std::iter::once(number.into())));
         let out = "SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%s.token_hash = ANY ($1)%'";
         // Whoever holds the lock may look: statistics are kept for a transaction otherwise.
         eventually(SOON, async || {
             by.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
-            by.query_one(out, &[]).await.unwrap().get::<_, i64>(0) == number as i64
+            by.query_one(out, &[]).await.unwrap().get::<_, i64>(0) == i64::from(number)
         })
         .await;
     }
@@ -110,15 +113,15 @@ async fn ten_thousand_sessions_at_once_take_a_few_round_trips() {
         .collect();
     let everybody = join_all(hashes.iter().map(|hash| sessions.authenticate(hash, now)));
     let (found, ()) = tokio::join!(everybody, async {
-        eventually(SOON, async || misses(&gateway).await >= COUNT as f64).await;
+        eventually(SOON, async || misses(&gateway).await >= COUNT).await;
         lock.batch_execute("COMMIT").await.unwrap();
     });
     assert!(found.into_iter().all(|found| found.unwrap().is_some()));
     let (after, _) = queries(&gateway).await;
     let round_trips = after - before;
     println!("{COUNT} sessions at once: {round_trips} round trips");
-    assert!(round_trips <= 50.0, "{round_trips}");
-    assert_eq!(gateway.metric("vestibule_session_lookups_waiting").await, 0.0);
+    assert!(round_trips <= 50, "{round_trips}");
+    assert_eq!(number(&gateway, "vestibule_session_lookups_waiting").await, 0);
 }
 
 #[tokio::test]
@@ -133,11 +136,11 @@ async fn requests_of_different_people_share_a_query() {
     let before = misses(&gateway).await;
     let mut all = two_out(&gateway, &lock).await;
     all.extend(calls(&gateway, 3..=COUNT));
-    eventually(SOON, async || misses(&gateway).await >= before + COUNT as f64).await;
+    eventually(SOON, async || misses(&gateway).await >= before + COUNT).await;
     lock.batch_execute("COMMIT").await.unwrap();
     assert_eq!(statuses(all).await, [200; COUNT]);
     let (queries, asked) = queries(&gateway).await;
-    assert_eq!((queries - queries_before, asked - asked_before), (3.0, COUNT as f64));
+    assert_eq!((queries - queries_before, asked - asked_before), (3, COUNT));
 }
 
 /// Nobody tells of revocations then: each request is answered by a query that was sent after it came, which others may
@@ -171,7 +174,7 @@ async fn requests_share_queries_while_revocations_are_not_heard() {
     let before = misses(&gateway).await;
     let mut all = two_out(&gateway, &by_hand).await;
     all.extend(calls(&gateway, std::iter::repeat_n(3, 50)));
-    eventually(SOON, async || misses(&gateway).await >= before + 52.0).await;
+    eventually(SOON, async || misses(&gateway).await >= before + 52).await;
     by_hand
         .batch_execute(
             "DELETE FROM user_sessions AS s USING users AS u WHERE u.id = s.user_id AND u.name = '00000003'; COMMIT",
@@ -186,7 +189,7 @@ async fn requests_share_queries_while_revocations_are_not_heard() {
         "none of the fifty was asked for before it was gone"
     );
     let (queries, asked) = queries(&gateway).await;
-    assert_eq!((queries - queries_before, asked - asked_before), (3.0, 52.0));
+    assert_eq!((queries - queries_before, asked - asked_before), (3, 52));
     db.reopen().await;
 }
 
@@ -203,7 +206,7 @@ async fn who_finds_too_many_waiting_is_told_at_once() {
     let mut patient = two_out(&gateway, &lock).await;
     patient.extend(calls(&gateway, 3..=10));
     eventually(SOON, async || {
-        gateway.metric("vestibule_session_lookups_waiting").await >= 8.0
+        number(&gateway, "vestibule_session_lookups_waiting").await == 8
     })
     .await;
     for call in calls(&gateway, 11..=20) {
@@ -211,7 +214,7 @@ async fn who_finds_too_many_waiting_is_told_at_once() {
         assert_eq!((answer.status(), answer.head.one("retry-after")), (503, Some("2")));
     }
     let refused = "vestibule_limits_reached_total{limit=\"auth.session.cache.lookup_queue\"}";
-    assert_eq!(gateway.metric(refused).await, 10.0);
+    assert_eq!(number(&gateway, refused).await, 10);
     lock.batch_execute("COMMIT").await.unwrap();
     assert_eq!(statuses(patient).await, [200; 10]);
     assert_eq!(

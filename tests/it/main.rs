@@ -68,6 +68,7 @@ mod import;
 mod ipv6;
 mod jwks;
 mod large_heads;
+mod last_seen;
 mod layers;
 mod least_rights;
 mod legacy_passwords;

@@ -85,7 +85,6 @@ async fn the_hot_query_is_answered_by_its_index_however_many_sessions_it_asks_fo
         let plan = plan(&client, &explain).await;
         assert!(plan.contains("user_sessions_token_hash_key"), "{asked}, {mode}: {plan}");
         assert!(!plan.contains("Seq Scan on user_sessions"), "{asked}, {mode}: {plan}");
-        println!("{asked} at once, {mode}:\n{plan}");
     }
 }
 

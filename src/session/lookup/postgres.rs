@@ -1,21 +1,14 @@
 //! Look-ups in Postgres: over the connections that are kept for them, on the runtime for cold work.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, time::timeout};
 
-use super::{LookUps, Sessions, Source};
+use super::{Sessions, Source};
 use crate::{
     clock::Timestamp,
-    db::{self, Db, DbError},
-    identity::{Assertions, Session},
+    db::{self, Db},
     secret::TokenHash,
     session::{LookupError, Terms},
 };

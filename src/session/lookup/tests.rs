@@ -54,6 +54,18 @@ impl Desk {
     }
 }
 
+impl<S: Source, L: Locks> LookUps<S, L> {
+    /// At any time.
+    pub(in crate::session) fn check(&self) {
+        let queue = self.queue.locked();
+        assert!(
+            queue.waiting.is_empty() || queue.at_work > 0,
+            "nobody sees to those who wait"
+        );
+        assert!(queue.at_work <= self.limits.queries);
+    }
+}
+
 struct Office {
     desk: Desk,
     look_ups: Arc<LookUps<Desk>>,
