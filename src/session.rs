@@ -3,7 +3,7 @@
 //! The promise: once a revoking call has answered, no later request on this gateway passes; elsewhere the moment the
 //! notification arrives; and never later than `cache.ttl`. While revocations can't be heard the cache is not trusted
 //! and every session is checked; while Postgres can't be reached at all, a session that was checked within
-//! `cache.ttl` still passes and everything else is refused at once.
+//! `cache.ttl` (and `outage_grace`) still passes and everything else is refused at once.
 
 pub mod assertion;
 pub mod cache;
@@ -102,6 +102,17 @@ pub enum LookupError {
     TooManyUnknown(Duration),
 }
 
+impl LookupError {
+    /// Nobody there, or nobody who answers in time.
+    fn is_for_want_of_postgres(&self) -> bool {
+        match self {
+            Self::Db(error) => error.is_unavailable(),
+            Self::Timeout(_) | Self::Unreachable => true,
+            Self::TooManyUnknown(_) => false,
+        }
+    }
+}
+
 /// What the configuration says about sessions, but for what is sized once at the start.
 #[derive(Debug)]
 pub struct Terms {
@@ -134,7 +145,7 @@ pub struct Parts {
 impl Sessions {
     pub fn new(parts: Parts) -> Self {
         Self {
-            cache: SessionCache::new(parts.cache.ttl, parts.cache.capacity),
+            cache: SessionCache::lasting(parts.cache.ttl, parts.cache.outage_grace, parts.cache.capacity),
             db: parts.db,
             cold: parts.cold,
             trust: AtomicU8::new(Trust::Deaf as u8),
@@ -211,14 +222,21 @@ impl Sessions {
         now: Timestamp,
     ) -> Result<Option<Arc<Session>>, LookupError> {
         let trust = self.trust();
-        if trust != Trust::Deaf
-            && let Some(known) = self.cache.get(hash, now)
-        {
+        if let Some(known) = self.known(trust, hash, now) {
             self.counters.hits.add_one();
             return Ok(known);
         }
         // In a box: a hit has no use for it, and the future of each request would have room for it.
         Box::pin(self.ask(trust, hash, now)).await
+    }
+
+    /// What may be said of `hash` without asking anybody.
+    fn known(&self, trust: Trust, hash: &TokenHash, now: Timestamp) -> Option<Found> {
+        match trust {
+            Trust::Hearing => self.cache.get(hash, now),
+            Trust::Deaf => None,
+            Trust::Unreachable => self.cache.get_in_outage(hash, now),
+        }
     }
 
     /// As [`Sessions::authenticate`], for a token that nothing proves to be ours, shown from an address. Whoever makes
@@ -230,9 +248,7 @@ impl Sessions {
         now: Timestamp,
     ) -> Result<Option<Arc<Session>>, LookupError> {
         let trust = self.trust();
-        if trust != Trust::Deaf
-            && let Some(known) = self.cache.get(hash, now)
-        {
+        if let Some(known) = self.known(trust, hash, now) {
             self.counters.hits.add_one();
             return Ok(known);
         }
@@ -270,14 +286,19 @@ impl Sessions {
         let found = match trust {
             Trust::Hearing => self.cache.find(*hash, now, self.look_up(*hash, now)).await,
             // Neither shared nor stored: who asks after a revocation must not get an answer from before it.
-            Trust::Deaf => {
-                let found = self.look_up(*hash, now).await;
-                if let Ok(found) = &found {
+            Trust::Deaf => match self.look_up(*hash, now).await {
+                Ok(found) => {
                     // What the cache still says of it will be believed again once Postgres is out of reach.
                     self.cache.correct(hash, found.as_deref());
+                    Ok(found)
                 }
-                found
-            }
+                // It is out of reach, though that is not known yet: its first to notice are those who ask.
+                Err(error) if error.is_for_want_of_postgres() => match self.cache.get(hash, now) {
+                    Some(Some(session)) => Ok(Some(session)),
+                    Some(None) | None => Err(error),
+                },
+                Err(error) => Err(error),
+            },
             Trust::Unreachable => Err(LookupError::Unreachable),
         };
         found.inspect_err(|_| {
@@ -357,6 +378,7 @@ impl Sessions {
                 self.mint.ring_bell();
                 self.hearing.notify_waiters();
             }
+            Heard::Echo(_) => {}
             Heard::Deaf { reachable: true } => self.set_trust(Trust::Deaf),
             Heard::Deaf { reachable: false } => self.set_trust(Trust::Unreachable),
         }
@@ -388,7 +410,7 @@ impl Sessions {
             let client = db::acquire(&this.db.hot).await?;
             let Ok(found) = timeout(this.lookup_timeout, db::sessions::find(&client, &hash, now)).await else {
                 // Its answer may still come, or the server is gone: the next look-up must not get this connection.
-                drop(deadpool_postgres::Object::take(client));
+                client.discard();
                 return Err(DbError::Unavailable("no answer in time".into()));
             };
             Ok::<_, DbError>(found?.map(|found| Arc::new(this.session(found))))

@@ -56,6 +56,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
                 host_prefix,
             },
             cache: config::Cache {
+                outage_grace: Duration::ZERO,
                 ttl: Duration::from_secs(10),
                 capacity: 100,
             },
