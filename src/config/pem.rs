@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     found::{Found, Sight, Wrong},
     kind::{Kind, text_schema},
-    section::Reader,
+    reader::Reader,
 };
 
 /// A system's whole set of authorities has about a quarter of that.

@@ -125,6 +125,10 @@ impl Relay {
         (relay, Database::at(url.as_str()))
     }
 
+    pub(crate) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// How many connections there are.
     pub(crate) fn open(&self, whom: Whom) -> usize {
         let lines = self.lines.lock().unwrap();
