@@ -26,6 +26,7 @@ dev: ## Start everything: Postgres, gateway, the example application, a mail inb
 test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-tools cc curl
 	@scripts/ensure-postgres
+	@scripts/ensure-pgbouncer
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
 	@scripts/ensure-venv $(SCHEMATHESIS) tests/clients/schemathesis/requirements.txt
 	@scripts/ensure-venv $(ACME) tests/clients/acme/requirements.txt

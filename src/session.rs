@@ -3,7 +3,7 @@
 //! The promise: once a revoking call has answered, no later request on this gateway passes; elsewhere the moment the
 //! notification arrives; and never later than `cache.ttl`. While revocations can't be heard the cache is not trusted
 //! and every session is checked; while Postgres can't be reached at all, a session that was checked within
-//! `cache.ttl` still passes and everything else is refused at once.
+//! `cache.ttl` (and `outage_grace`) still passes and everything else is refused at once.
 
 pub mod assertion;
 pub mod cache;
@@ -102,6 +102,15 @@ impl LookupError {
     fn of(error: DbError) -> Self {
         Self::Db(Arc::new(error))
     }
+
+    /// Nobody there, or nobody who answers in time.
+    fn is_for_want_of_postgres(&self) -> bool {
+        match self {
+            Self::Db(error) => error.is_unavailable(),
+            Self::Timeout(_) | Self::Unreachable => true,
+            Self::TooManyUnknown(_) => false,
+        }
+    }
 }
 
 /// What the configuration says about sessions, but for what is sized once at the start.
@@ -177,7 +186,7 @@ impl Sessions {
             limits,
         );
         Self {
-            known: Known::new(parts.cache.ttl, parts.cache.capacity),
+            known: Known::lasting(parts.cache.ttl, parts.cache.outage_grace, parts.cache.capacity),
             look_ups: Arc::new(look_ups),
             db: parts.db,
             cold: parts.cold,
@@ -384,6 +393,7 @@ impl Sessions {
                 self.mint.ring_bell();
                 self.hearing.notify_waiters();
             }
+            Heard::Echo(_) => {}
             Heard::Deaf { reachable } => self.known.is_deaf(reachable),
         }
     }
