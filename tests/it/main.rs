@@ -106,6 +106,7 @@ mod rate_limits;
 mod readme;
 mod redirect_listeners;
 mod redirects;
+mod relays;
 mod reload;
 mod reload_files;
 mod reset_password;
