@@ -15,6 +15,7 @@ pub mod last_seen;
 pub mod sign_out;
 pub mod strangers;
 pub mod streams;
+pub mod vigil;
 
 use std::{
     net::IpAddr,
@@ -37,6 +38,7 @@ use self::{
     last_seen::LastSeen,
     strangers::Strangers,
     streams::{About, StreamGuard, Streams},
+    vigil::Vigil,
 };
 use crate::{
     chain::Chain,
@@ -56,6 +58,7 @@ pub struct Sessions {
     /// Look-ups run here, never on a thread of the data path: connections to Postgres belong to this runtime.
     cold: Handle,
     trust: AtomicU8,
+    vigil: Vigil,
     /// Rung when revocations begin to be heard.
     hearing: Notify,
     /// Replaced by a reload.
@@ -87,6 +90,19 @@ pub enum Trust {
     Deaf = 1,
     /// Postgres can't be reached: nobody waits for it.
     Unreachable = 2,
+}
+
+impl Trust {
+    pub const ALL: [Self; 3] = [Self::Hearing, Self::Deaf, Self::Unreachable];
+
+    /// How metrics call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hearing => "hearing",
+            Self::Deaf => "deaf",
+            Self::Unreachable => "unreachable",
+        }
+    }
 }
 
 /// No answer could be had.
@@ -138,6 +154,7 @@ impl Sessions {
             db: parts.db,
             cold: parts.cold,
             trust: AtomicU8::new(Trust::Deaf as u8),
+            vigil: Vigil::new(Trust::Deaf),
             hearing: Notify::new(),
             streams: Streams::new(parts.terms.rules.close_streams_on_revoke),
             terms: ArcSwap::from_pointee(parts.terms),
@@ -159,6 +176,16 @@ impl Sessions {
 
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How often the cache knew a token to be nobody's; each is a hit, too.
+    pub fn unknown_hits(&self) -> u64 {
+        self.cache.unknown_hits()
+    }
+
+    /// How well revocations are heard.
+    pub const fn vigil(&self) -> &Vigil {
+        &self.vigil
     }
 
     pub fn cached(&self) -> u64 {
@@ -357,9 +384,12 @@ impl Sessions {
                 self.mint.ring_bell();
                 self.hearing.notify_waiters();
             }
+            // It is for the numbers alone.
+            Heard::Echo(_) => {}
             Heard::Deaf { reachable: true } => self.set_trust(Trust::Deaf),
             Heard::Deaf { reachable: false } => self.set_trust(Trust::Unreachable),
         }
+        self.vigil.note(heard);
     }
 
     /// Resolves once revocations are heard.
@@ -380,6 +410,7 @@ impl Sessions {
 
     fn set_trust(&self, trust: Trust) {
         self.trust.store(trust as u8, Ordering::Release);
+        self.vigil.turned(trust);
     }
 
     async fn look_up(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Result<Found, LookupError> {

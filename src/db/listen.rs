@@ -1,18 +1,31 @@
 //! The connection on which Postgres tells of revocations.
 //!
 //! It is a connection of its own: a pool would hide notifications. It is probed, because a connection that was cut
-//! without a word looks like one on which nothing happens. Whoever listens is told when it can't be relied on.
+//! without a word looks like one on which nothing happens: by a notification to ourselves that must come back, since one on
+//! which statements are answered need not be one that is told of anything. Whoever listens is told when it can't be
+//! relied on.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    time::{Duration, Instant},
+};
 
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_postgres::{AsyncMessage, error::SqlState};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_postgres::{AsyncMessage, Client, error::SqlState};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Connector;
-use crate::{chain::Chain, identity::UserId, secret::TokenHash};
+use crate::{
+    chain::Chain,
+    clock::monotonic,
+    identity::UserId,
+    secret::{TokenHash, random},
+};
 
 /// How often a silent connection is asked whether it is still there.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
@@ -32,6 +45,8 @@ pub enum Heard {
     Keys,
     /// Everything may have changed.
     Everything,
+    /// A probe came back: no revocation that was committed meanwhile took longer to get here.
+    Echo(Duration),
     /// From now on every revocation is heard; of what was before, nothing is known.
     Hearing,
     /// Revocations may go unheard. `reachable`: Postgres answers, so sessions can be checked one by one.
@@ -103,9 +118,17 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
             };
         }
     };
+    // Nobody else listens to it: gateways need not hear each other's probes.
+    let own_channel = format!("vestibule_probe_{:016x}", u64::from_ne_bytes(random()));
+    let (echo, mut echoed) = watch::channel((0_u64, monotonic()));
     let hear = async {
         loop {
             match poll_fn(|cx| connection.poll_message(cx)).await {
+                Some(Ok(AsyncMessage::Notification(notification))) if notification.channel() == own_channel => {
+                    if let Ok(number) = notification.payload().parse() {
+                        echo.send_replace((number, monotonic()));
+                    }
+                }
                 Some(Ok(AsyncMessage::Notification(notification))) => on(Heard::parse(notification.payload())),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Chain(&error).to_string(),
@@ -115,23 +138,29 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
     };
     let probe = async {
         // A channel is an identifier: quoted, so that its case stays.
-        let command = format!("LISTEN \"{channel}\"");
+        let command = format!("LISTEN \"{channel}\"; LISTEN \"{own_channel}\"");
         match timeout(PATIENCE, client.batch_execute(&command)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Chain(&error).to_string(),
             Err(_) => return format!("LISTEN was not answered within {PATIENCE:?}"),
         }
-        // Only now: what was revoked between looking and listening would be missed otherwise.
-        on(Heard::Hearing);
-        info!(channel, "listening for revocations");
         let mut tick = interval(PROBE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut number = 0;
         loop {
             tick.tick().await;
-            match timeout(PATIENCE, client.batch_execute("")).await {
-                Ok(Ok(())) => {}
+            number += 1;
+            let asked = monotonic();
+            let came = match timeout(PATIENCE, probe(&client, &own_channel, number, &mut echoed)).await {
+                Ok(Ok(came)) => came,
                 Ok(Err(error)) => return Chain(&error).to_string(),
-                Err(_) => return format!("a probe was not answered within {PATIENCE:?}"),
+                Err(_) => return format!("a probe did not come back within {PATIENCE:?}"),
+            };
+            on(Heard::Echo(came.saturating_duration_since(asked)));
+            if number == 1 {
+                // Only now: what was revoked between looking and listening would be missed otherwise.
+                on(Heard::Hearing);
+                info!(channel, "listening for revocations");
             }
         }
     };
@@ -140,6 +169,23 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
         error = probe => error,
     };
     End { reachable: true, error }
+}
+
+/// Notifies ourselves; when that was heard.
+async fn probe(
+    client: &Client,
+    own_channel: &str,
+    number: u64,
+    echoed: &mut watch::Receiver<(u64, Instant)>,
+) -> Result<Instant, tokio_postgres::Error> {
+    client
+        .batch_execute(&format!("NOTIFY \"{own_channel}\", '{number}'"))
+        .await?;
+    // Whoever sends lives as long as whoever waits, in one `select!`; were it otherwise, the time-out would tell.
+    match echoed.wait_for(|(heard, _)| *heard == number).await {
+        Ok(heard) => Ok(heard.1),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

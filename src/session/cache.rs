@@ -26,6 +26,7 @@ use crate::{
     clock::Timestamp,
     identity::{Session, UserId},
     secret::{TokenHash, random},
+    telemetry::Spread,
 };
 
 /// How long a token stays known as unknown.
@@ -43,6 +44,7 @@ pub struct SessionCache {
     flights: [Mutex<Flights>; SHARDS],
     of_user: Arc<Mutex<OfUser>>,
     ttl: Duration,
+    unknown_hits: Spread,
 }
 
 /// Which stored tokens are a user's, so that revoking a user needs no scan. Beside each the address of the very
@@ -109,6 +111,7 @@ impl SessionCache {
             flights: std::array::from_fn(|_| Mutex::default()),
             of_user,
             ttl,
+            unknown_hits: Spread::default(),
         }
     }
 
@@ -119,7 +122,10 @@ impl SessionCache {
             return (fresh && now < entry.session.expires_at).then_some(Some(entry.session));
         }
         let until = self.unknown.get(hash)?;
-        (now < until).then_some(None)
+        (now < until).then(|| {
+            self.unknown_hits.add_one();
+            None
+        })
     }
 
     /// The session behind `hash`, by `load`, which runs once for all who ask meanwhile. For use after a miss.
@@ -239,6 +245,11 @@ impl SessionCache {
         // noted last, which would bring back what the other took away.
         self.stored.invalidate_all();
         self.unknown.invalidate_all();
+    }
+
+    /// How often a token was known to be nobody's.
+    pub fn unknown_hits(&self) -> u64 {
+        self.unknown_hits.total()
     }
 
     /// Roughly how many sessions are held.
