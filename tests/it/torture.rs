@@ -15,6 +15,7 @@ mod faults;
 mod hand;
 mod oracle;
 mod people;
+mod streams;
 mod upstream;
 mod world;
 
@@ -39,6 +40,8 @@ const PACE: u32 = if cfg!(debug_assertions) { 400 } else { 3_000 };
 const CLIENTS: u32 = 24;
 /// Of these each looks after some people.
 const HANDS: u64 = 6;
+/// Open streams through each gateway.
+const STREAMS: u64 = 4;
 
 /// What one run does, and for how long.
 struct Plan {
@@ -103,6 +106,10 @@ async fn whatever_fails_nobody_passes_whose_session_was_ended() {
     }
     for gateway in 0..world.gates.len() {
         tasks.spawn(faults::disturb(Arc::clone(&world), gateway, seed, plan.weather));
+        for stream in 0..STREAMS {
+            let number = u64::try_from(gateway).unwrap() * STREAMS + stream;
+            tasks.spawn(streams::listen(Arc::clone(&world), gateway, number, seed));
+        }
     }
     tasks.spawn(faults::crash(Arc::clone(&world), seed, plan.weather));
     tasks.spawn(faults::sweep(Arc::clone(&world), seed, plan.sweep));
@@ -115,8 +122,11 @@ async fn whatever_fails_nobody_passes_whose_session_was_ended() {
     let lasted = began.elapsed();
     all_is_well_again(&world).await;
 
+    let own_words = own_words(&world).await;
+
     let tally = world.oracle.tally();
     print(&tally, seed, lasted, &plan);
+    println!("{own_words}");
     let Tally { findings, found, .. } = &*tally;
     assert!(
         *found == 0,
@@ -181,6 +191,28 @@ async fn all_is_well_again(world: &World) {
     }
 }
 
+/// What the gateways' metrics say of it, one line each.
+async fn own_words(world: &World) -> String {
+    let mut lines = Vec::new();
+    for (number, gate) in world.gates.iter().enumerate() {
+        let [count, sum, deaf, unreachable] = [
+            "vestibule_revocation_lag_seconds_count",
+            "vestibule_revocation_lag_seconds_sum",
+            "vestibule_deaf_seconds_total{state=\"deaf\"}",
+            "vestibule_deaf_seconds_total{state=\"unreachable\"}",
+        ]
+        .map(|name| gate.metric(name));
+        let (count, sum) = (count.await, sum.await);
+        lines.push(format!(
+            "gateway {number}          {count} probes of {:.2} ms in the mean; deaf for {:.1} s, out of reach for {:.1} s",
+            sum / count * 1e3,
+            deaf.await,
+            unreachable.await
+        ));
+    }
+    lines.join("\n")
+}
+
 fn print(tally: &Tally, seed: u64, lasted: Duration, plan: &Plan) {
     let requests = tally.passed + tally.refused + tally.unavailable;
     println!(
@@ -212,4 +244,9 @@ fn print(tally: &Tally, seed: u64, lasted: Duration, plan: &Plan) {
     println!("wrongly refused    {}", tally.wrongly_refused);
     println!("lag while hearing  {}", Distribution(&tally.lag));
     println!("lag with a fault   {}", Distribution(&tally.lag_in_faults));
+    println!(
+        "streams            {}; from a revocation to the end of one {}",
+        tally.streams,
+        Distribution(&tally.stream_lag)
+    );
 }

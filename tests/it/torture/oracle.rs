@@ -108,6 +108,10 @@ impl Session {
         self.state().ends[0].as_ref().and_then(|end| end.answered)
     }
 
+    pub(super) fn doubted(&self) -> bool {
+        self.state().in_doubt
+    }
+
     /// Whether it need not be good any more.
     pub(super) fn may_have_ended(&self) -> bool {
         let state = self.state();

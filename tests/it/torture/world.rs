@@ -281,10 +281,15 @@ impl Gate {
         calm.since = Instant::now();
     }
 
+    /// Since when no fault has been in its way, if none is.
+    pub(super) fn calm_since(&self) -> Option<Instant> {
+        let calm = self.calm.lock().unwrap();
+        (calm.disturbed == 0).then_some(calm.since)
+    }
+
     /// Whether no fault was in its way from `since` until now.
     pub(super) fn was_calm(&self, since: Instant) -> bool {
-        let calm = self.calm.lock().unwrap();
-        calm.disturbed == 0 && calm.since <= since
+        self.calm_since().is_some_and(|calm| calm <= since)
     }
 }
 
