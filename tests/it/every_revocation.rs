@@ -99,6 +99,60 @@ async fn told(gateway: &Gateway, user: &User, header: &str) -> String {
         .to_owned()
 }
 
+/// What people do here, or have done. Whether the session in which they act goes on.
+async fn act(scene: &Scene, what: &str, lost: &User, own: &User) -> bool {
+    let ask_upstream = async |of: &str| {
+        let answer = format!("HTTP/1.1 200 OK\r\nX-Vestibule-Sign-Out: {of}\r\nContent-Length: 0\r\n\r\n");
+        scene.here.upstream().answer("/api/leave", answer);
+        assert_eq!(scene.here.get("/api/leave").with(lost).await.status(), 200);
+    };
+    match what {
+        "sign-out" => scene.here.sign_out(lost).await,
+        "revoke-session" => drop(scene.post(what, own, json!({ "token": lost.token })).await),
+        "revoke-other-sessions" => drop(scene.post(what, own, json!({})).await),
+        "max_per_user" => {
+            for _ in 0..2 {
+                assert_eq!(scene.here.sign_in(&own.email).await.status(), 200);
+            }
+        }
+        "the upstream asks for the session's end" => ask_upstream("session").await,
+        "the upstream asks for the user's sign-out" => {
+            ask_upstream("user").await;
+            return false;
+        }
+        "revoke-sessions" => {
+            scene.post(what, own, json!({})).await;
+            return false;
+        }
+        "change-password" => {
+            let body = json!({ "currentPassword": PASSWORD, "newPassword": NEW, "revokeOtherSessions": true });
+            scene.post(what, own, body).await;
+            return false;
+        }
+        "reset-password" => {
+            let ask = json!({ "email": own.email, "redirectTo": "/choose" });
+            let asked = scene.here.post("/api/auth/request-password-reset").json(&ask).await;
+            assert_eq!(asked.status(), 200, "{}", asked.text());
+            let token = loop {
+                let link = scene.here.mailbox().next_to(&own.email).await.link();
+                if let Some((_, rest)) = link.split_once("/reset-password/") {
+                    break rest.split('?').next().unwrap().to_owned();
+                }
+            };
+            let body = json!({ "token": token, "newPassword": NEW });
+            let chosen = scene.here.post("/api/auth/reset-password").json(&body).await;
+            assert_eq!(chosen.status(), 200, "{}", chosen.text());
+            return false;
+        }
+        "delete-user" => {
+            scene.post(what, own, json!({ "password": PASSWORD })).await;
+            return false;
+        }
+        other => panic!("nobody knows how to {other}"),
+    }
+    true
+}
+
 #[tokio::test]
 async fn what_people_do_here_ends_sessions_here_at_once_and_elsewhere_soon() {
     let scene = Scene::new().await;
@@ -116,78 +170,12 @@ async fn what_people_do_here_ends_sessions_here_at_once_and_elsewhere_soon() {
         "delete-user",
     ] {
         let Person { lost, own } = scene.person(&what.replace([' ', '\''], ".")).await;
-        let ask_upstream = async |of: &str| {
-            let answer = format!("HTTP/1.1 200 OK\r\nX-Vestibule-Sign-Out: {of}\r\nContent-Length: 0\r\n\r\n");
-            scene.here.upstream().answer("/api/leave", answer);
-            assert_eq!(scene.here.get("/api/leave").with(&lost).await.status(), 200);
-        };
-        // Whether the session in which it is done goes on.
-        let goes_on = match what {
-            "sign-out" => {
-                scene.here.sign_out(&lost).await;
-                true
-            }
-            "revoke-session" => {
-                scene.post(what, &own, json!({ "token": lost.token })).await;
-                true
-            }
-            "revoke-other-sessions" => {
-                scene.post(what, &own, json!({})).await;
-                true
-            }
-            "max_per_user" => {
-                for _ in 0..2 {
-                    assert_eq!(scene.here.sign_in(&own.email).await.status(), 200);
-                }
-                true
-            }
-            "the upstream asks for the session's end" => {
-                ask_upstream("session").await;
-                true
-            }
-            "the upstream asks for the user's sign-out" => {
-                ask_upstream("user").await;
-                false
-            }
-            "revoke-sessions" => {
-                scene.post(what, &own, json!({})).await;
-                false
-            }
-            "change-password" => {
-                let body = json!({ "currentPassword": PASSWORD, "newPassword": NEW, "revokeOtherSessions": true });
-                scene.post(what, &own, body).await;
-                false
-            }
-            "reset-password" => {
-                let ask = json!({ "email": own.email, "redirectTo": "/choose" });
-                let asked = scene.here.post("/api/auth/request-password-reset").json(&ask).await;
-                assert_eq!(asked.status(), 200, "{}", asked.text());
-                let token = loop {
-                    let link = scene.here.mailbox().next_to(&own.email).await.link();
-                    if let Some((_, rest)) = link.split_once("/reset-password/") {
-                        break rest.split('?').next().unwrap().to_owned();
-                    }
-                };
-                let body = json!({ "token": token, "newPassword": NEW });
-                let chosen = scene.here.post("/api/auth/reset-password").json(&body).await;
-                assert_eq!(chosen.status(), 200, "{}", chosen.text());
-                false
-            }
-            _ => {
-                scene.post(what, &own, json!({ "password": PASSWORD })).await;
-                false
-            }
-        };
-
+        let goes_on = act(&scene, what, &lost, &own).await;
+        let other = if goes_on { 200 } else { 401 };
         assert_eq!(status(&scene.here, &lost).await, 401, "{what}: here");
-        assert_eq!(
-            status(&scene.here, &own).await,
-            if goes_on { 200 } else { 401 },
-            "{what}"
-        );
+        assert_eq!(status(&scene.here, &own).await, other, "{what}: the other session here");
         eventually(SOON, async || status(&scene.there, &lost).await == 401).await;
-        let there = if goes_on { 200 } else { 401 };
-        eventually(SOON, async || status(&scene.there, &own).await == there).await;
+        eventually(SOON, async || status(&scene.there, &own).await == other).await;
     }
     for gateway in [&scene.here, &scene.there] {
         assert_eq!(status(gateway, &bystander.own).await, 200, "others are left alone");
@@ -287,7 +275,7 @@ async fn what_is_written_by_hand_of_who_somebody_is_reaches_cached_sessions() {
         (
             format!("UPDATE user_sessions SET created_at = 'epoch' {of_session}"),
             "x-auth-time",
-            "0",
+            "1970-01-01T00:00:00.000Z",
         ),
         (
             format!("UPDATE user_sessions SET id = '{id}' {of_session}"),

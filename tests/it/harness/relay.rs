@@ -330,7 +330,7 @@ impl Line {
                     break;
                 }
             }
-            Ok(())
+            Ok::<_, io::Error>(())
         };
         tokio::join!(take, give).1
     }

@@ -250,25 +250,20 @@ impl Oracle {
 pub(super) struct Distribution<'a>(pub(super) &'a [Duration]);
 
 impl Distribution<'_> {
-    pub(super) fn at(&self, share: f64) -> Duration {
+    /// So many of a thousand are no longer.
+    pub(super) fn at(&self, permille: usize) -> Duration {
         let mut sorted = self.0.to_vec();
         sorted.sort_unstable();
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a place in a list"
-        )]
-        let place = (sorted.len() as f64 * share) as usize;
         let last = sorted.len().saturating_sub(1);
-        sorted.get(place.min(last)).copied().unwrap_or_default()
+        let place = (sorted.len() * permille / 1_000).min(last);
+        sorted.get(place).copied().unwrap_or_default()
     }
 }
 
 impl fmt::Display for Distribution<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
-        let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|share| self.at(share));
+        let [p50, p90, p99, max] = [500, 900, 990, 1_000].map(|permille| self.at(permille));
         write!(
             f,
             "{count}: p50 {p50:.2?}, p90 {p90:.2?}, p99 {p99:.2?}, longest {max:.2?}"
