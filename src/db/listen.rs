@@ -182,8 +182,9 @@ async fn probe(
         .batch_execute(&format!("NOTIFY \"{own_channel}\", '{number}'"))
         .await?;
     // Whoever sends lives as long as whoever waits, in one `select!`; were it otherwise, the time-out would tell.
-    match echoed.wait_for(|(heard, _)| *heard == number).await {
-        Ok(heard) => Ok(heard.1),
+    let heard = echoed.wait_for(|(heard, _)| *heard == number).await;
+    match heard.map(|heard| heard.1) {
+        Ok(at) => Ok(at),
         Err(_) => std::future::pending().await,
     }
 }
