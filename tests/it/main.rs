@@ -77,6 +77,7 @@ mod mail_outbox;
 mod memory;
 mod memory_http2;
 mod multi_session;
+mod nothing_lost;
 mod oauth_arrival;
 mod oauth_attacks;
 mod oauth_callback;

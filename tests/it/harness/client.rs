@@ -1,10 +1,23 @@
 //! A polite client: one request a connection, whole answers.
 
-use std::{future::IntoFuture, net::SocketAddr, pin::Pin};
+use std::{future::IntoFuture, net::SocketAddr, pin::Pin, time::Duration};
 
 use serde_json::Value;
+use tokio::{
+    io::{AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
 
-use super::{canary, document, people::User, raw_client::RawClient, wire::Head};
+use super::{
+    canary, document,
+    people::User,
+    raw_client::RawClient,
+    wire::{Head, read_body},
+};
+
+/// For an answer, or the end of a connection, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A request that is sent when awaited.
 #[derive(Debug)]
@@ -103,6 +116,23 @@ impl Call {
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
         bytes
+    }
+}
+
+impl Call {
+    /// As if awaited, where the gateway may be killed at any moment. `None`: no whole answer came, for whatever reason.
+    pub(crate) async fn attempt(self) -> Option<Response> {
+        canary::of_request(&self.target, &self.fields, self.body.as_deref());
+        let asking = async {
+            let mut stream = BufReader::new(TcpStream::connect(self.addr).await.ok()?);
+            stream.write_all(&self.bytes()).await.ok()?;
+            let head = Head::read(&mut stream).await.ok()??;
+            let body = read_body(&mut stream, head.response_framing(&self.method)).await.ok()?;
+            Some(Response { head, body })
+        };
+        let answer = timeout(PATIENCE, asking).await.expect("an answer, or an end")?;
+        canary::of_answer(&self.target, &answer);
+        Some(answer)
     }
 }
 

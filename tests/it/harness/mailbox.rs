@@ -41,6 +41,13 @@ impl Mail {
         }
     }
 
+    /// The line that tells a second copy from another mail.
+    #[track_caller]
+    pub(crate) fn message_id(&self) -> &str {
+        let line = self.raw.lines().find(|line| line.starts_with("Message-ID:"));
+        line.unwrap_or_else(|| panic!("no Message-ID in {}", self.raw))
+    }
+
     /// The first link of the text part.
     #[track_caller]
     pub(crate) fn link(&self) -> String {

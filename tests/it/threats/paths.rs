@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tokio::io::AsyncWriteExt;
+
 use super::{BOTH, Dice, Via, ask};
 use crate::{
     harness::{Gateway, SOON, Setup, eventually},
@@ -363,4 +365,54 @@ async fn path_13_both_protocols_have_one_idea_of_a_path() {
     eventually(SOON, async || gateway.log().lines().count() >= 2 * targets.len()).await;
     assert_eq!(forwarded(), twice);
     drop(clients);
+}
+
+/// Over HTTP/2 a path need not even begin with a slash: whoever strips what is not there would match no rule, and serve.
+#[tokio::test]
+async fn route_07_over_http2_what_does_not_begin_with_a_slash_is_no_path() {
+    let gateway = Gateway::start().await;
+    let targets = [
+        "admin/x",
+        "public/x",
+        "public/../admin/x",
+        "",
+        "*",
+        "?/public/x",
+        "#/public/x",
+        "\\public\\x",
+        "%2fpublic%2fx",
+        "http://public.example.com/public/x",
+        "//",
+        ".",
+        "../public/x",
+        " /public/x",
+    ];
+    for target in targets {
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", gateway.host()),
+            (":path", target),
+        ];
+        let fine = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", gateway.host()),
+            (":path", "/public/fine"),
+        ];
+        let served = gateway.upstream().requests().len();
+        let mut client = gateway.raw().await;
+        client
+            .send([PREFACE, SETTINGS, &headers_frame(1, &fields)].concat())
+            .await;
+        client.stream.shutdown().await.unwrap();
+        let _ = client.rest().await;
+        assert_eq!(gateway.upstream().requests().len(), served, "{target:?}");
+        // The same connection in its ordinary form is served.
+        let mut client = gateway.raw().await;
+        client
+            .send([PREFACE, SETTINGS, &headers_frame(1, &fine)].concat())
+            .await;
+        eventually(SOON, async || gateway.upstream().requests().len() == served + 1).await;
+    }
 }

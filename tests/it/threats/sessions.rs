@@ -5,9 +5,9 @@ use std::time::Duration;
 use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use serde_json::json;
 
-use super::{BOTH, Via, ask};
+use super::{BOTH, Via, ask, sent};
 use crate::harness::{
-    Database, Gateway, SOON, Setup, eventually,
+    Database, Gateway, SOON, Setup, canary, eventually,
     people::{PASSWORD, User},
 };
 
@@ -208,8 +208,10 @@ async fn sess_12_nothing_that_is_stored_works_as_a_token() {
             ("Cookie", format!("{name}={value}.{signature}")),
             ("Authorization", format!("Bearer {value}")),
         ] {
-            let saw = ask(&gateway, Via::Http1, "GET", "/api/me", &[(field, &value)]).await;
-            assert_eq!(saw.status, 401, "{field}: {value}");
+            // As bytes: what a client of the harness shows is a secret, and these are in the database.
+            let host = gateway.host();
+            let head = format!("GET /api/me HTTP/1.1\r\nHost: {host}\r\n{field}: {value}\r\nConnection: close\r\n\r\n");
+            assert_eq!(sent(&gateway, head).await.0.status(), 401, "{field}: {value}");
         }
     }
     assert_eq!(gateway.upstream().requests().len(), 0);
@@ -313,17 +315,17 @@ async fn sess_16_a_token_counts_only_where_tokens_belong() {
         name,
     ] {
         for value in [ada.token.as_str(), value.as_str()] {
+            canary::open(value);
             for target in [
                 format!("/api/me?{key}={value}"),
                 format!("/api/{value}"),
                 format!("/api/me;{key}={value}"),
             ] {
                 for via in BOTH {
-                    assert_eq!(
-                        ask(&gateway, via, "GET", &target, &[]).await.status,
-                        401,
-                        "{via:?} {target}"
-                    );
+                    let status = ask(&gateway, via, "GET", &target, &[]).await.status;
+                    // A signature may have a slash, which in a path can't be escaped.
+                    let refused = if target.contains("%2F") { 400..=401 } else { 401..=401 };
+                    assert!(refused.contains(&status), "{via:?} {target}: {status}");
                 }
             }
             for (media, body) in [

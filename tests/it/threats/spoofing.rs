@@ -283,6 +283,44 @@ async fn spoof_08_connection_takes_nothing_of_ours_away() {
     }
 }
 
+/// A proxy that is trusted is believed in the one spelling that it writes: whatever it let through of its clients is not
+/// its word.
+#[tokio::test]
+async fn spoof_02_spoof_14_a_trusted_proxy_lets_no_other_spelling_through() {
+    let gateway = Setup::default()
+        .with("[server]\ntrusted_proxies = ['127.0.0.0/8']")
+        .start()
+        .await;
+    for name in [
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-forwarded-prefix",
+        "x-real-ip",
+    ] {
+        let others: Vec<String> = spellings(name)
+            .into_iter()
+            .filter(|spelling| !spelling.eq_ignore_ascii_case(name))
+            .collect();
+        for names in others.chunks(60) {
+            for via in BOTH {
+                let forged = names.iter().map(|name| (name.as_str(), FORGED));
+                let said = [("X-Forwarded-For", "203.0.113.7"), ("X-Forwarded-Proto", "https")];
+                let fields: Vec<_> = forged.chain(said).collect();
+                assert_eq!(ask(&gateway, via, "GET", "/public/x", &fields).await.status, 200);
+                let head = gateway.upstream().last().head;
+                assert!(
+                    !String::from_utf8_lossy(&head.raw).contains(FORGED),
+                    "{via:?} {names:?}: {head:?}"
+                );
+                let chain = head.all("x-forwarded-for").join(", ");
+                assert!(chain.starts_with("203.0.113.7"), "{via:?}: {chain}");
+                assert_eq!(head.all("x-forwarded-proto"), ["https"], "{via:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn spoof_12_a_name_that_is_none_is_no_request() {
     let gateway = Gateway::start().await;
