@@ -241,9 +241,8 @@ async fn what_is_written_by_hand_of_who_somebody_is_reaches_cached_sessions() {
     let other = scene.person("other").await;
     let Person { lost: user, .. } = scene.person("ada").await;
     let of_user = format!("WHERE id = '{}'", user.id);
-    let hash = TokenHash::of(user.token.as_bytes());
-    let hash: String = hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    let of_session = format!("WHERE token_hash = '\\x{hash}'");
+    // The token is base64url, and its hash that of its letters.
+    let of_session = format!("WHERE token_hash = sha256('{}'::bytea)", user.token);
     let id = Uuid::now_v7();
     let (new_id, other_id) = (id.to_string(), other.own.id.clone());
     for (sql, header, expected) in [

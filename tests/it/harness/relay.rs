@@ -231,7 +231,7 @@ async fn accept(listener: TcpListener, lines: Lines, faults: watch::Receiver<Fau
             let abandoned = line.run(client, to, faults).await;
             lines.lock().unwrap().retain(|open| !Arc::ptr_eq(open, &line));
             if abandoned.is_some() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         });
         while connections.try_join_next().is_some() {}

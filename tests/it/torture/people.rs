@@ -64,7 +64,7 @@ pub(super) async fn live(world: Arc<World>, number: u64, seed: u64, pace: Durati
     let mut people: Vec<Person> = Vec::new();
     while !world.is_over() {
         world.pause(chance.between(Duration::ZERO, pace * 2)).await;
-        let peace = world.peace.read().await;
+        let held = world.peace.read().await;
         // Whoever has no session for long has lost them all.
         for person in &mut people {
             person.sessions.retain(|session| !session.may_have_ended());
@@ -81,7 +81,7 @@ pub(super) async fn live(world: Arc<World>, number: u64, seed: u64, pace: Durati
             let means = choose(&mut chance);
             end(&world, &mut person, means, &mut chance, &mut hand).await
         };
-        drop(peace);
+        drop(held);
         if is_known {
             people.push(person);
         } else {
