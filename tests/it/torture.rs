@@ -43,6 +43,9 @@ const HANDS: u64 = 6;
 /// Open streams through each gateway.
 const STREAMS: u64 = 4;
 
+/// For the program as it is released, which has the machine for itself: 99 of 100 revocations are heard by then.
+const BAR: Duration = Duration::from_millis(50);
+
 /// What one run does, and for how long.
 struct Plan {
     lasts: Duration,
@@ -66,7 +69,7 @@ impl Plan {
                     fault: Duration::from_millis(500),
                     crash: lasts / 2,
                 },
-                pace: Duration::from_millis(60),
+                pace: Duration::from_millis(15),
                 sweep: lasts / 2,
             };
         }
@@ -140,6 +143,11 @@ async fn whatever_fails_nobody_passes_whose_session_was_ended() {
     );
     assert!(tally.ended_by.len() > 5 && tally.faults.len() > 1, "it did little");
     assert!(!tally.lag.is_empty(), "no end of a session was seen in quiet");
+    let p99 = Distribution(&tally.lag).at(990);
+    assert!(
+        cfg!(debug_assertions) || p99 < BAR,
+        "elsewhere revocations take {p99:?}"
+    );
 }
 
 /// A client that shows somebody's session to some gateway, again and again.

@@ -10,6 +10,9 @@ use super::{
     world::World,
 };
 
+/// What is heard of has been heard of by then, on a machine that does much else.
+const HEARD_BY: Duration = Duration::from_secs(2);
+
 pub(super) struct Ending {
     targets: Vec<Arc<Session>>,
     right: Right,
@@ -68,6 +71,7 @@ impl Ending {
             let watch = Watch {
                 session: Arc::clone(session),
                 right: self.right,
+                means: self.means,
                 gateway,
                 began: self.began,
                 done,
@@ -86,6 +90,7 @@ impl Ending {
 struct Watch {
     session: Arc<Session>,
     right: Right,
+    means: Means,
     gateway: usize,
     /// Before the call that ended it.
     began: Instant,
@@ -121,7 +126,16 @@ impl Watch {
                 }
                 // Past the bound the judge says so.
                 Some((began, Verdict::Passed)) if began > deadline => return,
-                Some((_, Verdict::Passed)) => {}
+                Some((began, Verdict::Passed)) => {
+                    let late = began.saturating_duration_since(self.done);
+                    if late > HEARD_BY && gate.was_calm(self.began) {
+                        world.finds(format!(
+                            "gateway {} hears, and lets a request pass {late:?} after {:?}",
+                            self.gateway, self.means
+                        ));
+                        return;
+                    }
+                }
                 Some((_, Verdict::Unavailable)) | None if Instant::now() > deadline + Duration::from_secs(30) => {
                     world.finds(format!("gateway {} has not come back", self.gateway));
                     return;

@@ -69,7 +69,7 @@ pub(super) async fn live(world: Arc<World>, number: u64, seed: u64, pace: Durati
         for person in &mut people {
             person.sessions.retain(|session| !session.may_have_ended());
         }
-        if people.len() < 6 {
+        if people.len() < 3 {
             people.extend(newcomer(&world, &mut hand, &mut chance).await);
             continue;
         }
