@@ -28,6 +28,7 @@ mod passed;
 mod path_pattern;
 mod pem;
 mod read_from;
+mod reader;
 mod reference;
 mod reserved;
 mod restart;
@@ -73,7 +74,8 @@ pub use source::{Overrides, PREFIX};
 pub use units::{parse_duration, write_duration, write_size};
 pub use upstreams::{At, ClientIdentity, Endpoint, HealthCheck, Outliers, Protocol, Scheme, Upstream, UpstreamTls};
 
-use section::{Reader, Section};
+use reader::Reader;
+use section::Section;
 
 /// `gateway.toml`, whole.
 #[derive(Clone, Debug)]
@@ -146,7 +148,7 @@ pub fn parse_with(
     let reader = Reader::load(file, env);
     reader.begin(text);
     overrides.each_text(&mut |text| reader.made_of(text));
-    let config = reader.root(&tree, Config::read);
+    let config = Section::root(&reader, &tree, Config::read);
     let read_from = reader.read_from();
     errors.extend(reader.into_errors(reference::catalogue));
     match config {

@@ -13,8 +13,9 @@ use super::{
     error::{nearest, one_of},
     found::{Found, KeyPath, Wrong},
     kind::{Kind, boolean, choice, list, one_or_more, parsed, table_of, text_schema},
+    reader::Reader,
     routes::role,
-    section::{Reader, Section},
+    section::Section,
     source::{self, Table, Value},
     units::read_duration,
 };
@@ -138,10 +139,10 @@ pub fn parse_expectations(text: &str, file: &Path) -> Result<Vec<Expectation>, C
         );
         (tests, !s.has("tests"))
     };
-    let (tests, is_empty) = reader.root(&table, all);
+    let (tests, is_empty) = Section::root(&reader, &table, all);
     let mut errors = reader.into_errors(|| {
         let reader = Reader::describe();
-        let _ = reader.root(&Table::default(), all);
+        let _ = Section::root(&reader, &Table::default(), all);
         reader.into_catalogue()
     });
     if is_empty && errors.is_empty() {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     error::{ConfigError, nearest},
-    section::Reader,
+    reader::Reader,
     source::{Node, Table, Value},
 };
 

@@ -9,7 +9,8 @@ use super::{
     Config,
     catalogue::{KeyDoc, Presence, SectionDoc, Step},
     error::Place,
-    section::Reader,
+    reader::Reader,
+    section::Section,
     source::{self, Table, Value},
 };
 
@@ -97,7 +98,7 @@ pub fn json_schema() -> Json {
 pub(super) fn catalogue() -> Vec<SectionDoc> {
     let reader = Reader::describe();
     // What is built of nothing is nothing: only what was asked for counts.
-    let _ = reader.root(&Table::default(), Config::read);
+    let _ = Section::root(&reader, &Table::default(), Config::read);
     reader.into_catalogue()
 }
 
