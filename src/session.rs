@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod sign_out;
 pub mod strangers;
 pub mod streams;
+pub mod vigil;
 
 use std::{
     net::IpAddr,
@@ -43,6 +44,7 @@ use self::{
     lookup::{Limits, LookUps, Postgres},
     strangers::Strangers,
     streams::{About, StreamGuard, Streams},
+    vigil::Vigil,
 };
 use crate::{
     chain::Chain,
@@ -62,6 +64,7 @@ pub struct Sessions {
     db: Db,
     /// What nobody waits for runs here, never on a thread of the data path: connections to Postgres belong to this runtime.
     cold: Handle,
+    vigil: Vigil,
     /// Rung when revocations begin to be heard.
     hearing: Notify,
     /// Replaced by a reload.
@@ -108,7 +111,7 @@ impl LookupError {
         match self {
             Self::Db(error) => error.is_unavailable(),
             Self::Timeout(_) | Self::Unreachable => true,
-            Self::TooManyUnknown(_) => false,
+            Self::TooManyUnknown(_) | Self::TooManyWaiting => false,
         }
     }
 }
@@ -173,7 +176,7 @@ impl Sessions {
         let terms = Arc::new(ArcSwap::from_pointee(parts.terms));
         let limits = Limits {
             // Each has a connection: whoever asks for more would wait for one.
-            queries: parts.db.hot.status().max_size,
+            queries: parts.db.hot.max_size(),
             waiting: parts.cache.lookup_queue,
         };
         let look_ups = LookUps::new(
@@ -190,6 +193,7 @@ impl Sessions {
             look_ups: Arc::new(look_ups),
             db: parts.db,
             cold: parts.cold,
+            vigil: Vigil::new(Trust::Deaf),
             hearing: Notify::new(),
             streams: Streams::new(follow_sessions),
             terms,
@@ -211,6 +215,16 @@ impl Sessions {
 
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How often the cache knew a token to be nobody's; each is a hit, too.
+    pub fn unknown_hits(&self) -> u64 {
+        self.known.unknown_hits()
+    }
+
+    /// How well revocations are heard.
+    pub const fn vigil(&self) -> &Vigil {
+        &self.vigil
     }
 
     pub fn cached(&self) -> u64 {
@@ -389,13 +403,19 @@ impl Sessions {
             }
             Heard::Hearing => {
                 self.known.hears();
+                self.vigil.turned(self.trust());
                 self.streams.doubt_everything();
                 self.mint.ring_bell();
                 self.hearing.notify_waiters();
             }
+            // It is for the numbers alone.
             Heard::Echo(_) => {}
-            Heard::Deaf { reachable } => self.known.is_deaf(reachable),
+            Heard::Deaf { reachable } => {
+                self.known.is_deaf(reachable);
+                self.vigil.turned(self.trust());
+            }
         }
+        self.vigil.note(heard);
     }
 
     /// Resolves once revocations are heard.

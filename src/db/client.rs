@@ -63,6 +63,11 @@ impl Pool {
         Self { connections, way }
     }
 
+    /// How many there may be.
+    pub fn max_size(&self) -> usize {
+        self.connections.status().max_size
+    }
+
     pub(super) async fn get(&self) -> Result<Client, DbError> {
         if !self.way.answers.is_reachable() {
             return Err(DbError::Unavailable(

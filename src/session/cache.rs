@@ -29,6 +29,7 @@ use crate::{
     clock::Timestamp,
     identity::{Session, UserId},
     secret::{TokenHash, random},
+    telemetry::Spread,
 };
 
 /// How long a token stays known as unknown.
@@ -49,6 +50,7 @@ pub struct SessionCache<L: Locks = Std> {
     ttl: Duration,
     /// How much longer than `ttl` what is stored counts while nobody could tell anything newer.
     outage_grace: Duration,
+    unknown_hits: Spread,
 }
 
 /// Which stored tokens are a user's, so that revoking a user needs no scan. Beside each the address of the very
@@ -132,6 +134,7 @@ impl<L: Locks> SessionCache<L> {
             of_user,
             ttl,
             outage_grace,
+            unknown_hits: Spread::default(),
         }
     }
 
@@ -152,7 +155,10 @@ impl<L: Locks> SessionCache<L> {
         }
         L::pause();
         let until = self.unknown.get(hash)?;
-        (now < until).then_some(None)
+        (now < until).then(|| {
+            self.unknown_hits.add_one();
+            None
+        })
     }
 
     /// The session behind `hash`, by `load`, which runs once for all who ask meanwhile. For use after a miss.
@@ -285,6 +291,11 @@ impl<L: Locks> SessionCache<L> {
         self.stored.invalidate_all();
         L::pause();
         self.unknown.invalidate_all();
+    }
+
+    /// How often a token was known to be nobody's.
+    pub fn unknown_hits(&self) -> u64 {
+        self.unknown_hits.total()
     }
 
     /// Roughly how many sessions are held.

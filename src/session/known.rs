@@ -32,6 +32,19 @@ pub enum Trust {
     Unreachable = 2,
 }
 
+impl Trust {
+    pub const ALL: [Self; 3] = [Self::Hearing, Self::Deaf, Self::Unreachable];
+
+    /// How metrics call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hearing => "hearing",
+            Self::Deaf => "deaf",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Known<L: Locks = Std> {
     cache: SessionCache<L>,
@@ -125,6 +138,11 @@ impl<L: Locks> Known<L> {
     fn set_trust(&self, trust: Trust) {
         L::pause();
         self.trust.store(trust as u8, Ordering::Release);
+    }
+
+    /// How often a token was known to be nobody's.
+    pub fn unknown_hits(&self) -> u64 {
+        self.cache.unknown_hits()
     }
 
     /// Roughly how many sessions are held.

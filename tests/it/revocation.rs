@@ -183,7 +183,7 @@ async fn a_role_that_was_seen_to_be_gone_does_not_come_back_when_postgres_is_out
     let deafen = format!(
         "ALTER DATABASE {name} ALLOW_CONNECTIONS false;
          SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = '{name}' AND application_name = 'vestibule' AND (query = '' OR query LIKE 'LISTEN%')"
+         WHERE datname = '{name}' AND application_name = 'vestibule' AND (query LIKE 'NOTIFY%' OR query LIKE 'LISTEN%')"
     );
     Database::at(&format!("{server}/postgres")).run(&deafen).await;
     eventually(SOON, async || degraded().await.contains("not heard")).await;
