@@ -39,7 +39,7 @@ pub fn parse(text: &str) -> Result<PostgresUrl, Unreadable> {
     let url = ["postgres://", "postgresql://"]
         .iter()
         .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
-    let pairs = !text.contains("://") && text.split_whitespace().next().is_some_and(|pair| pair.contains('='));
+    let pairs = !text.contains("://") && text.contains('=');
     let understood = match (url, pairs) {
         (true, _) => of_url(text),
         (false, true) => of_pairs(text),
