@@ -1,7 +1,7 @@
 # What there is to do. `make` alone says it.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-browser test-exhaustion test-memory attack-load fuzz release bench bench-enumeration bench-instructions bench-matching bench-reload restart-load
+.PHONY: help dev test test-browser test-exhaustion test-memory attack-load fuzz release bench bench-enumeration bench-instructions bench-matching bench-reload restart-load torture
 
 VENV := .vestibule/venv
 CLIENTS := tests/clients/better-auth
@@ -11,6 +11,7 @@ SCHEMATHESIS := .vestibule/schemathesis
 ACME := .vestibule/acme
 PROTOCOLS := .vestibule/protocols
 RELEASED := target/guided/vestibule
+SECONDS ?= 600
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,7 @@ dev: ## Start everything: Postgres, gateway, the example application, a mail inb
 test: ## Everything that must pass: format, lints, documentation, tests
 	@scripts/ensure-tools cc curl
 	@scripts/ensure-postgres
+	@scripts/ensure-pgbouncer
 	@scripts/ensure-venv $(VENV) examples/upstream/requirements.txt
 	@scripts/ensure-venv $(SCHEMATHESIS) tests/clients/schemathesis/requirements.txt
 	@scripts/ensure-venv $(ACME) tests/clients/acme/requirements.txt
@@ -93,6 +95,11 @@ restart-load: ## Whether a request fails while gateways restart and reload, at 2
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@cargo test --locked --release --test it restart_load -- --ignored --nocapture
+
+torture: ## Whether anybody passes whose session was ended, under load and with faults, for SECONDS=600
+	@scripts/ensure-tools cc
+	@scripts/ensure-postgres
+	@VESTIBULE_TORTURE_SECONDS=$(SECONDS) cargo test --locked --release --test it torture:: -- --nocapture
 
 bench-enumeration: ## Whether an answer's time tells if an address has a user
 	@scripts/ensure-tools cc

@@ -40,9 +40,9 @@ use crate::{
     auth::{self, Auth, AuthParts},
     chain::Chain,
     clock::Clock,
-    config::{Config, ConfigErrors, Migrate},
+    config::{self, Config, ConfigErrors, Migrate},
     db::{
-        Connector, Db, Settings,
+        Connector, Db, Pooler, Settings,
         listen::{self, Heard},
         migrate::{self, SchemaState},
     },
@@ -284,10 +284,30 @@ pub fn settings(config: &Config) -> Settings {
     let database = &config.database;
     Settings {
         url: database.url.clone(),
+        listen_url: database.listen_url.clone(),
+        ca: database.ca.clone(),
+        pooler: match database.pooler {
+            config::Pooler::None => Pooler::None,
+            config::Pooler::Transaction => Pooler::Transaction,
+        },
         pool_size: database.pool_size.get(),
         acquire_timeout: database.acquire_timeout,
         statement_timeout: database.statement_timeout,
         schema: database.schema.clone(),
+    }
+}
+
+/// As [`settings`], past a pooler: for what takes longer than one of its transactions.
+pub fn direct_settings(config: &Config) -> Settings {
+    let settings = settings(config);
+    match &settings.listen_url {
+        Some(direct) => Settings {
+            url: direct.clone(),
+            listen_url: None,
+            pooler: Pooler::None,
+            ..settings
+        },
+        None => settings,
     }
 }
 

@@ -46,7 +46,7 @@ pub use auth::{
     OAuthProvider, Password, ProviderEndpoints, ProviderKind, ProviderSignUp, RateLimit, RateStorage, SET_BY_THE_FLOW,
     SameSite, SessionRules, SignInAfter, TokenEndpointAuth, WindowFrom,
 };
-pub use database::{Database, Migrate};
+pub use database::{Database, Migrate, Pooler};
 pub use era::Era;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use expectations::{

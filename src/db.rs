@@ -2,7 +2,8 @@
 //!
 //! `hot` serves session look-ups alone, `cold` everything else, so that a flood of sign-ups can't take the connection
 //! that a proxied request needs. Files below hold a table each: its queries, its rows, the functions that run them.
-//! Time comes in as a parameter; no query asks the server what time it is.
+//! Time comes in as a parameter; no query asks the server what time it is. How a statement gets there, past poolers or
+//! through them, is `client.rs`.
 
 pub mod accounts;
 pub mod acme;
@@ -20,22 +21,25 @@ pub mod signing_keys;
 pub mod users;
 
 mod answer;
+mod client;
 mod connect;
+mod hosts;
+mod typed;
 
-pub use connect::{Connector, Settings};
+pub use client::{Client, GenericClient, Pool, Transaction};
+pub use connect::{Connector, Pooler, Settings};
 
-use std::{error::Error as _, fmt, time::Duration};
+use std::{error::Error as _, time::Duration};
 
-use deadpool_postgres::{GenericClient, Pool, Transaction};
 use tokio_postgres::{
     Row,
     error::SqlState,
     types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked},
 };
 
-use crate::{clock::Timestamp, db::answer::answered};
+use crate::clock::Timestamp;
 
-/// A statement with a name; prepared once per connection.
+/// A statement with a name.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
     /// `table.verb`
@@ -67,38 +71,37 @@ pub fn all_queries() -> impl Iterator<Item = &'static Query> {
 }
 
 /// The two pools.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Db {
     pub hot: Pool,
     pub cold: Pool,
 }
 
-impl fmt::Debug for Db {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Db(hot: {:?}, cold: {:?})", self.hot.status(), self.cold.status())
-    }
-}
-
 impl Db {
     /// A connection for the auth API and the workers, within the acquire time-out.
-    pub async fn client(&self) -> Result<deadpool_postgres::Client, DbError> {
+    pub async fn client(&self) -> Result<Client, DbError> {
         acquire(&self.cold).await
     }
 }
 
 /// A connection out of `pool`, within its time-outs.
-pub async fn acquire(pool: &Pool) -> Result<deadpool_postgres::Client, DbError> {
-    pool.get().await.map_err(|error| DbError::Unavailable(Box::new(error)))
+pub async fn acquire(pool: &Pool) -> Result<Client, DbError> {
+    pool.get().await
 }
 
 /// Begins a transaction on `client`.
-pub async fn begin(client: &mut deadpool_postgres::Client) -> Result<Transaction<'_>, DbError> {
-    answered("begin", client.transaction()).await
+pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, DbError> {
+    client.begin().await
+}
+
+/// Begins one that sees the database as it is now, to its end, and changes nothing.
+pub async fn begin_reading(client: &mut Client) -> Result<Transaction<'_>, DbError> {
+    client.begin_reading().await
 }
 
 /// Commits; what was done is lost unless this says `Ok`.
 pub async fn commit(tx: Transaction<'_>) -> Result<(), DbError> {
-    answered("commit", tx.commit()).await
+    tx.commit().await
 }
 
 /// Values for a query, in the order of its parameters.
@@ -106,23 +109,19 @@ pub type Params<'p> = &'p [&'p (dyn ToSql + Sync)];
 
 impl Query {
     pub async fn rows(&self, client: &impl GenericClient, params: Params<'_>) -> Result<Vec<Row>, DbError> {
-        let prepared = self.prepared(client).await?;
-        answered(self.name, client.query(&prepared, params)).await
+        let answers = &client.way().answers;
+        answers.wait(self.name, client.rows(self, params)).await
     }
 
+    /// For a query that finds one row at most.
     pub async fn row(&self, client: &impl GenericClient, params: Params<'_>) -> Result<Option<Row>, DbError> {
-        let prepared = self.prepared(client).await?;
-        answered(self.name, client.query_opt(&prepared, params)).await
+        Ok(self.rows(client, params).await?.into_iter().next())
     }
 
     /// How many rows it touched.
     pub async fn run(&self, client: &impl GenericClient, params: Params<'_>) -> Result<u64, DbError> {
-        let prepared = self.prepared(client).await?;
-        answered(self.name, client.execute(&prepared, params)).await
-    }
-
-    async fn prepared(&self, client: &impl GenericClient) -> Result<tokio_postgres::Statement, DbError> {
-        answered(self.name, client.prepare_cached(self.sql)).await
+        let answers = &client.way().answers;
+        answers.wait(self.name, client.run(self, params)).await
     }
 }
 

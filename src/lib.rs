@@ -31,6 +31,7 @@ pub mod live;
 pub mod mail;
 pub mod outbound;
 pub mod policy;
+pub mod postgres_url;
 pub mod problem;
 pub mod proxy;
 pub mod secret;

@@ -16,13 +16,12 @@ pub use message::Message;
 pub use outbox::{Carrier, Outbox, OutboxBell, Postman};
 pub use smtp::MailError;
 
-use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
 use self::body::Part;
 use crate::{
     clock::Timestamp,
-    db::{DbError, outbox as table},
+    db::{DbError, Transaction, outbox as table},
     secret::sealed::SealingKeys,
 };
 
@@ -64,7 +63,7 @@ mod tests {
     use crate::{
         clock::Clock,
         config::{Mail, SmtpSecurity, SmtpUrl},
-        db::{self, Connector, Db, Settings, migrate},
+        db::{self, Connector, Db, Pooler, Settings, migrate},
         dev::{
             postgres::Cluster,
             smtp::{self, Options, Received, Tls, TlsMode, Verdict},
@@ -107,6 +106,9 @@ mod tests {
             admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
             let database = Settings {
                 url: Secret::new(cluster().url(&name)),
+                listen_url: None,
+                ca: None,
+                pooler: Pooler::None,
                 pool_size: 16,
                 acquire_timeout: Duration::from_secs(10),
                 statement_timeout: Duration::from_secs(10),
@@ -177,9 +179,10 @@ mod tests {
         }
 
         async fn count(&self, condition: &str) -> i64 {
-            let client = self.db.client().await.unwrap();
+            let mut client = self.db.client().await.unwrap();
+            let tx = db::begin(&mut client).await.unwrap();
             let sql = format!("SELECT count(*) FROM mail_outbox WHERE {condition}");
-            client.query_one(&sql, &[]).await.unwrap().get(0)
+            tx.raw().query_one(&sql, &[]).await.unwrap().get(0)
         }
 
         async fn until(&self, condition: &str, count: i64) {

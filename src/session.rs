@@ -3,7 +3,7 @@
 //! The promise: once a revoking call has answered, no later request on this gateway passes; elsewhere the moment the
 //! notification arrives; and never later than `cache.ttl`. While revocations can't be heard the cache is not trusted
 //! and every session is checked; while Postgres can't be reached at all, a session that was checked within
-//! `cache.ttl` still passes and everything else is refused at once.
+//! `cache.ttl` (and `outage_grace`) still passes and everything else is refused at once.
 
 pub mod assertion;
 pub mod cache;
@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod sign_out;
 pub mod strangers;
 pub mod streams;
+pub mod vigil;
 
 use std::{
     net::IpAddr,
@@ -43,6 +44,7 @@ use self::{
     lookup::{Limits, LookUps, Postgres},
     strangers::Strangers,
     streams::{About, StreamGuard, Streams},
+    vigil::Vigil,
 };
 use crate::{
     chain::Chain,
@@ -62,6 +64,7 @@ pub struct Sessions {
     db: Db,
     /// What nobody waits for runs here, never on a thread of the data path: connections to Postgres belong to this runtime.
     cold: Handle,
+    vigil: Vigil,
     /// Rung when revocations begin to be heard.
     hearing: Notify,
     /// Replaced by a reload.
@@ -101,6 +104,15 @@ pub enum LookupError {
 impl LookupError {
     fn of(error: DbError) -> Self {
         Self::Db(Arc::new(error))
+    }
+
+    /// Nobody there, or nobody who answers in time.
+    fn is_for_want_of_postgres(&self) -> bool {
+        match self {
+            Self::Db(error) => error.is_unavailable(),
+            Self::Timeout(_) | Self::Unreachable => true,
+            Self::TooManyUnknown(_) | Self::TooManyWaiting => false,
+        }
     }
 }
 
@@ -164,7 +176,7 @@ impl Sessions {
         let terms = Arc::new(ArcSwap::from_pointee(parts.terms));
         let limits = Limits {
             // Each has a connection: whoever asks for more would wait for one.
-            queries: parts.db.hot.status().max_size,
+            queries: parts.db.hot.max_size(),
             waiting: parts.cache.lookup_queue,
         };
         let look_ups = LookUps::new(
@@ -177,10 +189,11 @@ impl Sessions {
             limits,
         );
         Self {
-            known: Known::new(parts.cache.ttl, parts.cache.capacity),
+            known: Known::lasting(parts.cache.ttl, parts.cache.outage_grace, parts.cache.capacity),
             look_ups: Arc::new(look_ups),
             db: parts.db,
             cold: parts.cold,
+            vigil: Vigil::new(Trust::Deaf),
             hearing: Notify::new(),
             streams: Streams::new(follow_sessions),
             terms,
@@ -202,6 +215,16 @@ impl Sessions {
 
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How often the cache knew a token to be nobody's; each is a hit, too.
+    pub fn unknown_hits(&self) -> u64 {
+        self.known.unknown_hits()
+    }
+
+    /// How well revocations are heard.
+    pub const fn vigil(&self) -> &Vigil {
+        &self.vigil
     }
 
     pub fn cached(&self) -> u64 {
@@ -380,12 +403,19 @@ impl Sessions {
             }
             Heard::Hearing => {
                 self.known.hears();
+                self.vigil.turned(self.trust());
                 self.streams.doubt_everything();
                 self.mint.ring_bell();
                 self.hearing.notify_waiters();
             }
-            Heard::Deaf { reachable } => self.known.is_deaf(reachable),
+            // It is for the numbers alone.
+            Heard::Echo(_) => {}
+            Heard::Deaf { reachable } => {
+                self.known.is_deaf(reachable);
+                self.vigil.turned(self.trust());
+            }
         }
+        self.vigil.note(heard);
     }
 
     /// Resolves once revocations are heard.

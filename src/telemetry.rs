@@ -6,6 +6,7 @@
 //!
 //! Neither ever holds a token, a cookie, a password, a mail's body or a query string.
 
+mod histogram;
 mod limit;
 pub mod panics;
 mod spread;
@@ -26,7 +27,7 @@ use std::{
 use http::{HeaderValue, StatusCode};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-pub use self::{limit::Limit, spread::Spread};
+pub use self::{histogram::Histogram, limit::Limit, spread::Spread};
 use crate::{
     clock::Timestamp,
     config::{Log, LogFormat},

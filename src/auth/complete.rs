@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Transaction;
 use http::HeaderValue;
 use serde_json::json;
 
@@ -19,7 +18,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     db::{
-        self, audit,
+        self, Transaction, audit,
         sessions::{Revoked, StoredSession},
         users::{self, User},
     },

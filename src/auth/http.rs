@@ -304,7 +304,7 @@ impl<'a> Call<'a> {
     /// Extends a session that was used late enough in its life.
     async fn slide(
         &mut self,
-        client: &deadpool_postgres::Client,
+        client: &db::Client,
         credential: Credential,
         session: &mut StoredSession,
         token: &SessionToken,
@@ -331,11 +331,7 @@ impl<'a> Call<'a> {
     }
 
     /// Notes an event, in the transaction of the change that it records if `client` is one.
-    pub(super) async fn audit(
-        &self,
-        client: &impl deadpool_postgres::GenericClient,
-        entry: &audit::Entry<'_>,
-    ) -> Result<(), DbError> {
+    pub(super) async fn audit(&self, client: &impl db::GenericClient, entry: &audit::Entry<'_>) -> Result<(), DbError> {
         audit::insert(client, self.new_id(), entry, self.origin(), self.now).await
     }
 

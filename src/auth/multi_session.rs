@@ -5,7 +5,6 @@
 //! it would repeat what the session cookie says, on every request. `auth.session.multi_session` has it from the first
 //! sign-in on (`"always"`), as the original does, or not at all (`"off"`): then a sign-in makes the browser forget.
 
-use deadpool_postgres::{GenericClient, Transaction};
 use http::HeaderValue;
 use serde_json::{Value, json};
 
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     config::MultiSession,
-    db::{self, DbError, audit, sessions as table, sessions::Revoked},
+    db::{self, DbError, GenericClient, Transaction, audit, sessions as table, sessions::Revoked},
     identity::UserId,
     secret::SessionToken,
 };

@@ -4,11 +4,9 @@
 //! the address has a user; but the audit log is told. Not among them are notices of what has happened: whoever did it
 //! could use up the share beforehand, and nobody would hear of it.
 
-use deadpool_postgres::Transaction;
-
 use super::{http::Call, throttle::may_mail};
 use crate::{
-    db::{DbError, audit},
+    db::{DbError, Transaction, audit},
     identity::UserId,
     mail::{self, Message},
     problem::Code,

@@ -4,14 +4,12 @@
 //! `auth.password.reset_expires_in`. A user has one at a time: a newer link voids the older ones. It never names another
 //! host than `public_url`'s, whatever `Host` a request had.
 
-use deadpool_postgres::Transaction;
-
 use super::http::component;
 use crate::{
     clock::Timestamp,
     config::Config,
     db::{
-        DbError,
+        DbError, Transaction,
         one_time_tokens::{self, Issue},
         users::User,
     },

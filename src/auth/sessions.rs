@@ -128,7 +128,7 @@ pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
 /// Writes the ends of sessions into the audit log, with why they ended.
 pub(super) async fn note(
     call: &Call<'_>,
-    tx: &deadpool_postgres::Transaction<'_>,
+    tx: &db::Transaction<'_>,
     revoked: &[Revoked],
     kind: &str,
 ) -> Result<(), DbError> {

@@ -28,7 +28,6 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{GenericClient, Transaction};
 use http::{Method, request};
 use tracing::debug;
 
@@ -42,7 +41,7 @@ use crate::{
     chain::Chain,
     clock::Timestamp,
     config::{self, Budget, RateLimit, RateStorage, WindowFrom},
-    db::{DbError, audit, known_addresses, rate_limits, users},
+    db::{DbError, GenericClient, Transaction, audit, known_addresses, rate_limits, users},
     identity::UserId,
     policy::{
         client::ClientFacts,

@@ -12,7 +12,6 @@
 //! the user's own with it: a session, or that the link was mailed when they signed in, or signed up, in this very browser
 //! (`oauth/arrival.rs` has the whole table).
 
-use deadpool_postgres::Transaction;
 use serde_json::json;
 
 use super::{
@@ -29,7 +28,7 @@ use crate::{
     clock::{Timestamp, monotonic},
     config::SignInAfter,
     db::{
-        self, DbError,
+        self, DbError, Transaction,
         accounts::{self, linked},
         audit,
         one_time_tokens::{self, Issue, Issued, SignUp},

@@ -10,7 +10,6 @@ use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use deadpool_postgres::{Client, GenericClient, Transaction};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -25,7 +24,7 @@ use crate::{
     clock::{Clock, Timestamp},
     config::{self, Config},
     db::{
-        Connector, Db, DbError, audit,
+        Client, Connector, Db, DbError, GenericClient, Transaction, audit,
         migrate::{self, SchemaState},
         users::{self, User},
     },

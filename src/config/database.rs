@@ -1,26 +1,45 @@
 //! `[database]`: where users and sessions are kept.
 
-use std::{error::Error as _, num::NonZeroUsize, str::FromStr as _, time::Duration};
+use std::{num::NonZeroUsize, path::Path, time::Duration};
 
-use tokio_postgres::Config;
+use rustls::pki_types::CertificateDer;
+use tokio_postgres::{Config, config::SslMode};
 
 use super::{
     found::Wrong,
     kind::{Kind, choice, integer, parsed, secret},
+    pem::{authorities, authorities_at},
     section::Section,
     units::nonzero_duration,
 };
-use crate::secret::Secret;
+use crate::{
+    postgres_url::{self, PostgresUrl},
+    secret::Secret,
+};
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Database {
     pub url: Secret<String>,
+    /// Past a pooler; `None`: there is no other way than `url`.
+    pub listen_url: Option<Secret<String>>,
+    /// Who may have signed the server's certificate; `None`: the system's authorities.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+    pub pooler: Pooler,
     pub pool_size: NonZeroUsize,
     pub acquire_timeout: Duration,
     pub statement_timeout: Duration,
     /// A plain lower-case SQL identifier.
     pub schema: String,
     pub migrate: Migrate,
+}
+
+/// What stands between the gateway and Postgres at `url`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pooler {
+    /// Nothing that takes a connection away before its client leaves.
+    None,
+    /// What hands connections out by transaction.
+    Transaction,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,6 +57,30 @@ impl Database {
                 database_url(),
             )
             .required("{ env = \"DATABASE_URL\" }");
+        let listen_url = s
+            .key(
+                "listen_url",
+                "The same database past a pooler: for hearing of revocations, and for migrations. `pooler = \
+                 \"transaction\"` demands it.",
+                database_url(),
+            )
+            .optional("{ env = \"DATABASE_DIRECT_URL\" }");
+        let ca = s
+            .key(
+                "ca",
+                "Who may have signed Postgres' certificate, in place of the system's authorities; also as `sslrootcert` \
+                 in the URLs. Whether there has to be one is theirs to say: sslmode=verify-full.",
+                authorities(),
+            )
+            .optional("postgres-ca.crt");
+        let pooler = s
+            .key(
+                "pooler",
+                "What stands at `url`. \"transaction\": PgBouncer or the like that hands connections out by transaction; \
+                 statements are not prepared then.",
+                choice(&[("none", Pooler::None), ("transaction", Pooler::Transaction)]),
+            )
+            .or("none");
         let pool_size = s
             .key(
                 "pool_size",
@@ -69,8 +112,13 @@ impl Database {
                 choice(&[("on-start", Migrate::OnStart), ("manual", Migrate::Manual)]),
             )
             .or("on-start");
+        let (url, listen_url, ca, pooler) = (url?, listen_url?, ca?, pooler?);
+        let ca = contradictions(s, &url, listen_url.as_ref(), ca, pooler)?;
         Some(Self {
-            url: url?,
+            url,
+            listen_url,
+            ca,
+            pooler,
             pool_size: pool_size?,
             acquire_timeout: acquire_timeout?,
             statement_timeout: statement_timeout?,
@@ -83,64 +131,100 @@ impl Database {
 /// Read by the very parser that connects, so that whoever passes here is not refused at the start.
 fn database_url() -> Kind<Secret<String>> {
     secret("a URL such as \"postgres://user:password@host:5432/name\"", |text| {
-        let url = ["postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
-        let pairs = !text.contains("://") && text.split_whitespace().next().is_some_and(|pair| pair.contains('='));
-        if !url && !pairs {
-            return Err("not a PostgreSQL URL".into());
-        }
-        let parsed = Config::from_str(text).map_err(|error| unreadable(&error))?;
-        if parsed.get_hosts().is_empty() && parsed.get_hostaddrs().is_empty() {
-            return Err("names no host".into());
-        }
-        Ok(())
+        postgres_url::parse(text)
+            .map(|_| ())
+            .map_err(|unreadable| unreadable.0.into())
     })
 }
 
-/// Parameters that libpq has and our client has not.
-const OF_LIBPQ: &[&str] = &[
-    "fallback_application_name",
-    "gssencmode",
-    "gsslib",
-    "krbsrvname",
-    "passfile",
-    "require_auth",
-    "requirepeer",
-    "requiressl",
-    "service",
-    "sslcert",
-    "sslcompression",
-    "sslcrl",
-    "sslcrldir",
-    "sslkey",
-    "sslpassword",
-    "sslrootcert",
-    "sslsni",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
-];
-
-/// What is wrong, in words of ours: the client's may repeat a part of the text, hence of a password with an `@` or a
-/// `?` that isn't encoded.
-fn unreadable(error: &tokio_postgres::Error) -> Wrong {
-    let cause = error.source().map(ToString::to_string).unwrap_or_default();
-    let quoted = cause.split('`').nth(1).unwrap_or_default();
-    if cause.starts_with("invalid value for option") {
-        return match quoted {
-            "sslmode" => "`sslmode` is not disable, prefer or require; instead of verify-full or verify-ca, write \
-                          sslmode=require: certificates are always verified"
-                .into(),
-            option => format!("the value of `{option}` is not allowed").into(),
+/// What of the keys goes together. The authorities that count, if there are any but the system's.
+#[expect(
+    clippy::option_option,
+    reason = "the outer one is wrong or right, the inner one absent or there"
+)]
+fn contradictions(
+    s: &Section<'_>,
+    url: &Secret<String>,
+    listen_url: Option<&Secret<String>>,
+    ca: Option<Vec<CertificateDer<'static>>>,
+    pooler: Pooler,
+) -> Option<Option<Vec<CertificateDer<'static>>>> {
+    // Both have been read before.
+    let url = postgres_url::parse(url.expose()).ok()?;
+    let listen_url = match listen_url {
+        Some(listen_url) => Some(postgres_url::parse(listen_url.expose()).ok()?),
+        None => None,
+    };
+    let mut wrong = None;
+    if pooler == Pooler::Transaction {
+        wrong = match &listen_url {
+            None => Some(
+                s.wrong("pooler", "nobody hears of revocations through such a pooler")
+                    .allowed("`listen_url` as well: a connection that goes past it"),
+            ),
+            Some(direct) if is_same_place(&url.config, &direct.config) => Some(
+                s.wrong("listen_url", "the same place as `url`, where the pooler is")
+                    .allowed("a connection that goes past it"),
+            ),
+            Some(_) if url.config.get_options().is_some() => Some(
+                s.wrong(
+                    "url",
+                    "it has `options`, which last longer than a transaction of the pooler",
+                )
+                .allowed("settings of the role: ALTER ROLE … SET …"),
+            ),
+            Some(_) => None,
         };
     }
-    if OF_LIBPQ.contains(&quoted) {
-        return format!("the parameter `{quoted}` is not supported").into();
+    let files: Vec<(&str, &Path)> = [("url", Some(&url)), ("listen_url", listen_url.as_ref())]
+        .into_iter()
+        .filter_map(|(name, url)| Some((name, url?.root_certificate.as_deref()?)))
+        .collect();
+    if let (Some((name, _)), true) = (files.first(), ca.is_some()) {
+        wrong = Some(
+            s.wrong(name, "it has `sslrootcert`, and there is `ca` too")
+                .allowed("one of them"),
+        );
     }
-    if cause.starts_with("unknown option") {
-        return "there is a parameter that nobody knows; is a character of the password not percent-encoded?".into();
+    let without_tls = |url: &PostgresUrl| url.config.get_ssl_mode() == SslMode::Disable;
+    let nobody_asks = without_tls(&url) && listen_url.as_ref().is_none_or(without_tls);
+    if nobody_asks && (ca.is_some() || !files.is_empty()) {
+        wrong = Some(
+            s.wrong("url", "sslmode=disable, so that nobody shows a certificate")
+                .allowed("sslmode=verify-full, or neither `ca` nor `sslrootcert`"),
+        );
     }
-    "can't be read; is a character of the password not percent-encoded?".into()
+    if let Some(wrong) = wrong {
+        s.report(wrong);
+        return None;
+    }
+    if files.is_empty() {
+        return Some(ca);
+    }
+    let mut named = Vec::new();
+    for (name, file) in files {
+        match authorities_at(s.reader(), file) {
+            Ok(certificates) => named.extend(certificates),
+            Err(problem) => {
+                s.report(
+                    s.wrong(name, format!("sslrootcert: {}", problem.problem))
+                        .allowed("the path of a file with certificates of authorities in PEM"),
+                );
+                return None;
+            }
+        }
+    }
+    Some(Some(named))
+}
+
+/// Whether two lead to the same listener and the same name there: a pooler may know several, with a mode each.
+fn is_same_place(one: &Config, other: &Config) -> bool {
+    let place = |config: &Config| {
+        let (hosts, addresses) = (config.get_hosts().to_vec(), config.get_hostaddrs().to_vec());
+        let ports = config.get_ports().to_vec();
+        (hosts, addresses, ports, config.get_dbname().map(str::to_owned))
+    };
+    place(one) == place(other)
 }
 
 /// Channels for notifications are named `vestibule_<schema>`; Postgres cuts names at 63 bytes.
@@ -166,40 +250,4 @@ fn schema() -> Kind<String> {
         }
         Ok(text.to_owned())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(url: &str) -> Option<String> {
-        Config::from_str(url).err().map(|error| unreadable(&error).problem)
-    }
-
-    #[test]
-    fn what_is_wrong_is_said_without_the_text() {
-        for (url, says) in [
-            ("postgres://u:hunter2@h/x?sslmode=verify-full", "write sslmode=require"),
-            ("postgres://u:hunter2@h/x?sslmode=verify-ca", "write sslmode=require"),
-            ("postgres://u:hunter2@h:99999/x", "`port`"),
-            (
-                "postgres://u:hunter2@h/x?sslrootcert=/a",
-                "`sslrootcert` is not supported",
-            ),
-            ("postgres://u:hunter2@h/x?hunter2=1", "a parameter that nobody knows"),
-            ("host=h password='hunter2", "can't be read"),
-            ("host=h password=x hunter2=y", "a parameter that nobody knows"),
-        ] {
-            let problem = told(url).unwrap_or_else(|| panic!("{url} is taken"));
-            assert!(problem.contains(says), "{url}: {problem}");
-            assert!(!problem.contains("hunter2"), "{problem}");
-        }
-        for fine in [
-            "postgres://u:p@h/x?sslmode=require&connect_timeout=3",
-            "host=h user=u dbname=x",
-            "postgres:///x?host=/run/postgresql",
-        ] {
-            assert_eq!(told(fine), None, "{fine}");
-        }
-    }
 }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     found::{Found, Sight, Wrong},
     kind::{Kind, text_schema},
+    reader::Reader,
 };
 
 /// A system's whole set of authorities has about a quarter of that.
@@ -22,16 +23,26 @@ const MAX_PEM_BYTES: u64 = 1024 * 1024;
 
 /// Certificates of authorities; at least one.
 pub(super) fn authorities() -> Kind<Vec<CertificateDer<'static>>> {
-    pem_file("the path of a file with certificates of authorities in PEM", |pem| {
-        let certificates = certificates_in(pem)?;
-        let mut roots = RootCertStore::empty();
-        for certificate in &certificates {
-            roots
-                .add(certificate.clone())
-                .map_err(|error| format!("it holds a certificate that can't be an authority's: {error}"))?;
-        }
-        Ok(certificates)
-    })
+    pem_file(
+        "the path of a file with certificates of authorities in PEM",
+        authorities_in,
+    )
+}
+
+/// The same of a file that another value names.
+pub(super) fn authorities_at(reader: &Reader<'_>, path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+    file_of(reader, path, authorities_in)
+}
+
+fn authorities_in(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+    let certificates = certificates_in(pem)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in &certificates {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| format!("it holds a certificate that can't be an authority's: {error}"))?;
+    }
+    Ok(certificates)
 }
 
 /// The gateway's own certificate, and those that lead to its authority.
@@ -61,18 +72,7 @@ fn pem_file<T: 'static>(allowed: &'static str, parse: impl Fn(&[u8]) -> Result<T
     let schema = text_schema(&json!({ "type": "string" }));
     Kind::new(allowed, schema, move |found: &Found<'_>| {
         let text = found.text(allowed, Sight::Public)?;
-        let path = found.reader.folder.join(&text);
-        let pem = read(&path);
-        found
-            .reader
-            .read_file(path, pem.as_ref().ok().map(|pem| pem.as_slice()));
-        let outcome = pem
-            .map_err(|error| format!("the file can't be read: {error}").into())
-            .and_then(|pem| {
-                found.reader.made_of(&String::from_utf8_lossy(&pem));
-                parse(&pem)
-            });
-        match outcome {
+        match file_of(found.reader, Path::new(&text), &parse) {
             Ok(value) => Some(value),
             Err(wrong) => {
                 found.report(wrong, Some(format!("{text:?}")), allowed);
@@ -80,6 +80,15 @@ fn pem_file<T: 'static>(allowed: &'static str, parse: impl Fn(&[u8]) -> Result<T
             }
         }
     })
+}
+
+fn file_of<T>(reader: &Reader<'_>, path: &Path, parse: impl Fn(&[u8]) -> Result<T, Wrong>) -> Result<T, Wrong> {
+    let path = reader.folder.join(path);
+    let pem = read(&path);
+    reader.read_file(path, pem.as_ref().ok().map(|pem| pem.as_slice()));
+    let pem = pem.map_err(|error| format!("the file can't be read: {error}"))?;
+    reader.made_of(&String::from_utf8_lossy(&pem));
+    parse(&pem)
 }
 
 /// Wiped on drop, since it may be a key.

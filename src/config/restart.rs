@@ -25,6 +25,9 @@ pub fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'s
         "log.format": log.format;
         "log.level": log.level;
         "database.url": database.url;
+        "database.listen_url": database.listen_url;
+        "database.ca": database.ca;
+        "database.pooler": database.pooler;
         "database.pool_size": database.pool_size;
         "database.acquire_timeout": database.acquire_timeout;
         "database.statement_timeout": database.statement_timeout;
@@ -32,6 +35,7 @@ pub fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'s
         "database.migrate": database.migrate;
         "auth.base_path": auth.base_path;
         "auth.session.cache.ttl": auth.session.cache.ttl;
+        "auth.session.cache.outage_grace": auth.session.cache.outage_grace;
         "auth.session.cache.capacity": auth.session.cache.capacity;
         "auth.session.cache.lookup_queue": auth.session.cache.lookup_queue;
         "auth.session.close_streams_on_revoke": auth.session.close_streams_on_revoke;

@@ -270,6 +270,11 @@ impl<'a> Section<'a> {
         &self.place
     }
 
+    /// For values that name a file.
+    pub(super) const fn reader(&self) -> &Reader<'a> {
+        self.reader
+    }
+
     /// As errors name the section.
     pub(super) fn path(&self) -> &str {
         &self.path

@@ -34,6 +34,7 @@ endpoints = ["http://127.0.0.1:8000"]
 fn environment(name: &str) -> Option<String> {
     match name {
         "DATABASE_URL" => Some(DATABASE.to_owned()),
+        "DATABASE_DIRECT_URL" => Some("postgres://direct.example.com/app".to_owned()),
         "VESTIBULE_SECRET" => Some(SECRET.to_owned()),
         "SMTP_URL" => Some(SMTP.to_owned()),
         "GOOGLE_CLIENT_SECRET" => Some(CLIENT_SECRET.to_owned()),

@@ -3,10 +3,9 @@
 pub mod linked;
 pub mod tokens;
 
-use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
-use super::{DbError, Query, column, users::User};
+use super::{DbError, GenericClient, Query, column, users::User};
 use crate::{
     clock::Timestamp,
     identity::{AccountId, UserId},

@@ -4,10 +4,9 @@
 //! A certificate's row is also the lease on ordering it: whoever has set `held_by` orders, until `held_until`. Times are
 //! parameters: those of the gateway that asks.
 
-use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
-use super::{DbError, Params, Query, column};
+use super::{DbError, GenericClient, Params, Query, column};
 use crate::clock::Timestamp;
 
 /// An account at an authority.

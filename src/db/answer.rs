@@ -1,59 +1,107 @@
-//! Answers that do not come.
+//! Answers that do not come, and connections that are not to be used again.
 //!
 //! Postgres ends a statement that takes too long by itself; but a server that is frozen, or behind a network that
 //! swallows packets, says nothing at all, and its connections look well. So each answer is waited for a little longer
 //! than the server may take. Once one stays out, every connection from before is suspect: the pools replace them as
-//! they would be used next.
+//! they would be used next. So it is when a server turns out to take no writes any more, and when revocations could not
+//! be heard: connections from before may lead to a server that is not the one any more.
 //!
-//! Both facts are the process's, not a pool's: queries run on connections and transactions alike, which do not know
-//! where they come from. A process has one `[database]`; with several, the most patient counts, and connections are
-//! replaced in vain at worst.
+//! Whoever listens for revocations knows first that nobody answers at all. From then on nobody waits for a connection, and
+//! nobody asks for one, until somebody answers: no queue grows, and Postgres comes back to gateways that ask no more than
+//! their pools are large.
 
 use std::{
     fmt,
     future::Future,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 
 use super::DbError;
 use crate::clock::monotonic;
 
 /// For the way there and back, and for the server to notice that the time is over.
 const ALLOWANCE: Duration = Duration::from_secs(1);
+/// A server that takes no writes says so to each: connections are made anew no more often than this.
+const READ_ONLY_EVERY: Duration = Duration::from_secs(1);
 
-static LIMIT_MILLIS: AtomicU64 = AtomicU64::new(0);
-static SILENT_AT: Mutex<Option<Instant>> = Mutex::new(None);
-
-/// How long an answer may take at most: never shorter than the server's own limit. From now on, queries wait no less.
-pub(super) fn allow(statement_timeout: Duration) -> Duration {
-    let limit = statement_timeout.saturating_add(ALLOWANCE);
-    LIMIT_MILLIS.fetch_max(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    limit
+/// What is known of the answers of one `[database]`.
+#[derive(Debug)]
+pub struct Answers {
+    limit: Duration,
+    suspect_until: Mutex<Option<Instant>>,
+    is_reachable: AtomicBool,
 }
 
-/// Waits for what the server has to say.
-pub(super) async fn answered<T>(
-    query: &'static str,
-    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, DbError> {
-    let limit = Duration::from_millis(LIMIT_MILLIS.load(Ordering::Relaxed));
-    if let Ok(answer) = timeout(limit, answer).await {
-        return answer.map_err(|error| DbError::of(query, error));
+impl Answers {
+    pub fn new(statement_timeout: Duration) -> Self {
+        Self {
+            limit: statement_timeout.saturating_add(ALLOWANCE),
+            suspect_until: Mutex::default(),
+            is_reachable: AtomicBool::new(true),
+        }
     }
-    *SILENT_AT.lock().unwrap_or_else(PoisonError::into_inner) = Some(monotonic());
-    Err(DbError::Unavailable(Box::new(NoAnswer { query, limit })))
-}
 
-/// Whether a connection was made before an answer stayed out.
-pub(super) fn is_suspect(made_at: Instant) -> bool {
-    let silent_at = *SILENT_AT.lock().unwrap_or_else(PoisonError::into_inner);
-    silent_at.is_some_and(|silent_at| made_at <= silent_at)
+    /// As far as anybody knows: who never asked does not know that it is not.
+    pub fn is_reachable(&self) -> bool {
+        self.is_reachable.load(Ordering::Relaxed)
+    }
+
+    pub fn found(&self, is_reachable: bool) {
+        self.is_reachable.store(is_reachable, Ordering::Relaxed);
+    }
+
+    /// How long an answer may take at most: longer than the server's own limit.
+    pub const fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Waits for what the server has to say.
+    pub async fn wait<T>(
+        &self,
+        query: &'static str,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, DbError> {
+        let Ok(answer) = timeout(self.limit, answer).await else {
+            self.distrust();
+            let limit = self.limit;
+            return Err(DbError::Unavailable(Box::new(NoAnswer { query, limit })));
+        };
+        answer.map_err(|error| {
+            if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+                self.took_no_write();
+            }
+            DbError::of(query, error)
+        })
+    }
+
+    /// Connections that were made until now are not used any more.
+    pub fn distrust(&self) {
+        *self.suspect_until() = Some(monotonic());
+    }
+
+    fn took_no_write(&self) {
+        let now = monotonic();
+        let mut until = self.suspect_until();
+        if until.is_none_or(|until| now.saturating_duration_since(until) >= READ_ONLY_EVERY) {
+            *until = Some(now);
+        }
+    }
+
+    /// Whether a connection was made before that.
+    pub fn is_suspect(&self, made_at: Instant) -> bool {
+        self.suspect_until().is_some_and(|until| made_at <= until)
+    }
+
+    fn suspect_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.suspect_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]

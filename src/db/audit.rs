@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use deadpool_postgres::GenericClient;
 use ipnet::IpNet;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{DbError, Params, Query, column};
+use super::{DbError, GenericClient, Params, Query, column};
 use crate::{
     clock::Timestamp,
     identity::{SessionId, UserId},

@@ -1,23 +1,45 @@
-//! How connections come to be: the URL, TLS, and which runtime drives them.
+//! How connections come to be: the URLs, TLS, and which runtime drives them.
+//!
+//! Connections of the pools go where `url` says. What can't go through a pooler goes past it, where `listen_url` says, or
+//! the same way if there is none: `LISTEN`, migrations, whatever holds a lock longer than a transaction.
 //!
 //! A connection's own task must not run on a thread of the data path, whoever asked for the connection first:
 //! [`Connector`] spawns it on the runtime of cold work.
 
-use std::{fmt, future::Future, pin::Pin, str::FromStr, time::Duration};
+use std::{error::Error as _, fmt, future::Future, io, path::Path, pin::Pin, sync::Arc, time::Duration};
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, RecyclingMethod, Runtime};
+use rustls::{
+    CertificateError,
+    pki_types::{CertificateDer, pem, pem::PemObject as _},
+};
 use tokio::{runtime::Handle, task::JoinHandle};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{Client, Config, config::TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::warn;
 
-use super::{Db, answer};
-use crate::{chain::Chain, secret::Secret};
+use super::{
+    Db, Pool,
+    answer::Answers,
+    client::{Settled, Way},
+    hosts::Hosts,
+};
+use crate::{
+    chain::Chain,
+    postgres_url::{self, PostgresUrl, Unreadable},
+    secret::Secret,
+};
 
 /// What is needed to reach Postgres.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub url: Secret<String>,
+    /// Past a pooler, to the same database.
+    pub listen_url: Option<Secret<String>>,
+    /// Who may have signed the server's certificate, in place of the system's authorities and of what the URLs say.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// What stands at `url`.
+    pub pooler: Pooler,
     /// Connections of both pools together: a quarter, at least two, is kept for session look-ups.
     pub pool_size: usize,
     /// For a connection out of the pool, and for making one.
@@ -27,60 +49,112 @@ pub struct Settings {
     pub schema: String,
 }
 
+/// Who hands out connections before the server does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pooler {
+    /// Nobody, or somebody who lets each client have one until it leaves.
+    None,
+    /// Somebody who takes it back after each transaction.
+    Transaction,
+}
+
 /// Makes connections, each with the schema as its search path and the statement time-out set.
 #[derive(Clone)]
 pub struct Connector {
-    config: Config,
-    tls: MakeRustlsConnect,
+    /// As those of the pools go.
+    pooled: Hosts,
+    /// Past the pooler.
+    direct: Hosts,
+    has_two_ways: bool,
+    way: Arc<Way>,
     runtime: Handle,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     #[error("database.url is not a Postgres URL")]
-    Url(#[source] tokio_postgres::Error),
+    Url(#[source] Unreadable),
+    #[error("database.listen_url is not a Postgres URL")]
+    ListenUrl(#[source] Unreadable),
+    #[error("the certificates that sslrootcert names can't be read")]
+    Authorities(#[source] pem::Error),
     #[error("the pool can't be built")]
     Pool(#[from] deadpool_postgres::BuildError),
 }
 
 impl Connector {
     pub fn new(settings: &Settings, runtime: Handle) -> Result<Self, SettingsError> {
-        let mut config = Config::from_str(settings.url.expose()).map_err(SettingsError::Url)?;
-        let statement_timeout_ms = settings.statement_timeout.as_millis();
-        let options = format!(
-            "{} -c search_path={} -c statement_timeout={statement_timeout_ms}",
-            config.get_options().unwrap_or_default(),
-            settings.schema,
-        );
-        config
-            .options(options.trim())
-            .application_name("vestibule")
-            .connect_timeout(settings.acquire_timeout)
-            .keepalives_idle(Duration::from_secs(15));
-        let answer_within = answer::allow(settings.statement_timeout);
-        // What the other side never acknowledges breaks the connection, rather than the kernel's quarter of an hour.
-        if config.get_tcp_user_timeout().is_none() {
-            config.tcp_user_timeout(answer_within);
-        }
+        let answers = Answers::new(settings.statement_timeout);
+        let url = postgres_url::parse(settings.url.expose()).map_err(SettingsError::Url)?;
+        let listen_url = settings
+            .listen_url
+            .as_ref()
+            .map(|url| postgres_url::parse(url.expose()));
+        let listen_url = listen_url.transpose().map_err(SettingsError::ListenUrl)?;
+        let hosts = |url: PostgresUrl, pooler: Pooler| -> Result<Hosts, SettingsError> {
+            let tls = tls(settings.ca.as_deref(), url.root_certificate.as_deref())?;
+            let config = completed(url.config, settings, pooler, answers.limit());
+            Ok(Hosts::new(config, tls, settings.acquire_timeout))
+        };
+        let pooled = hosts(url, settings.pooler)?;
+        let direct = match listen_url {
+            Some(url) => hosts(url, Pooler::None)?,
+            None => pooled.clone(),
+        };
+        let settled = match settings.pooler {
+            Pooler::None => Settled::PerConnection,
+            Pooler::Transaction => Settled::per_transaction(&settings.schema, settings.statement_timeout),
+        };
         Ok(Self {
-            config,
-            tls: MakeRustlsConnect::new(tls_config()),
+            pooled,
+            direct,
+            has_two_ways: settings.listen_url.is_some(),
+            way: Arc::new(Way {
+                answers,
+                settings: settled,
+            }),
             runtime,
         })
     }
 
-    /// The parsed URL, with our options.
-    pub const fn config(&self) -> &Config {
-        &self.config
+    /// What leads past the pooler.
+    pub(super) const fn direct(&self) -> &Hosts {
+        &self.direct
     }
 
-    pub fn tls(&self) -> MakeRustlsConnect {
-        self.tls.clone()
-    }
-
-    /// A connection outside of the pools.
+    /// A connection outside of the pools, past the pooler.
     pub async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        self.drive(&self.direct).await
+    }
+
+    /// A connection outside of the pools, where they lead.
+    pub(super) async fn connect_as_pools_do(&self) -> Result<Client, tokio_postgres::Error> {
+        self.drive(&self.pooled).await
+    }
+
+    /// Connections that were made until now are not used any more.
+    pub(super) fn distrust(&self) {
+        self.way.answers.distrust();
+    }
+
+    /// Whether the way of the pools is another than that past the pooler.
+    pub(super) const fn has_two_ways(&self) -> bool {
+        self.has_two_ways
+    }
+
+    /// What [`super::acquire`] goes by.
+    pub(super) fn found(&self, is_reachable: bool) {
+        self.way.answers.found(is_reachable);
+    }
+
+    /// Whether a server that only reads is not to be used.
+    pub(super) fn wants_writes(&self) -> bool {
+        let wants = |hosts: &Hosts| hosts.config().get_target_session_attrs() == TargetSessionAttrs::ReadWrite;
+        wants(&self.pooled) || wants(&self.direct)
+    }
+
+    async fn drive(&self, hosts: &Hosts) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection, _) = hosts.connect().await?;
         self.runtime.spawn(async move {
             // The client's next call fails with the same cause.
             let _ = connection.await;
@@ -100,15 +174,17 @@ impl Connector {
 
     fn pool(&self, size: usize, acquire_timeout: Duration) -> Result<Pool, SettingsError> {
         let recycling_method = RecyclingMethod::Fast;
-        let manager = Manager::from_connect(self.config.clone(), self.clone(), ManagerConfig { recycling_method });
-        let unless_suspect = Hook::sync_fn(|_, metrics| {
-            if answer::is_suspect(metrics.created) {
-                Err(HookError::message("Postgres left a question unanswered since"))
+        let config = self.pooled.config().clone();
+        let manager = Manager::from_connect(config, self.clone(), ManagerConfig { recycling_method });
+        let way = Arc::clone(&self.way);
+        let unless_suspect = Hook::sync_fn(move |_, metrics| {
+            if way.answers.is_suspect(metrics.created) {
+                Err(HookError::message("it may not lead to the right server any more"))
             } else {
                 Ok(())
             }
         });
-        let pool = Pool::builder(manager)
+        let pool = deadpool_postgres::Pool::builder(manager)
             .pre_recycle(unless_suspect)
             .max_size(size)
             .wait_timeout(Some(acquire_timeout))
@@ -116,23 +192,22 @@ impl Connector {
             .recycle_timeout(Some(acquire_timeout))
             .runtime(Runtime::Tokio1)
             .build()?;
-        Ok(pool)
+        Ok(Pool::new(pool, Arc::clone(&self.way)))
     }
 }
 
 impl deadpool_postgres::Connect for Connector {
     fn connect(
         &self,
-        config: &Config,
+        _: &Config,
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>> {
-        let config = config.clone();
         Box::pin(async move {
             // A socket belongs to the runtime on which it was connected: that must be ours too, whoever asks.
-            let (ours, tls) = (config.clone(), self.tls.clone());
-            let (client, connection) = match self.runtime.spawn(async move { ours.connect(tls).await }).await {
+            let ours = self.pooled.clone();
+            let (client, connection, _) = match self.runtime.spawn(async move { ours.connect().await }).await {
                 Ok(connected) => connected?,
                 // That runtime is going down, and everything with it.
-                Err(_) => config.connect(self.tls.clone()).await?,
+                Err(_) => self.pooled.connect().await?,
             };
             let driving = self.runtime.spawn(async move {
                 if let Err(error) = connection.await {
@@ -146,16 +221,71 @@ impl deadpool_postgres::Connect for Connector {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `Config`'s own Debug hides the password; the host list is enough here.
-        write!(f, "Connector({:?})", self.config.get_hosts())
+        write!(f, "Connector({:?})", self.pooled)
     }
 }
 
-/// Verifies servers against the system's certificates. `sslmode` in the URL decides whether TLS is used.
-fn tls_config() -> rustls::ClientConfig {
+/// What a URL says, with what is ours.
+fn completed(mut config: Config, settings: &Settings, pooler: Pooler, answer_within: Duration) -> Config {
+    if pooler == Pooler::None {
+        let statement_timeout_ms = settings.statement_timeout.as_millis();
+        let options = format!(
+            "{} -c search_path={} -c statement_timeout={statement_timeout_ms}",
+            config.get_options().unwrap_or_default(),
+            settings.schema,
+        );
+        config.options(options.trim());
+    }
+    config
+        .application_name("vestibule")
+        .connect_timeout(settings.acquire_timeout)
+        .keepalives_idle(Duration::from_secs(15));
+    // What the other side never acknowledges breaks the connection, rather than the kernel's quarter of an hour.
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(answer_within);
+    }
+    config
+}
+
+/// Verifies servers, their names included. `sslmode` in the URL decides whether TLS is used.
+fn tls(ca: Option<&[CertificateDer<'static>]>, file: Option<&Path>) -> Result<MakeRustlsConnect, SettingsError> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    rustls::ClientConfig::builder()
+    match (ca, file) {
+        (Some(ca), _) => roots.add_parsable_certificates(ca.iter().cloned()),
+        (None, Some(file)) => {
+            let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            roots.add_parsable_certificates(certificates.map_err(SettingsError::Authorities)?)
+        }
+        (None, None) => roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+    };
+    let config = rustls::ClientConfig::builder()
         .with_root_certificates(roots)
-        .with_no_client_auth()
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// What TLS has against a connection: it comes within an `io::Error`.
+pub(super) fn of_tls(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
+    error.source()?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
+}
+
+/// What an operator can do about a connection that did not come about, where that is known; to follow what is said of it.
+pub(super) fn advice(error: &tokio_postgres::Error) -> &'static str {
+    if error
+        .as_db_error()
+        .is_some_and(|said| said.message().contains("unsupported startup parameter"))
+    {
+        return ", where a pooler stands: say database.pooler = \"transaction\", and database.listen_url";
+    }
+    match of_tls(error) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            ", whose certificate is of an authority that is not the system's: name it in database.ca"
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            ", whose certificate is an authority's: it needs one that is not (basicConstraints = CA:FALSE)"
+        }
+        _ => "",
+    }
 }

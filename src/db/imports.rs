@@ -11,11 +11,12 @@
 //! A row here is the one that came before if its user has the same old id *and* was made at the same time: two servers
 //! may both have had a user 1.
 
-use deadpool_postgres::GenericClient;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{DbError, Query, accounts::tokens::SealedTokens, column, sessions::StoredSession, users::User};
+use super::{
+    DbError, GenericClient, Query, accounts::tokens::SealedTokens, column, sessions::StoredSession, users::User,
+};
 use crate::{clock::Timestamp, identity::UserId, secret::Secret};
 
 /// A user from elsewhere.

@@ -1,8 +1,6 @@
 //! `known_addresses`: from where users have signed in lately.
 
-use deadpool_postgres::GenericClient;
-
-use super::{DbError, Query};
+use super::{DbError, GenericClient, Query};
 use crate::{clock::Timestamp, identity::UserId};
 
 /// Notes a sign-in. Decided by `known_addresses_pkey`.

@@ -1,25 +1,48 @@
 //! The connection on which Postgres tells of revocations.
 //!
-//! It is a connection of its own: a pool would hide notifications. It is probed, because a connection that was cut
-//! without a word looks like one on which nothing happens. Whoever listens is told when it can't be relied on.
+//! It is a connection of its own: a pool would hide notifications. It is probed, because one that was cut without a word
+//! looks like one on which nothing happens, and one on which statements are answered need not be one that is told of
+//! anything: behind a pooler that hands connections out by transaction, `LISTEN` is accepted and forgotten. So a probe is
+//! a notification to ourselves, said where requests ask (`database.url`), which must be heard here. That it comes back
+//! shows all there is to show: that what is committed where sessions are looked up is heard, hence that both are the same
+//! server, and that everything that was committed before has been heard, since Postgres delivers in the order of commits.
+//!
+//! Whoever listens is told when it can't be relied on. Deafness is noticed at once when the connection ends, and within
+//! [`PROBE_EVERY`] and [`PATIENCE`] (four seconds) whatever happens. Until then it is bounded as ever: no session is
+//! believed for longer than `cache.ttl` since it was looked up.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::{pending, poll_fn},
+    time::{Duration, Instant},
+};
 
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_postgres::{AsyncMessage, error::SqlState};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, error::SqlState};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Connector;
-use crate::{chain::Chain, identity::UserId, secret::TokenHash};
+use crate::{
+    chain::Chain,
+    clock::monotonic,
+    identity::UserId,
+    secret::{TokenHash, random},
+};
 
 /// How often a silent connection is asked whether it is still there.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-/// For a connection or the answer to a probe; with [`PROBE_EVERY`] it bounds how long deafness goes unnoticed.
+/// For a connection or a probe to come back; with [`PROBE_EVERY`] it bounds how long deafness goes unnoticed.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between attempts while Postgres can't be reached.
+/// Between attempts while Postgres can't be reached, give or take a half: gateways that lost it together are not to come
+/// back together.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// How long one connection says the probes. The next goes where new connections of the pools go, which may have become
+/// another server than where the old ones are.
+const SPEAKER_LIVES: Duration = Duration::from_secs(30);
 
 /// What was heard, in the order in which it happened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,6 +55,8 @@ pub enum Heard {
     Keys,
     /// Everything may have changed.
     Everything,
+    /// A probe came back: no revocation that was committed meanwhile took longer to get here.
+    Echo(Duration),
     /// From now on every revocation is heard; of what was before, nothing is known.
     Hearing,
     /// Revocations may go unheard. `reachable`: Postgres answers, so sessions can be checked one by one.
@@ -61,51 +86,110 @@ pub async fn run(connector: Connector, channel: String, on: impl Fn(Heard) + Sen
     let mut was_reachable = true;
     loop {
         let ended = stop.run_until_cancelled(listen(&connector, &channel, &on)).await;
-        let Some(End { reachable, error }) = ended else {
+        let Some(End {
+            was_hearing,
+            reachable,
+            error,
+        }) = ended
+        else {
             return;
         };
-        on(Heard::Deaf { reachable });
+        let deaf = |reachable| {
+            connector.found(reachable);
+            on(Heard::Deaf { reachable });
+        };
+        let reachable = if reachable || !connector.has_two_ways() {
+            reachable
+        } else {
+            if was_hearing {
+                // Before it is known.
+                deaf(false);
+            }
+            stop.run_until_cancelled(answers_requests(&connector)).await == Some(true)
+        };
+        deaf(reachable);
         // Once per outage: the attempts that follow fail for the same reason.
-        if reachable || was_reachable {
+        if was_hearing || reachable || was_reachable {
             warn!(%error, "lost the connection that tells of revocations: the cache is not trusted until it is back");
         }
         was_reachable = reachable;
-        if stop.run_until_cancelled(sleep(RETRY_EVERY)).await.is_none() {
+        if was_hearing {
+            // They may lead to a server that is gone, or is not the right one any more.
+            connector.distrust();
+        }
+        // What was just lost may well be back at once.
+        let pause = if was_hearing { Duration::ZERO } else { RETRY_EVERY / 2 };
+        let pause = pause + RETRY_EVERY.mul_f64(portion());
+        if stop.run_until_cancelled(sleep(pause)).await.is_none() {
             return;
         }
     }
 }
 
+/// Whether there is an answer where requests ask.
+async fn answers_requests(connector: &Connector) -> bool {
+    let asking = async {
+        let client = connector.connect_as_pools_do().await?;
+        client.batch_execute("").await
+    };
+    match timeout(PATIENCE, asking).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => may_answer_others(&error),
+        Err(_) => false,
+    }
+}
+
+/// Somewhere from 0 to 1.
+fn portion() -> f64 {
+    f64::from(u16::from_ne_bytes(random())) / f64::from(u16::MAX)
+}
+
 /// Why listening ended.
 struct End {
-    /// Postgres was there a moment ago.
+    /// Until now.
+    was_hearing: bool,
+    /// Postgres answers, or was there a moment ago.
     reachable: bool,
     error: String,
 }
 
+impl End {
+    /// Of an attempt that did not come to hearing.
+    const fn before(reachable: bool, error: String) -> Self {
+        Self {
+            was_hearing: false,
+            reachable,
+            error,
+        }
+    }
+
+    const fn of_hearing(reachable: bool, error: String) -> Self {
+        Self {
+            was_hearing: true,
+            reachable,
+            error,
+        }
+    }
+}
+
 async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Send + Sync)) -> End {
-    let connecting = connector.config().connect(connector.tls());
-    let (client, mut connection) = match timeout(PATIENCE, connecting).await {
+    let hosts = connector.direct();
+    let (client, mut connection, host) = match timeout(PATIENCE, hosts.connect()).await {
         Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => {
-            return End {
-                // A server that refuses this connection (too many, say) may still answer on others.
-                reachable: error.as_db_error().is_some_and(|refusal| {
-                    !matches!(*refusal.code(), SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN)
-                }),
-                error: Chain(&error).to_string(),
-            };
-        }
-        Err(_) => {
-            return End {
-                reachable: false,
-                error: format!("no connection within {PATIENCE:?}"),
-            };
-        }
+        Ok(Err(error)) => return End::before(may_answer_others(&error), Chain(&error).to_string()),
+        Err(_) => return End::before(false, format!("no connection within {PATIENCE:?}")),
     };
+    // Nobody else listens to it: gateways need not hear each other's probes.
+    let own_channel = format!("vestibule_probe_{:016x}", u64::from_ne_bytes(random()));
+    let (echo, echoed) = watch::channel((0, monotonic()));
     let hear = async {
         loop {
             match poll_fn(|cx| connection.poll_message(cx)).await {
+                Some(Ok(AsyncMessage::Notification(notification))) if notification.channel() == own_channel => {
+                    if let Ok(number) = notification.payload().parse() {
+                        echo.send_replace((number, monotonic()));
+                    }
+                }
                 Some(Ok(AsyncMessage::Notification(notification))) => on(Heard::parse(notification.payload())),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Chain(&error).to_string(),
@@ -113,33 +197,146 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
             }
         }
     };
-    let probe = async {
-        // A channel is an identifier: quoted, so that its case stays.
-        let command = format!("LISTEN \"{channel}\"");
+    let mut speaker = Speaker {
+        connector,
+        client: None,
+        channel: own_channel.clone(),
+        number: 0,
+        echoed,
+    };
+    // A channel is an identifier: quoted, so that its case stays.
+    let command = format!("LISTEN \"{channel}\"; LISTEN \"{own_channel}\"");
+    let starting = async {
         match timeout(PATIENCE, client.batch_execute(&command)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Chain(&error).to_string(),
-            Err(_) => return format!("LISTEN was not answered within {PATIENCE:?}"),
+            Ok(Err(error)) => return Err(End::before(true, Chain(&error).to_string())),
+            Err(_) => {
+                return Err(End::before(
+                    false,
+                    format!("LISTEN was not answered within {PATIENCE:?}"),
+                ));
+            }
         }
-        // Only now: what was revoked between looking and listening would be missed otherwise.
-        on(Heard::Hearing);
-        info!(channel, "listening for revocations");
+        speaker.probe(on, End::before).await
+    };
+    let mut hear = Box::pin(hear);
+    let started = tokio::select! {
+        error = &mut hear => Err(End::before(true, error)),
+        started = starting => started,
+    };
+    if let Err(end) = started {
+        return end;
+    }
+    // Connections that were made before may lead elsewhere.
+    connector.distrust();
+    // Only now: what was revoked between looking and listening would be missed otherwise.
+    connector.found(true);
+    on(Heard::Hearing);
+    info!(channel, "listening for revocations");
+    let probe = async {
         let mut tick = interval(PROBE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick.reset();
         loop {
             tick.tick().await;
-            match timeout(PATIENCE, client.batch_execute("")).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Chain(&error).to_string(),
-                Err(_) => return format!("a probe was not answered within {PATIENCE:?}"),
+            if let Err(end) = speaker.probe(on, End::of_hearing).await {
+                return end;
             }
         }
     };
-    let error = tokio::select! {
-        error = hear => error,
-        error = probe => error,
-    };
-    End { reachable: true, error }
+    let mut moves = hosts.moves();
+    tokio::select! {
+        error = hear => End::of_hearing(true, error),
+        end = probe => end,
+        _ = moves.wait_for(|right| *right != host) => {
+            End::of_hearing(true, "connections lead to another server now".to_owned())
+        }
+    }
+}
+
+/// A server that refuses this connection (too many, say) may still answer on others.
+fn may_answer_others(error: &tokio_postgres::Error) -> bool {
+    error
+        .as_db_error()
+        .is_some_and(|refusal| !matches!(*refusal.code(), SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN))
+}
+
+/// Says the probes, where requests ask.
+struct Speaker<'c> {
+    connector: &'c Connector,
+    client: Option<(Client, Instant)>,
+    channel: String,
+    number: u64,
+    /// The last that was heard, and when.
+    echoed: watch::Receiver<(u64, Instant)>,
+}
+
+impl Speaker<'_> {
+    /// Says something, and waits until it is heard.
+    async fn probe(
+        &mut self,
+        on: &(impl Fn(Heard) + Send + Sync),
+        end: impl Fn(bool, String) -> End,
+    ) -> Result<(), End> {
+        self.number += 1;
+        let asked = monotonic();
+        let mut is_said = false;
+        let probing = async {
+            let takes_writes = self.say().await?;
+            is_said = true;
+            let number = self.number;
+            let heard = self.echoed.wait_for(|(heard, _)| *heard == number).await;
+            match heard.map(|heard| heard.1) {
+                Ok(came) => Ok((takes_writes, came)),
+                // Whoever hears is gone; so is what waits here.
+                Err(_) => pending().await,
+            }
+        };
+        let probed: Result<Result<(bool, Instant), tokio_postgres::Error>, _> = timeout(PATIENCE, probing).await;
+        match probed {
+            Ok(Ok((takes_writes, came))) => {
+                if !takes_writes && self.connector.wants_writes() {
+                    return Err(end(true, "the server takes no writes any more".to_owned()));
+                }
+                on(Heard::Echo(came.saturating_duration_since(asked)));
+                Ok(())
+            }
+            Ok(Err(error)) => Err(end(may_answer_others(&error), Chain(&error).to_string())),
+            Err(_) if is_said => Err(end(
+                true,
+                format!("what was committed was not heard of within {PATIENCE:?}: does a pooler stand in between?"),
+            )),
+            Err(_) => Err(end(false, format!("a probe was not answered within {PATIENCE:?}"))),
+        }
+    }
+
+    /// Whether the server takes writes.
+    async fn say(&mut self) -> Result<bool, tokio_postgres::Error> {
+        // Nothing is lost with it: it need not be on the disk before it counts.
+        let statement = format!(
+            "SELECT set_config('synchronous_commit', 'off', true), pg_notify('{}', '{}'),
+                current_setting('transaction_read_only')",
+            self.channel, self.number
+        );
+        let used = self.client.take();
+        let used = used.filter(|(client, since)| !client.is_closed() && since.elapsed() < SPEAKER_LIVES);
+        if let Some((client, since)) = used {
+            // Who was silent for a while may have been put out.
+            if let Ok(said) = client.simple_query(&statement).await {
+                self.client = Some((client, since));
+                return Ok(takes_writes(&said));
+            }
+        }
+        let client = self.connector.connect_as_pools_do().await?;
+        let said = client.simple_query(&statement).await?;
+        self.client = Some((client, monotonic()));
+        Ok(takes_writes(&said))
+    }
+}
+
+fn takes_writes(said: &[SimpleQueryMessage]) -> bool {
+    said.iter()
+        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(2) == Some("off")))
 }
 
 #[cfg(test)]

@@ -6,10 +6,13 @@
 
 use std::{error::Error as _, io};
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 use tracing::info;
 
-use super::{Connector, Query};
+use super::{
+    Connector, Query,
+    connect::{advice, of_tls},
+};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -17,7 +20,7 @@ mod embedded {
 
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    #[error("could not connect to Postgres")]
+    #[error("could not connect to Postgres{}", advice(.0))]
     Connect(#[source] tokio_postgres::Error),
     #[error("the schema name {schema} is too long: with it the notification channel would pass Postgres's 63 bytes")]
     SchemaName { schema: String },
@@ -35,23 +38,20 @@ pub enum MigrateError {
 
 impl MigrateError {
     /// Whether waiting may help: Postgres is away, starting, or full. Nobody waits for a refusal to change by itself: a
-    /// wrong password or right (SQLSTATE classes 28 and 42), a database that isn't there (3D), TLS that one side
-    /// demands and the other can't do.
+    /// wrong password or right (SQLSTATE classes 28 and 42), a database that isn't there (3D), a pooler that nobody spoke
+    /// of (08P01), TLS that one side demands and the other can't do.
     pub fn may_heal(&self) -> bool {
         let Self::Connect(error) = self else {
             return false;
         };
         if let Some(db) = error.as_db_error() {
             let class = db.code().code().get(..2).unwrap_or_default();
-            return !matches!(class, "28" | "3D" | "42");
+            return !matches!(class, "28" | "3D" | "42") && *db.code() != SqlState::PROTOCOL_VIOLATION;
         }
         // What lies with the network is an `io::Error`; within one, TLS tells of certificates that it doesn't accept.
         match error.source() {
             None => true,
-            Some(cause) => cause.downcast_ref::<io::Error>().is_some_and(|broken| {
-                let inner = broken.get_ref();
-                !inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-            }),
+            Some(cause) => cause.is::<io::Error>() && of_tls(error).is_none(),
         }
     }
 }

@@ -1,8 +1,6 @@
 //! `oauth_flows`: what is remembered between sending a browser to a provider and its coming back. Each goes on once.
 
-use deadpool_postgres::GenericClient;
-
-use super::{DbError, Params, Query, column};
+use super::{DbError, GenericClient, Params, Query, column};
 use crate::{clock::Timestamp, secret::TokenHash};
 
 /// A flow to be remembered.

@@ -1,10 +1,9 @@
 //! `one_time_tokens`: what travels in mails, stored as hashes, each for one purpose.
 
-use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{DbError, Params, Query, column};
+use super::{DbError, GenericClient, Params, Query, column};
 use crate::{
     clock::Timestamp,
     identity::UserId,

@@ -4,11 +4,10 @@
 //! counts claims, and names one: who claimed a mail long ago can't put back or give up what another has claimed
 //! since. That a mail *was* sent is written whoever has it now: it is the truth, and spares a duplicate.
 
-use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{DbError, Params, Query, column};
+use super::{DbError, GenericClient, Params, Query, column};
 use crate::clock::Timestamp;
 
 pub const ALL: &[Query] = &[INSERT, CLAIM, SENT, RETRY, FAILED, SWEEP];

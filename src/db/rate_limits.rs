@@ -8,9 +8,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::GenericClient;
-
-use super::{DbError, Query, column};
+use super::{DbError, GenericClient, Query, column};
 use crate::clock::Timestamp;
 
 /// Rows live until a full hour: see the migration.

@@ -9,11 +9,10 @@ pub use listed::{Listed, list_all, list_of, revoke_any};
 
 use std::{net::IpAddr, time::Duration};
 
-use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{DbError, Query, column, users::User};
+use super::{DbError, GenericClient, Query, column, users::User};
 use crate::{
     clock::Timestamp,
     identity::{Device, DeviceKind, Identity, Place, SessionId, UserId},

@@ -3,9 +3,7 @@
 //! Whoever makes or retires keys takes [`lock`] first, so that gateways which find at the same moment that one is due make
 //! one between them.
 
-use deadpool_postgres::GenericClient;
-
-use super::{DbError, Query, column};
+use super::{DbError, GenericClient, Query, column};
 use crate::clock::Timestamp;
 
 /// A row of `signing_keys`.

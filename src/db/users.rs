@@ -1,9 +1,8 @@
 //! `users`: who there is.
 
-use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
-use super::{DbError, Params, Query, column};
+use super::{DbError, GenericClient, Params, Query, column};
 use crate::{
     clock::Timestamp,
     identity::{Identity, UserId},

@@ -5,6 +5,7 @@
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
 mod downstream;
+mod revocations;
 mod sessions;
 mod upstreams;
 
@@ -32,7 +33,7 @@ use prometheus_client::{
 use tokio::{net::TcpListener, time::sleep};
 use tracing::warn;
 
-use self::{downstream::Downstream, sessions::SessionWork};
+use self::{downstream::Downstream, revocations::Revocations, sessions::SessionWork};
 use super::{
     acme::{self, Acme},
     reloads::Reloads,
@@ -233,6 +234,7 @@ impl Subjects {
             session_work: SessionWork::of(&self.sessions),
             cached: self.sessions.cached(),
             hearing: self.sessions.trust() == Trust::Hearing,
+            revocations: Revocations::of(&self.sessions),
             log_dropped: self.log.dropped(),
             assertions: self.sessions.mint().minted(),
             open_streams: self.sessions.streams().open() as u64,
@@ -266,6 +268,7 @@ struct Numbers {
     session_work: SessionWork,
     cached: u64,
     hearing: bool,
+    revocations: Revocations,
     log_dropped: u64,
     assertions: u64,
     open_streams: u64,
@@ -295,21 +298,15 @@ impl Collector for Numbers {
             Some(&prometheus_client::registry::Unit::Seconds),
             histogram,
         )?;
-        #[expect(clippy::cast_precision_loss, reason = "bounds are small numbers")]
-        let buckets: Vec<(f64, u64)> = DURATION_BUCKETS_US
-            .iter()
-            .map(|&micros| micros as f64 / 1e6)
-            .chain([f64::INFINITY])
-            .zip(self.by_duration.iter().copied())
-            .collect();
         let count = self.by_duration.iter().sum();
+        let buckets = buckets(&self.by_duration);
         durations.encode_histogram::<[(&str, &str); 0]>(self.duration.as_secs_f64(), count, &buckets, None)?;
 
         for (name, help, value) in [
             ("vestibule_connections", "Client connections accepted", self.connections),
             (
                 "vestibule_session_cache_hits",
-                "Session look-ups answered by the cache",
+                "Session look-ups answered by the cache, tokens that are nobody's among them",
                 self.hits,
             ),
             (
@@ -368,6 +365,7 @@ impl Collector for Numbers {
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
 
+        self.revocations.encode(&mut encoder)?;
         upstreams::encode(&self.upstreams, &mut encoder)?;
         self.session_work.encode(&mut encoder)?;
         self.downstream.encode(&mut encoder)?;
@@ -377,6 +375,13 @@ impl Collector for Numbers {
             None => Ok(()),
         }
     }
+}
+
+/// The counts with their upper bounds, in seconds.
+#[expect(clippy::cast_precision_loss, reason = "bounds are small numbers")]
+fn buckets(counts: &[u64]) -> Vec<(f64, u64)> {
+    let bounds = DURATION_BUCKETS_US.iter().map(|&micros| micros as f64 / 1e6);
+    bounds.chain([f64::INFINITY]).zip(counts.iter().copied()).collect()
 }
 
 impl Numbers {

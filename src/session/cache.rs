@@ -29,6 +29,7 @@ use crate::{
     clock::Timestamp,
     identity::{Session, UserId},
     secret::{TokenHash, random},
+    telemetry::Spread,
 };
 
 /// How long a token stays known as unknown.
@@ -47,6 +48,9 @@ pub struct SessionCache<L: Locks = Std> {
     flights: Box<[L::Mutex<Flights>]>,
     of_user: Arc<L::Mutex<OfUser>>,
     ttl: Duration,
+    /// How much longer than `ttl` what is stored counts while nobody could tell anything newer.
+    outage_grace: Duration,
+    unknown_hits: Spread,
 }
 
 /// Which stored tokens are a user's, so that revoking a user needs no scan. Beside each the address of the very
@@ -103,12 +107,18 @@ impl Listed {
 
 impl<L: Locks> SessionCache<L> {
     pub fn new(ttl: Duration, capacity: u64) -> Self {
+        Self::lasting(ttl, Duration::ZERO, capacity)
+    }
+
+    /// As [`SessionCache::new`], with what [`SessionCache::get_in_outage`] goes by.
+    pub fn lasting(ttl: Duration, outage_grace: Duration, capacity: u64) -> Self {
+        let longest = ttl.saturating_mul(2).max(ttl.saturating_add(outage_grace));
         let of_user = Arc::<L::Mutex<OfUser>>::default();
         let index = Arc::clone(&of_user);
         let stored = moka::sync::Cache::builder()
             .max_capacity(capacity)
             // Whether an entry still counts is judged by our clock on each hit; this only frees memory.
-            .time_to_live(ttl.saturating_mul(2).max(Duration::from_secs(1)))
+            .time_to_live(longest.max(Duration::from_secs(1)))
             .eviction_listener(move |hash: Arc<TokenHash>, entry: Entry, _| {
                 unindex(&*index, &hash, &entry.session);
             })
@@ -123,18 +133,32 @@ impl<L: Locks> SessionCache<L> {
             flights: (0..L::PARTS).map(|_| L::Mutex::default()).collect(),
             of_user,
             ttl,
+            outage_grace,
+            unknown_hits: Spread::default(),
         }
     }
 
     /// What is known of `hash` without asking anybody: `None` means that a look-up must tell.
     pub fn get(&self, hash: &TokenHash, now: Timestamp) -> Option<Found> {
+        self.get_within(self.ttl, hash, now)
+    }
+
+    /// The same while Postgres can't be reached.
+    pub fn get_in_outage(&self, hash: &TokenHash, now: Timestamp) -> Option<Found> {
+        self.get_within(self.ttl.saturating_add(self.outage_grace), hash, now)
+    }
+
+    fn get_within(&self, time: Duration, hash: &TokenHash, now: Timestamp) -> Option<Found> {
         if let Some(entry) = L::step(&self.gate, || self.stored.get(hash)) {
-            let fresh = now < entry.checked_at.plus(self.ttl);
+            let fresh = now < entry.checked_at.plus(time);
             return (fresh && now < entry.session.expires_at).then_some(Some(entry.session));
         }
         L::pause();
         let until = self.unknown.get(hash)?;
-        (now < until).then_some(None)
+        (now < until).then(|| {
+            self.unknown_hits.add_one();
+            None
+        })
     }
 
     /// The session behind `hash`, by `load`, which runs once for all who ask meanwhile. For use after a miss.
@@ -271,6 +295,11 @@ impl<L: Locks> SessionCache<L> {
         self.stored.invalidate_all();
         L::pause();
         self.unknown.invalidate_all();
+    }
+
+    /// How often a token was known to be nobody's.
+    pub fn unknown_hits(&self) -> u64 {
+        self.unknown_hits.total()
     }
 
     /// Roughly how many sessions are held.

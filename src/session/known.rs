@@ -32,6 +32,19 @@ pub enum Trust {
     Unreachable = 2,
 }
 
+impl Trust {
+    pub const ALL: [Self; 3] = [Self::Hearing, Self::Deaf, Self::Unreachable];
+
+    /// How metrics call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hearing => "hearing",
+            Self::Deaf => "deaf",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Known<L: Locks = Std> {
     cache: SessionCache<L>,
@@ -41,18 +54,24 @@ pub struct Known<L: Locks = Std> {
 impl<L: Locks> Known<L> {
     /// Nothing is, and nothing is heard yet.
     pub fn new(ttl: Duration, capacity: u64) -> Self {
+        Self::lasting(ttl, Duration::ZERO, capacity)
+    }
+
+    /// As [`Known::new`]; what was checked less than `ttl` ago counts for `outage_grace` more while nobody can be asked.
+    pub fn lasting(ttl: Duration, outage_grace: Duration, capacity: u64) -> Self {
         Self {
-            cache: SessionCache::new(ttl, capacity),
+            cache: SessionCache::lasting(ttl, outage_grace, capacity),
             trust: AtomicU8::new(Trust::Deaf as u8),
         }
     }
 
     /// What may be said of `hash` without asking anybody; `None` if [`Known::ask`] must tell. Takes no lock.
     pub fn get(&self, hash: &TokenHash, now: Timestamp) -> Option<Found> {
-        if self.trust() == Trust::Deaf {
-            return None;
+        match self.trust() {
+            Trust::Hearing => self.cache.get(hash, now),
+            Trust::Deaf => None,
+            Trust::Unreachable => self.cache.get_in_outage(hash, now),
         }
-        self.cache.get(hash, now)
     }
 
     /// The session behind `hash`, by `look_up`, which must begin no sooner than it is polled.
@@ -65,11 +84,18 @@ impl<L: Locks> Known<L> {
         match self.trust() {
             Trust::Hearing => self.cache.find(*hash, now, look_up).await,
             // Neither shared nor stored: who asks after a revocation must not get an answer from before it.
-            Trust::Deaf => {
-                let found = look_up.await?;
-                self.cache.correct(hash, found.as_deref());
-                Ok(found)
-            }
+            Trust::Deaf => match look_up.await {
+                Ok(found) => {
+                    self.cache.correct(hash, found.as_deref());
+                    Ok(found)
+                }
+                // It is out of reach, though that is not known yet: its first to notice are those who ask.
+                Err(error) if error.is_for_want_of_postgres() => match self.cache.get(hash, now) {
+                    Some(Some(session)) => Ok(Some(session)),
+                    Some(None) | None => Err(error),
+                },
+                Err(error) => Err(error),
+            },
             Trust::Unreachable => Err(LookupError::Unreachable),
         }
     }
@@ -112,6 +138,11 @@ impl<L: Locks> Known<L> {
     fn set_trust(&self, trust: Trust) {
         L::pause();
         self.trust.store(trust as u8, Ordering::Release);
+    }
+
+    /// How often a token was known to be nobody's.
+    pub fn unknown_hits(&self) -> u64 {
+        self.cache.unknown_hits()
     }
 
     /// Roughly how many sessions are held.

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// L0: words everybody uses.
-const WORDS: &[&str] = &["chain", "clock", "secret", "fields", "identity"];
+const WORDS: &[&str] = &["chain", "clock", "secret", "fields", "identity", "postgres_url"];
 /// L1.
 const GROUND: &[&str] = &["config", "db", "problem", "telemetry", "lifecycle"];
 /// L2. `outbound` is another, which only the cold path may use.
@@ -19,8 +19,8 @@ const PARTS: &[&str] = &["policy", "session", "upstream", "mail"];
 /// Whom a module may import besides itself and [`WORDS`].
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
     let lists: &[&[&str]] = match module {
-        "chain" | "clock" | "secret" | "fields" | "identity" | "config" | "db" | "problem" | "lifecycle" | "lib"
-        | "outbound" => &[],
+        "chain" | "clock" | "secret" | "fields" | "identity" | "postgres_url" | "config" | "db" | "problem"
+        | "lifecycle" | "lib" | "outbound" => &[],
         "telemetry" => &[&["config"]],
         "policy" => &[&["config", "problem"]],
         "session" | "mail" => &[&["config", "db", "lifecycle", "telemetry"]],

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Client;
 use uuid::Uuid;
 use vestibule::{
     auth::{
@@ -11,7 +10,7 @@ use vestibule::{
     },
     clock::{Clock, Timestamp},
     db::{
-        Db,
+        Client, Db,
         accounts::tokens::{self, Lease, SealedTokens},
     },
     identity::AccountId,

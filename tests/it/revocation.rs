@@ -164,10 +164,8 @@ async fn sess_04_without_the_notification_the_cache_s_time_is_the_bound() {
 async fn a_role_that_was_seen_to_be_gone_does_not_come_back_when_postgres_is_out_of_reach() {
     let db = Database::fresh().await;
     let real: url::Url = db.url().parse().unwrap();
-    let relay = Relay::start(0, format!("127.0.0.1:{}", real.port().unwrap())).await;
-    let mut relayed = real.clone();
-    relayed.set_port(Some(relay.addr().port())).unwrap();
-    let gateway = Gateway::on(&Database::at(relayed.as_str())).await;
+    let (relay, relayed) = Relay::before(&db).await;
+    let gateway = Gateway::on(&relayed).await;
     let root = gateway.signed_in_as("root@example.com", &["admin"]).await;
     let bob = gateway.signed_in_as("bob@example.com", &["admin"]).await;
     let degraded = async || {
@@ -185,7 +183,7 @@ async fn a_role_that_was_seen_to_be_gone_does_not_come_back_when_postgres_is_out
     let deafen = format!(
         "ALTER DATABASE {name} ALLOW_CONNECTIONS false;
          SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = '{name}' AND application_name = 'vestibule' AND (query = '' OR query LIKE 'LISTEN%')"
+         WHERE datname = '{name}' AND application_name = 'vestibule' AND (query LIKE 'NOTIFY%' OR query LIKE 'LISTEN%')"
     );
     Database::at(&format!("{server}/postgres")).run(&deafen).await;
     eventually(SOON, async || degraded().await.contains("not heard")).await;

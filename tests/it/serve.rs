@@ -6,7 +6,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use vestibule::dev::postgres::Cluster;
 
 use crate::harness::{
     Database, RawClient, SOON,
@@ -15,6 +14,7 @@ use crate::harness::{
     gateway::SITE,
     program::{Ended, Program, free_port, run},
     relay::Relay,
+    server::Server,
     surroundings::Surroundings,
 };
 
@@ -220,33 +220,6 @@ async fn a_signal_while_it_waits_for_postgres_ends_it() {
     assert_eq!(program.ended().await.code, Some(0));
 }
 
-/// Stops processes in their tracks, and lets them go on at the end whatever happens.
-struct Frozen(Vec<String>);
-
-impl Frozen {
-    /// Every process of a Postgres.
-    async fn all_of(cluster: &Cluster, url: &str) -> Self {
-        let rows = Database::at(url).client().await;
-        let rows = rows.query("SELECT pid FROM pg_stat_activity", &[]).await.unwrap();
-        let mut ids: Vec<String> = rows.iter().map(|row| row.get::<_, i32>(0).to_string()).collect();
-        let postmaster = std::fs::read_to_string(cluster.folder().join("data/postmaster.pid")).unwrap();
-        ids.push(postmaster.lines().next().unwrap().to_owned());
-        kill("-STOP", &ids);
-        Self(ids)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        kill("-CONT", &self.0);
-    }
-}
-
-fn kill(signal: &str, ids: &[String]) {
-    let status = std::process::Command::new("kill").arg(signal).args(ids).output();
-    status.expect("kill runs");
-}
-
 async fn sign_in(addr: SocketAddr) -> Response {
     let host = SITE.split_once("://").unwrap().1;
     let body = r#"{"email":"ada@example.com","password":"correct horse battery staple"}"#;
@@ -263,15 +236,13 @@ async fn sign_in(addr: SocketAddr) -> Response {
 
 #[tokio::test]
 async fn sess_13_a_frozen_postgres_is_503_in_time_and_used_again_when_it_is_back() {
-    let started = tokio::task::spawn_blocking(Cluster::temporary).await.unwrap();
-    let cluster = started.unwrap();
-    let url = cluster.url("postgres");
-    let surroundings = Surroundings::on(Database::at(&url)).await;
+    let server = Server::start().await;
+    let surroundings = Surroundings::on(server.db().clone()).await;
     let config = surroundings.config("[database]\nstatement_timeout = '1s'\nacquire_timeout = '1s'");
     let (_program, public, _) = Program::serve(&config).await;
     assert_eq!(sign_in(public).await.status(), 401);
 
-    let frozen = Frozen::all_of(&cluster, &url).await;
+    let frozen = server.freeze();
     // The first finds a connection that looks well, the next ones none.
     for _ in 0..3 {
         let (answer, other) = tokio::join!(timeout(SOON, sign_in(public)), get(public, "/public/x"));

@@ -112,6 +112,7 @@ fn loads(snippet: &Snippet) -> Result<(), String> {
 fn variable(name: &str) -> String {
     match name {
         "SMTP_URL" => "smtp://localhost".to_owned(),
+        "DATABASE_DIRECT_URL" => "postgres://direct.localhost/app".to_owned(),
         name if name.contains("DATABASE") => "postgres://localhost/app".to_owned(),
         name => format!("the value of {name}, which is long enough for a secret"),
     }

@@ -26,7 +26,7 @@ async fn every_query_prepares_and_keeps_its_types() {
         let (parameters, columns) = (parameters.join(", "), columns.join(", "));
         writeln!(list, "{}({parameters}) -> {columns}", query.name).unwrap();
     }
-    golden::same("sql.txt", &list);
+    golden::same("../../src/db/types.txt", &list);
 }
 
 #[tokio::test]

@@ -11,7 +11,6 @@
 //! knows nothing of this user: unless the link is opened where it was asked for, or in a session of the user, the address
 //! is in doubt, and no account at a provider is linked by it (`oauth/arrival.rs`). Opening the link there later will do.
 
-use deadpool_postgres::Transaction;
 use serde_json::json;
 
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
     clock::monotonic,
     config::{ChangeEmail, SignInAfter},
     db::{
-        self, DbError, audit,
+        self, DbError, Transaction, audit,
         one_time_tokens::{self, Issue, Issued},
         users::{self, Reader, User},
     },

@@ -2,7 +2,6 @@
 //!
 //! Whoever holds a session but not the password gets no further: wrong ones are counted like those of a sign-in.
 
-use deadpool_postgres::Transaction;
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
         throttle::attempt_in_session,
     },
     clock::Timestamp,
-    db::{self, DbError, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
+    db::{self, DbError, Transaction, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
     identity::UserId,
     secret::{Secret, SessionToken},
 };

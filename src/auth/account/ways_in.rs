@@ -2,7 +2,6 @@
 //!
 //! One that works must stay: a password, or an account at a provider that is configured now, with the issuer of then.
 
-use deadpool_postgres::Transaction;
 use serde_json::json;
 
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
         openapi::{Description, Field, Group, Who, Work, Yes, always, list as list_of, named, object},
     },
     db::{
-        self, DbError,
+        self, DbError, Transaction,
         accounts::{self, Account, linked},
         audit, users,
     },

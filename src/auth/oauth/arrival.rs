@@ -36,7 +36,6 @@
 
 mod decision;
 
-use deadpool_postgres::Transaction;
 use tracing::warn;
 
 pub(super) use self::decision::Holder;
@@ -57,7 +56,7 @@ use crate::{
     },
     config::ProviderSignUp,
     db::{
-        self, DbError,
+        self, DbError, Transaction,
         accounts::{
             self, Account,
             linked::{self, Subject},

@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use deadpool_postgres::{Client, GenericClient};
 use indicatif::ProgressBar;
 
 use super::{
@@ -29,7 +28,7 @@ use crate::{
     clock::{Clock, Timestamp, monotonic},
     config::{self, Config, Migrate},
     db::{
-        self, Connector, DbError, Settings,
+        self, Client, Connector, DbError, GenericClient, Pooler, Settings,
         imports::{self, Found, ImportedAccount, ImportedUser, Standing},
         migrate::{self, SchemaState},
         sessions::StoredSession,
@@ -93,6 +92,9 @@ pub(super) fn run(args: &BetterAuthArgs) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let settings = Settings {
             url: source_url(&args.from)?,
+            listen_url: None,
+            ca: None,
+            pooler: Pooler::None,
             pool_size: 1,
             acquire_timeout: CONNECT_TIMEOUT,
             statement_timeout: STATEMENT_TIMEOUT,
@@ -169,7 +171,7 @@ async fn target(config: &Config, dry_run: bool) -> anyhow::Result<db::Db> {
         acquire_timeout: CONNECT_TIMEOUT.max(config.database.acquire_timeout),
         // A batch is more than a request of somebody's.
         statement_timeout: config.database.statement_timeout.max(Duration::from_mins(1)),
-        ..app::settings(config)
+        ..app::direct_settings(config)
     };
     let connector = Connector::new(&settings, tokio::runtime::Handle::current())?;
     let schema = &config.database.schema;

@@ -10,15 +10,18 @@
 use std::{future::Future, time::Duration};
 
 use anyhow::{Context, bail};
-use deadpool_postgres::{Client, Transaction};
 use tokio::time::timeout;
-use tokio_postgres::{IsolationLevel, Row, types::ToSql};
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     failure,
     tables::{ACCOUNT, Catalogue, Column, Names, PASSKEY, SESSION, Table, USER, find},
 };
-use crate::{clock::Timestamp, secret::Secret};
+use crate::{
+    clock::Timestamp,
+    db::{self, Client, Transaction},
+    secret::Secret,
+};
 
 /// How long one statement may take: ranking the addresses of millions sorts them all.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_mins(10);
@@ -143,7 +146,7 @@ impl<'c> Source<'c> {
 
     pub(super) async fn count(&self, table: &Table) -> anyhow::Result<u64> {
         let sql = format!("SELECT count(*) FROM {}", self.from(table));
-        let row = answered("count rows", self.tx.query_one(&sql, &[])).await?;
+        let row = answered("count rows", self.tx.raw().query_one(&sql, &[])).await?;
         let count: i64 = row.try_get(0)?;
         Ok(u64::try_from(count).unwrap_or(0))
     }
@@ -187,7 +190,7 @@ impl<'c> Source<'c> {
             WHERE place > 1
             LIMIT $1"
         );
-        let rows = answered(doing, self.tx.query(&sql, &[&(MOST_LOSERS + 1)])).await?;
+        let rows = answered(doing, self.tx.raw().query(&sql, &[&(MOST_LOSERS + 1)])).await?;
         if rows.len() > usize::try_from(MOST_LOSERS).unwrap_or(usize::MAX) {
             bail!("more than {MOST_LOSERS} rows of the source have a name that another row has");
         }
@@ -385,7 +388,7 @@ impl<'c> Source<'c> {
             Some(after) => vec![&at_most, after],
             None => vec![&at_most],
         };
-        answered(doing, self.tx.query(&sql, &parameters)).await
+        answered(doing, self.tx.raw().query(&sql, &parameters)).await
     }
 
     /// Joins the user whom a row names: where nothing enforces it, there may be none. By their own types where they have
@@ -408,12 +411,10 @@ impl<'c> Source<'c> {
 
 /// Begins a snapshot that nothing can be written in.
 pub(super) async fn begin(client: &mut Client) -> anyhow::Result<Transaction<'_>> {
-    let begin = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start();
-    answered("begin reading", begin).await
+    let begun = db::begin_reading(client).await;
+    begun
+        .map_err(failure::of_db)
+        .context("could not begin reading in the source")
 }
 
 /// The tables of a schema that this user may read something of.
@@ -424,7 +425,7 @@ async fn catalogue(tx: &Transaction<'_>, schema: &str) -> anyhow::Result<Catalog
         WHERE table_schema = $1
         ORDER BY table_name, ordinal_position
         LIMIT $2";
-    let rows = answered("look at the tables", tx.query(sql, &[&schema, &MOST_COLUMNS])).await?;
+    let rows = answered("look at the tables", tx.raw().query(sql, &[&schema, &MOST_COLUMNS])).await?;
     let mut catalogue = Catalogue::new();
     for row in rows {
         let (type_schema, type_name): (String, String) = (row.try_get(3)?, row.try_get(4)?);

@@ -6,7 +6,6 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use deadpool_postgres::Transaction;
 use serde::Serialize;
 
 use super::{UserView, named};
@@ -17,7 +16,7 @@ use crate::{
         operator::{Operator, OperatorArgs, Stop, lock},
         output::time,
     },
-    db::{self, audit, users::User},
+    db::{self, Transaction, audit, users::User},
     policy::origin::TrustedOrigins,
     secret::Secret,
 };

@@ -63,6 +63,8 @@ pub enum SameSite {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cache {
     pub ttl: Duration,
+    /// How much longer than `ttl` while Postgres can't be reached.
+    pub outage_grace: Duration,
     pub capacity: u64,
     pub lookup_queue: usize,
 }
@@ -254,6 +256,14 @@ impl Cache {
                 nonzero_duration(),
             )
             .or("10s");
+        let outage_grace = s
+            .key(
+                "outage_grace",
+                "How much longer sessions are believed while Postgres can't be reached at all. What is revoked meanwhile \
+                 counts as late as that on a gateway that alone is cut off from it.",
+                duration(),
+            )
+            .or("0s");
         let capacity = s
             .key(
                 "capacity",
@@ -270,6 +280,7 @@ impl Cache {
             .or("16_384");
         Some(Self {
             ttl: ttl?,
+            outage_grace: outage_grace?,
             capacity: capacity?,
             lookup_queue: lookup_queue?,
         })

@@ -74,6 +74,18 @@ fn values_that_would_do_harm_are_refused() {
         ("database", "schema", "'pg_auth'", None),
         ("database", "acquire_timeout", "'0s'", None),
         ("database", "url", "'mysql://x'", None),
+        ("database", "url", "'postgres://h/x?sslmode=verify-ca'", None),
+        ("database", "url", "'postgres://h/x?sslrootcert=/nowhere/ca.crt'", None),
+        (
+            "database",
+            "url",
+            "'postgres://a,b/x?target_session_attrs=read-only'",
+            None,
+        ),
+        ("database", "listen_url", "'mysql://x'", None),
+        ("database", "ca", "'/nowhere/ca.crt'", None),
+        ("database", "pooler", "'transaction'", None),
+        ("database", "pooler", "'session'", None),
         ("auth", "base_path", "'/'", None),
         ("auth", "base_path", "'/api/auth/'", Some("/api/auth")),
         ("auth", "base_path", "'api/auth'", Some("/api/auth")),
@@ -203,6 +215,12 @@ fn values_that_are_fine_are_taken() {
         ("log", "level", "'INFO'"),
         ("database", "url", "'host=/run/postgresql user=app dbname=app'"),
         (
+            "database",
+            "url",
+            "'postgres://a,b:5433/x?target_session_attrs=read-write&sslmode=verify-full'",
+        ),
+        ("database", "listen_url", "'postgres://h/x'"),
+        (
             "auth",
             "trusted_origins",
             "['https://*.example.com', 'http://localhost:*', 'myapp://', 'myapp://host/x', 'https://pr-?.a.example']",
@@ -243,6 +261,63 @@ fn presets_and_names_of_ones_own_make_the_headers() {
     assert_eq!(names.roles.as_ref().unwrap(), "remote-groups");
     assert_eq!(names.session_id.as_ref().unwrap(), "x-s");
     assert_eq!((&names.name, &names.auth_time), (&None, &None));
+}
+
+/// Each with the key that is blamed, if any.
+#[test]
+fn what_a_pooler_and_certificates_need_goes_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.crt");
+    let made = rcgen::generate_simple_self_signed(["db.example.com".to_owned()]).unwrap();
+    std::fs::write(&ca, made.cert.pem()).unwrap();
+    let ca = ca.display();
+    for (database, blamed) in [
+        (
+            "url = 'postgres://pooler:6432/x'\npooler = 'transaction'".to_owned(),
+            Some("database.pooler"),
+        ),
+        (
+            "url = 'postgres://u@pooler:6432/x'\nlisten_url = 'postgres://v@pooler:6432/x'\npooler = 'transaction'"
+                .to_owned(),
+            Some("database.listen_url"),
+        ),
+        (
+            "url = 'postgres://pooler:6432/x'\nlisten_url = 'postgres://pooler:6432/direct'\npooler = 'transaction'"
+                .to_owned(),
+            None,
+        ),
+        (
+            "url = \"postgres://pooler/x?options=-c%20a=b\"\nlisten_url = 'postgres://h/x'\npooler = 'transaction'"
+                .to_owned(),
+            Some("database.url"),
+        ),
+        (
+            format!("url = 'postgres://h/x?sslrootcert={ca}'\nca = '{ca}'"),
+            Some("database.url"),
+        ),
+        (
+            format!("url = 'postgres://h/x?sslmode=disable'\nca = '{ca}'"),
+            Some("database.url"),
+        ),
+        (
+            format!("url = 'postgres://h/x?sslmode=verify-full&sslrootcert={ca}'"),
+            None,
+        ),
+        (format!("url = 'postgres://h/x?sslmode=verify-full'\nca = '{ca}'"), None),
+    ] {
+        let text = MINIMAL.replace("url = { env = \"DATABASE_URL\" }", &database);
+        match (parse(&text, "gateway.toml", &environment), blamed) {
+            (Ok(config), None) => assert_eq!(config.database.ca.is_some(), database.contains("ca.crt"), "{database}"),
+            (Err(errors), Some(blamed)) => {
+                assert_eq!(errors.iter().count(), 1, "{errors}");
+                assert!(errors.iter().all(|error| error.key == blamed), "{database}\n{errors}");
+            }
+            (outcome, _) => panic!(
+                "{database}\n{:?}",
+                outcome.map_err(|errors| errors.to_string()).map(|_| "taken")
+            ),
+        }
+    }
 }
 
 #[test]

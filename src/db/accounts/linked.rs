@@ -1,10 +1,8 @@
 //! `accounts`: those at providers, by issuer and subject.
 
-use deadpool_postgres::GenericClient;
-
 use crate::{
     clock::Timestamp,
-    db::{DbError, Params, Query, accounts::tokens::SealedTokens, column},
+    db::{DbError, GenericClient, Params, Query, accounts::tokens::SealedTokens, column},
     identity::{AccountId, UserId},
 };
 

@@ -4,13 +4,12 @@
 //! anything in its place since, not even the same token again. Every write here compares them; `auth/oauth/refresh.rs`
 //! says why.
 
-use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    db::{DbError, Query, column},
+    db::{DbError, GenericClient, Query, column},
     identity::AccountId,
 };
 

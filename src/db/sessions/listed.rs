@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Revoked, device, place};
 use crate::{
     clock::Timestamp,
-    db::{DbError, Query, column},
+    db::{DbError, GenericClient, Query, column},
     identity::{Device, Place, SessionId, UserId},
 };
 

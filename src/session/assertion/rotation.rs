@@ -150,7 +150,7 @@ async fn round(mint: &Mint, db: &Db, terms: &Terms, wants: Wants, now: Timestamp
 
 /// Makes a key because somebody asks for one; returns it.
 pub async fn rotate(
-    tx: &deadpool_postgres::Transaction<'_>,
+    tx: &db::Transaction<'_>,
     sealing: &SealingKeys,
     algorithm: SigningAlgorithm,
     turn: Turn,
@@ -177,7 +177,7 @@ pub async fn rotate(
 }
 
 async fn make(
-    tx: &deadpool_postgres::Transaction<'_>,
+    tx: &db::Transaction<'_>,
     usable: &[&StoredKey],
     algorithm: SigningAlgorithm,
     sealing: &SealingKeys,

@@ -57,6 +57,7 @@ fn auth(secrets: &[&str], domain: Option<&str>, host_prefix: bool) -> config::Au
             },
             cache: config::Cache {
                 lookup_queue: 1,
+                outage_grace: Duration::ZERO,
                 ttl: Duration::from_secs(10),
                 capacity: 100,
             },

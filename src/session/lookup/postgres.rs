@@ -25,7 +25,7 @@ pub struct Postgres {
 }
 
 impl Source for Postgres {
-    type Connection = deadpool_postgres::Client;
+    type Connection = db::Client;
 
     async fn connect(&self) -> Result<Self::Connection, LookupError> {
         db::acquire(&self.db.hot).await.map_err(LookupError::of)
@@ -39,7 +39,7 @@ impl Source for Postgres {
     ) -> Result<Sessions, LookupError> {
         let Ok(found) = timeout(self.patience, db::sessions::find(&client, hashes, now)).await else {
             // Its answer may still come, or the server is gone: the next look-up must not get this connection.
-            drop(deadpool_postgres::Object::take(client));
+            client.discard();
             return Err(LookupError::Timeout(self.patience));
         };
         let found = found.map_err(LookupError::of)?;

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 use vestibule::{
-    db::{Connector, Settings, migrate},
+    db::{Connector, Pooler, Settings, migrate},
     dev::postgres::Cluster,
     secret::Secret,
 };
@@ -82,6 +82,9 @@ impl Database {
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             url: Secret::new(self.url.to_string()),
+            listen_url: None,
+            ca: None,
+            pooler: Pooler::None,
             pool_size: 4,
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_mins(1),
