@@ -3,7 +3,7 @@
 //! The cache keeps what revocations are heard of. Whether they are heard is another matter, and changes while requests
 //! are under way:
 //! - Whoever stops hearing says so before anything else. Each session is asked for then, and what is found corrects what
-//!   is stored, for that is believed again once Postgres can't be reached at all.
+//!   is stored, for that is believed again once Postgres can't be reached at all, or by whoever is the first to notice.
 //! - Whoever hears again has listened first; then what is stored goes, and only then is it trusted.
 //!
 //! `known/model.rs` has a scheduler try these rules in many thousand interleavings, against a database of its own.

@@ -173,8 +173,9 @@ struct Begun {
     now: Timestamp,
     /// It has to know of all commits up to this,
     floor: u64,
-    /// and up to this if it is checked.
+    /// and up to this if it is checked,
     commits: u64,
+    /// as it is to be, unless that fails for want of Postgres.
     checked: Option<u64>,
     times_unreachable: u64,
 }
@@ -324,16 +325,20 @@ struct World {
 /// Asks for a session as the data path does. Some leave early, as clients do.
 fn request(world: &World, token: usize) {
     dawdle();
-    let begun = world.oracle.begin(token);
-    let hash = hash(token);
-    let found = world.known.get(&hash, begun.now).or_else(|| {
+    let mut begun = world.oracle.begin(token);
+    let (hash, now) = (hash(token), begun.now);
+    let found = world.known.get(&hash, now).or_else(|| {
         let patience = if one_in(8) {
             thread_rng().gen_range(1..4)
         } else {
             u32::MAX
         };
-        let look_up = world.look_ups.find(hash, begun.now);
-        block_on(at_most(patience, world.known.ask(&hash, begun.now, look_up)))?.ok()
+        let look_up = async {
+            let looked_up = world.look_ups.find(hash, now).await;
+            begun.checked = begun.checked.filter(|_| looked_up.is_ok());
+            looked_up
+        };
+        block_on(at_most(patience, world.known.ask(&hash, now, look_up)))?.ok()
     });
     if let Some(found) = found {
         world.oracle.judge(&begun, &found);
