@@ -3,8 +3,8 @@
 //! Postgres ends a statement that takes too long by itself; but a server that is frozen, or behind a network that
 //! swallows packets, says nothing at all, and its connections look well. So each answer is waited for a little longer
 //! than the server may take. Once one stays out, every connection from before is suspect: the pools replace them as
-//! they would be used next. So it is when a server turns out to take no writes any more, and when revocations could not
-//! be heard: connections from before may lead to a server that is not the one any more.
+//! they would be used next. So it is when a server turns out to take no writes any more, and when revocations are heard
+//! again: connections from before may lead to a server that is not the one any more.
 //!
 //! Whoever listens for revocations knows first that nobody answers at all. From then on nobody waits for a connection, and
 //! nobody asks for one, until somebody answers: no queue grows, and Postgres comes back to gateways that ask no more than

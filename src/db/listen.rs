@@ -113,10 +113,6 @@ pub async fn run(connector: Connector, channel: String, on: impl Fn(Heard) + Sen
             warn!(%error, "lost the connection that tells of revocations: the cache is not trusted until it is back");
         }
         was_reachable = reachable;
-        if was_hearing {
-            // They may lead to a server that is gone, or is not the right one any more.
-            connector.distrust();
-        }
         // What was just lost may well be back at once.
         let pause = if was_hearing { Duration::ZERO } else { RETRY_EVERY / 2 };
         let pause = pause + RETRY_EVERY.mul_f64(portion());
@@ -227,7 +223,8 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
     if let Err(end) = started {
         return end;
     }
-    // Connections that were made before may lead elsewhere.
+    // Connections that were made before may lead elsewhere. Not sooner: while no new ones come about, as of a server that
+    // has none left, those that there are do well.
     connector.distrust();
     // Only now: what was revoked between looking and listening would be missed otherwise.
     connector.found(true);

@@ -25,6 +25,7 @@ fn of_name(name: &str) -> Option<Type> {
     Some(match name {
         "bool" => Type::BOOL,
         "bytea" => Type::BYTEA,
+        "float8" => Type::FLOAT8,
         "inet" => Type::INET,
         "int4" => Type::INT4,
         "int8" => Type::INT8,

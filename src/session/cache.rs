@@ -250,6 +250,10 @@ impl<L: Locks> SessionCache<L> {
     pub fn correct(&self, hash: &TokenHash, found: Option<&Session>) {
         // One that began earlier is not to store what it finds.
         self.listed(hash).remove(hash);
+        if found.is_some() {
+            L::pause();
+            self.unknown.invalidate(hash);
+        }
         let stored = L::step(&self.gate, || self.stored.get(hash));
         let is_true = found.is_some_and(|found| {
             stored.is_none_or(|Entry { session, .. }| {

@@ -138,8 +138,8 @@ upstream = "ap"
 async fn check_refuses_a_database_url_that_serve_could_not_use() {
     for (url, says) in [
         (
-            "postgres://vestibule:hunter2@db/x?sslmode=verify-full",
-            "write sslmode=require: certificates are always verified",
+            "postgres://vestibule:hunter2@db/x?sslmode=verify-ca",
+            "host names are verified as well, always: write sslmode=verify-full",
         ),
         (
             "postgres://vestibule:hunter2@db:99999/x",

@@ -206,6 +206,10 @@ const SHOWN: &[(&str, &str)] = &[
     ("policy/routes/tree.rs: Label.Short.bytes", "a route's"),
     ("policy/routes/tree.rs: Label.Short.length", "a number"),
     ("policy/routes/tree.rs: Methods.0", "a set"),
+    (
+        "postgres_url.rs: Unreadable.0",
+        "words of ours, and names of parameters",
+    ),
     ("problem.rs: Problem.headers", "`Retry-After`, `Allow` and the like"),
     ("proxy/upgrade.rs: Asked.Upgrade.0", "the name of a protocol"),
     ("server/http2/blocks.rs: Frames.head", "length and kind of a frame"),

@@ -7,7 +7,7 @@ use crate::harness::{Database, Gateway, SOON, Setup, eventually, people::User};
 /// Uses that were written: sign-in counts as the first.
 const WRITTEN: &str = "SELECT count(*) FROM user_sessions WHERE last_seen_at > created_at";
 
-async fn waiting(gateway: &Gateway) -> bool {
+async fn something_waits(gateway: &Gateway) -> bool {
     gateway.metric("vestibule_last_seen_waiting").await > 0.0
 }
 
@@ -40,11 +40,11 @@ async fn what_postgres_did_not_take_is_written_when_it_is_back() {
     eventually(SOON, async || gateway.db().count(writing).await == 1).await;
 
     gateway.db().shut().await;
-    eventually(SOON, async || waiting(&gateway).await).await;
+    eventually(SOON, async || something_waits(&gateway).await).await;
     gateway.db().reopen().await;
 
     eventually(SOON, async || gateway.db().count(WRITTEN).await == 1).await;
-    eventually(SOON, async || !waiting(&gateway).await).await;
+    eventually(SOON, async || !something_waits(&gateway).await).await;
     assert!(gateway.metric("vestibule_last_seen_dropped_total").await < 1.0);
 }
 
@@ -84,7 +84,7 @@ async fn a_minute_has_one_use_of_a_session_however_many_gateways_see_it() {
 
     here.clock().advance(Duration::from_secs(30));
     assert_eq!(there.get("/api/me").with(&ada).await.status(), 200);
-    eventually(SOON, async || !waiting(&there).await).await;
+    eventually(SOON, async || !something_waits(&there).await).await;
     assert_eq!(db.count(seen).await, 120);
 
     here.clock().advance(Duration::from_secs(30));

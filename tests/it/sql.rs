@@ -49,7 +49,7 @@ async fn the_hot_query_is_answered_by_its_index() {
         sessions::FIND.sql
     );
     let plan = plan(&client, &explain).await;
-    assert!(plan.contains("Index Scan using user_sessions_token_hash_key"), "{plan}");
+    assert!(plan.contains("user_sessions_token_hash_key"), "{plan}");
     assert!(!plan.contains("Seq Scan"), "{plan}");
 }
 
@@ -73,7 +73,7 @@ async fn the_hot_query_is_answered_by_its_index_however_many_sessions_it_asks_fo
         (MOST_AT_ONCE, "force_generic_plan"),
     ] {
         let some = format!(
-            "SELECT array_agg(token_hash)::text FROM (SELECT token_hash FROM user_sessions LIMIT {asked}) AS some"
+            "SELECT array_agg(token_hash)::text FROM (SELECT token_hash FROM user_sessions LIMIT {asked}) AS asked"
         );
         let some: String = client.query_one(&some, &[]).await.unwrap().get(0);
         let explain = format!(

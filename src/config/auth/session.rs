@@ -259,8 +259,8 @@ impl Cache {
         let outage_grace = s
             .key(
                 "outage_grace",
-                "How much longer sessions are believed while Postgres can't be reached at all. What is revoked meanwhile \
-                 counts as late as that on a gateway that alone is cut off from it.",
+                "How much longer sessions are believed while Postgres can't be reached at all. A gateway that is cut off \
+                 from it alone learns of revocations that much later.",
                 duration(),
             )
             .or("0s");

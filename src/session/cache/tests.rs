@@ -334,6 +334,11 @@ async fn what_is_stored_is_forgotten_once_it_says_more_than_is_true() {
         cache.correct(&hash, found.as_ref());
         assert_eq!(cache.get(&hash, NOW).is_some(), stays, "{found:?}");
     }
+    // Nor is anybody unknown who was found.
+    cache.forget(&hash);
+    cache.unknown.insert(hash, NOW.plus(UNKNOWN_FOR));
+    cache.correct(&hash, Some(&known));
+    assert!(cache.get(&hash, NOW).is_none());
     // Nor does what began before it come back.
     let begun = cache.board(hash, NOW);
     cache.correct(&hash, Some(&known));
