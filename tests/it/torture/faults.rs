@@ -90,10 +90,11 @@ pub(super) async fn disturb(world: Arc<World>, gateway: usize, seed: u64, weathe
 
 async fn recover(world: &World, gateway: usize) {
     let gate: &Gate = &world.gates[gateway];
-    // What it says at once may be of before it noticed.
+    // What it says at once may be of before it noticed; and where nobody told it that its connection is gone, it says so for
+    // longer, until it has made another.
     sleep(Duration::from_millis(300)).await;
     let healed = Instant::now();
-    while !gate.hears().await {
+    while gate.relay.open(Whom::Listeners) == 0 || !gate.hears().await {
         if healed.elapsed() > PATIENCE {
             world.finds(format!(
                 "gateway {gateway} has not recovered {PATIENCE:?} after a fault"
