@@ -296,6 +296,11 @@ async fn by_hand(world: &World, person: &Person, session: &Session, means: Means
     if !of_session.is_empty() {
         let hash = TokenHash::of(session.token.as_bytes());
         let done = hand.run(of_session, &[&hash.as_bytes().as_slice()]).await?;
+        if means == Means::SqlNewHash {
+            // Its row would be one of the person's sessions still, of which nobody has the token.
+            let rest = "DELETE FROM user_sessions WHERE token_hash = sha256($1)";
+            hand.run(rest, &[&hash.as_bytes().as_slice()]).await?;
+        }
         return Some(if means == Means::SqlExpireSoon {
             done + NOT_LONG
         } else {
