@@ -99,7 +99,7 @@ restart-load: ## Whether a request fails while gateways restart and reload, at 2
 torture: ## Whether anybody passes whose session was ended, under load and with faults, for SECONDS=600
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
-	@VESTIBULE_TORTURE_SECONDS=$(SECONDS) cargo test --locked --release --test it torture:: -- --nocapture
+	@VESTIBULE_TORTURE_SECONDS=$(SECONDS) cargo test --locked --release --test it torture:: -- --ignored --nocapture
 
 bench-enumeration: ## Whether an answer's time tells if an address has a user
 	@scripts/ensure-tools cc

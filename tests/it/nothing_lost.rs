@@ -217,13 +217,11 @@ impl Person {
     async fn try_links(&self, act: Act, addr: SocketAddr) -> Option<bool> {
         let links = self.told.lock().unwrap().links.clone();
         for link in links {
-            let answer = match act {
-                Act::Verify => Call::new(addr, SITE, "GET", &link).attempt().await,
-                _ => {
-                    let token = link.split_once("/reset-password/").unwrap().1.split('?').next();
-                    let body = json!({ "token": token, "newPassword": NEW_PASSWORD });
-                    post(addr, "reset-password", &body).await
-                }
+            let answer = if let Some((_, rest)) = link.split_once("/reset-password/") {
+                let body = json!({ "token": rest.split('?').next(), "newPassword": NEW_PASSWORD });
+                post(addr, "reset-password", &body).await
+            } else {
+                Call::new(addr, SITE, "GET", &link).attempt().await
             };
             match answer {
                 Some(answer) if is_void(&answer) => {}

@@ -52,6 +52,8 @@ pub(super) struct Session {
     pub(super) cookie: String,
     pub(super) token: String,
     pub(super) is_admin: bool,
+    /// When whoever signed in was told.
+    since: Instant,
     state: Mutex<State>,
 }
 
@@ -78,6 +80,7 @@ impl Session {
             cookie,
             token,
             is_admin,
+            since: Instant::now(),
             state: Mutex::default(),
         })
     }
@@ -214,7 +217,14 @@ impl Oracle {
             (Verdict::Refused, None) => {
                 let mut tally = self.tally();
                 tally.wrongly_refused += 1;
-                tally.finds(format!("gateway {gateway} refused a session that nobody had ended"));
+                tally.finds(format!(
+                    "gateway {gateway} refused {:?} {:?} after its sign-in, {:?} before this was judged, though nobody \
+                     had ended that: {}",
+                    right,
+                    began.saturating_duration_since(session.since),
+                    began.elapsed(),
+                    session.user
+                ));
             }
             (Verdict::Passed, None) | (Verdict::Refused, Some(_)) | (Verdict::Unavailable, _) => {}
         }
