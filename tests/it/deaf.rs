@@ -19,16 +19,6 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(4);
 /// For a machine that does much else.
 const LENIENCY: Duration = Duration::from_secs(10);
 
-/// What the gateway says of itself; nothing if revocations are heard.
-async fn degraded(gateway: &Gateway) -> String {
-    let ready = gateway.admin_get("/readyz").await.json();
-    ready["degraded"].as_str().unwrap_or_default().to_owned()
-}
-
-async fn hears(gateway: &Gateway) {
-    eventually(SOON, async || degraded(gateway).await.is_empty()).await;
-}
-
 async fn status(gateway: &Gateway, user: &User) -> u16 {
     gateway.get("/api/me").with(user).await.status()
 }
@@ -49,7 +39,7 @@ async fn revoke(db: &Database) {
 
 /// A session that is cached again ends as soon as it is revoked: there is nothing else by which it could.
 async fn hears_again(gateway: &Gateway, db: &Database) {
-    hears(gateway).await;
+    gateway.hears().await;
     let bob = cached(gateway, "bob@example.com").await;
     revoke(db).await;
     eventually(SOON, async || status(gateway, &bob).await == 401).await;
@@ -60,7 +50,7 @@ async fn unheard() -> (Relay, Database, Gateway, User) {
     let db = Database::fresh().await;
     let (relay, relayed) = Relay::before(&db).await;
     let gateway = Gateway::on(&relayed).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     let ada = cached(&gateway, "ada@example.com").await;
     relay.freeze(Whom::Listeners, Way::ToClient);
     revoke(&db).await;
@@ -113,7 +103,7 @@ async fn sess_12_a_connection_on_which_nothing_comes_any_more_is_noticed_in_time
 async fn sess_12_a_process_of_postgres_that_stands_still_is_noticed_in_time() {
     let db = Database::fresh().await;
     let gateway = Gateway::on(&db).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     let ada = cached(&gateway, "ada@example.com").await;
     let teller = "SELECT pid FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'vestibule' AND query LIKE 'LISTEN%'";
@@ -142,12 +132,12 @@ async fn a_pooler_that_drops_listen_is_noticed_and_nothing_of_the_cache_is_belie
         past.url()
     );
     let gateway = Setup::default().with(&toml).start_on(&db).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     let ada = cached(&gateway, "ada@example.com").await;
     // What led past it does not any more.
     way.lead_to(&Database::at(pooler.url()));
     way.cut(Whom::All);
-    eventually(SOON, async || degraded(&gateway).await.contains("not heard")).await;
+    eventually(SOON, async || gateway.degraded().await.contains("not heard")).await;
     revoke(&db).await;
     assert_eq!(status(&gateway, &ada).await, 401);
     let began = Instant::now();
@@ -157,7 +147,7 @@ async fn a_pooler_that_drops_listen_is_noticed_and_nothing_of_the_cache_is_belie
         assert_eq!(status(&gateway, &user).await, 200);
         revoke(&db).await;
         assert_eq!(status(&gateway, &user).await, 401, "at once: each session is asked for");
-        assert!(degraded(&gateway).await.contains("not heard"));
+        assert!(gateway.degraded().await.contains("not heard"));
         if began.elapsed() > NOTICED_WITHIN {
             break;
         }
@@ -172,12 +162,12 @@ async fn a_pooler_that_drops_listen_is_noticed_and_nothing_of_the_cache_is_belie
 async fn sess_12_postgres_restarts_and_all_is_well_again() {
     let server = Server::start().await;
     let gateway = Gateway::on(server.db()).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     let ada = cached(&gateway, "ada@example.com").await;
     for _ in 0..3 {
         server.crash().await;
         eventually(SOON, async || status(&gateway, &ada).await == 200).await;
-        hears(&gateway).await;
+        gateway.hears().await;
     }
     hears_again(&gateway, server.db()).await;
     assert_eq!(status(&gateway, &ada).await, 401);

@@ -23,15 +23,8 @@ async fn scene(standby_first: bool) -> (Server, Standby, Gateway) {
     let both = format!("postgres://{credentials}@{}/postgres", hosts.join(","));
     let toml = format!("[database]\nurl = '{both}'\nacquire_timeout = '1s'\nstatement_timeout = '1s'");
     let gateway = Setup::default().with(&toml).start_on(primary.db()).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     (primary, standby, gateway)
-}
-
-async fn hears(gateway: &Gateway) {
-    eventually(SOON, async || {
-        gateway.admin_get("/readyz").await.json().get("degraded").is_none()
-    })
-    .await;
 }
 
 async fn status(gateway: &Gateway, user: &User) -> u16 {
@@ -47,7 +40,7 @@ async fn follows(standby: &Standby, users: i64) {
 /// Everything goes where the writes go: a sign-in is stored there, and a session that is revoked there by hand ends here
 /// although no clock moves.
 async fn lives_on(gateway: &Gateway, db: &Database, email: &str) {
-    hears(gateway).await;
+    gateway.hears().await;
     eventually(SOON, async || gateway.sign_in(email).await.status() == 200).await;
     let user = User::of(gateway, &gateway.sign_in(email).await);
     for _ in 0..2 {

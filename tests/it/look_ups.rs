@@ -44,13 +44,6 @@ async fn queries(gateway: &Gateway) -> (usize, usize) {
     (of("count").await, of("sum").await)
 }
 
-async fn hears(gateway: &Gateway) {
-    eventually(SOON, async || {
-        gateway.admin_get("/readyz").await.json().get("degraded").is_none()
-    })
-    .await;
-}
-
 async fn misses(gateway: &Gateway) -> usize {
     number(gateway, "vestibule_session_cache_misses_total").await
 }
@@ -108,7 +101,7 @@ async fn ten_thousand_sessions_at_once_take_a_few_round_trips() {
     let db = Database::fresh().await;
     sessions(&db, COUNT).await;
     let gateway = Setup::default().with(PATIENT).start_on(&db).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     let lock = held_up(&db).await;
     let (before, asked_before) = queries(&gateway).await;
     let now = gateway.clock().now();
@@ -140,7 +133,7 @@ async fn requests_of_different_people_share_a_query() {
     let db = Database::fresh().await;
     sessions(&db, COUNT).await;
     let gateway = Setup::default().with(PATIENT).start_on(&db).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     let lock = held_up(&db).await;
     let (queries_before, asked_before) = queries(&gateway).await;
     let before = misses(&gateway).await;
@@ -160,7 +153,7 @@ async fn requests_share_queries_while_revocations_are_not_heard() {
     let db = Database::fresh().await;
     sessions(&db, 3).await;
     let gateway = Setup::default().with(PATIENT).start_on(&db).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     let by_hand = held_up(&db).await;
     let both = two_out(&gateway, &by_hand).await;
     by_hand.batch_execute("COMMIT").await.unwrap();
@@ -211,7 +204,7 @@ async fn who_finds_too_many_waiting_is_told_at_once() {
         .with(PATIENT)
         .with("[auth.session.cache]\nlookup_queue = 8");
     let gateway = setup.start_on(&db).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     let lock = held_up(&db).await;
     let mut patient = two_out(&gateway, &lock).await;
     patient.extend(calls(&gateway, 3..=10));

@@ -23,23 +23,13 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(4);
 
 const IMPATIENT: &str = "[database]\nacquire_timeout = '500ms'\nstatement_timeout = '1s'";
 
-/// What the gateway says of itself; nothing if revocations are heard.
-async fn degraded(gateway: &Gateway) -> String {
-    let ready = gateway.admin_get("/readyz").await.json();
-    ready["degraded"].as_str().unwrap_or_default().to_owned()
-}
-
-async fn hears(gateway: &Gateway) {
-    eventually(SOON, async || degraded(gateway).await.is_empty()).await;
-}
-
 async fn status(gateway: &Gateway, user: &User) -> u16 {
     gateway.get("/api/me").with(user).await.status()
 }
 
 /// Somebody whose session is in the cache, and somebody whose is not.
 async fn cached_and_not(gateway: &Gateway) -> (User, User) {
-    hears(gateway).await;
+    gateway.hears().await;
     let (ada, bob) = (
         gateway.signed_in("ada@example.com").await,
         gateway.signed_in("bob@example.com").await,
@@ -90,7 +80,7 @@ async fn is_over(gateway: &Gateway, ada: &User, bob: &User) {
         eventually(SOON, async || status(gateway, user).await == 200).await;
     }
     eventually(SOON, async || gateway.sign_in("ada@example.com").await.status() == 200).await;
-    hears(gateway).await;
+    gateway.hears().await;
     let carol = gateway.signed_in("carol@example.com").await;
     for _ in 0..2 {
         assert_eq!(status(gateway, &carol).await, 200);
@@ -127,7 +117,7 @@ async fn sess_13_with_postgres_frozen_cached_sessions_go_on_and_nobody_else_wait
     assert!(most < before * 2 + Duration::from_millis(250), "{before:?}, {most:?}");
 
     // It is known, so that nobody waits, however many they are.
-    eventually(SOON, async || degraded(&gateway).await.contains("can't be reached")).await;
+    eventually(SOON, async || gateway.degraded().await.contains("can't be reached")).await;
     let took = join_all((0..200).map(|_| refused(gateway.get("/api/me").with(&bob)))).await;
     eprintln!(
         "200 uncached at once, when it is known: 503 after {:?} at most",
@@ -171,7 +161,7 @@ async fn sess_13_with_postgres_killed_cached_sessions_go_on_and_everybody_else_i
     eprintln!("sign-in: 503 after {took:?}");
     assert!(took < ACQUIRE + LENIENCY, "{took:?}");
     assert_eq!(gateway.get("/public/x").await.status(), 200);
-    eventually(SOON, async || degraded(&gateway).await.contains("can't be reached")).await;
+    eventually(SOON, async || gateway.degraded().await.contains("can't be reached")).await;
     assert_eq!(status(&gateway, &ada).await, 200);
     gateway.clock().advance(Duration::from_secs(11));
     refused(gateway.get("/api/me").with(&ada)).await;
@@ -185,7 +175,7 @@ async fn an_outage_grace_lets_cached_sessions_go_on_for_so_long() {
     let (ada, bob) = cached_and_not(&gateway).await;
     gateway.clock().advance(Duration::from_secs(8));
     server.kill();
-    eventually(SOON, async || degraded(&gateway).await.contains("can't be reached")).await;
+    eventually(SOON, async || gateway.degraded().await.contains("can't be reached")).await;
     // The cache's own time is 10 s.
     gateway.clock().advance(Duration::from_mins(59));
     assert_eq!(status(&gateway, &ada).await, 200);
@@ -312,7 +302,7 @@ async fn with_a_full_disk_sessions_go_on_and_changes_are_told_to_wait() {
     for user in [&ada, &bob] {
         assert_eq!(status(&gateway, user).await, 200);
     }
-    assert_eq!(degraded(&gateway).await, "");
+    assert_eq!(gateway.degraded().await, "");
     db.run("DROP TRIGGER no_room ON user_sessions").await;
     is_over(&gateway, &ada, &bob).await;
 }
@@ -322,14 +312,14 @@ async fn with_a_full_disk_sessions_go_on_and_changes_are_told_to_wait() {
 async fn whoever_waited_does_not_fall_upon_a_postgres_that_is_back() {
     let server = Server::start().await;
     let gateway = Setup::default().with(IMPATIENT).start_on(server.db()).await;
-    hears(&gateway).await;
+    gateway.hears().await;
     gateway.verified("ada@example.com").await;
     let mut people = Vec::new();
     for _ in 0..60 {
         people.push(User::of(&gateway, &gateway.sign_in("ada@example.com").await));
     }
     let frozen = server.freeze();
-    eventually(SOON, async || degraded(&gateway).await.contains("can't be reached")).await;
+    eventually(SOON, async || gateway.degraded().await.contains("can't be reached")).await;
     let coming = join_all(people.iter().map(|user| {
         let gateway = &gateway;
         async move { eventually(SOON, async || status(gateway, user).await == 200).await }
@@ -342,7 +332,7 @@ async fn whoever_waited_does_not_fall_upon_a_postgres_that_is_back() {
         eventually(SOON, async || {
             let now: i64 = client.query_one(there, &[]).await.unwrap().get(0);
             most = most.max(now);
-            degraded(&gateway).await.is_empty()
+            gateway.degraded().await.is_empty()
         })
         .await;
         most

@@ -21,9 +21,10 @@ use vestibule::{
 };
 
 use super::{
-    Database, RawClient,
+    Database, RawClient, SOON,
     canary::{self, Left, Watch},
     client::Call,
+    eventually,
     mailbox::Mailbox,
     upstream::Upstream,
 };
@@ -267,6 +268,17 @@ impl Gateway {
 
     pub(crate) fn admin(&self) -> SocketAddr {
         self.running.admin_addr()
+    }
+
+    /// What it says of itself where it is not all that it could be; nothing if revocations are heard.
+    pub(crate) async fn degraded(&self) -> String {
+        let ready = self.admin_get("/readyz").await.json();
+        ready["degraded"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until revocations are heard.
+    pub(crate) async fn hears(&self) {
+        eventually(SOON, async || self.degraded().await.is_empty()).await;
     }
 
     /// Asks the admin listener.
