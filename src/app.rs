@@ -1,4 +1,4 @@
-//! Composition: from a configuration to a running gateway, and back to silence.
+//! Composition: from a configuration to a running gateway, and back to silence ([`Running::stop`]).
 //!
 //! Start: bind sockets (a taken port is noticed at once), connect and migrate, listen for revocations, start the
 //! workers, open the listeners, be ready. Anything that fails before that ends the start with one sentence; only
@@ -7,80 +7,61 @@
 
 pub mod activation;
 mod certificates;
+mod cold;
 mod handover;
 pub mod memory;
 pub mod reload;
+mod running;
 mod sockets;
 pub mod systemd;
 mod watch;
+mod workers;
 
-use std::{fmt, io, net::SocketAddr, panic::AssertUnwindSafe, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use futures_util::FutureExt;
 use tokio::{
     runtime::Handle,
-    signal::unix::Signal,
     sync::Semaphore,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
+pub use self::running::{Ended, Running};
 use self::{
     activation::Passed,
     certificates::Shown,
     handover::{self as next_gateway, Offered},
     reload::{Reloader, Swapped},
-    sockets::{Listening, Sockets},
-    watch::Watched,
+    sockets::Sockets,
+    workers::Common,
 };
 use crate::{
-    auth::{self, Auth, AuthParts},
+    auth::{Auth, AuthParts},
     chain::Chain,
     clock::Clock,
-    config::{self, Config, ConfigErrors, Migrate},
+    config::{self, Config, Migrate},
     db::{
         Connector, Db, Pooler, Settings,
-        listen::{self, Heard},
         migrate::{self, SchemaState},
     },
-    identity::Session,
     lifecycle::Tasks,
-    live::{Live, Snapshot},
-    mail::{Outbox, OutboxBell, Postman},
-    policy::connection::Door,
-    proxy::{Proxy, rate::Rates, record::Recorder},
+    mail::OutboxBell,
     secret::sealed::SealingKeys,
-    server::{
-        self, Bound,
-        admin::Admin,
-        connection::Worker,
-        guests::Guests,
-        reloads::Reloads,
-        tls::{Issued, Tls},
-    },
+    server::{admin::Admin, reloads::Reloads},
     session::{
         self, Sessions, Terms,
         assertion::{self, Mint},
         geo::Places,
-        streams::{self, About},
     },
-    telemetry::{AccessLog, RequestIds},
+    telemetry::AccessLog,
     upstream::Upstream,
 };
 
 /// Between attempts to reach Postgres at the start.
 const WAIT_FOR_POSTGRES: Duration = Duration::from_secs(1);
-/// How often workers close upstream connections that nobody uses.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// Of the grace, when streams have to end at the latest.
-const STREAMS_LEAVE_AT: f64 = 0.9;
-/// After the hard stop, tasks only have to notice it.
-const HARD_STOP_TAKES: Duration = Duration::from_secs(2);
-/// What is left of when sessions were last seen: a statement or a few, and Postgres may be away.
-const LAST_WRITES_TAKE: Duration = Duration::from_secs(2);
 
 /// What a gateway is started with, besides its configuration.
 pub struct Options {
@@ -93,28 +74,6 @@ pub struct Options {
     pub cancel: CancellationToken,
     /// Sockets that were open before the program ran.
     pub passed: Passed,
-}
-
-/// A gateway that accepts connections. Dropping it without [`Running::stop`] stops it hard.
-pub struct Running {
-    public: Vec<(SocketAddr, Door)>,
-    admin_addr: SocketAddr,
-    tasks: Tasks,
-    admin: Arc<Admin>,
-    threads: Vec<thread::JoinHandle<()>>,
-    reloader: Arc<Reloader>,
-    /// The next gateway has the listening sockets, and is ready.
-    taken_over: CancellationToken,
-    sessions: Arc<Sessions>,
-    /// Flushed when it is dropped, last of all.
-    _log: Arc<AccessLog>,
-}
-
-/// How a gateway ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Ended {
-    /// Tasks that were cut off because the grace was over.
-    pub cut_off: usize,
 }
 
 /// Starts a gateway. Fails with one sentence and its causes; nothing is left running then.
@@ -154,7 +113,7 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
         config: Arc::clone(&config),
         outbox: bell.clone(),
     })?));
-    let postman = start_cold_work(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
+    let postman = cold::start(&tasks, &connector, &config, &db, &sessions, &options, bell)?;
     let acme = shown.go_on_ordering(&config, &db, &options.clock, &tasks).await?;
 
     wait_for_sessions(&config, &sessions, &options.cancel).await?;
@@ -347,326 +306,9 @@ async fn prepare_schema(connector: &Connector, config: &Config, cancel: &Cancell
     }
 }
 
-/// What works beside requests, on the runtime for cold work.
-fn start_cold_work(
-    tasks: &Tasks,
-    connector: &Connector,
-    config: &Config,
-    db: &Db,
-    sessions: &Arc<Sessions>,
-    options: &Options,
-    bell: OutboxBell,
-) -> anyhow::Result<Postman> {
-    let (clock, cold) = (&options.clock, &options.cold);
-    let soft = || tasks.stop.soft.clone();
-    let channel = migrate::channel(&config.database.schema);
-    // Until the very end: a request that is being finished must still hear of revocations.
-    let until = tasks.stop.hard.clone();
-    let (hearing, stop) = (Arc::clone(sessions), Arc::clone(&tasks.stop));
-    let connector = connector.clone();
-    cold.spawn(async move {
-        let ears = Arc::clone(&hearing);
-        let listening = listen::run(connector, channel, move |heard| ears.hear(heard), until);
-        let ended = AssertUnwindSafe(listening).catch_unwind().await;
-        if ended.is_err() || !stop.hard.is_cancelled() {
-            // Nobody listens any more: nothing of the cache may be believed, and the gateway goes.
-            hearing.hear(Heard::Deaf { reachable: true });
-            stop.failed.cancel();
-        }
-    });
-
-    let outbox = {
-        // The mail transport starts a task of its own: it must be on this runtime.
-        let _entered = cold.enter();
-        Outbox::new(db.clone(), &config.mail, sealing_keys(config), clock.clone(), bell)?
-    };
-    let postman = outbox.postman();
-    tasks.spawn_essential("outbox", outbox.run(soft()));
-    let places = Arc::clone(sessions.places());
-    let last_seen = sessions.last_seen().clone();
-    tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
-    tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
-    let signing = assertion::rotation::run(Arc::clone(sessions), db.clone(), clock.clone(), soft());
-    tasks.spawn_essential("signing keys", signing);
-    reseal(tasks, db, config, clock);
-    Ok(postman)
-}
-
-/// Seals by today's secret what was sealed by another, if there is one.
-fn reseal(tasks: &Tasks, db: &Db, config: &Config, clock: &Clock) {
-    if config.auth.secret.len() > 1 {
-        let keys = sealing_keys(config);
-        let soft = tasks.stop.soft.clone();
-        tasks.spawn("resealing", auth::reseal::run(db.clone(), keys, clock.clone(), soft));
-    }
-}
-
 /// What what `auth.secret` seals is opened with.
 pub fn sealing_keys(config: &Config) -> SealingKeys {
     SealingKeys::new(config.auth.secret.iter().map(|secret| secret.expose().as_bytes()))
-}
-
-/// What all workers share.
-struct Common {
-    config: Arc<Config>,
-    upstreams: Vec<Arc<Upstream>>,
-    places: Arc<Semaphore>,
-    tunnels: Arc<Semaphore>,
-    rates: Arc<Rates>,
-    guests: Arc<Guests>,
-    clock: Clock,
-    tasks: Tasks,
-    sessions: Arc<Sessions>,
-    auth: Arc<ArcSwap<Auth>>,
-    log: Arc<AccessLog>,
-    tls: Option<Arc<Tls>>,
-    issued: Option<Arc<dyn Issued>>,
-}
-
-/// The workers, and their threads.
-type Workers = (Vec<thread::JoinHandle<()>>, Vec<Arc<Worker>>);
-
-impl Common {
-    /// Each worker gets a socket of each address, or more where there are more; they accept connections from here on.
-    fn start_workers(&self, bound: Vec<Listening>) -> anyhow::Result<Workers> {
-        let count = self.config.server.workers.get();
-        let mut sockets: Vec<Vec<(Bound, Door)>> = (0..count).map(|_| Vec::new()).collect();
-        for listening in bound {
-            let turns = (0..count).cycle();
-            for (socket, turn) in listening.sockets.into_iter().zip(turns) {
-                if let Some(own) = sockets.get_mut(turn) {
-                    own.push((socket, listening.door));
-                }
-            }
-        }
-        let mut threads = Vec::new();
-        let mut workers = Vec::new();
-        for (index, own) in sockets.into_iter().enumerate() {
-            let (handle, thread) = worker_thread(index, &self.tasks)?;
-            threads.push(thread);
-            let worker = Arc::new(self.worker(handle.clone()));
-            if index == 0 {
-                self.watch_streams(&worker.live);
-            }
-            open(&worker, own, &handle, &self.places)?;
-            workers.push(worker);
-        }
-        Ok((threads, workers))
-    }
-
-    /// Streams of sessions that end are closed, while requests are being finished too. All workers have the same rules:
-    /// any one's will do.
-    fn watch_streams(&self, live: &Arc<Live>) {
-        let live = Arc::clone(live);
-        let may_go_on = move |stream: &About, session: &Session| live.load().allows(stream, Some(session));
-        let watching = streams::watch(
-            Arc::clone(&self.sessions),
-            self.clock.clone(),
-            Arc::new(may_go_on),
-            self.tasks.stop.hard.clone(),
-        );
-        self.tasks.spawn_until_hard_stop("streams", watching);
-    }
-
-    fn worker(&self, runtime: Handle) -> Worker {
-        let tasks = self.tasks.on_worker(runtime);
-        Worker {
-            live: Arc::new(Live::new(Snapshot::new(&self.config, &self.upstreams, &tasks, None))),
-            proxy: Proxy {
-                sessions: Arc::clone(&self.sessions),
-                tunnels: Arc::clone(&self.tunnels),
-                rates: Arc::clone(&self.rates),
-                tasks: tasks.clone(),
-            },
-            auth: Arc::clone(&self.auth),
-            clock: self.clock.clone(),
-            tasks,
-            cold: self.tasks.clone(),
-            recorder: Arc::new(Recorder {
-                lane: self.log.lane(),
-                stats: Arc::default(),
-                stop: Arc::clone(&self.tasks.stop),
-            }),
-            ids: RequestIds::default(),
-            tls: self.tls.clone(),
-            issued: self.issued.clone(),
-            guests: Arc::clone(&self.guests),
-        }
-    }
-}
-
-/// A thread with a runtime of its own, for one worker. It ends at the hard stop.
-fn worker_thread(index: usize, tasks: &Tasks) -> anyhow::Result<(Handle, thread::JoinHandle<()>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("can't make a runtime for a worker")?;
-    let handle = runtime.handle().clone();
-    let hard = tasks.stop.hard.clone();
-    let thread = thread::Builder::new()
-        .name(format!("worker-{index}"))
-        .spawn(move || {
-            runtime.block_on(hard.cancelled());
-            // Whatever still runs on it is dropped with it; a name that is being looked up is not waited for.
-            runtime.shutdown_background();
-        })
-        .context("can't start a worker's thread")?;
-    Ok((handle, thread))
-}
-
-/// Starts a worker's own tasks, and accepts its connections.
-fn open(
-    worker: &Arc<Worker>,
-    sockets: Vec<(Bound, Door)>,
-    runtime: &Handle,
-    places: &Arc<Semaphore>,
-) -> anyhow::Result<()> {
-    let sweeping = Arc::clone(worker);
-    worker.tasks.spawn_essential("upstream sweeper", sweep_pools(sweeping));
-    // A listener belongs to the runtime on which it is made.
-    let _entered = runtime.enter();
-    for (socket, door) in sockets {
-        let listener = socket.listen().context("can't open a listener")?;
-        let accepting = server::accept(listener, door, Arc::clone(places), Arc::clone(worker));
-        worker.tasks.spawn_essential("listener", accepting);
-    }
-    Ok(())
-}
-
-/// Closes upstream connections that nobody uses, and in the end all of them.
-async fn sweep_pools(worker: Arc<Worker>) {
-    let soft = worker.tasks.stop.soft.clone();
-    let mut tick = interval(SWEEP_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while soft.run_until_cancelled(tick.tick()).await.is_some() {
-        for pool in &worker.live.load().pools {
-            pool.sweep();
-        }
-    }
-    for pool in &worker.live.load().pools {
-        pool.close();
-    }
-}
-
-impl Running {
-    /// The first address of `server.listen`, with the port that was given.
-    pub fn public_addr(&self) -> SocketAddr {
-        self.public.first().map_or(self.admin_addr, |(addr, _)| *addr)
-    }
-
-    /// Where clients connect, and what they find there; unix sockets have no such address.
-    pub fn public_addrs(&self) -> &[(SocketAddr, Door)] {
-        &self.public
-    }
-
-    pub const fn admin_addr(&self) -> SocketAddr {
-        self.admin_addr
-    }
-
-    pub const fn sessions(&self) -> &Arc<Sessions> {
-        &self.sessions
-    }
-
-    pub const fn reloader(&self) -> &Arc<Reloader> {
-        &self.reloader
-    }
-
-    /// Reloads `file`, which `load` reads, whenever it has changed, or what it names, and at each SIGHUP, if there is a
-    /// `hangup`. `seen` is what was on disk when the configuration of the start was read.
-    pub fn watch(
-        &self,
-        file: PathBuf,
-        seen: [u8; 32],
-        load: impl Fn() -> Result<Config, ConfigErrors> + Send + 'static,
-        hangup: Option<Signal>,
-    ) {
-        let watched = Watched {
-            file,
-            seen,
-            load: Box::new(load),
-            reloader: Arc::clone(&self.reloader),
-        };
-        let closing = self.tasks.stop.closing.clone();
-        self.tasks
-            .spawn_essential("configuration watcher", watched.run(hangup, closing));
-    }
-
-    /// Resolves when the next gateway has the listening sockets and is ready.
-    pub async fn taken_over(&self) {
-        self.taken_over.cancelled().await;
-    }
-
-    pub fn is_taken_over(&self) -> bool {
-        self.taken_over.is_cancelled()
-    }
-
-    /// Resolves when something that the gateway can't do without has ended.
-    pub async fn failed(&self) {
-        self.tasks.stop.failed.cancelled().await;
-    }
-
-    /// Stops in order: unready, drain delay, finish what has begun within the grace, cut off the rest.
-    /// `hurry` (a second signal) skips to the last.
-    ///
-    /// During the delay answers ask clients to close their connections, so that whoever is active goes elsewhere by itself,
-    /// and what the soft stop closes is idle. Only a gateway that was taken over stops accepting at once: whoever is ready
-    /// does so from the same queues.
-    pub async fn stop(mut self, hurry: CancellationToken) -> Ended {
-        let config = self.reloader.config();
-        let server = &config.server;
-        let stop = Arc::clone(&self.tasks.stop);
-        self.admin.drain();
-        stop.leave();
-        if self.taken_over.is_cancelled() {
-            stop.closing.cancel();
-        }
-        if server.drain_delay > Duration::ZERO {
-            info!(delay = ?server.drain_delay, accepting = !stop.closing.is_cancelled(), "not ready any more");
-            hurry.run_until_cancelled(sleep(server.drain_delay)).await;
-        }
-        stop.softly();
-        let finishing = timeout(server.shutdown_grace, async {
-            // Late enough for those that end by themselves, and with a little time to end in order.
-            let streams = sleep(server.stream_grace.min(server.shutdown_grace.mul_f64(STREAMS_LEAVE_AT)));
-            tokio::select! {
-                () = self.tasks.ended() => return,
-                () = streams => {
-                    stop.streams.cancel();
-                    self.sessions.streams().close_everything();
-                }
-            }
-            self.tasks.ended().await;
-        });
-        let in_time = matches!(hurry.run_until_cancelled(finishing).await, Some(Ok(())));
-        let cut_off = if in_time { 0 } else { self.tasks.running() };
-        if cut_off > 0 {
-            warn!(cut_off, "the grace is over: what still ran was cut off");
-        }
-        stop.at_once();
-        let _ = timeout(HARD_STOP_TAKES, self.tasks.ended()).await;
-        for thread in self.threads.drain(..) {
-            // It has nothing to do but to notice the hard stop.
-            let _ = thread.join();
-        }
-        // Nobody is left who could use a session. Whoever is in a hurry goes without.
-        let writing = timeout(LAST_WRITES_TAKE, self.sessions.write_last_seen());
-        if let Some(Err(_)) = hurry.run_until_cancelled(writing).await {
-            warn!("Postgres did not take in time when sessions were last seen");
-        }
-        Ended { cut_off }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.tasks.stop.at_once();
-    }
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Running({:?}, admin {})", self.public, self.admin_addr)
-    }
 }
 
 impl fmt::Debug for Options {

@@ -232,7 +232,7 @@ impl Reloader {
             swapped.postman.replace(carrier);
         }
         if old.auth.secret != next.auth.secret {
-            super::reseal(&swapped.tasks, &swapped.db, &next, &swapped.clock);
+            super::cold::reseal(&swapped.tasks, &swapped.db, &next, &swapped.clock);
             if let Some(acme) = &swapped.acme {
                 acme.replace_keys(super::sealing_keys(&next));
             }
