@@ -113,9 +113,7 @@ async fn an_address_that_a_mail_scanner_gave_to_a_stranger_leads_its_owner_nowhe
 
     let ask = json!({ "email": ADA });
     ada.post(&gateway, "/api/auth/request-password-reset", &ask).await;
-    let link = gateway.mailbox().next_to(ADA).await.link();
-    let token = link.split("/reset-password/").nth(1).unwrap();
-    let token = token.split('?').next().unwrap();
+    let token = gateway.mailbox().next_to(ADA).await.token();
     let choose = json!({ "token": token, "newPassword": "another horse battery staple" });
     let chosen = ada.post(&gateway, "/api/auth/reset-password", &choose).await;
     assert_eq!(chosen.status(), 200, "{}", chosen.text());
@@ -134,9 +132,7 @@ async fn a_reset_of_an_address_in_doubt_takes_a_strangers_account_at_a_provider_
     open(&Browser::default(), &gateway, &token).await;
     let ask = json!({ "email": ADA });
     gateway.post("/api/auth/request-password-reset").json(&ask).await;
-    let link = gateway.mailbox().next_to(ADA).await.link();
-    let token = link.split("/reset-password/").nth(1).unwrap();
-    let token = token.split('?').next().unwrap();
+    let token = gateway.mailbox().next_to(ADA).await.token();
     let choose = json!({ "token": token, "newPassword": PASSWORD });
     gateway.post("/api/auth/reset-password").json(&choose).await;
     assert_eq!(count(&gateway, "accounts WHERE provider_id = 'there'").await, 0);

@@ -110,7 +110,7 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
     fs::write(&config, gateway::whole_text()).unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let ended = tokio::process::Command::new(env!("CARGO_BIN_EXE_vestibule"))
+    let ended = tokio::process::Command::new(program::path())
         .args(["openapi", "--config"])
         .arg(&config)
         .stdout(writer)
@@ -402,14 +402,7 @@ async fn a_link_of_a_user_who_is_gone() -> BTreeSet<Answer> {
     let body = json!({ "email": "ada@example.com" });
     gateway.post("/api/auth/request-password-reset").json(&body).await;
     gateway.mailbox().next_to("ada@example.com").await;
-    let link = gateway.mailbox().next_to("ada@example.com").await.link();
-    let token = link
-        .split("/reset-password/")
-        .nth(1)
-        .unwrap()
-        .split('?')
-        .next()
-        .unwrap();
+    let token = gateway.mailbox().next_to("ada@example.com").await.token();
     gateway.db().run("DELETE FROM users").await;
     let body = json!({ "token": token, "newPassword": PASSWORD });
     gateway.post("/api/auth/reset-password").json(&body).await;
@@ -627,14 +620,7 @@ async fn passwords() -> BTreeSet<Answer> {
     }
     gateway.mailbox().next_to("ada@example.com").await;
     post("/request-password-reset", json!({ "email": "ada@example.com" })).await;
-    let link = gateway.mailbox().next_to("ada@example.com").await.link();
-    let token = link
-        .split("/reset-password/")
-        .nth(1)
-        .unwrap()
-        .split('?')
-        .next()
-        .unwrap();
+    let token = gateway.mailbox().next_to("ada@example.com").await.token();
     for new in ["short", &long, PASSWORD, PASSWORD] {
         gateway
             .post("/api/auth/reset-password")
@@ -783,14 +769,7 @@ async fn too_much_to_hash() -> BTreeSet<Answer> {
     let forgotten = gateway.post("/api/auth/request-password-reset");
     forgotten.json(&json!({ "email": "ada@example.com" })).await;
     gateway.mailbox().next_to("ada@example.com").await;
-    let link = gateway.mailbox().next_to("ada@example.com").await.link();
-    let token = link
-        .split("/reset-password/")
-        .nth(1)
-        .unwrap()
-        .split('?')
-        .next()
-        .unwrap();
+    let token = gateway.mailbox().next_to("ada@example.com").await.token();
     db.run(&format!("DELETE FROM accounts WHERE user_id = '{}'", grace.id))
         .await;
 

@@ -16,21 +16,8 @@ async fn ask(gateway: &Gateway, email: &str) -> Response {
 
 /// The mailed link, and the token in it.
 async fn link(gateway: &Gateway, email: &str) -> (String, String) {
-    let link = loop {
-        let link = gateway.mailbox().next_to(email).await.link();
-        if link.contains("/reset-password/") {
-            break link;
-        }
-    };
-    let token = link
-        .split("/reset-password/")
-        .nth(1)
-        .unwrap()
-        .split('?')
-        .next()
-        .unwrap();
-    let token = token.to_owned();
-    (link, token)
+    let mail = gateway.mailbox().next_reset_to(email).await;
+    (mail.link(), mail.token())
 }
 
 async fn choose(gateway: &Gateway, token: &str, password: &str) -> Response {

@@ -16,6 +16,9 @@ use vestibule::{
 
 use super::canary;
 
+/// Before the token, in a link that lets somebody choose a new password.
+const RESET: &str = "/reset-password/";
+
 /// A mail as a person would read it.
 #[derive(Clone, Debug)]
 pub(crate) struct Mail {
@@ -56,11 +59,17 @@ impl Mail {
         link.unwrap_or_else(|| panic!("no link in {:?}", self.text)).to_owned()
     }
 
+    /// Whether that link lets somebody choose a new password.
+    pub(crate) fn resets(&self) -> bool {
+        self.link().contains(RESET)
+    }
+
     /// The token in that link.
     #[track_caller]
     pub(crate) fn token(&self) -> String {
         let link = self.link();
-        let token = link.split("token=").nth(1).and_then(|rest| rest.split('&').next());
+        let rest = link.split_once(RESET).or_else(|| link.split_once("token="));
+        let token = rest.and_then(|(_, rest)| rest.split(['?', '&']).next());
         token.unwrap_or_else(|| panic!("no token in {link}")).to_owned()
     }
 }
@@ -147,6 +156,16 @@ impl Mailbox {
             }
             assert!(Instant::now() < deadline, "no mail to {email} came");
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// As [`Mailbox::next_to`], passing over all that lets nobody choose a new password.
+    pub(crate) async fn next_reset_to(&self, email: &str) -> Mail {
+        loop {
+            let mail = self.next_to(email).await;
+            if mail.resets() {
+                return mail;
+            }
         }
     }
 
