@@ -329,7 +329,7 @@ enum After {
 }
 
 /// Whether HTTP libraries may refuse a target that we would not: bytes that no URI has, though clients send them.
-fn has_odd_target(target: &[u8]) -> bool {
+pub fn has_odd_target(target: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%?{}[]|^".contains(byte);
     !target.starts_with(b"/") || !target.iter().all(plain) || target.len() > 8000
 }
@@ -353,7 +353,7 @@ fn statuses(refusal: Refusal) -> &'static [u16] {
 }
 
 /// What of a request that has arrived is not as it has to be.
-fn difference(forwarded: &Forwarded, seen: &Request) -> Option<String> {
+pub fn difference(forwarded: &Forwarded, seen: &Request) -> Option<String> {
     if (&forwarded.method, &forwarded.target) != (&seen.method, &seen.target) {
         return Some(format!("arrived as {} {}", shown(&seen.method), shown(&seen.target)));
     }
@@ -405,7 +405,7 @@ fn difference(forwarded: &Forwarded, seen: &Request) -> Option<String> {
     })
 }
 
-fn described(request: &Request, decision: &Decision) -> String {
+pub fn described(request: &Request, decision: &Decision) -> String {
     let mut text = format!(
         "of {} {} (doubt: {:?}), with\n{}it has to be: ",
         shown(&request.method),
@@ -649,11 +649,12 @@ impl Recorder {
         self.addr
     }
 
-    fn count(&self) -> usize {
+    /// How many requests have arrived.
+    pub fn count(&self) -> usize {
         self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn seen(&self, number: usize) -> Option<Request> {
+    pub fn seen(&self, number: usize) -> Option<Request> {
         self.shared
             .seen
             .lock()
@@ -662,7 +663,8 @@ impl Recorder {
             .cloned()
     }
 
-    fn complaint(&self) -> Option<String> {
+    /// The first thing that a strict reader would not have taken.
+    pub fn complaint(&self) -> Option<String> {
         self.shared
             .complaints
             .lock()

@@ -8,7 +8,6 @@ mod bodies;
 mod connections;
 mod descriptors;
 mod floods;
-mod frames;
 mod heads;
 mod load;
 mod memory;
@@ -31,7 +30,7 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use crate::harness::{Gateway, RawClient};
+use crate::harness::{Gateway, RawClient, frames};
 
 /// Somebody ordinary, who keeps asking while others attack.
 struct Control {

@@ -11,6 +11,7 @@ pub(crate) mod database;
 pub(crate) mod desk;
 pub(crate) mod document;
 pub(crate) mod example;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod golden;
 pub(crate) mod h2_client;

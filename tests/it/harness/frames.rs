@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::SOON;
+use super::SOON;
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
