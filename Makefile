@@ -48,7 +48,7 @@ test-browser: ## Signing in at providers with a real browser: needs chromium
 test-memory: ## 1 GiB through the gateway each way, and 10,000 connections that wait
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
-	@VESTIBULE_TEST_BODY_MIB=1024 VESTIBULE_TEST_CONNECTIONS=10000 cargo test --locked --test it memory:: -- --nocapture --test-threads 1
+	@VESTIBULE_TEST_BODY_MIB=1024 VESTIBULE_TEST_CONNECTIONS=10000 cargo test --locked --profile load --test it memory:: -- --nocapture --test-threads 1
 
 fuzz: ## Looks ten minutes each for inputs that the gateway and the oracle judge differently: needs nightly and cargo-fuzz
 	@scripts/ensure-tools cc c++
@@ -84,7 +84,7 @@ attack-load: ## How long somebody ordinary waits while others attack: a table
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
 	@ulimit -n 65536 2>/dev/null || ulimit -n $$(ulimit -Hn); VESTIBULE_TEST_CROWD=$${VESTIBULE_TEST_CROWD:-9000} \
-		cargo test --locked --release --test it exhaustion::load:: -- --ignored --nocapture
+		cargo test --locked --profile load --test it exhaustion::load:: -- --ignored --nocapture
 
 test-exhaustion: ## The attacks on the gateway, with a hundred thousand made-up tokens
 	@scripts/ensure-tools cc
@@ -94,12 +94,12 @@ test-exhaustion: ## The attacks on the gateway, with a hundred thousand made-up 
 restart-load: ## Whether a request fails while gateways restart and reload, at 2,000 a second
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
-	@cargo test --locked --release --test it restart_load -- --ignored --nocapture
+	@cargo test --locked --profile load --test it restart_load -- --ignored --nocapture
 
 torture: ## Whether anybody passes whose session was ended, under load and with faults, for SECONDS=600
 	@scripts/ensure-tools cc
 	@scripts/ensure-postgres
-	@VESTIBULE_TORTURE_SECONDS=$(SECONDS) cargo test --locked --release --test it torture:: -- --ignored --nocapture
+	@VESTIBULE_TORTURE_SECONDS=$(SECONDS) cargo test --locked --profile load --test it torture:: -- --ignored --nocapture
 
 bench-enumeration: ## Whether an answer's time tells if an address has a user
 	@scripts/ensure-tools cc

@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use tokio::{process::Command, time::timeout};
 
-use crate::harness::{Database, provider};
+use crate::harness::{Database, program, provider};
 
 /// The tests give up by themselves before that.
 const A_WHILE: Duration = Duration::from_mins(6);
@@ -28,7 +28,7 @@ async fn the_unmodified_better_auth_client_does_not_notice_who_answers() {
     let tests = Command::new("node")
         .args(["--test", "--test-reporter=spec", "suite.test.mjs"])
         .current_dir(folder)
-        .env("VESTIBULE_BIN", env!("CARGO_BIN_EXE_vestibule"))
+        .env("VESTIBULE_BIN", program::path())
         .env("VESTIBULE_CLIENTS_POSTGRES", db.url())
         .stdin(Stdio::null())
         .kill_on_drop(true)

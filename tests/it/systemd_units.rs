@@ -6,7 +6,7 @@ use std::{
     env, fs,
     net::{SocketAddr, TcpListener},
     os::{fd::OwnedFd, linux::net::SocketAddrExt as _, unix::net as std_unix},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
@@ -19,7 +19,7 @@ use crate::harness::{
     client::Call,
     gateway::SITE,
     mailbox::Mailbox,
-    program::{Program, free_port},
+    program::{self, Program, free_port},
     upstream::Upstream,
 };
 
@@ -80,7 +80,7 @@ fn systemd_takes_the_units_of_the_documents() {
     let mut names: Vec<_> = units.files.keys().map(String::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["vestibule.service", "vestibule.socket", "vestibule@.service"]);
-    let binary = PathBuf::from(env!("CARGO_BIN_EXE_vestibule"));
+    let binary = program::path();
     // Older ones don't know the type; the document says what takes its place.
     let is_old = systemd_version().is_some_and(|version| version < 253);
     let kind = if is_old {

@@ -2,9 +2,8 @@
 //! to Postgres are cut, frozen and slowed down, and Postgres itself is killed. An oracle that shares nothing with the
 //! gateways judges every request.
 //!
-//! `make torture SECONDS=600` runs it for as long as one likes, with the program as it is released, and prints what came
-//! of it. What is chosen depends on the seed alone; when it happens
-//! does not.
+//! `make torture SECONDS=600` runs it for as long as one likes, with an optimised program, and prints what came of it.
+//! What is chosen depends on the seed alone; when it happens does not.
 
 #![expect(clippy::print_stdout, reason = "what was measured is what it is for")]
 
@@ -43,7 +42,7 @@ const HANDS: u64 = 6;
 /// Open streams through each gateway.
 const STREAMS: u64 = 4;
 
-/// For the program as it is released, which has the machine for itself: 99 of 100 revocations are heard by then.
+/// For an optimised program, which has the machine for itself: 99 of 100 revocations are heard by then.
 const BAR: Duration = Duration::from_millis(50);
 
 /// What one run does, and for how long.

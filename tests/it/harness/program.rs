@@ -1,9 +1,10 @@
 //! The real program, as a process of its own.
 
 use std::{
+    env,
     net::{SocketAddr, TcpListener},
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{
         Arc, Mutex,
@@ -50,9 +51,15 @@ struct Said {
     stderr: String,
 }
 
+/// The program that is tried: the one built with the tests, unless `VESTIBULE_BIN` names another, such as that of `make
+/// release`.
+pub(crate) fn path() -> PathBuf {
+    env::var_os("VESTIBULE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vestibule").into(), PathBuf::from)
+}
+
 /// `vestibule` with these arguments and variables, not yet started.
 fn command(args: &[&str], variables: &[(&str, &str)], folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
+    let mut command = Command::new(path());
     command
         .args(args)
         .envs(variables.iter().copied())
@@ -115,14 +122,9 @@ impl Program {
         let script = format!("exec 3<&0 4<&0 </dev/null; export LISTEN_PID={process}; exec \"$@\"");
         let mut command = Command::new("sh");
         command
-            .args([
-                "-c",
-                &script,
-                "sh",
-                env!("CARGO_BIN_EXE_vestibule"),
-                "serve",
-                "--config",
-            ])
+            .args(["-c", &script, "sh"])
+            .arg(path())
+            .args(["serve", "--config"])
             .arg(config)
             .envs(variables.iter().copied())
             .stdin(Stdio::from(socket))
@@ -141,7 +143,8 @@ impl Program {
         command
             .arg(format!("--listen={listen}"))
             .arg(format!("--fdname={name}"))
-            .args([env!("CARGO_BIN_EXE_vestibule"), "serve", "--config"])
+            .arg(path())
+            .args(["serve", "--config"])
             .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -155,14 +158,9 @@ impl Program {
         let script = format!("ulimit -Sn {soft_limit}; exec \"$@\"");
         let mut command = Command::new("sh");
         command
-            .args([
-                "-c",
-                &script,
-                "sh",
-                env!("CARGO_BIN_EXE_vestibule"),
-                "serve",
-                "--config",
-            ])
+            .args(["-c", &script, "sh"])
+            .arg(path())
+            .args(["serve", "--config"])
             .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -205,8 +203,8 @@ impl Program {
             const NOBODY: u32 = 65_534;
             // Where it is built may be closed to others.
             let copy = folder.join("vestibule");
-            let program = env!("CARGO_BIN_EXE_vestibule");
-            if std::fs::hard_link(program, &copy).is_err() {
+            let program = path();
+            if std::fs::hard_link(&program, &copy).is_err() {
                 std::fs::copy(program, &copy).unwrap();
             }
             let mut another = Command::new(copy);

@@ -1,4 +1,4 @@
-//! Event streams that stand open: each ends with its session, and none for any other reason.
+//! Event streams and WebSockets that stand open: each ends with its session, and none for any other reason.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
     upstream::EVENTS,
     world::{World, get},
 };
-use crate::harness::wire::Head;
+use crate::harness::{gateway::SITE, wire::Head};
 
 /// A gateway that hears has ended a stream by then, on a machine that does much else.
 const BOUND: Duration = Duration::from_secs(5);
@@ -22,15 +22,42 @@ const BOUND: Duration = Duration::from_secs(5);
 const LONG_ENOUGH: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(30);
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Events,
+    WebSocket,
+}
+
+impl Kind {
+    fn request(self, cookie: &str) -> String {
+        let events = get(EVENTS, cookie);
+        match self {
+            Self::Events => events,
+            Self::WebSocket => {
+                let upgrade = format!(
+                    "Origin: {SITE}\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                );
+                events.replace("\r\n\r\n", &format!("\r\n{upgrade}"))
+            }
+        }
+    }
+}
+
 /// One stream after the other, through one gateway.
 pub(super) async fn listen(world: Arc<World>, gateway: usize, number: u64, seed: u64) {
     let mut chance = Chance::new(seed, 400 + number);
+    let kind = if number.is_multiple_of(2) {
+        Kind::Events
+    } else {
+        Kind::WebSocket
+    };
     while !world.is_over() {
         world.pause(Duration::from_millis(50)).await;
         let Some(session) = world.any(&mut chance) else {
             continue;
         };
-        if let Some(stream) = open(&world, &session, gateway).await {
+        if let Some(stream) = open(&world, &session, gateway, kind).await {
             world.oracle.tally().streams += 1;
             hold(&world, &session, gateway, stream).await;
         }
@@ -38,19 +65,19 @@ pub(super) async fn listen(world: Arc<World>, gateway: usize, number: u64, seed:
 }
 
 /// `None`: it was refused, as it has to be, or there was no answer.
-async fn open(world: &World, session: &Session, gateway: usize) -> Option<Connection> {
+async fn open(world: &World, session: &Session, gateway: usize, kind: Kind) -> Option<Connection> {
     let mut connection = world.gates[gateway].door.connect().await.ok()?;
     let began = Instant::now();
     connection
-        .write_all(get(EVENTS, &session.cookie).as_bytes())
+        .write_all(kind.request(&session.cookie).as_bytes())
         .await
         .ok()?;
     let head = timeout(PATIENCE, Head::read(&mut connection)).await.ok()?.ok()??;
-    let verdict = match head.status() {
-        200 => Verdict::Passed,
-        401 => Verdict::Refused,
-        503 => Verdict::Unavailable,
-        other => {
+    let verdict = match (head.status(), kind) {
+        (200, Kind::Events) | (101, Kind::WebSocket) => Verdict::Passed,
+        (401, _) => Verdict::Refused,
+        (503, _) => Verdict::Unavailable,
+        (other, _) => {
             world.finds(format!("gateway {gateway} answered {other} to who wants a stream"));
             return None;
         }

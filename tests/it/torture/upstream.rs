@@ -12,7 +12,7 @@ use crate::harness::wire::Head;
 
 /// It asks for a sign-out there.
 pub(super) const LEAVE: &str = "/api/leave";
-/// It sends events there: one, and no end.
+/// It sends events there, one and no end, or takes a WebSocket.
 pub(super) const EVENTS: &str = "/api/events";
 
 pub(super) struct Upstream {
@@ -51,7 +51,12 @@ async fn serve(stream: TcpStream) {
     while let Ok(Some(head)) = Head::read(&mut stream).await {
         let user = head.one("x-user-id").unwrap_or_default();
         let events = head.target() == EVENTS;
-        let answer = if events {
+        let answer = if events && head.has("upgrade") {
+            // What RFC 6455 (1.3) says of the key that everybody gives.
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+                .to_owned()
+        } else if events {
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n".to_owned()
         } else {
             let asks = if head.target() == LEAVE {

@@ -27,7 +27,11 @@ use super::{
     upstream::Upstream,
 };
 use crate::harness::{
-    Database, SOON, Setup, eventually, gateway::SITE, mailbox::Mailbox, people::PASSWORD, program::free_port,
+    Database, SOON, Setup, eventually,
+    gateway::SITE,
+    mailbox::Mailbox,
+    people::PASSWORD,
+    program::{self, free_port},
     relay::Relay,
 };
 
@@ -227,7 +231,7 @@ impl Gate {
         std::fs::write(&config, text).unwrap();
         let said = std::fs::File::create(folder.path().join(format!("gateway-{number}.log"))).unwrap();
         // Its access log is long, and told here by the requests themselves.
-        let process = Command::new(env!("CARGO_BIN_EXE_vestibule"))
+        let process = Command::new(program::path())
             .args(["serve", "--config"])
             .arg(config)
             .stdin(Stdio::null())
