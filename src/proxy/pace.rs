@@ -36,6 +36,9 @@ const HEAD: u8 = 1;
 /// Requests are being answered: they have time-outs of their own.
 const BUSY: u8 = 2;
 
+/// Whoever has taken so much since it first kept us waiting is no longer held to have done so.
+const MUCH: u64 = 256 * 1024;
+
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -43,6 +46,8 @@ pub struct Patience {
     pub idle: Duration,
     /// Without taking a byte of what is written to it.
     pub reading: Duration,
+    /// Bytes a second that it has to take once it has kept us waiting for longer than that; 0: any.
+    pub min_rate: u64,
 }
 
 /// Why a client is asked to leave before its time.
@@ -76,6 +81,11 @@ pub struct Pace {
     since_ms: AtomicU64,
     /// One more than when the client stopped taking what we write; zero while it takes it.
     blocked_ms: AtomicU64,
+    /// One more than when the client first kept us waiting for this much: it may take a little each time just before its
+    /// time is over. Zero while it takes what comes.
+    slow_ms: AtomicU64,
+    /// Bytes that it has taken since.
+    slow_bytes: AtomicU64,
     /// One more than when a block of fields began that is not whole yet; zero while there is none. HTTP/2 alone: others of
     /// its requests may be answered meanwhile.
     block_ms: AtomicU64,
@@ -95,6 +105,8 @@ impl Pace {
             multiplexed: AtomicBool::new(false),
             since_ms: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
+            slow_ms: AtomicU64::new(0),
+            slow_bytes: AtomicU64::new(0),
             block_ms: AtomicU64::new(0),
             leave: AtomicU8::new(0),
             leaving: Notify::new(),
@@ -142,16 +154,38 @@ impl Pace {
         }
     }
 
-    /// What was written was not taken, or now it is.
-    fn write_blocked(&self, blocked: bool) {
-        let since = self.blocked_ms.load(Ordering::Relaxed);
-        if !blocked {
-            if since != 0 {
-                self.blocked_ms.store(0, Ordering::Relaxed);
-            }
-        } else if since == 0 {
-            let since = self.ms(clock::monotonic()).saturating_add(1);
-            self.blocked_ms.store(since, Ordering::Relaxed);
+    /// What became of a write.
+    fn wrote(&self, written: &Poll<std::io::Result<usize>>) {
+        match written {
+            Poll::Pending if self.blocked_ms.load(Ordering::Relaxed) == 0 => self.is_kept_waiting(clock::monotonic()),
+            Poll::Pending => {}
+            Poll::Ready(taken) => self.took(*taken.as_ref().unwrap_or(&0)),
+        }
+    }
+
+    /// The client does not take what we write.
+    fn is_kept_waiting(&self, now: Instant) {
+        let since = self.ms(now).saturating_add(1);
+        self.blocked_ms.store(since, Ordering::Relaxed);
+        if self.slow_ms.load(Ordering::Relaxed) == 0 {
+            self.slow_bytes.store(0, Ordering::Relaxed);
+            self.slow_ms.store(since, Ordering::Relaxed);
+        }
+    }
+
+    /// It takes so much.
+    fn took(&self, bytes: usize) {
+        if self.blocked_ms.load(Ordering::Relaxed) != 0 {
+            self.blocked_ms.store(0, Ordering::Relaxed);
+        }
+        if self.slow_ms.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let taken = self.slow_bytes.load(Ordering::Relaxed) + bytes as u64;
+        if taken >= MUCH {
+            self.slow_ms.store(0, Ordering::Relaxed);
+        } else {
+            self.slow_bytes.store(taken, Ordering::Relaxed);
         }
     }
 
@@ -217,7 +251,14 @@ impl Pace {
         };
         let blocked = since(&self.blocked_ms, patience.reading, Overdue::Reading);
         let block = since(&self.block_ms, patience.head, Overdue::Head);
-        if let Some(soonest) = blocked.into_iter().chain(block).min_by_key(|(at, _)| *at) {
+        let slow = blocked.and_then(|_| {
+            // So many bytes pay for so many milliseconds.
+            let bytes = self.slow_bytes.load(Ordering::Relaxed);
+            let paid = bytes.saturating_mul(1000).checked_div(patience.min_rate)?;
+            let limit = patience.reading + Duration::from_millis(paid);
+            since(&self.slow_ms, limit, Overdue::Reading)
+        });
+        if let Some(soonest) = blocked.into_iter().chain(slow).chain(block).min_by_key(|(at, _)| *at) {
             return Some(soonest);
         }
         let (limit, what) = match self.phase.load(Ordering::Relaxed) {
@@ -289,7 +330,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.pace.write_blocked(written.is_pending());
+        self.pace.wrote(&written);
         written
     }
 
@@ -307,7 +348,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.pace.write_blocked(written.is_pending());
+        self.pace.wrote(&written);
         written
     }
 
@@ -324,6 +365,7 @@ mod tests {
         head: Duration::from_secs(10),
         idle: Duration::from_secs(75),
         reading: Duration::from_secs(30),
+        min_rate: 1024,
     };
 
     #[test]
@@ -354,6 +396,28 @@ mod tests {
         theirs.read_exact(&mut [0; 4]).await.unwrap();
         stream.write_all(b"more").await.unwrap();
         assert_eq!(pace.deadline(&PATIENCE), None);
+    }
+
+    #[test]
+    fn who_takes_a_little_now_and_then_is_held_to_a_rate() {
+        let pace = Pace::new();
+        pace.request_begins();
+        let at = |seconds| pace.opened + Duration::from_secs(seconds);
+        for turn in 0..3 {
+            pace.is_kept_waiting(at(20 * turn));
+            pace.took(1024);
+        }
+        assert_eq!(pace.deadline(&PATIENCE), None, "nothing waits");
+        pace.is_kept_waiting(at(45));
+        assert_eq!(pace.deadline(&PATIENCE), Some(at(33)), "three seconds are paid for");
+        let any = Patience {
+            min_rate: 0,
+            ..PATIENCE
+        };
+        assert_eq!(pace.deadline(&any), Some(at(75)));
+        pace.took(256 * 1024);
+        pace.is_kept_waiting(at(40));
+        assert_eq!(pace.deadline(&PATIENCE), Some(at(70)), "it begins anew");
     }
 
     #[tokio::test]
@@ -410,9 +474,9 @@ mod tests {
         let ended = pace.opened + Duration::from_secs(3);
         pace.request_ended(ended);
         assert_eq!(pace.at_leisure_since(), Some(ended));
-        pace.write_blocked(true);
+        pace.is_kept_waiting(ended);
         assert_eq!(pace.at_leisure_since(), None, "the end of an answer is not taken yet");
-        pace.write_blocked(false);
+        pace.took(1);
 
         assert!(pace.ask_to_leave(Leave::Resets));
         assert!(!pace.ask_to_leave(Leave::MakeRoom));

@@ -433,6 +433,7 @@ fn patience(server: &config::Server) -> Patience {
         head: server.header_timeout,
         idle: server.idle_timeout,
         reading: server.body_timeout,
+        min_rate: server.min_body_rate,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::{io::AsyncReadExt, time::timeout};
+
 use crate::harness::{Gateway, SOON, Setup, eventually};
 
 #[tokio::test]
@@ -124,6 +126,37 @@ async fn a_client_that_takes_nothing_is_not_waited_for() {
     client.head().await;
     eventually(SOON, async || gateway.log().contains("\"error\":\"CLIENT_LEFT\"")).await;
     assert!(client.rest().await.len() < much);
+}
+
+/// Each time a little, just before its time is over: it would hold a connection to the upstream for ever.
+#[tokio::test]
+async fn dos_13_a_client_that_takes_an_answer_by_drops_is_not_waited_for() {
+    let setup = "[server]\nbody_timeout = '1s'\nmin_body_rate = '1MiB'";
+    let gateway = Setup::default().with(setup).start().await;
+    let much = 64 << 20;
+    let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {much}\r\n\r\n").into_bytes();
+    answer.resize(answer.len() + much, b'x');
+    gateway.upstream().answer("/public/much", answer);
+    let mut client = gateway.raw().await;
+    client
+        .send(format!("GET /public/much HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.host()))
+        .await;
+    client.head().await;
+    let drops = async {
+        let mut taken = 0;
+        let mut drop = vec![0; 128 * 1024];
+        loop {
+            match client.stream.read(&mut drop).await {
+                Ok(0) | Err(_) => return taken,
+                Ok(count) => taken += count,
+            }
+            // Often enough for `body_timeout`.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let taken = timeout(SOON * 2, drops).await.expect("it is given up");
+    assert!(taken < much);
+    eventually(SOON, async || gateway.log().contains("\"error\":\"CLIENT_LEFT\"")).await;
 }
 
 #[tokio::test]
