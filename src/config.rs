@@ -60,7 +60,7 @@ pub use passed::{NotPassed, PassedSockets, passed_sockets};
 pub use path_pattern::{PathPattern, Segment};
 pub use read_from::{ReadFrom, on_disk};
 pub use reference::{json_schema, reference};
-pub use reserved::{RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte};
+pub use reserved::{RESERVED_NAMES, RESERVED_PREFIXES, alike, fold_header_byte};
 pub use restart::keep_what_needs_a_restart;
 pub use routes::{
     Access, Cors, Credentials, Files, FixedAnswer, HeaderRules, HostPattern, Kept, LimitedBy, Needs, OnDenied, Piece,

@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{
     clock::Timestamp,
-    config::{Route, Target},
+    config::{Credentials, Route, Target},
     identity::Session,
     lifecycle::Tasks,
     live::Snapshot,
@@ -146,6 +146,16 @@ pub async fn handle(
         record.user = Some(signed_in.session.identity.id);
         signed_in.check_origin(upgrade.is_some(), route, inbound, live)?;
     }
+    if route.credentials == Credentials::Keep && !policy::wants_session(route) && brings_cookie(found) {
+        // The upstream judges the cookie by itself: what another site's page has a browser send must not come so far.
+        origin::check(
+            &inbound.method,
+            upgrade.is_some(),
+            &inbound.headers,
+            &live.origins,
+            route.cors.listed(),
+        )?;
+    }
     proxy
         .rates
         .once_known(route, &inbound.caller.facts, record.user, inbound.now)?;
@@ -173,7 +183,7 @@ pub async fn handle(
     // A client that calls its request a gRPC call gains nothing where none is served.
     let is_call = grpc::is_call(&inbound.method, inbound.version, &inbound.headers)
         && grpc::may_be_served(&pool.upstream().settings);
-    let (body, watch) = forwarded(body.take(), live, (is_call, max_body), record);
+    let (body, watch) = forwarded(body.take(), live, (route, is_call, max_body), record);
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
@@ -194,7 +204,7 @@ pub async fn handle(
     let stream = |kind| lasting(proxy, live, inbound, signed_in.as_ref(), kind);
     let mut response = if let Some((asked, client)) = client {
         let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
-        Box::pin(upgrade::open(proxy, pool, outbound, tunnel, || stream(Lasting::Tunnel))).await?
+        Box::pin(upgrade::open(proxy, pool, outbound, tunnel, stream)).await?
     } else {
         let asked = Sent {
             outbound: &mut outbound,
@@ -226,7 +236,7 @@ pub async fn handle(
 fn forwarded(
     incoming: Option<Incoming>,
     live: &Snapshot,
-    (is_call, max_body): (bool, u64),
+    (route, is_call, max_body): (&Arc<Route>, bool, u64),
     record: &mut Record,
 ) -> (RequestBody, Option<Arc<BodyWatch>>) {
     let Some(incoming) = incoming else {
@@ -237,7 +247,7 @@ fn forwarded(
     } else {
         Limits::of(&live.config.server, max_body)
     };
-    let (body, watch) = RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved)));
+    let (body, watch) = RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved, route)));
     record.body.clone_from(&watch);
     (body, watch)
 }
@@ -438,6 +448,14 @@ async fn authenticate(
     Ok(None)
 }
 
+/// Whether what a request shows first is a cookie, which browsers send by themselves.
+fn brings_cookie(found: &credential::Found) -> bool {
+    found
+        .candidates()
+        .next()
+        .is_some_and(|shown| shown.kind == Kind::Cookie)
+}
+
 async fn unproven(
     sessions: &Arc<Sessions>,
     hash: &TokenHash,
@@ -536,13 +554,8 @@ async fn forward(
             // Events and messages come when they come.
             let goes_on = GoesOn::of(response.headers());
             let stall = goes_on.is_none().then_some(head_timeout);
-            Ok(response.map(|answer| {
-                let body = ProxyBody::upstream(answer, stall);
-                match goes_on {
-                    Some(how) => body.while_allowed(guard.unwrap_or_else(stream), how),
-                    None => body,
-                }
-            }))
+            Ok(response
+                .map(|answer| ProxyBody::upstream(answer, stall).going_on(goes_on, || guard.unwrap_or_else(stream))))
         }
         // A body that the client broke off is why the upstream failed.
         Err(error) => Err(watch

@@ -1,12 +1,16 @@
 //! `[mail]`: who the mails are from, and who carries them.
 
+use std::net::IpAddr;
+
 use lettre::message::Mailbox;
 use percent_encoding::percent_decode_str;
 
 use super::{
     found::Wrong,
-    kind::{Kind, parsed, parsed_secret},
+    is_loopback_host,
+    kind::{Kind, boolean, parsed, parsed_secret},
     section::Section,
+    server::is_public,
 };
 use crate::secret::Secret;
 
@@ -40,6 +44,14 @@ impl Mail {
         let from = s
             .key("from", "The sender of every mail.", mailbox())
             .required("Example <no-reply@example.com>");
+        let allow_insecure = s
+            .key(
+                "allow_insecure",
+                "Lets `smtp` have a password with smtp:// to a server that is neither on this machine nor in its network: it \
+                 travels in the clear then, and so do links that sign in.",
+                boolean(),
+            )
+            .or("false");
         let smtp = s
             .key(
                 "smtp",
@@ -49,10 +61,31 @@ impl Mail {
                 smtp_url(),
             )
             .required("{ env = \"SMTP_URL\" }");
+        if let (Some(url), Some(false)) = (&smtp, allow_insecure)
+            && url.security == SmtpSecurity::Plain
+            && url.credentials.is_some()
+            && !is_near(&url.host)
+        {
+            s.report(
+                s.wrong(
+                    "smtp",
+                    "the password, and links that sign in, would travel in the clear beyond your network",
+                )
+                .allowed("smtps:// or smtp+starttls://; or `allow_insecure = true` if all of the way is yours"),
+            );
+        }
         Some(Self {
             from: from?,
             smtp: smtp?,
         })
+    }
+}
+
+/// This machine, a private address, or a name without a dot, which only a network's own names are.
+fn is_near(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => !is_public(ip),
+        Err(_) => is_loopback_host(host) || !host.trim_end_matches('.').contains('.'),
     }
 }
 

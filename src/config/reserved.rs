@@ -8,7 +8,17 @@
 use http::HeaderName;
 
 /// Folded prefixes of names that only a gateway uses; all begin with an `x`.
-pub const RESERVED_PREFIXES: &[&[u8]] = &[b"x-vestibule-", b"x-forwarded-", b"x-auth-request-", b"x-client-cert-"];
+pub const RESERVED_PREFIXES: &[&[u8]] = &[
+    b"x-vestibule-",
+    b"x-forwarded-",
+    b"x-auth-request-",
+    b"x-client-cert-",
+    // Between the parts of a framework, or of a mesh: which path it is, whether its own checks were made already
+    // (CVE-2025-29927).
+    b"x-middleware-",
+    b"x-invoke-",
+    b"x-envoy-",
+];
 
 /// Names of every preset, whichever is in force, and what could show an upstream another request than was authorised.
 pub const RESERVED_NAMES: &[&str] = &[
@@ -37,7 +47,15 @@ pub const RESERVED_NAMES: &[&str] = &[
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "x-override-url",
     "x-host",
+    "x-matched-path",
+    // Where an application is mounted, as WSGI and CGI have it: servers take it off the path that was authorised.
+    "script-name",
+    "x-script-name",
+    "path-info",
+    "path-translated",
+    "request-uri",
     "proxy",
     // Whose certificate the client has (RFC 9440), whether or not any is asked for.
     "client-cert",
@@ -55,7 +73,7 @@ pub const fn fold_header_byte(byte: u8) -> u8 {
 }
 
 /// Whether two names fold to the same.
-pub(super) fn alike(name: &HeaderName, other: &str) -> bool {
+pub fn alike(name: &HeaderName, other: &str) -> bool {
     name.as_str()
         .bytes()
         .map(fold_header_byte)

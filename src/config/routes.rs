@@ -115,6 +115,19 @@ impl Access {
     }
 }
 
+impl Route {
+    /// Whether it keeps something from its upstream, or counts it, that a request which takes `wider` would bring there.
+    pub fn holds_back_more_than(&self, wider: &Self) -> bool {
+        let max_body = |route: &Self| route.max_body.unwrap_or(u64::MAX);
+        wider.access.lets_in_more_than(&self.access)
+            || self.target != wider.target
+            || self.rate_limit.is_some()
+            || self.request_headers != wider.request_headers
+            || max_body(self) < max_body(wider)
+            || (wider.websocket && !self.websocket)
+    }
+}
+
 /// What a session must have on top of being live. All must hold.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Needs {
@@ -425,8 +438,19 @@ impl Route {
 impl Needs {
     fn read(s: &mut Section<'_>) -> Option<Self> {
         let roles = s
-            .key("roles", "One of these roles; empty: none is needed.", list(role()))
-            .or("[]");
+            .key("roles", "One of these roles.", list(role()))
+            .optional("[\"admin\"]");
+        if roles
+            .as_ref()
+            .is_some_and(|roles| roles.as_ref().is_some_and(Vec::is_empty))
+        {
+            // A template whose list is empty would open the route to everybody who is signed in.
+            s.report(
+                s.wrong("roles", "names no role, and would let in everybody who is signed in")
+                    .found("[]")
+                    .allowed("a role, or no such key"),
+            );
+        }
         let verified_email = s
             .key("verified_email", "A verified e-mail address.", boolean())
             .or("false");
@@ -438,7 +462,7 @@ impl Needs {
             )
             .optional("10m");
         Some(Self {
-            roles: roles?,
+            roles: roles?.unwrap_or_default(),
             verified_email: verified_email?,
             fresh: fresh?,
         })

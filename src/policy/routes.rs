@@ -101,9 +101,9 @@ impl RouteTable {
     }
 
     /// Whether an upstream that reads more into a path than we do (slashes in escapes, segments without their parameters)
-    /// would be asked for what another route guards better.
+    /// would be asked for what another route holds back: for whom it lets in, or what it lets through.
     fn shortcut(&self, route: &Route, host: &str, path: &NormalPath, method: &Method) -> Option<PathError> {
-        let leads = |read| self.is_guarded_better(route, host, read, method);
+        let leads = |read| self.is_held_back(route, host, read, method);
         if path.with_slashes_read().is_some_and(leads) {
             return Some(PathError::EncodedSlash);
         }
@@ -112,16 +112,10 @@ impl RouteTable {
             .then_some(PathError::HidingParameter)
     }
 
-    /// Whether what is `read` into a path that takes `route` demands more than that does, or is no path.
-    fn is_guarded_better(
-        &self,
-        route: &Route,
-        host: &str,
-        read: Result<NormalPath, PathError>,
-        method: &Method,
-    ) -> bool {
+    /// Whether what is `read` into a path that takes `route` is held back by another, or is no path.
+    fn is_held_back(&self, route: &Route, host: &str, read: Result<NormalPath, PathError>, method: &Method) -> bool {
         match read.map(|read| self.find(host, &read, method).cloned()) {
-            Ok(Ok(guarded)) => route.access.lets_in_more_than(&guarded.access),
+            Ok(Ok(guarded)) => guarded.holds_back_more_than(route),
             // A third reading of it would be.
             Err(_) | Ok(Err(NoRoute::Unfit(_))) => true,
             Ok(Err(NoRoute::Path | NoRoute::Method { .. } | NoRoute::UnknownMethod)) => false,

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{body::ProxyBody, error::ProxyError, files};
 use crate::{
-    config::{FixedAnswer, Piece, Redirect, Route, Target},
+    config::{Access, FixedAnswer, Piece, Redirect, Route, Target},
     policy::path::{NormalPath, PathError},
 };
 
@@ -33,13 +33,19 @@ crate::secret::unprinted!(Asked<'a>);
 
 /// Answers a request that was authorised for `route`; `None` if an upstream has to.
 pub async fn answer(route: &Route, asked: &Asked<'_>) -> Result<Response<ProxyBody>, ProxyError> {
-    match &route.target {
+    let mut response = match &route.target {
         // The caller forwards those.
-        Target::Upstream(_) => Err(ProxyError::Internal),
-        Target::Files(folder) => files::serve(folder, &route.access, asked).await,
-        Target::Redirect(redirect) => redirected(redirect, asked.leaves),
-        Target::Answer(answer) => Ok(fixed(answer)),
+        Target::Upstream(_) => return Err(ProxyError::Internal),
+        Target::Files(folder) => files::serve(folder, asked).await?,
+        Target::Redirect(redirect) => redirected(redirect, asked.leaves)?,
+        Target::Answer(answer) => fixed(answer),
+    };
+    if route.access != Access::Public {
+        // Shared caches don't know cookies; and a browser asks again once its person has signed out.
+        let never_shared = HeaderValue::from_static("private, no-cache");
+        response.headers_mut().insert(header::CACHE_CONTROL, never_shared);
     }
+    Ok(response)
 }
 
 fn redirected(redirect: &Redirect, path: &NormalPath) -> Result<Response<ProxyBody>, ProxyError> {

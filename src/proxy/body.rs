@@ -150,14 +150,19 @@ impl ProxyBody {
         Self::of(Source::Upstream(answer), stall)
     }
 
-    /// An answer to an upgrade request that is not an upgrade; its connection is not used again. `stall`: for how long the
-    /// upstream may send nothing.
-    pub fn declined(incoming: Incoming, sender: SendRequest<RequestBody>, in_flight: Place, stall: Duration) -> Self {
+    /// An answer to an upgrade request that is not an upgrade; its connection is not used again. `stall`: as of
+    /// [`ProxyBody::upstream`].
+    pub fn declined(
+        incoming: Incoming,
+        sender: SendRequest<RequestBody>,
+        in_flight: Place,
+        stall: Option<Duration>,
+    ) -> Self {
         let declined = Box::new(Declined {
             incoming,
             _held: (sender, in_flight),
         });
-        Self::of(Source::Declined(declined), Some(stall))
+        Self::of(Source::Declined(declined), stall)
     }
 
     fn of(source: Source, stall: Option<Duration>) -> Self {
@@ -174,10 +179,10 @@ impl ProxyBody {
         }
     }
 
-    /// Ends it when `guard` says so.
+    /// Ends it when `guard` says so, if it is one that could go on for ever.
     #[must_use]
-    pub fn while_allowed(mut self, guard: StreamGuard, how: GoesOn) -> Self {
-        self.stream = Some((guard, how));
+    pub fn going_on(mut self, how: Option<GoesOn>, guard: impl FnOnce() -> StreamGuard) -> Self {
+        self.stream = how.map(|how| (guard(), how));
         self
     }
 

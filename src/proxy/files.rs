@@ -32,7 +32,7 @@ use tower_http::services::fs::{
 
 use super::{answers::Asked, body::ProxyBody, error::ProxyError};
 use crate::{
-    config::{Access, Files},
+    config::Files,
     policy::{self, marks::Marks, routes::NoRoute},
 };
 
@@ -53,11 +53,7 @@ const ASKS: [HeaderName; 6] = [
 ];
 
 /// Answers with a file, or says that there is none.
-pub(super) async fn serve(
-    files: &Files,
-    access: &Access,
-    asked: &Asked<'_>,
-) -> Result<Response<ProxyBody>, ProxyError> {
+pub(super) async fn serve(files: &Files, asked: &Asked<'_>) -> Result<Response<ProxyBody>, ProxyError> {
     if !matches!(*asked.method, Method::GET | Method::HEAD) {
         let allow = HeaderValue::from_static("GET, HEAD");
         return Err(NoRoute::Method { allow }.into());
@@ -83,10 +79,6 @@ pub(super) async fn serve(
     }
     let headers = response.headers_mut();
     name_charset(headers);
-    if *access != Access::Public {
-        // Shared caches don't know cookies; and a browser asks again once its person has signed out.
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    }
     Ok(response.map(ProxyBody::file))
 }
 

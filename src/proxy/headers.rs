@@ -17,6 +17,7 @@ use super::{
     rewrite, trailers,
 };
 use crate::{
+    config::HeaderRules,
     policy::{Permit, cors::Readers, marks::Marks, path::NormalPath},
     session::{
         credential::{Cut, SessionCookies},
@@ -93,8 +94,10 @@ pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {
     } else {
         Names::default()
     };
+    let rules = &permit.route().request_headers;
     let fields = Fields {
         all: &headers,
+        behind_proxy: caller.facts.trusted_peer,
         named: &named,
         reserved,
         handover: &handover,
@@ -102,13 +105,14 @@ pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {
     };
 
     let mut outgoing = Outgoing::new(method, path.into_target(), body);
-    let rules = &permit.route().request_headers;
     let seen = if rules.is_empty() {
         fields.pass(|name, value| outgoing.put(name, value))
     } else {
         let mut passed = HeaderMap::with_capacity(headers.len());
         let seen = fields.pass(|name, value| {
-            passed.append(name.clone(), value.clone());
+            if !rewrite::replaces(rules, name) {
+                passed.append(name.clone(), value.clone());
+            }
         });
         rewrite::apply(rules, &mut passed);
         for (name, value) in passed.iter().filter(|(name, _)| fields.may_be_said(name)) {
@@ -132,7 +136,7 @@ pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {
         outgoing.declare_length();
     }
     if seen.trailer
-        && let Some(names) = fields.announced()
+        && let Some(names) = fields.announced(rules)
     {
         outgoing.announce(names);
     }
@@ -157,6 +161,8 @@ pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {
 /// A client's fields, and what they are judged by.
 struct Fields<'a> {
     all: &'a HeaderMap,
+    /// Who sent them is a proxy that is trusted.
+    behind_proxy: bool,
     /// What its `Connection` names.
     named: &'a Names,
     reserved: &'a Reserved,
@@ -182,6 +188,11 @@ impl Fields<'_> {
             match self.reserved.classify(name) {
                 Disposition::Pass => {
                     if self.named.is_empty() || !self.named.contains_key(name) {
+                        out(name, value);
+                    }
+                }
+                Disposition::ClientAddress => {
+                    if self.behind_proxy && !self.named.contains_key(name) {
                         out(name, value);
                     }
                 }
@@ -214,14 +225,16 @@ impl Fields<'_> {
     }
 
     /// The fields that may come behind the body, of those that the client says will.
-    fn announced(&self) -> Option<HeaderValue> {
-        trailers::announced(self.all, |name| trailers::may_follow_request(name, self.reserved))
+    fn announced(&self, rules: &HeaderRules) -> Option<HeaderValue> {
+        trailers::announced(self.all, |name| {
+            trailers::may_follow_request(name, self.reserved, rules)
+        })
     }
 
     /// Whether a rule may say it: the configuration refuses those that say more.
     fn may_be_said(&self, name: &HeaderName) -> bool {
         match self.reserved.classify(name) {
-            Disposition::Pass | Disposition::Cookie => true,
+            Disposition::Pass | Disposition::Cookie | Disposition::ClientAddress => true,
             Disposition::Authorization => self.handover.authorization.is_none(),
             _ => false,
         }

@@ -7,7 +7,7 @@
 use http::{HeaderMap, HeaderName, header};
 
 use crate::{
-    config::{HeaderRules, Route},
+    config::{self, HeaderRules, Route},
     policy::path::{NormalPath, PathError},
 };
 
@@ -47,6 +47,20 @@ pub fn apply_to_refusal(rules: &HeaderRules, headers: &mut HeaderMap) {
     for (name, value) in set.into_iter().chain(add) {
         headers.append(name.clone(), value.clone());
     }
+}
+
+/// Whether the rules remove or set what a client says under this name. Every spelling of theirs counts, as of reserved
+/// names: a program behind CGI or WSGI takes them for one.
+pub(super) fn replaces(rules: &HeaderRules, name: &HeaderName) -> bool {
+    let set = rules.set.iter().map(|(name, _)| name);
+    let mut names = rules.remove.iter().chain(set);
+    names.any(|other| config::alike(other, name.as_str()))
+}
+
+/// Whether the rules say anything of this name: a client can't say it behind its body.
+pub(super) fn speaks_of(rules: &HeaderRules, name: &HeaderName) -> bool {
+    let mut added = rules.add.iter().map(|(name, _)| name);
+    replaces(rules, name) || added.any(|other| config::alike(other, name.as_str()))
 }
 
 /// Removes, sets and adds, in this order.

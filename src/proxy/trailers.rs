@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::headers::OWN_PREFIX;
+use super::{headers::OWN_PREFIX, rewrite};
 use crate::{
+    config::{HeaderRules, Route},
     session::identity_headers::{Disposition, Reserved},
     upstream::body::CleanTrailers,
 };
@@ -21,9 +22,13 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Leaves what may come behind a request's body.
-pub fn of_requests(reserved: &Arc<Reserved>) -> CleanTrailers {
-    let reserved = Arc::clone(reserved);
-    CleanTrailers::new(move |trailers| retain(trailers, |name| may_follow_request(name, &reserved)))
+pub fn of_requests(reserved: &Arc<Reserved>, route: &Arc<Route>) -> CleanTrailers {
+    let (reserved, route) = (Arc::clone(reserved), Arc::clone(route));
+    CleanTrailers::new(move |trailers| {
+        retain(trailers, |name| {
+            may_follow_request(name, &reserved, &route.request_headers)
+        });
+    })
 }
 
 /// Leaves what may come behind an answer's body.
@@ -31,8 +36,8 @@ pub(super) fn clean_answer(trailers: &mut HeaderMap) {
     retain(trailers, may_follow_answer);
 }
 
-pub(super) fn may_follow_request(name: &HeaderName, reserved: &Reserved) -> bool {
-    reserved.classify(name) == Disposition::Pass && may_follow(name)
+pub(super) fn may_follow_request(name: &HeaderName, reserved: &Reserved, rules: &HeaderRules) -> bool {
+    reserved.classify(name) == Disposition::Pass && may_follow(name) && !rewrite::speaks_of(rules, name)
 }
 
 pub(super) fn may_follow_answer(name: &HeaderName) -> bool {

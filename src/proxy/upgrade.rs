@@ -37,8 +37,8 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Inbound, Proxy,
-    body::ProxyBody,
+    Inbound, Lasting, Proxy,
+    body::{GoesOn, ProxyBody},
     error::ProxyError,
     headers::{self, Outbound},
     record::Record,
@@ -167,7 +167,7 @@ pub(super) async fn open(
     pool: &Arc<Pool>,
     outbound: Outbound,
     tunnel: Tunnel,
-    stream: impl FnOnce() -> StreamGuard,
+    stream: impl Fn(Lasting) -> StreamGuard,
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let Ok(place) = Arc::clone(&proxy.tunnels).try_acquire_owned() else {
         return Err(ProxyError::TooManyTunnels);
@@ -180,7 +180,12 @@ pub(super) async fn open(
     let asked = pool.upgrade(request, tunnel.body.as_deref(), tunnel.head_timeout);
     let (mut response, (sender, in_flight)) = asked.await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(response.map(|incoming| ProxyBody::declined(incoming, sender, in_flight, tunnel.head_timeout)));
+        // What it answers instead may go on for as long as a tunnel.
+        let goes_on = GoesOn::of(response.headers());
+        let stall = goes_on.is_none().then_some(tunnel.head_timeout);
+        return Ok(response.map(|incoming| {
+            ProxyBody::declined(incoming, sender, in_flight, stall).going_on(goes_on, || stream(Lasting::Answer))
+        }));
     }
     let headers = response.headers();
     if !switches(headers) || key.is_some_and(|key| !answers(headers, &key)) {
@@ -190,7 +195,7 @@ pub(super) async fn open(
     let upstream = on(&mut response);
     let stop = proxy.tasks.stop.streams.clone();
     let (client, idle) = (tunnel.client, tunnel.idle);
-    let guard = stream();
+    let guard = stream(Lasting::Tunnel);
     let (hand, record) = oneshot::channel();
     let mut ending = Ending::new(record);
     let traffic = Arc::clone(&ending.traffic);

@@ -5,8 +5,7 @@
 //!
 //! Names are compared *folded*: without case, and with everything that is neither letter nor digit taken as `-`. CGI,
 //! WSGI and PHP fold names so, each a little differently; a name that any of them could take for one of ours is
-//! reserved. Prefixes from which only gateways speak (`x-vestibule-`, `x-forwarded-`, `x-auth-request-`,
-//! `x-client-cert-`) are reserved whole.
+//! reserved. Prefixes from which only gateways speak ([`RESERVED_PREFIXES`]) are reserved whole.
 //!
 //! Values: visible ASCII and inner spaces as they are; everything else, and `%`, is percent-encoded UTF-8, so that
 //! decoding gives the text back. In roles, a comma is encoded as well, for it separates them. A value longer than
@@ -117,6 +116,8 @@ pub enum Disposition {
     Expect,
     ContentLength,
     ForwardedFor,
+    /// Whose address it is, as some proxies say it: forwarded from trusted ones alone.
+    ClientAddress,
     /// What else says who called and how; we write it anew.
     Forwarded,
     RequestId,
@@ -258,6 +259,23 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("forwarded", Disposition::Forwarded),
     ("x-real-ip", Disposition::Forwarded),
     ("x-request-id", Disposition::RequestId),
+    ("client-ip", Disposition::ClientAddress),
+    ("x-client-ip", Disposition::ClientAddress),
+    ("x-cluster-client-ip", Disposition::ClientAddress),
+    ("x-originating-ip", Disposition::ClientAddress),
+    ("x-remote-ip", Disposition::ClientAddress),
+    ("x-remote-addr", Disposition::ClientAddress),
+    ("x-original-forwarded-for", Disposition::ClientAddress),
+    ("true-client-ip", Disposition::ClientAddress),
+    ("cf-connecting-ip", Disposition::ClientAddress),
+    ("cf-connecting-ipv6", Disposition::ClientAddress),
+    ("cf-pseudo-ipv4", Disposition::ClientAddress),
+    ("do-connecting-ip", Disposition::ClientAddress),
+    ("fastly-client-ip", Disposition::ClientAddress),
+    ("fly-client-ip", Disposition::ClientAddress),
+    ("x-appengine-user-ip", Disposition::ClientAddress),
+    ("x-azure-clientip", Disposition::ClientAddress),
+    ("x-azure-socketip", Disposition::ClientAddress),
 ];
 
 #[cfg(test)]

@@ -55,6 +55,31 @@ async fn a_backend_that_validates_sessions_gets_the_token() {
     assert_eq!(gateway.upstream().last().head.all("authorization"), [&*bearer]);
 }
 
+/// The upstream looks at the cookie by itself, and would do what another site has the browser ask for.
+#[tokio::test]
+async fn csrf_06_a_cookie_that_is_kept_on_a_public_route_comes_from_our_own_pages_alone() {
+    let gateway = gateway("public").await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let foreign = |path| {
+        gateway
+            .post(path)
+            .with(&ada)
+            .header("Origin", "https://evil.example")
+            .body("x")
+    };
+    let answer = foreign("/keep/x").await;
+    assert_eq!(answer.status(), 403, "{}", answer.text());
+    assert_eq!(gateway.upstream().seen("/keep/x"), 0);
+    // Without the cookie, or by our own page, or where the cookie stays here.
+    assert_eq!(foreign("/strip/x").await.status(), 200);
+    let stranger = gateway
+        .post("/keep/x")
+        .header("Origin", "https://evil.example")
+        .body("x");
+    assert_eq!(stranger.await.status(), 200);
+    assert_eq!(gateway.post("/keep/x").with(&ada).body("x").await.status(), 200);
+}
+
 #[tokio::test]
 async fn an_assertion_may_stand_where_libraries_look_for_it() {
     let gateway = gateway("required").await;

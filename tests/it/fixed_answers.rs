@@ -57,6 +57,9 @@ async fn access_is_judged_as_for_any_route() {
     assert_eq!(gateway.get("/secret").await.status(), 401);
     let answer = gateway.get("/secret").with(&ada).await;
     assert_eq!((answer.status(), answer.text()), (200, "for members"));
+    // A cache that many share keeps nothing that is not for everybody.
+    assert_eq!(answer.head.one("cache-control"), Some("private, no-cache"));
+    assert!(!gateway.get("/robots.txt").await.head.has("cache-control"));
     // The cookie alone doesn't let another site's page post here.
     let forged = gateway.call("POST", "/secret").header("Cookie", &ada.cookie);
     assert_eq!(forged.header("Origin", "https://evil.example").await.status(), 403);

@@ -53,6 +53,28 @@ async fn what_an_upstream_gets_follows_the_rules() {
     );
 }
 
+/// CGI, WSGI and Rack make one of them, and an application finds the client's.
+#[tokio::test]
+async fn no_spelling_of_what_a_rule_sets_or_removes_comes_beside_it() {
+    let gateway = gateway().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut call = gateway.get("/api/x").with(&ada).header("X_Key", "of the client");
+    for name in [
+        "X_Api_Key",
+        "x.api-key",
+        "X-API_KEY",
+        "Accept_Language",
+        "Accept_Encoding",
+    ] {
+        call = call.header(name, "of the client");
+    }
+    assert_eq!(call.await.status(), 200);
+    let seen = gateway.upstream().last().head;
+    let left = seen.fields.iter().filter(|(_, value)| value == "of the client");
+    assert_eq!(left.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x_key"]);
+    assert_eq!(seen.one("x-api-key"), Some("secret"));
+}
+
 #[tokio::test]
 async fn what_a_client_gets_follows_the_rules() {
     let gateway = gateway().await;

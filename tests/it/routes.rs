@@ -48,6 +48,40 @@ async fn the_most_specific_route_wins_whatever_the_order() {
     }
 }
 
+/// A servlet container leaves out what follows a semicolon, other programs take `%2F` for a slash: what another route
+/// holds back on that path they would be asked for all the same.
+#[tokio::test]
+async fn path_06_no_other_reading_of_a_path_leads_round_what_a_route_holds_back() {
+    let routes = r"
+        routes = [
+            { path = '/*', upstream = 'app', auth = 'public', encoded_slashes = 'keep' },
+            { path = '/actuator/*', auth = 'public', respond = { status = 404 } },
+            { path = '/login', upstream = 'app', auth = 'public', rate_limit = { requests = 100 } },
+            { path = '/small/*', upstream = 'app', auth = 'public', max_body = '1KiB' },
+            { path = '/marked/*', upstream = 'app', auth = 'public', request_headers = { set = { X-Mark = '1' } } },
+            { path = '/quiet/*', upstream = 'app', auth = 'public', websocket = false },
+            { path = '/same/*', upstream = 'app', auth = 'public' },
+        ]";
+    let gateway = Setup::default().with(routes).start().await;
+    for path in [
+        "/actuator;x/env",
+        "/actuator%2Fenv",
+        "/x;/../actuator;y/env",
+        "/login;1",
+        "/small;x/y",
+        "/marked;x/y",
+        "/marked%2Fy",
+        "/quiet;x/y",
+    ] {
+        let answer = gateway.get(path).await;
+        assert_eq!(answer.status(), 400, "{path}: {}", answer.text());
+    }
+    assert_eq!(gateway.upstream().requests().len(), 0);
+    for path in ["/x;a/b", "/a%2Fb", "/same;x/y", "/same/x;y", "/login", "/marked/x;y"] {
+        assert_eq!(gateway.get(path).await.status(), 200, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_method_that_no_route_takes_is_405() {
     let routes = "routes = [{ path = '/read', methods = ['GET', 'HEAD'], upstream = 'app', auth = 'public' }]";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{io::AsyncReadExt, time::timeout};
 
-use crate::harness::{Database, Gateway, RawClient, SOON, eventually, people::User, upstream::Conversation};
+use crate::harness::{Database, Gateway, RawClient, SOON, Setup, eventually, people::User, upstream::Conversation};
 
 const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -77,6 +77,38 @@ async fn what_is_done_by_hand_in_the_database_ends_streams() {
         let closed = metric(&gateway, "vestibule_streams_closed_total{reason=\"revoked\"}").await;
         assert_eq!(closed, 1, "{statement}");
     }
+}
+
+/// An application that was asked for a WebSocket may answer with a stream of events instead.
+#[tokio::test]
+async fn ws_02_events_in_place_of_a_socket_end_with_the_session_and_not_before() {
+    let gateway = Setup::default()
+        .with("[upstreams.app]\nresponse_timeout = '500ms'")
+        .start()
+        .await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (mut client, mut upstream) = asked(&gateway, "/api/events", Some(&ada)).await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+        .await;
+    assert_eq!(client.head().await.status(), 200);
+    assert_eq!(metric(&gateway, "vestibule_open_streams").await, 1);
+    // It may be silent for longer than an answer.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    upstream.send("data: 2\n\n").await;
+    let second = async {
+        let (mut read, mut piece) = (String::new(), [0; 64]);
+        while !read.contains("data: 2") {
+            let count = client.stream.read(&mut piece).await.unwrap();
+            assert_ne!(count, 0, "it ends after {read:?}");
+            read.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+    };
+    timeout(SOON, second).await.unwrap();
+    gateway.db().run("UPDATE users SET banned = true").await;
+    client.rest().await;
+    let closed = metric(&gateway, "vestibule_streams_closed_total{reason=\"revoked\"}").await;
+    assert_eq!(closed, 1);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
-use crate::harness::{Gateway, RawClient, upstream::Conversation};
+use crate::harness::{Gateway, RawClient, Setup, upstream::Conversation};
 
 /// Reads to the end of what is under way; the trailers are in it.
 async fn until_end(stream: &mut (impl AsyncBufReadExt + Unpin)) -> String {
@@ -34,6 +34,24 @@ async fn what_a_client_says_behind_its_body_reaches_the_upstream() {
     assert_eq!(
         until_end(&mut upstream.stream).await,
         "2\r\nhi\r\n0\r\nx-checksum: 42\r\n\r\n"
+    );
+    upstream.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(client.answer_to("POST").await.status(), 204);
+}
+
+#[tokio::test]
+async fn what_a_route_s_rules_speak_of_a_client_does_not_say_behind_its_body() {
+    let rules = "routes = [{ path = '/public/*', upstream = 'app', auth = 'public', request_headers = \
+                 { set = { X-Key = 'k' }, add = { X-Tag = 't' }, remove = ['X-Debug'] } }]";
+    let gateway = Setup::default().with(rules).start().await;
+    let fields = "Transfer-Encoding: chunked\r\nTrailer: X-Key, x_key, X-Tag, X.Debug, X-Sum\r\n";
+    let body = "2\r\nhi\r\n0\r\nX-Key: c\r\nX_Key: c\r\nX-Tag: c\r\nX.Debug: c\r\nX-Sum: 42\r\n\r\n";
+    let (mut client, mut upstream) = begun(&gateway, fields, body).await;
+    assert_eq!(upstream.head.one("trailer"), Some("x-sum"));
+    assert_eq!(upstream.head.one("x-key"), Some("k"));
+    assert_eq!(
+        until_end(&mut upstream.stream).await,
+        "2\r\nhi\r\n0\r\nx-sum: 42\r\n\r\n"
     );
     upstream.send("HTTP/1.1 204 No Content\r\n\r\n").await;
     assert_eq!(client.answer_to("POST").await.status(), 204);

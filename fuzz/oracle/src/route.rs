@@ -67,7 +67,7 @@ pub fn find<'r>(routes: &'r [Route], host: &str, path: &Normal, method: &str) ->
         return Err(NoRoute::Unfit);
     }
     // An upstream that takes encoded slashes for slashes, or leaves out what follows a semicolon in a segment, must not be
-    // asked for what another route guards better.
+    // asked for what another route holds back.
     let readings = [
         path.holds.slashes.then(|| path::with_slashes_read(path)),
         path::has_parameters(path).then(|| path::without_parameters(path)),
@@ -78,6 +78,7 @@ pub fn find<'r>(routes: &'r [Route], host: &str, path: &Normal, method: &str) ->
         };
         match find(routes, host, &read, method) {
             Ok(guarded) if lets_in_more(&route.access, &guarded.access) => return Err(NoRoute::Unfit),
+            Ok(guarded) if route.websocket && !guarded.websocket => return Err(NoRoute::Unfit),
             // It would be misread in its turn.
             Err(NoRoute::Unfit) => return Err(NoRoute::Unfit),
             Ok(_) | Err(NoRoute::Path | NoRoute::Method) => {}

@@ -338,6 +338,13 @@ fn what_is_insecure_has_to_be_said_aloud() {
         ("server", "public_url", "'http://10.0.0.7:8080'", "allow_insecure"),
         ("admin", "listen", "'0.0.0.0:9901'", "allow_public"),
         ("admin", "listen", "'[2001:db8::1]:9901'", "allow_public"),
+        (
+            "mail",
+            "smtp",
+            "'smtp://app:hunter2@mail.example.com'",
+            "allow_insecure",
+        ),
+        ("mail", "smtp", "'smtp://app:hunter2@203.0.113.7'", "allow_insecure"),
     ] {
         let said = set(section, key, value);
         let errors = refused(&said);
@@ -377,6 +384,12 @@ fn what_is_insecure_has_to_be_said_aloud() {
         ("admin", "listen", "'[fd00::7]:9901'"),
         ("admin", "listen", "'[fe80::7]:9901'"),
         ("admin", "listen", "'[::ffff:10.0.0.7]:9901'"),
+        ("mail", "smtp", "'smtp://mail.example.com'"),
+        ("mail", "smtp", "'smtp://app:hunter2@localhost'"),
+        ("mail", "smtp", "'smtp://app:hunter2@mail:1025'"),
+        ("mail", "smtp", "'smtp://app:hunter2@10.0.0.7'"),
+        ("mail", "smtp", "'smtps://app:hunter2@mail.example.com'"),
+        ("mail", "smtp", "'smtp+starttls://app:hunter2@mail.example.com'"),
     ] {
         loaded(&set(section, key, value));
     }

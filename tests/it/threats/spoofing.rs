@@ -10,7 +10,7 @@ use crate::harness::{Gateway, Setup, people::PASSWORD};
 const MARKS: &str = "!#$%&'*+.^_`|~-";
 
 /// Names under which only the gateway speaks, whichever preset is in force.
-const OURS: [&str; 36] = [
+const OURS: [&str; 46] = [
     "x-user-id",
     "x-user-email",
     "x-user-email-verified",
@@ -47,6 +47,17 @@ const OURS: [&str; 36] = [
     "x-original-url",
     "x-rewrite-url",
     "x-http-method-override",
+    // Where an application is mounted, and what a framework's parts tell each other (CVE-2025-29927).
+    "script-name",
+    "x-script-name",
+    "path-info",
+    "x-middleware-subrequest",
+    "x-middleware-rewrite",
+    "x-matched-path",
+    "x-invoke-path",
+    "x-override-url",
+    "x-envoy-original-path",
+    "x-envoy-internal",
 ];
 
 /// What a client writes into them.
@@ -321,6 +332,41 @@ async fn spoof_02_spoof_14_a_trusted_proxy_lets_no_other_spelling_through() {
     }
 }
 
+/// Of the names under which proxies and CDNs tell whose address it is, some application believes each.
+#[tokio::test]
+async fn spoof_14_whose_address_it_is_only_a_trusted_proxy_says() {
+    let names = [
+        "client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "x-originating-ip",
+        "x-remote-ip",
+        "x-remote-addr",
+        "x-original-forwarded-for",
+    ];
+    for (trusted, arrives) in [("[]", false), ("['127.0.0.0/8']", true)] {
+        let setup = Setup::default().with(&format!("[server]\ntrusted_proxies = {trusted}"));
+        let gateway = setup.start().await;
+        for name in names {
+            for via in BOTH {
+                let spellings = spellings(name);
+                let fields: Vec<_> = spellings.iter().map(|name| (name.as_str(), FORGED)).collect();
+                assert_eq!(ask(&gateway, via, "GET", "/public/x", &fields).await.status, 200);
+                let head = gateway.upstream().last().head;
+                let left = head.fields.iter().filter(|(_, value)| value == FORGED);
+                let left: Vec<_> = left.map(|(name, _)| name.to_ascii_lowercase()).collect();
+                // Another spelling is nobody's.
+                let told = left.iter().all(|left| left == name) && left.is_empty() != arrives;
+                assert!(told, "{trusted} {via:?} {name}: {left:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn spoof_12_a_name_that_is_none_is_no_request() {
     let gateway = Gateway::start().await;
@@ -395,6 +441,15 @@ async fn spoof_14_what_others_say_of_a_request_decides_nothing() {
         ("X-Host", "public.example"),
         ("X-Forwarded-User", "1"),
         ("Proxy", "http://evil.example"),
+        ("Script_Name", "/public"),
+        ("SCRIPT-NAME", "/public"),
+        ("X-Script-Name", "/public"),
+        ("Path-Info", "/public/x"),
+        ("X-Middleware-Subrequest", "middleware:middleware:middleware"),
+        ("X-Matched-Path", "/public/x"),
+        ("X-Invoke-Path", "/public/x"),
+        ("X-Override-Url", "/public/x"),
+        ("X-Envoy-Original-Path", "/public/x"),
     ];
     for trusted in ["[]", "['127.0.0.0/8']"] {
         let setup = Setup::default().with(&format!("[server]\ntrusted_proxies = {trusted}"));
