@@ -155,7 +155,8 @@ pub(super) async fn revoke(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let revoked = table::revoke(&tx, current.session.id, current.user.id, call.now).await?;
     sessions::note(call, &tx, revoked.as_slice(), "device").await?;
     db::commit(tx).await?;
-    sessions::forget(call, revoked.as_slice());
+    // It has ended, be it that somebody else was first.
+    call.auth.sessions.end(&current.token.hash());
     call.clear_device_cookie(&current.token);
     if current.session.id == active.session.id {
         match others.into_iter().next() {

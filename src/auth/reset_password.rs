@@ -162,7 +162,7 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let revoked = db::sessions::revoke_all(&tx, user, None, call.now).await?;
     sessions::note(call, &tx, &revoked, "reset-password").await?;
     db::commit(tx).await?;
-    sessions::forget(call, &revoked);
+    sessions::forget_all_of(call, user, &revoked);
     Ok(Answer::json(json!({ "status": true })))
 }
 

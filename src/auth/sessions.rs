@@ -1,7 +1,8 @@
 //! The caller's sessions: the current one, all of them, and ending them.
 //!
 //! A revocation is committed, then forgotten here, then answered: no request that begins after the answer passes.
-//! Other gateways hear of it from the trigger.
+//! Other gateways hear of it from the trigger. What was asked for is forgotten, and not only what was found alive: a
+//! session that ended elsewhere a moment ago may be cached here still.
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     db::{self, DbError, audit, sessions as table, sessions::Revoked},
-    identity::SessionId,
+    identity::{SessionId, UserId},
     secret::SessionToken,
 };
 
@@ -60,15 +61,23 @@ pub(super) async fn revoke(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let user = current.user.id;
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    let mut revoked = None;
-    if let Ok(handle) = token.parse::<SessionId>() {
-        revoked = table::revoke(&tx, handle, user, call.now).await?;
-    } else if let Some(token) = SessionToken::parse(&token) {
-        revoked = table::revoke_token(&tx, &token.hash(), Some(user), call.now).await?;
-    }
+    let (handle, token) = (token.parse::<SessionId>().ok(), SessionToken::parse(&token));
+    let hash = token.map(|token| token.hash()).filter(|_| handle.is_none());
+    let revoked = match (handle, hash) {
+        (Some(handle), _) => table::revoke(&tx, handle, user, call.now).await?,
+        (None, Some(hash)) => table::revoke_token(&tx, &hash, Some(user), call.now).await?,
+        (None, None) => None,
+    };
     note(call, &tx, revoked.as_slice(), "one").await?;
     db::commit(tx).await?;
-    forget(call, revoked.as_slice());
+    match (revoked, handle, hash) {
+        (Some(_), _, _) => forget(call, revoked.as_slice()),
+        // Over, or somebody else's, whose streams are looked after before they end.
+        (None, None, Some(hash)) => call.auth.sessions.forget(&hash),
+        // Which token it had is not known any more.
+        (None, Some(_), _) => call.auth.sessions.forget_user(user),
+        (None, None, None) => {}
+    }
     Ok(done())
 }
 
@@ -91,7 +100,7 @@ pub(super) async fn revoke_all(call: &mut Call<'_>, own: Own) -> Result<Answer, 
     let revoked = table::revoke_all(&tx, current.user.id, except, call.now).await?;
     note(call, &tx, &revoked, kind).await?;
     db::commit(tx).await?;
-    forget(call, &revoked);
+    forget_all_of(call, current.user.id, &revoked);
     Ok(done())
 }
 
@@ -116,7 +125,10 @@ pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
             call.audit(&tx, &entry).await?;
         }
         db::commit(tx).await?;
-        forget(call, &revoked);
+        // None of them is alive any more, whoever ended it.
+        for hash in &hashes {
+            call.auth.sessions.end(hash);
+        }
     }
     call.clear_session_cookies();
     for companion in &companions {
@@ -148,6 +160,13 @@ pub(super) fn forget(call: &Call<'_>, revoked: &[Revoked]) {
     for ended in revoked {
         call.auth.sessions.end(&ended.token_hash);
     }
+}
+
+/// As [`forget`], where a user's sessions were to end whichever there are: others have ended before, maybe unheard. Whichever
+/// goes on is looked up again.
+pub(super) fn forget_all_of(call: &Call<'_>, user: UserId, revoked: &[Revoked]) {
+    forget(call, revoked);
+    call.auth.sessions.forget_user(user);
 }
 
 fn done() -> Answer {

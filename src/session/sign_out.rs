@@ -1,7 +1,8 @@
 //! Ending sessions for somebody other than their user's own request to the auth API: an upstream that asks for it.
 //!
 //! As everywhere: committed, then forgotten here and its streams told to end, then answered. Other gateways hear of it from
-//! the trigger. What has begun is finished, even if the client that waits for the answer leaves.
+//! the trigger. What was asked for is forgotten, also if it turns out to have ended before: word of that may still be under
+//! way. What has begun is finished, even if the client that waits for the answer leaves.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -82,6 +83,9 @@ impl Sessions {
         db::commit(tx).await?;
         for ended in &ended {
             self.end(&ended.token_hash);
+        }
+        if scope == Scope::User || ended.is_empty() {
+            self.forget_user(user);
         }
         Ok(())
     }

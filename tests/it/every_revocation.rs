@@ -177,6 +177,45 @@ async fn what_people_do_here_ends_sessions_here_at_once_and_elsewhere_soon() {
     }
 }
 
+/// Somebody ended it at another gateway, word of which is still under way, and asks for the same here.
+#[tokio::test]
+async fn what_has_ended_elsewhere_is_over_here_once_that_is_asked_for_here() {
+    let scene = Scene::new().await;
+    let means = [
+        "sign-out",
+        "revoke-session",
+        "revoke-session, by its handle",
+        "revoke-other-sessions",
+        "revoke-sessions",
+        "the upstream asks for the session's end",
+        "the upstream asks for the user's sign-out",
+        "change-password",
+        "reset-password",
+    ];
+    for (number, what) in means.into_iter().enumerate() {
+        let Person { lost, own } = scene.person(&format!("person{number}")).await;
+        let handle = told(&scene.here, &lost, "x-session-id").await;
+        // No trigger speaks in a session that is a replica's.
+        let unheard = format!(
+            "SET session_replication_role = replica;
+             UPDATE user_sessions SET revoked_at = now() WHERE token_hash = sha256('{}'::bytea)",
+            lost.token
+        );
+        scene.db.run(&unheard).await;
+        assert_eq!(
+            status(&scene.here, &lost).await,
+            200,
+            "{what}: nobody could have told it"
+        );
+        if what.contains("handle") {
+            scene.post("revoke-session", &own, json!({ "token": handle })).await;
+        } else {
+            act(&scene, what, &lost, &own).await;
+        }
+        assert_eq!(status(&scene.here, &lost).await, 401, "{what}");
+    }
+}
+
 /// `$1` is the older session's token hash, `$2` its user.
 #[tokio::test]
 async fn what_is_written_by_hand_ends_sessions_everywhere() {

@@ -46,7 +46,8 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
     let set_at = put(call, &tx, user, &hash).await?;
     call.audit(&tx, &current.did(audit::Action::ChangePassword)).await?;
     let except = (!revoke_others).then_some(current.session.id);
-    let revoked = if revoke_others || auth.config.auth.password.change_revokes_others {
+    let ends_others = revoke_others || auth.config.auth.password.change_revokes_others;
+    let revoked = if ends_others {
         db::sessions::revoke_all(&tx, user, except, call.now).await?
     } else {
         Vec::new()
@@ -62,7 +63,9 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
         None
     };
     db::commit(tx).await?;
-    sessions::forget(call, &revoked);
+    if ends_others {
+        sessions::forget_all_of(call, user, &revoked);
+    }
     let token = renewed.map(|renewed| renewed.tell(call).token);
     Ok(Answer::json(json!({
         "token": token.as_ref().map(SessionToken::as_str),
