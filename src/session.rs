@@ -86,6 +86,9 @@ pub struct Counters {
     pub failures: AtomicU64,
 }
 
+/// How much longer than for a look-up somebody waits who shares others': a look-up that takes too long ends by itself first.
+const SHARING: Duration = Duration::from_millis(100);
+
 /// No answer could be had.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LookupError {
@@ -331,7 +334,11 @@ impl Sessions {
     /// Asks Postgres.
     async fn ask(&self, hash: &TokenHash, now: Timestamp) -> Result<Option<Arc<Session>>, LookupError> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
-        let found = self.known.ask(hash, now, self.look_up(*hash, now)).await;
+        // When a look-up that is shared fails, the next of those who wait tries again: the time is for all of that together,
+        // or they would fail one after the other.
+        let asking = self.known.ask(hash, now, self.look_up(*hash, now));
+        let found = timeout(self.lookup_timeout.saturating_add(SHARING), asking).await;
+        let found = found.unwrap_or(Err(LookupError::Timeout(self.lookup_timeout)));
         found.inspect_err(|_| {
             self.counters.failures.fetch_add(1, Ordering::Relaxed);
         })

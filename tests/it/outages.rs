@@ -217,6 +217,21 @@ async fn with_a_slow_postgres_cached_sessions_go_on_and_the_rest_is_told_in_time
     is_over(&gateway, &ada, &bob).await;
 }
 
+/// They share a look-up, and do not wait for one after the other.
+#[tokio::test]
+async fn however_many_ask_for_one_session_that_nobody_can_look_up_none_waits_for_the_others() {
+    let gateway = Setup::default().with(IMPATIENT).start().await;
+    let (_, bob) = cached_and_not(&gateway).await;
+    let by_hand = gateway.db().client().await;
+    let lock = "BEGIN; LOCK TABLE user_sessions IN ACCESS EXCLUSIVE MODE";
+    by_hand.batch_execute(lock).await.unwrap();
+    let took = join_all((0..20).map(|_| refused(gateway.get("/api/me").with(&bob)))).await;
+    eprintln!("20 for one session: 503 after {:?} at most", took.iter().max().unwrap());
+    assert!(took.iter().all(|took| *took < ACQUIRE + LENIENCY), "{took:?}");
+    by_hand.batch_execute("COMMIT").await.unwrap();
+    eventually(SOON, async || status(&gateway, &bob).await == 200).await;
+}
+
 /// A database with an owner who is no superuser, as `db` is reached by them.
 async fn owned(role: &str) -> (Database, Database) {
     let db = Database::empty().await;
