@@ -65,7 +65,6 @@ pub struct Connector {
     pooled: Hosts,
     /// Past the pooler.
     direct: Hosts,
-    has_two_ways: bool,
     way: Arc<Way>,
     runtime: Handle,
 }
@@ -108,7 +107,6 @@ impl Connector {
         Ok(Self {
             pooled,
             direct,
-            has_two_ways: settings.listen_url.is_some(),
             way: Arc::new(Way {
                 answers,
                 settings: settled,
@@ -135,11 +133,6 @@ impl Connector {
     /// Connections that were made until now are not used any more.
     pub(super) fn distrust(&self) {
         self.way.answers.distrust();
-    }
-
-    /// Whether the way of the pools is another than that past the pooler.
-    pub(super) const fn has_two_ways(&self) -> bool {
-        self.has_two_ways
     }
 
     /// What [`super::acquire`] goes by.

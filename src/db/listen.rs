@@ -7,6 +7,10 @@
 //! shows all there is to show: that what is committed where sessions are looked up is heard, hence that both are the same
 //! server, and that everything that was committed before has been heard, since Postgres delivers in the order of commits.
 //!
+//! A commit that notifies may have to wait: Postgres lets one of them through at a time, and one that waits for a standby
+//! keeps all others waiting, probes among them. So a probe gives up before we do, and leaves nothing behind on the server;
+//! and nothing but a question that waits for nobody tells whether Postgres can be reached at all.
+//!
 //! Whoever listens is told when it can't be relied on. Deafness is noticed at once when the connection ends, and within
 //! [`PROBE_EVERY`] and [`PATIENCE`] (four seconds) whatever happens. Until then it is bounded as ever: no session is
 //! believed for longer than `cache.ttl` since it was looked up.
@@ -37,6 +41,8 @@ use crate::{
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// For a connection or a probe to come back; with [`PROBE_EVERY`] it bounds how long deafness goes unnoticed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// For a probe to have its turn among commits that notify: less than [`PATIENCE`], so that the server says so itself.
+const TURN_WITHIN: Duration = Duration::from_secs(1);
 /// Between attempts while Postgres can't be reached, give or take a half: gateways that lost it together are not to come
 /// back together.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
@@ -98,15 +104,11 @@ pub async fn run(connector: Connector, channel: String, on: impl Fn(Heard) + Sen
             connector.found(reachable);
             on(Heard::Deaf { reachable });
         };
-        let reachable = if reachable || !connector.has_two_ways() {
-            reachable
-        } else {
-            if was_hearing {
-                // Before it is known.
-                deaf(false);
-            }
-            stop.run_until_cancelled(answers_requests(&connector)).await == Some(true)
-        };
+        if !reachable && was_hearing {
+            // Before it is known.
+            deaf(false);
+        }
+        let reachable = reachable || stop.run_until_cancelled(answers_requests(&connector)).await == Some(true);
         deaf(reachable);
         // Once per outage: the attempts that follow fail for the same reason.
         if was_hearing || reachable || was_reachable {
@@ -311,17 +313,24 @@ impl Speaker<'_> {
     async fn say(&mut self) -> Result<bool, tokio_postgres::Error> {
         // Nothing is lost with it: it need not be on the disk before it counts.
         let statement = format!(
-            "SELECT set_config('synchronous_commit', 'off', true), pg_notify('{}', '{}'),
-                current_setting('transaction_read_only')",
-            self.channel, self.number
+            "SELECT current_setting('transaction_read_only'), set_config('synchronous_commit', 'off', true),
+                set_config('lock_timeout', '{}', true), pg_notify('{}', '{}')",
+            TURN_WITHIN.as_millis(),
+            self.channel,
+            self.number
         );
         let used = self.client.take();
         let used = used.filter(|(client, since)| !client.is_closed() && since.elapsed() < SPEAKER_LIVES);
         if let Some((client, since)) = used {
-            // Who was silent for a while may have been put out.
-            if let Ok(said) = client.simple_query(&statement).await {
-                self.client = Some((client, since));
-                return Ok(takes_writes(&said));
+            match client.simple_query(&statement).await {
+                Ok(said) => {
+                    self.client = Some((client, since));
+                    return Ok(takes_writes(&said));
+                }
+                // On another it would be no sooner its turn.
+                Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Err(error),
+                // Who was silent for a while may have been put out.
+                Err(_) => {}
             }
         }
         let client = self.connector.connect_as_pools_do().await?;
@@ -333,7 +342,7 @@ impl Speaker<'_> {
 
 fn takes_writes(said: &[SimpleQueryMessage]) -> bool {
     said.iter()
-        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(2) == Some("off")))
+        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("off")))
 }
 
 #[cfg(test)]

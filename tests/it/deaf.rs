@@ -157,6 +157,42 @@ async fn a_pooler_that_drops_listen_is_noticed_and_nothing_of_the_cache_is_belie
     hears_again(&gateway, &db).await;
 }
 
+/// A commit that notifies waits for a standby that is away, and all that come after it, probes too, wait behind it: nothing is
+/// heard, but everything is answered that only reads.
+#[tokio::test]
+async fn a_commit_that_stands_still_makes_deaf_and_nothing_else() {
+    let server = Server::start().await;
+    let db = server.db();
+    let gateway = Gateway::on(db).await;
+    gateway.hears().await;
+    let bob = gateway.signed_in("bob@example.com").await;
+    let wait_for = async |standby: &str| {
+        let by_hand = db.client().await;
+        let alter = format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'");
+        by_hand.batch_execute(&alter).await.unwrap();
+        by_hand.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    wait_for("nobody").await;
+    let by_hand = db.client().await;
+    by_hand.batch_execute("SET synchronous_commit = on").await.unwrap();
+    // Until the server has heard of the standby, and then no more.
+    let notifying = tokio::spawn(async move { while by_hand.batch_execute("NOTIFY anybody").await.is_ok() {} });
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    eventually(SOON, async || db.count(waiting).await == 1).await;
+    eventually(SOON, async || gateway.degraded().await.contains("not heard")).await;
+    let probes = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'vestibule' AND state = 'active'
+        AND query LIKE '%pg_notify%'";
+    let began = Instant::now();
+    while began.elapsed() < NOTICED_WITHIN * 2 {
+        assert_eq!(status(&gateway, &bob).await, 200);
+        assert!(gateway.degraded().await.contains("not heard"));
+        assert!(db.count(probes).await <= 1, "they are left behind");
+    }
+    notifying.abort();
+    wait_for("").await;
+    hears_again(&gateway, db).await;
+}
+
 /// Postgres crashes, throws everybody out, and is back within a second.
 #[tokio::test]
 async fn sess_12_postgres_restarts_and_all_is_well_again() {
