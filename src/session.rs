@@ -70,6 +70,8 @@ pub struct Sessions {
     /// Replaced by a reload.
     terms: Arc<ArcSwap<Terms>>,
     lookup_timeout: Duration,
+    /// How often sessions with streams are looked up while nobody would hear of their end.
+    recheck_every: Duration,
     places: Arc<Places>,
     last_seen: LastSeen,
     streams: Streams,
@@ -202,6 +204,7 @@ impl Sessions {
             terms,
             mint: parts.mint,
             lookup_timeout: parts.lookup_timeout,
+            recheck_every: parts.cache.ttl,
             places: Arc::new(parts.places),
             last_seen: LastSeen::default(),
             strangers: Strangers::default(),

@@ -5,7 +5,7 @@
 //! route, or when a new configuration no longer allows it.
 //!
 //! Two ways lead there. A revocation *here* closes at once, before it is answered ([`Streams::close_session`]). Whatever
-//! else happened to a session (a notification, a time that has come, a while of deafness) only makes it *doubtful*: it
+//! else happened to a session (a notification, a time that has come, `cache.ttl` of deafness, the end of it) only makes it *doubtful*: it
 //! is looked up again ([`watch`]), since it may have been extended, or be somebody's with another name now. A doubt that
 //! nobody can resolve, Postgres being away, stays one; but an expiry that can't be disproved for a minute counts.
 //!
@@ -26,7 +26,7 @@ mod doubt;
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     future::poll_fn,
     slice,
@@ -69,7 +69,11 @@ struct State {
     sessions: HashMap<TokenHash, Held>,
     /// Which sessions with streams are a user's.
     users: HashMap<UserId, Vec<TokenHash>>,
+    /// Something happened to these.
     doubtful: HashSet<TokenHash>,
+    /// These are doubtful with all others, or were and nobody could tell: asked for behind those. Some may have no streams any
+    /// more.
+    doubtful_later: VecDeque<TokenHash>,
     /// Since the first reload.
     rules: Option<Rules>,
     /// All were closed, and none may begin.
@@ -234,7 +238,7 @@ impl Streams {
             state.open.values().cloned().collect()
         };
         self.close_unless(open, &*rules.may_go_on);
-        self.doubt_those(|state| state.sessions.keys().copied().collect());
+        self.doubt_all();
     }
 
     fn close_unless(&self, open: Vec<Open>, may_go_on: &JudgeOfRoutes) {

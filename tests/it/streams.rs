@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use tokio::{io::AsyncReadExt, time::timeout};
 
-use crate::harness::{Database, Gateway, RawClient, SOON, Setup, eventually, people::User, upstream::Conversation};
+use crate::harness::{
+    Database, Gateway, RawClient, SOON, Setup, eventually,
+    people::User,
+    relay::{Relay, Whom},
+    upstream::Conversation,
+};
 
 const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -206,6 +211,30 @@ async fn what_ended_while_nobody_heard_of_it_counts_afterwards() {
     gateway.db().reopen().await;
     assert!(is_closed(&mut own).await);
     assert!(stands(&mut other).await);
+}
+
+/// Deaf for good: the way past a pooler is blocked, say, while the one through it is open.
+#[tokio::test]
+async fn what_ends_while_nobody_can_hear_of_it_ends_streams_too() {
+    let db = Database::fresh().await;
+    let (past, by_past) = Relay::before(&db).await;
+    let toml = format!(
+        "[database]\nlisten_url = '{}'\n[auth.session.cache]\nttl = '1s'",
+        by_past.url()
+    );
+    let gateway = Setup::default().with(&toml).start_on(&db).await;
+    gateway.hears().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let bob = gateway.signed_in("bob@example.com").await;
+    let mut own = socket(&gateway, "/api/ada", Some(&ada)).await;
+    let mut other = socket(&gateway, "/api/bob", Some(&bob)).await;
+    past.refuse();
+    past.cut(Whom::All);
+    eventually(SOON, async || gateway.degraded().await.contains("not heard")).await;
+    db.run("DELETE FROM users WHERE email LIKE 'ada%'").await;
+    assert!(is_closed(&mut own).await);
+    assert!(stands(&mut other).await);
+    assert!(gateway.degraded().await.contains("not heard"));
 }
 
 const FOR_ADMINS: &str = "require = { roles = ['admin'] }";

@@ -2,11 +2,14 @@
 //!
 //! A doubt ends in one of three ways: the session is still there (its streams go on, unless who it is may not take their
 //! route any more), it is not (they end), or nobody can tell, and the next round asks again.
+//!
+//! Doubts are resolved a few hundred at a time, first where something was heard, then where everybody is in doubt. Once
+//! somebody has waited for Postgres in vain, the rest is not asked for before the next tick.
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream};
-use tokio::time::{MissedTickBehavior, interval};
+use futures_util::future::join_all;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{About, State, Streams, Why};
@@ -14,13 +17,14 @@ use crate::{
     clock::{Clock, Timestamp},
     identity::{Session, UserId},
     secret::TokenHash,
-    session::Sessions,
+    session::{LookupError, Sessions, Trust, lookup::MOST_AT_ONCE},
 };
 
 /// How often expiries are looked at, and look-ups that failed are tried again.
 const TICK: Duration = Duration::from_secs(1);
-/// Look-ups of doubtful sessions at once: they share connections with requests that miss the cache.
-const LOOKUPS_AT_ONCE: usize = 8;
+/// Doubts that are resolved at once: about as many as leave in one query, so that requests which miss the cache meanwhile
+/// wait for no more than that.
+const AT_ONCE: usize = MOST_AT_ONCE;
 /// How long after its known expiry a session that can't be looked up passes for one that was extended.
 pub(super) const GIVE_UP_AFTER: Duration = Duration::from_mins(1);
 
@@ -33,28 +37,51 @@ pub async fn watch(sessions: Arc<Sessions>, clock: Clock, may_go_on: Arc<Judge>,
     let streams = sessions.streams();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rechecked = Instant::now();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
             () = streams.shared.doubt.notified() => {}
             () = stop.cancelled() => return,
         }
-        let now = clock.now();
-        let doubtful = stream::iter(streams.take_doubtful(now));
-        let resolving = doubtful.for_each_concurrent(LOOKUPS_AT_ONCE, |hash| {
-            resolve(Arc::clone(&sessions), hash, Arc::clone(&may_go_on), now)
-        });
+        streams.notice_expiries(clock.now());
+        // Nobody would hear of their end. Requests ask each time; streams as often as the cache's time allows.
+        if sessions.trust() == Trust::Deaf && rechecked.elapsed() >= sessions.recheck_every {
+            rechecked = Instant::now();
+            streams.doubt_everything();
+        }
+        let resolving = resolve_all(&sessions, &clock, &*may_go_on);
         if stop.run_until_cancelled(resolving).await.is_none() {
             return;
         }
     }
 }
 
-async fn resolve(sessions: Arc<Sessions>, hash: TokenHash, may_go_on: Arc<Judge>, now: Timestamp) {
+/// Each doubt once; what nobody could tell is in doubt afterwards.
+async fn resolve_all(sessions: &Arc<Sessions>, clock: &Clock, may_go_on: &Judge) {
     let streams = sessions.streams();
-    match sessions.authenticate(&hash, now).await {
-        Ok(found) => streams.looked_up(&hash, found.as_deref(), &*may_go_on, now),
-        Err(_) => streams.not_looked_up(hash, now),
+    let mut untold = Vec::new();
+    let mut in_vain = false;
+    while !in_vain {
+        let now = clock.now();
+        let doubtful = streams.take_doubtful(AT_ONCE);
+        if doubtful.is_empty() {
+            break;
+        }
+        let looking_up = doubtful.iter().map(|hash| sessions.authenticate(hash, now));
+        for (hash, found) in doubtful.iter().zip(join_all(looking_up).await) {
+            match found {
+                Ok(found) => streams.looked_up(hash, found.as_deref(), may_go_on, now),
+                Err(error) => {
+                    // While it is known that Postgres is away nobody waits.
+                    in_vain |= !matches!(error, LookupError::Unreachable);
+                    untold.push(*hash);
+                }
+            }
+        }
+    }
+    for hash in untold {
+        streams.not_looked_up(hash, clock.now());
     }
 }
 
@@ -75,7 +102,18 @@ impl Streams {
 
     pub(in crate::session) fn doubt_everything(&self) {
         if self.shared.follow_sessions {
-            self.doubt_those(|state| state.sessions.keys().copied().collect());
+            self.doubt_all();
+        }
+    }
+
+    /// Behind what something is known to have happened to. Those that were in doubt before are among them.
+    pub(super) fn doubt_all(&self) {
+        let mut state = self.shared.state();
+        state.doubtful_later = state.sessions.keys().copied().collect();
+        let any = !state.doubtful_later.is_empty();
+        drop(state);
+        if any {
+            self.shared.doubt.notify_one();
         }
     }
 
@@ -90,19 +128,42 @@ impl Streams {
         }
     }
 
-    /// All doubtful sessions; they are in doubt no more, so that a doubt that comes up later counts anew.
-    pub(super) fn take_doubtful(&self, now: Timestamp) -> Vec<TokenHash> {
+    /// Those whose time has come, as far as is known, are doubtful.
+    pub(super) fn notice_expiries(&self, now: Timestamp) {
+        if !self.shared.follow_sessions {
+            return;
+        }
         let mut state = self.shared.state();
-        if self.shared.follow_sessions {
-            let State { sessions, doubtful, .. } = &mut *state;
-            for (hash, held) in sessions {
-                if now >= held.expires_at && !held.expiry_noticed {
-                    held.expiry_noticed = true;
-                    doubtful.insert(*hash);
-                }
+        let State { sessions, doubtful, .. } = &mut *state;
+        for (hash, held) in sessions {
+            if now >= held.expires_at && !held.expiry_noticed {
+                held.expiry_noticed = true;
+                doubtful.insert(*hash);
             }
         }
-        state.doubtful.drain().collect()
+    }
+
+    /// Doubtful sessions, at most so many; they are in doubt no more, so that a doubt that comes up later counts anew.
+    pub(super) fn take_doubtful(&self, at_most: usize) -> Vec<TokenHash> {
+        let mut state = self.shared.state();
+        let State {
+            sessions,
+            doubtful,
+            doubtful_later,
+            ..
+        } = &mut *state;
+        let mut taken: Vec<_> = doubtful.iter().take(at_most).copied().collect();
+        for hash in &taken {
+            doubtful.remove(hash);
+        }
+        while taken.len() < at_most
+            && let Some(hash) = doubtful_later.pop_front()
+        {
+            if sessions.contains_key(&hash) && !taken.contains(&hash) {
+                taken.push(hash);
+            }
+        }
+        taken
     }
 
     /// What a look-up of a doubtful session found.
@@ -132,12 +193,12 @@ impl Streams {
         self.shared.close(&ends, Why::NotAllowed);
     }
 
-    /// Nobody could tell: the next tick asks again, unless its time has been over for a while.
+    /// Nobody could tell: a later tick asks again, unless its time has been over for a while.
     pub(super) fn not_looked_up(&self, hash: TokenHash, now: Timestamp) {
         let mut state = self.shared.state();
         let Some(held) = state.sessions.get(&hash) else { return };
         if now < held.expires_at.plus(GIVE_UP_AFTER) {
-            state.doubtful.insert(hash);
+            state.doubtful_later.push_back(hash);
             return;
         }
         drop(state);

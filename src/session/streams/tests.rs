@@ -63,6 +63,12 @@ fn session(owner: u128, roles: &[&str], expires_at: Timestamp) -> Session {
     }
 }
 
+/// What is looked up at that time.
+fn taken(streams: &Streams, now: Timestamp) -> Vec<TokenHash> {
+    streams.notice_expiries(now);
+    streams.take_doubtful(usize::MAX)
+}
+
 fn why(guard: &StreamGuard) -> Option<Why> {
     match guard.poll_closed(&Context::from_waker(noop_waker_ref())) {
         Poll::Ready(why) => Some(why),
@@ -109,19 +115,21 @@ fn nothing_is_left_of_a_stream_that_ended() {
     let state = streams.shared.state();
     assert!(state.open.is_empty() && state.sessions.is_empty() && state.users.is_empty());
     assert!(state.doubtful.is_empty());
+    drop(state);
+    assert_eq!(taken(&streams, NOW), []);
 }
 
 #[test]
 fn a_doubt_is_resolved_by_what_is_found() {
     let streams = Streams::new(true);
     let guard = streams.register(about(Some((1, 1))));
-    assert_eq!(streams.take_doubtful(NOW), []);
+    assert_eq!(taken(&streams, NOW), []);
     streams.doubt(&hash(2));
     streams.doubt_user(user(2));
-    assert_eq!(streams.take_doubtful(NOW), [], "they have no streams");
+    assert_eq!(taken(&streams, NOW), [], "they have no streams");
     streams.doubt_user(user(1));
-    assert_eq!(streams.take_doubtful(NOW), [hash(1)]);
-    assert_eq!(streams.take_doubtful(NOW), []);
+    assert_eq!(taken(&streams, NOW), [hash(1)]);
+    assert_eq!(taken(&streams, NOW), []);
 
     let is_admin = |_: &About, session: &Session| session.identity.roles.contains(&"admin".to_owned());
     let found = session(1, &["admin"], LATER);
@@ -136,16 +144,39 @@ fn a_doubt_is_resolved_by_what_is_found() {
 }
 
 #[test]
+fn what_something_was_heard_of_comes_before_what_is_in_doubt_with_everybody() {
+    let streams = Streams::new(true);
+    let guards: Vec<_> = (0..100)
+        .map(|token| streams.register(about(Some((token, 1)))))
+        .collect();
+    streams.doubt_everything();
+    streams.doubt(&hash(70));
+    assert_eq!(streams.take_doubtful(1), [hash(70)]);
+    let first = streams.take_doubtful(50);
+    streams.not_looked_up(first[0], NOW);
+    assert_eq!(first.len(), 50);
+    streams.doubt(&hash(80));
+    let rest = streams.take_doubtful(usize::MAX);
+    assert_eq!(
+        (rest[0], rest[rest.len() - 1]),
+        (hash(80), first[0]),
+        "what failed is last"
+    );
+    let all: HashSet<_> = first.into_iter().chain(rest).collect();
+    assert_eq!(all.len(), guards.len());
+}
+
+#[test]
 fn an_expiry_counts_unless_it_has_moved() {
     let streams = Streams::new(true);
     let guard = streams.register(about(Some((1, 1))));
     let anybody = |_: &About, _: &Session| true;
-    assert_eq!(streams.take_doubtful(LATER), [hash(1)]);
-    assert_eq!(streams.take_doubtful(LATER), [], "it is being looked up");
+    assert_eq!(taken(&streams, LATER), [hash(1)]);
+    assert_eq!(taken(&streams, LATER), [], "it is being looked up");
     let moved = LATER.plus(Duration::from_hours(1));
     streams.looked_up(&hash(1), Some(&session(1, &[], moved)), &anybody, LATER);
-    assert_eq!((streams.take_doubtful(LATER), why(&guard)), (vec![], None));
-    assert_eq!(streams.take_doubtful(moved), [hash(1)]);
+    assert_eq!((taken(&streams, LATER), why(&guard)), (vec![], None));
+    assert_eq!(taken(&streams, moved), [hash(1)]);
     streams.looked_up(&hash(1), None, &anybody, moved);
     assert_eq!(why(&guard), Some(Why::Expired));
 }
@@ -156,7 +187,7 @@ fn a_doubt_that_nobody_resolves_stays_one_until_the_session_is_long_over() {
     let guard = streams.register(about(Some((1, 1))));
     for now in [NOW, LATER] {
         streams.not_looked_up(hash(1), now);
-        assert_eq!((streams.take_doubtful(now), why(&guard)), (vec![hash(1)], None));
+        assert_eq!((taken(&streams, now), why(&guard)), (vec![hash(1)], None));
     }
     streams.not_looked_up(hash(1), LATER.plus(GIVE_UP_AFTER));
     assert_eq!(why(&guard), Some(Why::Expired));
@@ -169,7 +200,7 @@ fn new_rules_are_judged_by_what_a_stream_is() {
     let rules = |about: &About| about.session.is_some() && &*about.host == "app.example.com";
     streams.judge(Era::default().following(), Arc::new(rules));
     assert_eq!([&own, &nobodys].map(why), [None, Some(Why::Reloaded)]);
-    assert_eq!(streams.take_doubtful(NOW), [hash(1)], "who they are is judged next");
+    assert_eq!(taken(&streams, NOW), [hash(1)], "who they are is judged next");
 }
 
 #[test]
@@ -179,7 +210,7 @@ fn new_rules_are_those_of_a_stream_that_began_before_them_and_is_registered_late
     streams.judge(second, Arc::new(|about: &About| about.session.is_some()));
     let [own, nobodys] = [Some((1, 1)), None].map(|session| streams.register(about(session)));
     assert_eq!([&own, &nobodys].map(why), [None, Some(Why::Reloaded)]);
-    assert_eq!(streams.take_doubtful(NOW), [hash(1)], "who they are is judged next");
+    assert_eq!(taken(&streams, NOW), [hash(1)], "who they are is judged next");
 
     let [own, nobodys] = [Some((2, 1)), None].map(|session| {
         streams.register(About {
@@ -192,7 +223,7 @@ fn new_rules_are_those_of_a_stream_that_began_before_them_and_is_registered_late
         [None, None],
         "their requests were judged by them"
     );
-    assert_eq!(streams.take_doubtful(NOW), []);
+    assert_eq!(taken(&streams, NOW), []);
 }
 
 #[test]
@@ -212,5 +243,5 @@ fn told_not_to_follow_sessions_it_does_not() {
     streams.close_session(&hash(1));
     streams.close_user(user(1));
     streams.doubt_everything();
-    assert_eq!((streams.take_doubtful(LATER), why(&guard)), (vec![], None));
+    assert_eq!((taken(&streams, LATER), why(&guard)), (vec![], None));
 }
