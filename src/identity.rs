@@ -150,7 +150,7 @@ pub struct Session {
     /// When the user signed in.
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
-    /// From then on a use slides the expiry; `None` for one that is never extended (`rememberMe: false`).
+    /// From then on a use slides the expiry, but for its last moments; `None` for one that is never extended (`rememberMe: false`).
     pub refresh_at: Option<Timestamp>,
     /// Somebody is sliding its expiry already.
     pub extending: AtomicBool,

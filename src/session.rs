@@ -351,17 +351,21 @@ impl Sessions {
     /// many requests come before it has slid.
     pub fn used(&self, session: &Session, from: IpAddr, now: Timestamp) -> bool {
         self.last_seen.note(session, from, now);
-        session.refresh_at.is_some_and(|at| now >= at) && !session.extending.swap(true, Ordering::Relaxed)
+        let is_due = session
+            .refresh_at
+            .is_some_and(|at| now >= at && now.plus(self.terms.load().rules.last_moments()) < session.expires_at);
+        is_due && !session.extending.swap(true, Ordering::Relaxed)
     }
 
     /// Slides the expiry of a session, without anybody waiting for it. Returns what remains of it then.
     pub fn extend(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Duration {
         let this = Arc::clone(self);
-        let expires_in = self.terms.load().rules.expires_in;
+        let terms = self.terms.load();
+        let (expires_in, last_moments) = (terms.rules.expires_in, terms.rules.last_moments());
         self.cold.spawn(async move {
             let extended = async {
                 let client = this.db.client().await?;
-                db::sessions::extend(&client, &hash, now.plus(expires_in), now).await
+                db::sessions::extend(&client, &hash, now.plus(expires_in), last_moments, now).await
             };
             match extended.await {
                 // The next request reads the new expiry.

@@ -312,11 +312,13 @@ impl<'a> Call<'a> {
         let cookies = &self.auth.cookies;
         let rules = &self.auth.config.auth.session;
         let due_at = session.expires_at.minus(rules.expires_in).plus(rules.refresh_after);
-        if !session.remembered || self.now < due_at || cookies.dont_remember(self.headers) {
+        let last_moments = rules.last_moments();
+        let is_due = due_at <= self.now && self.now.plus(last_moments) < session.expires_at;
+        if !session.remembered || !is_due || cookies.dont_remember(self.headers) {
             return Ok(());
         }
         let expires_at = self.now.plus(rules.expires_in);
-        db::sessions::extend(client, &credential.hash, expires_at, self.now).await?;
+        db::sessions::extend(client, &credential.hash, expires_at, last_moments, self.now).await?;
         // What is cached knows the old expiry.
         self.auth.sessions.forget(&credential.hash);
         session.expires_at = expires_at;

@@ -258,26 +258,28 @@ pub async fn insert(client: &impl GenericClient, session: &StoredSession) -> Res
         .map(drop)
 }
 
-/// Moves the expiry of a remembered, live session further away, never nearer. Answered by
+/// Moves the expiry of a remembered session that lives beyond `$4` further away, never nearer. Answered by
 /// `user_sessions_token_hash_key`; the trigger is silent, since nobody loses anything.
 pub const EXTEND: Query = Query {
     name: "sessions.extend",
     sql: "
         UPDATE user_sessions
         SET expires_at = $2, updated_at = $3
-        WHERE token_hash = $1 AND remembered AND revoked_at IS NULL AND expires_at > $3 AND expires_at < $2
+        WHERE token_hash = $1 AND remembered AND revoked_at IS NULL AND expires_at > $4 AND expires_at < $2
     ",
 };
 
-/// Does nothing if the session has ended, or somebody else extended it already.
+/// Does nothing if the session has ended or will within `last_moments`, or somebody else extended it already.
 pub async fn extend(
     client: &impl GenericClient,
     hash: &TokenHash,
     expires_at: Timestamp,
+    last_moments: Duration,
     now: Timestamp,
 ) -> Result<(), DbError> {
+    let beyond = now.plus(last_moments);
     EXTEND
-        .run(client, &[&hash.as_bytes().as_slice(), &expires_at, &now])
+        .run(client, &[&hash.as_bytes().as_slice(), &expires_at, &now, &beyond])
         .await
         .map(drop)
 }

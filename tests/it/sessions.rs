@@ -80,6 +80,26 @@ async fn use_after_a_day_extends_a_session() {
     assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
 }
 
+/// As `now()` has it on a server whose clock is ahead of ours.
+#[tokio::test]
+async fn an_expiry_that_was_moved_to_now_is_not_undone_by_use() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    gateway.clock().advance(2 * DAY);
+    let ended = "UPDATE user_sessions SET expires_at = '2026-11-23T08:00:30Z'";
+    gateway.db().run(ended).await;
+    let answer = gateway.get("/api/me").with(&ada).await;
+    assert_eq!(
+        (answer.status(), answer.set_cookie(gateway.session_cookie())),
+        (200, None)
+    );
+    let answer = gateway.get("/api/auth/get-session").with(&ada).await;
+    assert_eq!(answer.json()["session"]["expiresAt"], "2026-11-23T08:00:30.000Z");
+    assert_eq!(answer.set_cookie(gateway.session_cookie()), None);
+    gateway.clock().advance(Duration::from_secs(31));
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 401);
+}
+
 #[tokio::test]
 async fn a_user_sees_their_sessions_and_ends_one() {
     let gateway = Gateway::start().await;

@@ -69,7 +69,16 @@ pub struct Cache {
     pub lookup_queue: usize,
 }
 
+/// A session that is nearer to its end than this is left to it.
+const LAST_MOMENTS: Duration = Duration::from_mins(1);
+
 impl SessionRules {
+    /// How near to its end no use extends a session any more. Whoever ends one by moving its expiry to now, by a clock that
+    /// is ahead of ours, is to have their way. Of a life that is short it is less: half of the time in which a use extends.
+    pub fn last_moments(&self) -> Duration {
+        LAST_MOMENTS.min(self.expires_in.saturating_sub(self.refresh_after) / 2)
+    }
+
     pub(super) fn read(s: &mut Section<'_>, public_url: Option<&Origin>) -> Option<Self> {
         let expires_in = s
             .key(
