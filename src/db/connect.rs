@@ -16,6 +16,7 @@ use rustls::{
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_postgres::{Client, Config, config::TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::{
@@ -197,7 +198,9 @@ impl deadpool_postgres::Connect for Connector {
         Box::pin(async move {
             // A socket belongs to the runtime on which it was connected: that must be ours too, whoever asks.
             let ours = self.pooled.clone();
-            let (client, connection, _) = match self.runtime.spawn(async move { ours.connect().await }).await {
+            // Whoever asks may give up: so does this, or connections to a server that accepts them and says nothing would pile up.
+            let connecting = AbortOnDropHandle::new(self.runtime.spawn(async move { ours.connect().await }));
+            let (client, connection, _) = match connecting.await {
                 Ok(connected) => connected?,
                 // That runtime is going down, and everything with it.
                 Err(_) => self.pooled.connect().await?,
@@ -280,5 +283,41 @@ pub(super) fn advice(error: &tokio_postgres::Error) -> &'static str {
             ", whose certificate is an authority's: it needs one that is not (basicConstraints = CA:FALSE)"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt as _, net::TcpListener, time::timeout};
+
+    use super::*;
+
+    /// For a machine that does much else.
+    const SOON: Duration = Duration::from_secs(15);
+
+    /// The kernel accepts them, as that of a server that is frozen does.
+    #[tokio::test]
+    async fn a_connection_that_nobody_waits_for_any_more_is_given_up() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = Settings {
+            url: Secret::new(format!(
+                "postgres://{}/none?sslmode=disable",
+                server.local_addr().unwrap()
+            )),
+            listen_url: None,
+            ca: None,
+            pooler: Pooler::None,
+            pool_size: 4,
+            acquire_timeout: Duration::from_millis(100),
+            statement_timeout: Duration::from_secs(1),
+            schema: "auth".to_owned(),
+        };
+        let pools = Connector::new(&settings, Handle::current()).unwrap().pools(&settings);
+        let asked = pools.unwrap().client().await;
+        assert!(asked.is_err());
+        let (mut connection, _) = server.accept().await.unwrap();
+        let mut said = Vec::new();
+        let whole = timeout(SOON, connection.read_to_end(&mut said)).await;
+        assert!(whole.is_ok(), "it stays open");
     }
 }
