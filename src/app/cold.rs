@@ -56,7 +56,8 @@ pub(super) fn start(
     tasks.spawn_essential("outbox", outbox.run(soft()));
     let places = Arc::clone(sessions.places());
     let last_seen = sessions.last_seen().clone();
-    tasks.spawn_essential("last seen", last_seen.run(db.clone(), places, soft()));
+    // Requests that are being finished are uses, too, and that may take as long as the grace.
+    tasks.spawn_until_hard_stop("last seen", last_seen.run(db.clone(), places));
     tasks.spawn_essential("sweeper", auth::sweeper::run(db.clone(), clock.clone(), soft()));
     let signing = assertion::rotation::run(Arc::clone(sessions), db.clone(), clock.clone(), soft());
     tasks.spawn_essential("signing keys", signing);

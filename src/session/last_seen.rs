@@ -19,7 +19,6 @@ use tokio::{
     task::yield_now,
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::geo::Places;
@@ -50,6 +49,8 @@ pub struct LastSeen {
 #[derive(Debug, Default)]
 struct Shared {
     waiting: Mutex<HashMap<SessionId, Use>>,
+    /// Held by whoever writes: who comes after one who was cut off finds what that one gave back.
+    writing: tokio::sync::Mutex<()>,
     dropped: AtomicU64,
     /// Postgres didn't take the last ones: said once.
     failing: AtomicBool,
@@ -88,8 +89,8 @@ impl LastSeen {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes what waits every few seconds until `stop`, and then once more.
-    pub async fn run(self, db: Db, places: Arc<Places>, stop: CancellationToken) {
+    /// Writes what waits every few seconds, for as long as it is let.
+    pub async fn run(self, db: Db, places: Arc<Places>) {
         let mut tick = interval(FLUSH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refresh = interval(REFRESH_EVERY);
@@ -98,31 +99,31 @@ impl LastSeen {
             tokio::select! {
                 _ = tick.tick() => self.write_out(&db, &places).await,
                 _ = refresh.tick() => places.refresh().await,
-                () = stop.cancelled() => break,
             }
         }
-        self.write_out(&db, &places).await;
     }
 
-    /// Writes what waits, or keeps what Postgres doesn't take. Not cancel-safe: what is being written may be lost.
+    /// Writes what waits, or keeps what Postgres doesn't take. Cancel-safe: what is being written then is kept, too; that
+    /// it may be written twice does no harm.
     pub async fn write_out(&self, db: &Db, places: &Places) {
-        let batch: Vec<_> = std::mem::take(&mut *self.notes()).into_iter().collect();
-        let mut rest = batch.as_slice();
-        while !rest.is_empty() {
-            let (chunk, behind) = rest.split_at(rest.len().min(AT_ONCE));
+        let _alone = self.shared.writing.lock().await;
+        let taken = std::mem::take(&mut *self.notes()).into_iter().collect();
+        let mut batch = Batch { of: self, rest: taken };
+        while !batch.rest.is_empty() {
+            let behind = batch.rest.len().saturating_sub(AT_ONCE);
+            let chunk = batch.rest.get(behind..).unwrap_or_default();
             if let Err(error) = write(db, places, chunk).await {
                 if !self.shared.failing.swap(true, Ordering::Relaxed) {
                     warn!(
-                        sessions = rest.len(),
+                        sessions = batch.rest.len(),
                         error = %Chain(&error),
                         "could not write when sessions were last seen, trying again every {FLUSH_EVERY:?}"
                     );
                 }
-                self.put_back(rest);
                 return;
             }
             self.shared.failing.store(false, Ordering::Relaxed);
-            rest = behind;
+            batch.rest.truncate(behind);
         }
     }
 
@@ -143,6 +144,18 @@ impl LastSeen {
 
     fn notes(&self) -> MutexGuard<'_, HashMap<SessionId, Use>> {
         self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes that are being written. What is not waits again.
+struct Batch<'l> {
+    of: &'l LastSeen,
+    rest: Vec<(SessionId, Use)>,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.of.put_back(&self.rest);
     }
 }
 

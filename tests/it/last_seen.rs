@@ -72,6 +72,36 @@ async fn the_last_use_before_the_end_is_written() {
     assert_eq!(db.count(WRITTEN).await, 1);
 }
 
+/// The grace may be long, and whoever has enough of it kills.
+#[tokio::test]
+async fn uses_are_written_while_a_gateway_that_stops_waits_for_others() {
+    let patient = "[database]\nacquire_timeout = '15s'\nstatement_timeout = '15s'\n[server]\nshutdown_grace = '1m'";
+    let gateway = Setup::default().with(patient).start().await;
+    let ada = anybody(&gateway).await;
+    let mut conversations = gateway.upstream().by_hand("/public/slow");
+    let slow = tokio::spawn(gateway.get("/public/slow").into_future());
+    let mut conversation = conversations.next().await;
+    let by_hand = gateway.db().client().await;
+    by_hand
+        .batch_execute("BEGIN; LOCK TABLE user_sessions IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let misses = async || gateway.metric("vestibule_session_cache_misses_total").await;
+    let before = misses().await;
+    let call = tokio::spawn(gateway.get("/api/me").with(&ada).into_future());
+    eventually(SOON, async || misses().await > before).await;
+    let (db, addr) = (gateway.db().clone(), gateway.addr());
+    let stopping = tokio::spawn(gateway.stop());
+    eventually(SOON, async || tokio::net::TcpStream::connect(addr).await.is_err()).await;
+    by_hand.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(call.await.unwrap().status(), 200);
+    eventually(SOON, async || db.count(WRITTEN).await == 1).await;
+    assert!(!stopping.is_finished());
+    conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(slow.await.unwrap().status(), 200);
+    assert_eq!(stopping.await.unwrap().cut_off, 0);
+}
+
 #[tokio::test]
 async fn a_minute_has_one_use_of_a_session_however_many_gateways_see_it() {
     let db = Database::fresh().await;
