@@ -2,8 +2,9 @@
 //!
 //! Postgres ends a statement that takes too long by itself; but a server that is frozen, or behind a network that
 //! swallows packets, says nothing at all, and its connections look well. So each answer is waited for a little longer
-//! than the server may take. Once one stays out, every connection from before is suspect: the pools replace them as
-//! they would be used next. So it is when a server turns out to take no writes any more, and when revocations are heard
+//! than the server may take. Once one stays out, every connection from before the question is suspect: the pools replace
+//! them as they would be used next. One that was made since says nothing of itself yet, and stays: or commits that stand
+//! still, one after the other, would have the pools made anew again and again. So it is when a server turns out to take no writes any more, and when revocations are heard
 //! again: connections from before may lead to a server that is not the one any more.
 //!
 //! Whoever listens for revocations knows first that nobody answers at all. From then on nobody waits for a connection, and
@@ -68,8 +69,9 @@ impl Answers {
         query: &'static str,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, DbError> {
+        let asked = monotonic();
         let Ok(answer) = timeout(self.limit, answer).await else {
-            self.distrust();
+            self.distrust_from_before(asked);
             let limit = self.limit;
             return Err(DbError::Unavailable(Box::new(NoAnswer { query, limit })));
         };
@@ -83,7 +85,12 @@ impl Answers {
 
     /// Connections that were made until now are not used any more.
     pub fn distrust(&self) {
-        *self.suspect_until() = Some(monotonic());
+        self.distrust_from_before(monotonic());
+    }
+
+    fn distrust_from_before(&self, then: Instant) {
+        let mut until = self.suspect_until();
+        *until = until.max(Some(then));
     }
 
     fn took_no_write(&self) {
@@ -117,3 +124,26 @@ impl fmt::Display for NoAnswer {
 }
 
 impl std::error::Error for NoAnswer {}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_stays_out_makes_connections_suspect_that_are_older_than_the_question() {
+        let answers = Answers::new(Duration::ZERO);
+        let before = monotonic();
+        let mut meanwhile = None;
+        let never = async {
+            meanwhile = Some(monotonic());
+            pending::<Result<(), tokio_postgres::Error>>().await
+        };
+        assert!(answers.wait("a query", never).await.is_err());
+        assert!(answers.is_suspect(before));
+        assert!(!answers.is_suspect(meanwhile.unwrap()));
+        answers.distrust();
+        assert!(answers.is_suspect(meanwhile.unwrap()));
+    }
+}
