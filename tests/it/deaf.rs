@@ -175,8 +175,11 @@ async fn a_commit_that_stands_still_makes_deaf_and_nothing_else() {
     wait_for("nobody").await;
     let by_hand = db.client().await;
     by_hand.batch_execute("SET synchronous_commit = on").await.unwrap();
-    // Until the server has heard of the standby, and then no more.
-    let notifying = tokio::spawn(async move { while by_hand.batch_execute("NOTIFY anybody").await.is_ok() {} });
+    // Until the server has heard of the standby, and then no more. What has written nothing does not wait.
+    let notifying = tokio::spawn(async move {
+        let statements = "UPDATE users SET updated_at = updated_at; NOTIFY anybody";
+        while by_hand.batch_execute(statements).await.is_ok() {}
+    });
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     eventually(SOON, async || db.count(waiting).await == 1).await;
     eventually(SOON, async || gateway.degraded().await.contains("not heard")).await;
