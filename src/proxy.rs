@@ -142,20 +142,8 @@ pub async fn handle(
     } else {
         None
     };
-    if let Some(signed_in) = &signed_in {
-        record.user = Some(signed_in.session.identity.id);
-        signed_in.check_origin(upgrade.is_some(), route, inbound, live)?;
-    }
-    if route.credentials == Credentials::Keep && !policy::wants_session(route) && brings_cookie(found) {
-        // The upstream judges the cookie by itself: what another site's page has a browser send must not come so far.
-        origin::check(
-            &inbound.method,
-            upgrade.is_some(),
-            &inbound.headers,
-            &live.origins,
-            route.cors.listed(),
-        )?;
-    }
+    record.user = signed_in.as_ref().map(|signed_in| signed_in.session.identity.id);
+    check_origin(signed_in.as_ref(), found, upgrade.is_some(), route, inbound, live)?;
     proxy
         .rates
         .once_known(route, &inbound.caller.facts, record.user, inbound.now)?;
@@ -391,26 +379,6 @@ struct SignedIn {
 }
 
 impl SignedIn {
-    /// A browser sends its cookie along with whatever another site has it send.
-    fn check_origin(
-        &self,
-        upgrades: bool,
-        route: &Route,
-        inbound: &Inbound,
-        live: &Snapshot,
-    ) -> Result<(), ForeignOrigin> {
-        match self.credential.kind {
-            Kind::Bearer => Ok(()),
-            Kind::Cookie => origin::check(
-                &inbound.method,
-                upgrades,
-                &inbound.headers,
-                &live.origins,
-                route.cors.listed(),
-            ),
-        }
-    }
-
     /// Notes the use. If the session's expiry is due to slide, the cookie that tells the browser.
     fn used(&self, sessions: &Arc<Sessions>, cookies: &SessionCookies, inbound: &Inbound) -> Option<HeaderValue> {
         let due = sessions.used(&self.session, inbound.caller.facts.addr, inbound.now);
@@ -426,6 +394,27 @@ impl SignedIn {
             }
         }
     }
+}
+
+/// A browser sends its cookie along with whatever another site has it send.
+fn check_origin(
+    signed_in: Option<&SignedIn>,
+    found: &credential::Found,
+    upgrades: bool,
+    route: &Route,
+    inbound: &Inbound,
+    live: &Snapshot,
+) -> Result<(), ForeignOrigin> {
+    let by_cookie = match signed_in {
+        Some(signed_in) => signed_in.credential.kind == Kind::Cookie,
+        // There the upstream judges it by itself.
+        None => route.credentials == Credentials::Keep && !policy::wants_session(route) && brings_cookie(found),
+    };
+    if !by_cookie {
+        return Ok(());
+    }
+    let (method, headers) = (&inbound.method, &inbound.headers);
+    origin::check(method, upgrades, headers, &live.origins, route.cors.listed())
 }
 
 /// The first of the request's credentials that stands for a live session.

@@ -104,7 +104,7 @@ async fn what_was_acknowledged_outlives_every_crash() {
     world.heal().await;
     for person in &*people {
         let mut mails = world.mailbox.to(&person.email);
-        mails.retain(|mail| mail.resets());
+        mails.retain(Mail::resets);
         assert!(!mails.is_empty(), "{} was told of a mail", person.email);
         person.keep_links(&mails);
     }

@@ -1,5 +1,7 @@
 //! Requests, made of what tricks are made of.
 
+use std::fmt::Write as _;
+
 use oracle::{credential, decision::World};
 
 use crate::shared::dice::Dice;
@@ -139,7 +141,7 @@ impl Ask {
                 text.push_str(BODY);
                 text.push_str("\r\n0\r\n");
                 for (name, value) in TRAILERS {
-                    text.push_str(&format!("{name}: {value}\r\n"));
+                    let _ = write!(text, "{name}: {value}\r\n");
                 }
                 text.push_str("\r\n");
             }

@@ -67,9 +67,9 @@ async fn over_http2_a_request_means_what_it_means_over_http1() {
         };
         match (&decision, arrived(&upstream, due)) {
             (_, Err(what)) => complain(&what),
-            (Some(Decision::Forward(wanted)), Ok(Some(seen))) => {
+            (Some(Decision::Forward(wanted)), Ok(Some(came))) => {
                 forwarded += 1;
-                if let Some(difference) = difference(wanted, &seen) {
+                if let Some(difference) = difference(wanted, &came) {
                     complain(&difference);
                 }
             }
@@ -290,9 +290,8 @@ fn spoil(fields: &mut Vec<(String, String)>, body: Sent, dice: &mut Dice) -> &'s
         }
         11 => {
             let method = at(fields, ":method").unwrap();
-            fields[method].1 = dice
-                .one(&["GET /admin HTTP/1.1\r\nX: ", "GE T", "", "GET\r\n"])
-                .to_owned();
+            let none = ["GET /admin HTTP/1.1\r\nX: ", "GE T", "", "GET\r\n"];
+            dice.one(&none).clone_into(&mut fields[method].1);
             "a method that is no token"
         }
         12 => {

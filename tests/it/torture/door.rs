@@ -13,6 +13,9 @@ use crate::harness::wire::{Head, read_body};
 /// Longer than a gateway may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// As many as ask at the same time.
+const MOST_IDLE: usize = 32;
+
 pub(super) type Connection = BufReader<TcpStream>;
 
 #[derive(Debug)]
@@ -82,9 +85,12 @@ impl Door {
         })
         .await??;
         let ended = Instant::now();
-        if !head.has("connection") {
-            self.idle.lock().unwrap().push(connection);
+        let mut idle = self.idle.lock().unwrap();
+        // What is sent once leaves one more behind each time.
+        if !head.has("connection") && idle.len() < MOST_IDLE {
+            idle.push(connection);
         }
+        drop(idle);
         Ok(Reply {
             began,
             ended,
