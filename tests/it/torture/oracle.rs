@@ -111,6 +111,11 @@ impl Session {
         self.state().ends[0].as_ref().and_then(|end| end.answered)
     }
 
+    /// How it was ended, and by which gateway, if by one.
+    pub(super) fn ended_by(&self) -> Option<(Means, Option<usize>)> {
+        self.state().ends[0].as_ref().map(|end| (end.means, end.at))
+    }
+
     pub(super) fn doubted(&self) -> bool {
         self.state().in_doubt
     }

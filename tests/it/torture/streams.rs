@@ -22,7 +22,7 @@ const BOUND: Duration = Duration::from_secs(5);
 const LONG_ENOUGH: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Events,
     WebSocket,
@@ -30,17 +30,15 @@ enum Kind {
 
 impl Kind {
     fn request(self, cookie: &str) -> String {
-        let events = get(EVENTS, cookie);
-        match self {
-            Self::Events => events,
-            Self::WebSocket => {
-                let upgrade = format!(
-                    "Origin: {SITE}\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-                );
-                events.replace("\r\n\r\n", &format!("\r\n{upgrade}"))
-            }
-        }
+        let fields = match self {
+            // Its end is the connection's.
+            Self::Events => "Connection: close\r\n".to_owned(),
+            Self::WebSocket => format!(
+                "Origin: {SITE}\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            ),
+        };
+        get(EVENTS, cookie).replace("\r\n\r\n", &format!("\r\n{fields}\r\n"))
     }
 }
 
@@ -59,7 +57,7 @@ pub(super) async fn listen(world: Arc<World>, gateway: usize, number: u64, seed:
         };
         if let Some(stream) = open(&world, &session, gateway, kind).await {
             world.oracle.tally().streams += 1;
-            hold(&world, &session, gateway, stream).await;
+            hold(&world, &session, gateway, kind, stream).await;
         }
     }
 }
@@ -86,7 +84,7 @@ async fn open(world: &World, session: &Session, gateway: usize, kind: Kind) -> O
     (verdict == Verdict::Passed).then_some(connection)
 }
 
-async fn hold(world: &World, session: &Session, gateway: usize, mut stream: Connection) {
+async fn hold(world: &World, session: &Session, gateway: usize, kind: Kind, mut stream: Connection) {
     let gate = &world.gates[gateway];
     let opened = Instant::now();
     let mut byte = [0];
@@ -100,7 +98,12 @@ async fn hold(world: &World, session: &Session, gateway: usize, mut stream: Conn
                     .zip(gate.calm_since())
                     .is_some_and(|(ended, calm)| Instant::now() > ended.max(calm).max(opened) + BOUND);
                 if overdue {
-                    world.finds(format!("gateway {gateway} lets a stream go on whose session was ended"));
+                    let (lasts, since) = (opened.elapsed(), ended.map(|ended| ended.elapsed()));
+                    world.finds(format!(
+                        "gateway {gateway} lets {kind:?} go on, opened {lasts:.1?} ago by a session that was ended {since:.1?} \
+                         ago by {:?}",
+                        session.ended_by()
+                    ));
                     return;
                 }
                 if ended.is_none() && opened.elapsed() > LONG_ENOUGH {
