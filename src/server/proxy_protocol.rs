@@ -14,6 +14,8 @@ use crate::proxy::pace::Paced;
 /// No header that balancers send is longer, extensions included; version 1 ends at 107 bytes.
 const MAX_HEADER: usize = 4096;
 const FIRST_READ: usize = 536;
+/// How version 1 begins.
+const TEXT: &[u8] = b"PROXY ";
 
 /// Extensions are skipped: nobody here asks for them.
 const CONFIG: ParseConfig = ParseConfig {
@@ -55,6 +57,10 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> Result<
 
 /// The source and the header's length; `None`: it is not whole yet.
 pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, HeaderError> {
+    // The parser takes any byte for the space.
+    if bytes.first() == TEXT.first() && !bytes.iter().zip(TEXT).all(|(said, due)| said == due) {
+        return Err(HeaderError::Malformed);
+    }
     match ProxyHeader::parse(bytes, CONFIG) {
         Ok((header, length)) => match header.proxied_address() {
             // It came by a stream.
@@ -142,6 +148,7 @@ mod tests {
         for bytes in [
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
             b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+            b"PROXY\x95UNKNOWN\r\n".to_vec(),
             b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\n".to_vec(),
             b"PROXY TCP4 2001:db8::7 192.0.2.1 4711 443\r\n".to_vec(),
             b"PROXY TCP4 203.0.113.7 192.0.2.1 99999 443\r\n".to_vec(),
