@@ -147,7 +147,9 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
         return;
     };
     let mut joined = BytesMut::new();
-    for line in headers.get_all(header::COOKIE) {
+    // An empty one would leave a blank at the end.
+    let lines = headers.get_all(header::COOKIE).iter();
+    for line in lines.filter(|line| !line.is_empty()) {
         if !joined.is_empty() {
             joined.put_slice(b"; ");
         }
@@ -240,6 +242,7 @@ mod tests {
         };
         assert_eq!(joined(&[]), None);
         assert_eq!(joined(&["a=1"]).as_deref(), Some("a=1"));
+        assert_eq!(joined(&["", "a=1", "", "b=2", ""]).as_deref(), Some("a=1; b=2"));
         assert_eq!(
             joined(&["a=1", "b=2; c=3", "d=4"]).as_deref(),
             Some("a=1; b=2; c=3; d=4")
