@@ -53,8 +53,9 @@ pub fn holds(input: &[u8]) {
     request.fields.retain(bodiless);
     let due = decision::decide(&request, PEER, &configured.world);
     let Some(came) = judged(configured, &request) else {
+        // Bytes that no URI has it need not take.
         assert!(
-            request.doubt.is_some() || !matches!(due, Decision::OwnApi),
+            request.doubt.is_some() || !request.target.is_ascii() || !matches!(due, Decision::OwnApi),
             "the library refuses {request:?}"
         );
         return;
