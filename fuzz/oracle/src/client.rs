@@ -131,6 +131,11 @@ pub struct Authority {
     pub usual_port: Option<u16>,
 }
 
+/// Whether an address is a trusted proxy's.
+pub fn trusts(address: IpAddr, trust: &Trust) -> bool {
+    trust.proxies.iter().any(|(net, bits)| is_within(address, *net, *bits))
+}
+
 /// Judges a request that came over an unencrypted connection from `peer`.
 pub fn judge(
     peer: IpAddr,
@@ -162,7 +167,7 @@ pub fn judge(
             }
         }
     };
-    let is_trusted = |address: IpAddr| trust.proxies.iter().any(|(net, bits)| is_within(address, *net, *bits));
+    let is_trusted = |address: IpAddr| trusts(address, trust);
     let trusted = is_trusted(peer);
     let mut address = peer;
     let mut https = None;

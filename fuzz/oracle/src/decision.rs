@@ -170,7 +170,7 @@ fn judge(request: &Request, peer: IpAddr, world: &World) -> Result<Option<Forwar
     };
     let mut target = path::rewritten(&normal.path, route.strip, route.add.as_bytes());
     target.extend_from_slice(query);
-    let fields = outgoing(request, &caller, person, (drops_authorization, upgrade), world);
+    let fields = outgoing(request, &caller, person, (drops_authorization, client::trusts(peer, &world.trust), upgrade), world);
     Ok(Some(Forwarded {
         route: route.number,
         method: request.method.clone(),
@@ -233,7 +233,7 @@ fn outgoing(
     request: &Request,
     caller: &Caller,
     person: Option<&Person>,
-    (drops_authorization, upgrade): (bool, Option<Vec<u8>>),
+    (drops_authorization, behind_proxy, upgrade): (bool, bool, Option<Vec<u8>>),
     world: &World,
 ) -> Vec<Field> {
     let headers = &request.fields;
@@ -242,6 +242,7 @@ fn outgoing(
     for (name, value) in headers {
         let passes = match fields::kind(name) {
             Kind::Ordinary => true,
+            Kind::Address => behind_proxy,
             Kind::Authorization => !drops_authorization,
             Kind::Cookie | Kind::Length | Kind::Ours => false,
         };

@@ -11,6 +11,8 @@ pub enum Kind {
     Authorization,
     /// Says where the body ends: written anew.
     Length,
+    /// Passes if a trusted proxy sent it.
+    Address,
     /// Ends here, or is written by the gateway alone.
     Ours,
 }
@@ -64,11 +66,47 @@ const OURS: &[&str] = &[
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "x-override-url",
     "x-host",
+    "x-matched-path",
+    "script-name",
+    "x-script-name",
+    "path-info",
+    "path-translated",
+    "request-uri",
     "proxy",
 ];
 
-const OUR_PREFIXES: &[&str] = &["x-vestibule-", "x-forwarded-", "x-auth-request-", "x-client-cert-"];
+const OUR_PREFIXES: &[&str] = &[
+    "x-vestibule-",
+    "x-forwarded-",
+    "x-auth-request-",
+    "x-client-cert-",
+    "x-middleware-",
+    "x-invoke-",
+    "x-envoy-",
+];
+
+/// Names under which proxies tell whose address it is.
+const ADDRESSES: &[&str] = &[
+    "client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-originating-ip",
+    "x-remote-ip",
+    "x-remote-addr",
+    "x-original-forwarded-for",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "do-connecting-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "x-appengine-user-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
+];
 
 /// What some program behind CGI takes a name for: without case, and with whatever is no letter and no digit as a dash.
 pub fn folded(name: &[u8]) -> String {
@@ -91,6 +129,9 @@ pub fn kind(name: &[u8]) -> Kind {
         _ => {}
     }
     let folded = folded(name);
+    if ADDRESSES.contains(&folded.as_str()) {
+        return if lower == folded.as_bytes() { Kind::Address } else { Kind::Ours };
+    }
     let is_ours = OURS.contains(&folded.as_str())
         // Look-alikes of what is treated by name.
         || ["cookie", "authorization", "content-length"].contains(&folded.as_str())

@@ -51,7 +51,7 @@ const HOSTS: [&str; 16] = [
 ];
 
 /// Names that are the gateway's to say, spelled as somebody might hope.
-const NAMES: [&str; 44] = [
+const NAMES: [&str; 48] = [
     "X-User-Id",
     "x_user_id",
     "X.User.Id",
@@ -86,6 +86,10 @@ const NAMES: [&str; 44] = [
     "Transfer_Encoding",
     "Cookie_",
     "Authorization_",
+    "Script_Name",
+    "X-Middleware-Subrequest",
+    "X-Client-IP",
+    "True_Client_IP",
     // And those that are not.
     "X-User",
     "X-Userid",
