@@ -16,6 +16,10 @@ const MAX_HEADER: usize = 4096;
 const FIRST_READ: usize = 536;
 /// How version 1 begins.
 const TEXT: &[u8] = b"PROXY ";
+/// How version 2 does,
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// and goes on if the proxy speaks for itself.
+const LOCAL: u8 = 0x20;
 
 /// Extensions are skipped: nobody here asks for them.
 const CONFIG: ParseConfig = ParseConfig {
@@ -60,6 +64,14 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>,
     // The parser takes any byte for the space.
     if bytes.first() == TEXT.first() && !bytes.iter().zip(TEXT).all(|(said, due)| said == due) {
         return Err(HeaderError::Malformed);
+    }
+    // The parser wants addresses of a proxy that speaks for itself, which may have none, and whose are to be ignored.
+    if let Some([LOCAL, _, high, low]) = bytes.strip_prefix(SIGNATURE).and_then(|rest| rest.first_chunk::<4>()) {
+        let whole = SIGNATURE.len() + 4 + usize::from(u16::from_be_bytes([*high, *low]));
+        return match whole {
+            ..=MAX_HEADER => Ok((bytes.len() >= whole).then_some((None, whole))),
+            _ => Err(HeaderError::TooLong),
+        };
     }
     match ProxyHeader::parse(bytes, CONFIG) {
         Ok((header, length)) => match header.proxied_address() {
@@ -130,6 +142,8 @@ mod tests {
             (v2(Some(from(four)), 0), Some(four)),
             (v2(Some(from(six)), 3), Some(six)),
             (v2(None, 0), None),
+            (b"\r\n\r\n\0\r\nQUIT\n\x20\x21\0\0".to_vec(), None),
+            (b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x03abc".to_vec(), None),
         ];
         for (header, source) in headers {
             let source = source.map(|source| source.parse().unwrap());
