@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::{io::AsyncReadExt, time::timeout};
 
-use crate::harness::{Gateway, SOON, Setup, eventually};
+use crate::harness::{Gateway, RawClient, SOON, Setup, eventually};
 
 #[tokio::test]
 async fn dos_01_a_head_that_never_ends_is_not_waited_for() {
@@ -111,37 +111,36 @@ async fn dos_13_an_upstream_that_stops_half_way_is_not_waited_for() {
     eventually(SOON, async || gateway.log().contains("\"error\":\"UPSTREAM_TIMEOUT\"")).await;
 }
 
-#[tokio::test]
-async fn a_client_that_takes_nothing_is_not_waited_for() {
-    let setup = "[server]\nbody_timeout = '300ms'\nheader_timeout = '300ms'";
+/// More than all buffers on the way hold.
+const MUCH: usize = 64 << 20;
+
+/// A client that is answered with so much, and has read the head.
+async fn answered_much(setup: &str) -> (Gateway, RawClient) {
     let gateway = Setup::default().with(setup).start().await;
-    let much = 64 << 20;
-    let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {much}\r\n\r\n").into_bytes();
-    answer.resize(answer.len() + much, b'x');
+    let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n").into_bytes();
+    answer.resize(answer.len() + MUCH, b'x');
     gateway.upstream().answer("/public/much", answer);
     let mut client = gateway.raw().await;
     client
         .send(format!("GET /public/much HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.host()))
         .await;
     client.head().await;
+    (gateway, client)
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_not_waited_for() {
+    let setup = "[server]\nbody_timeout = '300ms'\nheader_timeout = '300ms'";
+    let (gateway, mut client) = answered_much(setup).await;
     eventually(SOON, async || gateway.log().contains("\"error\":\"CLIENT_LEFT\"")).await;
-    assert!(client.rest().await.len() < much);
+    assert!(client.rest().await.len() < MUCH);
 }
 
 /// Each time a little, just before its time is over: it would hold a connection to the upstream for ever.
 #[tokio::test]
 async fn dos_13_a_client_that_takes_an_answer_by_drops_is_not_waited_for() {
     let setup = "[server]\nbody_timeout = '1s'\nmin_body_rate = '1MiB'";
-    let gateway = Setup::default().with(setup).start().await;
-    let much = 64 << 20;
-    let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {much}\r\n\r\n").into_bytes();
-    answer.resize(answer.len() + much, b'x');
-    gateway.upstream().answer("/public/much", answer);
-    let mut client = gateway.raw().await;
-    client
-        .send(format!("GET /public/much HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.host()))
-        .await;
-    client.head().await;
+    let (gateway, mut client) = answered_much(setup).await;
     let drops = async {
         let mut taken = 0;
         let mut drop = vec![0; 128 * 1024];
@@ -155,7 +154,7 @@ async fn dos_13_a_client_that_takes_an_answer_by_drops_is_not_waited_for() {
         }
     };
     let taken = timeout(SOON * 2, drops).await.expect("it is given up");
-    assert!(taken < much);
+    assert!(taken < MUCH);
     eventually(SOON, async || gateway.log().contains("\"error\":\"CLIENT_LEFT\"")).await;
 }
 
