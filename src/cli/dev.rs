@@ -41,7 +41,7 @@ use crate::{
     },
     lifecycle::Tasks,
     secret::{Secret, random},
-    telemetry,
+    telemetry::Events,
 };
 
 /// What a project without a configuration is run with.
@@ -98,7 +98,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     };
     let mut here = Here::default();
     here.put_into(&mut config);
-    telemetry::init(&config.log);
+    let _events = Events::init(&config.log).context("can't start a thread for the log")?;
 
     let cluster = match &args.database_url {
         Some(_) => None,

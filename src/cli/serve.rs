@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, Overrides},
     policy::connection::Door,
-    telemetry,
+    telemetry::Events,
 };
 
 #[derive(Args, Debug)]
@@ -28,7 +28,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    telemetry::init(&config.log);
+    let _events = Events::init(&config.log).context("can't start a thread for the log")?;
     descriptors::raise_limit(&config);
     if !config.server.core_dumps {
         memory::keep_to_itself();

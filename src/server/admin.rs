@@ -43,7 +43,7 @@ use crate::{
     auth::Auth,
     lifecycle::Tasks,
     session::{Sessions, Trust, streams::Why},
-    telemetry::{AccessLog, DURATION_BUCKETS_US, Limit, Stats},
+    telemetry::{self, AccessLog, DURATION_BUCKETS_US, Limit, Stats},
     upstream::Upstream,
 };
 
@@ -236,6 +236,7 @@ impl Subjects {
             hearing: self.sessions.trust() == Trust::Hearing,
             revocations: Revocations::of(&self.sessions),
             log_dropped: self.log.dropped(),
+            events_dropped: telemetry::events_dropped(),
             assertions: self.sessions.mint().minted(),
             open_streams: self.sessions.streams().open() as u64,
             closed_streams: self.sessions.streams().closed(),
@@ -270,6 +271,7 @@ struct Numbers {
     hearing: bool,
     revocations: Revocations,
     log_dropped: u64,
+    events_dropped: u64,
     assertions: u64,
     open_streams: u64,
     closed_streams: [(Why, u64); Why::ALL.len()],
@@ -323,6 +325,11 @@ impl Collector for Numbers {
                 "vestibule_access_log_dropped",
                 "Lines of the access log that were dropped",
                 self.log_dropped,
+            ),
+            (
+                "vestibule_events_dropped",
+                "Lines on standard error that were dropped",
+                self.events_dropped,
             ),
         ] {
             ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, counter)?)?;

@@ -1,23 +1,16 @@
 //! The access log: one line per request, off the data path.
 //!
-//! A request formats its line into a buffer of its worker when its last byte has left; a thread of its own writes the
-//! buffers. When nobody reads fast enough, lines are dropped and counted; no request waits for a log.
+//! A request formats its line into a lane of its worker when its last byte has left.
 
 use std::{
-    fmt,
-    io::Write,
+    io::{self, Write},
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, channel},
-    },
-    thread::{self, JoinHandle, Thread},
     time::Duration,
 };
 
 use http::{HeaderValue, StatusCode};
 
+use super::lines::{self, LineWriter};
 use crate::{clock::Timestamp, config::LogFormat, identity::UserId};
 
 /// Who is to blame when a request failed.
@@ -63,136 +56,45 @@ pub struct Access<'a> {
 /// The access log of a whole gateway; each worker writes to a [`Lane`] of it.
 #[derive(Debug)]
 pub struct AccessLog {
-    shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
-    /// The writer says that it has written everything.
-    written: Mutex<Receiver<()>>,
+    format: LogFormat,
+    writer: LineWriter,
 }
 
 /// A worker's part of the access log.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    shared: Arc<Shared>,
-    buffer: Arc<Mutex<Buffer>>,
-    writer: Thread,
-}
-
-struct Shared {
     format: LogFormat,
-    lanes: Mutex<Vec<Arc<Mutex<Buffer>>>>,
-    dropped: AtomicU64,
-    ending: AtomicBool,
+    lines: lines::Lane<Gathered>,
 }
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}, {} dropped", self.format, self.dropped.load(Ordering::Relaxed))
-    }
-}
-
-/// Past it, lines of a worker are dropped: about 4,000 lines.
-const LANE_BYTES: usize = 1 << 20;
-/// At the end, for what is left to be written.
-const LAST_LINES: Duration = Duration::from_secs(2);
-/// Lines are gathered for so long, so that a busy gateway writes seldom.
-const GATHER: Duration = Duration::from_millis(10);
 
 impl AccessLog {
     /// Starts the thread that writes to `out`.
-    pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            format,
-            lanes: Mutex::default(),
-            dropped: AtomicU64::new(0),
-            ending: AtomicBool::new(false),
-        });
-        let writing = Arc::clone(&shared);
-        let (tell, written) = channel();
-        let writer = thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            write_lanes(&writing, out);
-            let _ = tell.send(());
-        })?;
-        Ok(Self {
-            shared,
-            writer: Some(writer),
-            written: Mutex::new(written),
-        })
+    pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> io::Result<Self> {
+        let writer = LineWriter::start("access-log", out)?;
+        Ok(Self { format, writer })
     }
 
     /// A lane for one more worker.
     pub fn lane(&self) -> Lane {
-        let buffer = Arc::<Mutex<Buffer>>::default();
-        lock(&self.shared.lanes).push(Arc::clone(&buffer));
-        let writer = self
-            .writer
-            .as_ref()
-            .map_or_else(thread::current, |writer| writer.thread().clone());
         Lane {
-            shared: Arc::clone(&self.shared),
-            buffer,
-            writer,
+            format: self.format,
+            lines: self.writer.lane(),
         }
     }
 
     /// Lines that nobody will read.
     pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for AccessLog {
-    /// Writes what is left.
-    fn drop(&mut self) {
-        self.shared.ending.store(true, Ordering::Release);
-        if let Some(writer) = self.writer.take() {
-            writer.thread().unpark();
-            // Whoever reads standard output may have stopped to: its thread is not waited for without end.
-            if lock(&self.written).recv_timeout(LAST_LINES).is_err() {
-                return;
-            }
-            let _ = writer.join();
-        }
-    }
-}
-
-fn write_lanes(shared: &Shared, mut out: impl Write) {
-    let mut lines = Vec::new();
-    loop {
-        let ending = shared.ending.load(Ordering::Acquire);
-        for lane in lock(&shared.lanes).iter() {
-            lines.append(&mut lock(lane).lines);
-        }
-        if lines.is_empty() {
-            if ending {
-                return;
-            }
-            thread::park();
-            thread::sleep(GATHER);
-            continue;
-        }
-        // Standard output may be closed or full: the gateway goes on without its access log.
-        let _ = out.write_all(&lines).and_then(|()| out.flush());
-        lines.clear();
+        self.writer.dropped()
     }
 }
 
 impl Lane {
     /// Adds the line of a request that has ended.
     pub fn write(&self, access: &Access<'_>) {
-        let mut buffer = lock(&self.buffer);
-        if buffer.lines.len() > LANE_BYTES {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let first = buffer.lines.is_empty();
-        match self.shared.format {
-            LogFormat::Json => access.write_json(&mut Line(&mut buffer)),
-            LogFormat::Text => access.write_text(&mut Line(&mut buffer)),
-        }
-        drop(buffer);
-        if first {
-            self.writer.unpark();
-        }
+        self.lines.add(|gathered| match self.format {
+            LogFormat::Json => access.write_json(&mut Line(gathered)),
+            LogFormat::Text => access.write_text(&mut Line(gathered)),
+        });
     }
 }
 
@@ -279,15 +181,21 @@ impl Access<'_> {
 }
 /// What a worker has gathered, and the second that it wrote last: most lines share theirs with the one before.
 #[derive(Debug, Default)]
-struct Buffer {
+struct Gathered {
     lines: Vec<u8>,
     second: i64,
     /// `2026-11-21T07:15:08`
     second_text: String,
 }
 
+impl lines::Buffer for Gathered {
+    fn lines(&mut self) -> &mut Vec<u8> {
+        &mut self.lines
+    }
+}
+
 /// Writes one line.
-struct Line<'b>(&'b mut Buffer);
+struct Line<'g>(&'g mut Gathered);
 
 impl Line<'_> {
     fn text(&mut self, text: &str) {
@@ -336,7 +244,7 @@ impl Line<'_> {
             text.truncate(text.len().saturating_sub(".000Z".len()));
             self.0.second_text = text;
         }
-        let Buffer { lines, second_text, .. } = &mut *self.0;
+        let Gathered { lines, second_text, .. } = &mut *self.0;
         lines.extend_from_slice(second_text.as_bytes());
         self.text(".");
         self.thousandths(u64::try_from(at.micros().rem_euclid(1_000_000) / 1000).unwrap_or(0));
@@ -384,26 +292,9 @@ impl Line<'_> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            lock(&self.0).extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use super::{super::lines::Sink, *};
 
     fn logged(format: LogFormat, path: &str) -> String {
         let sink = Sink::default();
@@ -426,8 +317,7 @@ mod tests {
             failure: Some(("UPSTREAM_TIMEOUT", Side::Upstream)),
         });
         drop(log);
-        let bytes = lock(&sink.0).clone();
-        String::from_utf8(bytes).unwrap()
+        sink.text()
     }
 
     #[test]
@@ -446,7 +336,7 @@ mod tests {
 
     #[test]
     fn times_and_numbers_are_written_as_elsewhere() {
-        let mut buffer = Buffer::default();
+        let mut buffer = Gathered::default();
         for micros in [0, 1_795_245_308_894_999, 1_795_245_308_005_000, -1] {
             let at = Timestamp::from_micros(micros);
             buffer.lines.clear();

@@ -101,6 +101,7 @@ async fn metrics_count_what_happened() {
         ("vestibule_connections_total", 6.0),
         ("vestibule_session_lookup_failures_total", 0.0),
         ("vestibule_access_log_dropped_total", 0.0),
+        ("vestibule_events_dropped_total", 0.0),
     ] {
         assert!(
             (grown(&after, name) - count).abs() < 0.5,

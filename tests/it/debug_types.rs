@@ -216,8 +216,8 @@ const SHOWN: &[(&str, &str)] = &[
     ("session/assertion.rs: Ring.document", "public keys"),
     ("session/identity_headers.rs: Entry.folded", "the name of a header"),
     ("telemetry/access.rs: Access.request_id", "the request's id"),
-    ("telemetry/access.rs: Buffer.lines", "the access log"),
-    ("telemetry/access.rs: Buffer.second_text", "a time"),
+    ("telemetry/access.rs: Gathered.lines", "the access log"),
+    ("telemetry/access.rs: Gathered.second_text", "a time"),
     (
         "telemetry/request_ids.rs: RequestIds.prefix",
         "the beginning of the ids of requests",

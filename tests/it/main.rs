@@ -143,6 +143,7 @@ mod sql;
 mod static_files;
 mod streaming;
 mod streams;
+mod stuck_logs;
 mod systemd_units;
 mod threats;
 mod timeouts;

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{Child, Command},
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
@@ -42,6 +43,8 @@ pub(crate) struct Program {
     child: Child,
     said: Arc<Mutex<Said>>,
     readers: [JoinHandle<()>; 2],
+    /// Whether anybody reads what it says.
+    heard: watch::Sender<bool>,
     _watch: Watch,
 }
 
@@ -174,14 +177,26 @@ impl Program {
     fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let said = Arc::new(Mutex::new(Said::default()));
+        let heard = watch::Sender::new(true);
         let readers = [
-            keep(child.stdout.take().unwrap(), &said, |said| &mut said.stdout),
-            keep(child.stderr.take().unwrap(), &said, |said| &mut said.stderr),
+            keep(
+                child.stdout.take().unwrap(),
+                &said,
+                |said| &mut said.stdout,
+                heard.subscribe(),
+            ),
+            keep(
+                child.stderr.take().unwrap(),
+                &said,
+                |said| &mut said.stderr,
+                heard.subscribe(),
+            ),
         ];
         Self {
             child,
             said,
             readers,
+            heard,
             _watch: Watch { gateway: None },
         }
     }
@@ -259,6 +274,11 @@ impl Program {
         self.child.id().expect("it has not been waited for")
     }
 
+    /// From here on nobody reads what it says, while the pipes stay open; until it is waited for.
+    pub(crate) fn turn_away(&self) {
+        self.heard.send_replace(false);
+    }
+
     /// Sends `TERM`, `INT` or the like.
     pub(crate) async fn signal(&self, name: &str) {
         let sent = Command::new("kill")
@@ -277,6 +297,7 @@ impl Program {
     pub(crate) async fn ended(mut self) -> Ended {
         let status = timeout(PATIENCE, self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()));
+        self.heard.send_replace(true);
         for reader in &mut self.readers {
             // What it started may hold the other end of a pipe for a moment longer.
             timeout(SOON, reader).await.expect("its output ends with it").unwrap();
@@ -295,11 +316,17 @@ fn keep(
     from: impl AsyncRead + Send + Unpin + 'static,
     said: &Arc<Mutex<Said>>,
     to: fn(&mut Said) -> &mut String,
+    mut heard: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let said = Arc::clone(said);
     tokio::spawn(async move {
         let mut lines = BufReader::new(from).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
+        loop {
+            // Who is gone has nothing left to say that would be too much.
+            let _ = heard.wait_for(|heard| *heard).await;
+            let Ok(Some(line)) = lines.next_line().await else {
+                return;
+            };
             canary::said("a line of a process", line.as_str());
             let mut said = said.lock().unwrap();
             let to = to(&mut said);
