@@ -2,7 +2,8 @@
 //! to Postgres are cut, frozen and slowed down, and Postgres itself is killed. An oracle that shares nothing with the
 //! gateways judges every request.
 //!
-//! `make torture SECONDS=600` runs it for as long as one likes, with an optimised program, and prints what came of it.
+//! `make test` runs it for a few seconds, `make torture SECONDS=600` for as long as one likes, with an optimised program, and
+//! prints what came of it.
 //! What is chosen depends on the seed alone; when it happens does not.
 
 #![expect(clippy::print_stdout, reason = "what was measured is what it is for")]
@@ -87,7 +88,7 @@ impl Plan {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "make torture"]
+#[ignore = "wants the machine for itself: the last stage of make test, make torture"]
 async fn whatever_fails_nobody_passes_whose_session_was_ended() {
     let number = |name: &str, usually: u64| {
         let given = env::var(name).ok().filter(|given| !given.is_empty());
