@@ -298,9 +298,7 @@ fn finished(mut response: Response<ProxyBody>, route: &Route, slid: Option<Heade
     }
     if let Some(cookie) = slid {
         response.headers_mut().append(header::SET_COOKIE, cookie);
-        // An answer that sets a session must not be kept for somebody else.
-        let never = HeaderValue::from_static("no-store");
-        response.headers_mut().insert(header::CACHE_CONTROL, never);
+        rewrite::keep_from_caches(response.headers_mut());
     }
     response
 }

@@ -12,7 +12,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Inbound, Proxy, SignedIn, error::ProxyError};
+use super::{Inbound, Proxy, SignedIn, error::ProxyError, rewrite};
 use crate::{
     policy::{Denied, Unmet},
     session::{
@@ -109,7 +109,7 @@ pub(super) fn take_back(
         for cookie in cookies.clear().into_iter().chain(companion) {
             answer.append(header::SET_COOKIE, cookie);
         }
-        answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        rewrite::keep_from_caches(answer);
     }
 }
 

@@ -4,7 +4,7 @@
 //! boundaries: what leaves is what was judged, under another prefix. Header rules hold no name of the gateway's own
 //! (`config` refuses those), and are applied before identities go in.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     config::{self, HeaderRules, Route},
@@ -46,6 +46,26 @@ pub fn apply_to_refusal(rules: &HeaderRules, headers: &mut HeaderMap) {
     let add: Vec<_> = rules.add.iter().filter(|(name, _)| !own(headers, name)).collect();
     for (name, value) in set.into_iter().chain(add) {
         headers.append(name.clone(), value.clone());
+    }
+}
+
+/// An answer that sets a session is one person's. Caches that go by a field of their own, which comes before
+/// `Cache-Control` (RFC 9213, 2.2), find none.
+pub(super) fn keep_from_caches(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for name in [
+        "edge-control",
+        "surrogate-control",
+        "x-accel-expires",
+        "x-litespeed-cache-control",
+    ] {
+        headers.remove(name);
+    }
+    // `CDN-Cache-Control`, and those of single ones, such as `Cloudflare-CDN-Cache-Control`.
+    let targeted = |name: &&HeaderName| name.as_str().ends_with("cdn-cache-control");
+    let targeted: Vec<HeaderName> = headers.keys().filter(targeted).cloned().collect();
+    for name in targeted {
+        headers.remove(name);
     }
 }
 

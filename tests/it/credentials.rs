@@ -1,6 +1,8 @@
 //! What counts as a credential, and that none of ours reaches an upstream.
 
-use crate::harness::{Gateway, people::User};
+use std::time::Duration;
+
+use crate::harness::{Gateway, Setup, people::User};
 
 #[tokio::test]
 async fn cookie_07_the_session_cookie_is_cut_out() {
@@ -173,4 +175,39 @@ async fn smug_28_pipelined_requests_are_each_answered_for_their_own_identity() {
         .map(|seen| seen.head.one("x-user-id").map(str::to_owned))
         .collect();
     assert_eq!(ids, [Some(ada.id), Some(eve.id)]);
+}
+
+/// A cache with a field of its own goes by that, whatever `Cache-Control` says (RFC 9213): none may be left beside a session.
+#[tokio::test]
+async fn an_answer_that_extends_a_session_is_kept_by_no_cache() {
+    let rules = "[auth.session]\nrefresh_after = '1m'\n\
+        [[routes]]\npath = '/optional/*'\nupstream = 'app'\nauth = 'optional'\n\
+        [[routes]]\npath = '/ruled/*'\nupstream = 'app'\nauth = 'optional'\n\
+        response_headers = { set = { Netlify-CDN-Cache-Control = 'public, max-age=600' } }";
+    let gateway = Setup::default().with(rules).start().await;
+    let targeted = [
+        "CDN-Cache-Control",
+        "Cloudflare-CDN-Cache-Control",
+        "Surrogate-Control",
+        "X-Accel-Expires",
+    ];
+    let fields: String = targeted.iter().map(|name| format!("{name}: max-age=600\r\n")).collect();
+    let answer = format!("HTTP/1.1 200 OK\r\nCache-Control: public\r\n{fields}Content-Length: 2\r\n\r\nok");
+    for path in ["/optional/asset.js", "/ruled/asset.js"] {
+        gateway.upstream().answer(path, answer.clone());
+        let strangers = gateway.get(path).await;
+        assert_eq!(
+            strangers.head.one("cdn-cache-control"),
+            Some("max-age=600"),
+            "it is theirs to say"
+        );
+        let ada = gateway.signed_in(&format!("ada{}@example.com", path.len())).await;
+        gateway.clock().advance(Duration::from_mins(2));
+        let own = gateway.get(path).with(&ada).await;
+        assert!(own.set_cookie(gateway.session_cookie()).is_some(), "{:?}", own.head);
+        assert_eq!(own.head.all("cache-control"), ["no-store"]);
+        for name in targeted.into_iter().chain(["Netlify-CDN-Cache-Control"]) {
+            assert!(!own.head.has(name), "{name}");
+        }
+    }
 }
