@@ -7,7 +7,7 @@
 
 use http::HeaderName;
 
-/// Folded prefixes of names that only a gateway uses; all begin with an `x`.
+/// Folded prefixes of names that only a gateway uses.
 pub const RESERVED_PREFIXES: &[&[u8]] = &[
     b"x-vestibule-",
     b"x-forwarded-",
@@ -18,6 +18,27 @@ pub const RESERVED_PREFIXES: &[&[u8]] = &[
     b"x-middleware-",
     b"x-invoke-",
     b"x-envoy-",
+];
+
+/// Folded prefixes of names by which other gateways and platforms tell their applications whose certificate it is, or who
+/// somebody is. An application that stood behind one of them may still believe it, so a client can't say it; a trusted proxy
+/// can.
+pub const PROXIES_PREFIXES: &[&[u8]] = &[
+    b"cf-access-",
+    b"ssl-client-",
+    b"tailscale-user-",
+    b"wl-proxy-",
+    b"x-amzn-mtls-",
+    b"x-amzn-oidc-",
+    b"x-arr-",
+    b"x-authentik-",
+    b"x-goog-authenticated-",
+    b"x-goog-iap-",
+    b"x-ms-client-principal",
+    b"x-ms-token-",
+    b"x-pomerium-",
+    b"x-ssl-",
+    b"x-webauth-",
 ];
 
 /// Names of every preset, whichever is in force, and what could show an upstream another request than was authorised.

@@ -191,7 +191,7 @@ impl Fields<'_> {
                         out(name, value);
                     }
                 }
-                Disposition::ClientAddress => {
+                Disposition::ToldByProxies => {
                     if self.behind_proxy && !self.named.contains_key(name) {
                         out(name, value);
                     }
@@ -234,7 +234,7 @@ impl Fields<'_> {
     /// Whether a rule may say it: the configuration refuses those that say more.
     fn may_be_said(&self, name: &HeaderName) -> bool {
         match self.reserved.classify(name) {
-            Disposition::Pass | Disposition::Cookie | Disposition::ClientAddress => true,
+            Disposition::Pass | Disposition::Cookie | Disposition::ToldByProxies => true,
             Disposition::Authorization => self.handover.authorization.is_none(),
             _ => false,
         }

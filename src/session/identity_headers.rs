@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     clock::Timestamp,
-    config::{self, RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte as fold},
+    config::{self, PROXIES_PREFIXES, RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte as fold},
     fields::Lines,
     identity::{Identity, SessionId},
 };
@@ -116,8 +116,8 @@ pub enum Disposition {
     Expect,
     ContentLength,
     ForwardedFor,
-    /// Whose address it is, as some proxies say it: forwarded from trusted ones alone.
-    ClientAddress,
+    /// Whose address, certificate or name it is, as some proxies say it: forwarded from trusted ones alone.
+    ToldByProxies,
     /// What else says who called and how; we write it anew.
     Forwarded,
     RequestId,
@@ -191,7 +191,8 @@ impl Reserved {
         let initial = fold(first(name));
         let lengths = self.lengths.get(usize::from(initial & 31)).copied().unwrap_or_default();
         let length_occurs = lengths & length_bit(name.len()) != 0;
-        if !length_occurs && initial != b'x' {
+        let may_have_prefix = PREFIX_INITIALS & (1 << (initial & 31)) != 0;
+        if !length_occurs && !may_have_prefix {
             return Disposition::Pass;
         }
         if length_occurs && let Some(entries) = self.by_length.get(name.len()) {
@@ -205,12 +206,18 @@ impl Reserved {
                 }
             }
         }
-        if initial == b'x'
-            && RESERVED_PREFIXES
-                .iter()
-                .any(|prefix| name.get(..prefix.len()).is_some_and(|head| is_folded(head, prefix)))
-        {
-            return Disposition::Reserved;
+        if may_have_prefix {
+            if begins(name, RESERVED_PREFIXES).is_some() {
+                return Disposition::Reserved;
+            }
+            if let Some(prefix) = begins(name, PROXIES_PREFIXES) {
+                let as_written = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+                return if name.starts_with(prefix) && name.iter().all(as_written) {
+                    Disposition::ToldByProxies
+                } else {
+                    Disposition::Reserved
+                };
+            }
         }
         Disposition::Pass
     }
@@ -219,6 +226,24 @@ impl Reserved {
     pub fn is_reserved(&self, name: &HeaderName) -> bool {
         self.classify(name) == Disposition::Reserved
     }
+}
+
+/// With which letters (the lowest five bits of them) one of the prefixes begins.
+const PREFIX_INITIALS: u32 = initials(RESERVED_PREFIXES) | initials(PROXIES_PREFIXES);
+
+const fn initials(mut prefixes: &[&[u8]]) -> u32 {
+    let mut initials = 0;
+    while let [[first, ..], rest @ ..] = prefixes {
+        initials |= 1 << (*first & 31);
+        prefixes = rest;
+    }
+    initials
+}
+
+/// With which of `prefixes` a name begins, once folded.
+fn begins(name: &[u8], prefixes: &'static [&'static [u8]]) -> Option<&'static [u8]> {
+    let begins = |prefix: &&&[u8]| name.get(..prefix.len()).is_some_and(|head| is_folded(head, prefix));
+    prefixes.iter().find(begins).copied()
 }
 
 fn first(name: &[u8]) -> u8 {
@@ -259,23 +284,23 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("forwarded", Disposition::Forwarded),
     ("x-real-ip", Disposition::Forwarded),
     ("x-request-id", Disposition::RequestId),
-    ("client-ip", Disposition::ClientAddress),
-    ("x-client-ip", Disposition::ClientAddress),
-    ("x-cluster-client-ip", Disposition::ClientAddress),
-    ("x-originating-ip", Disposition::ClientAddress),
-    ("x-remote-ip", Disposition::ClientAddress),
-    ("x-remote-addr", Disposition::ClientAddress),
-    ("x-original-forwarded-for", Disposition::ClientAddress),
-    ("true-client-ip", Disposition::ClientAddress),
-    ("cf-connecting-ip", Disposition::ClientAddress),
-    ("cf-connecting-ipv6", Disposition::ClientAddress),
-    ("cf-pseudo-ipv4", Disposition::ClientAddress),
-    ("do-connecting-ip", Disposition::ClientAddress),
-    ("fastly-client-ip", Disposition::ClientAddress),
-    ("fly-client-ip", Disposition::ClientAddress),
-    ("x-appengine-user-ip", Disposition::ClientAddress),
-    ("x-azure-clientip", Disposition::ClientAddress),
-    ("x-azure-socketip", Disposition::ClientAddress),
+    ("client-ip", Disposition::ToldByProxies),
+    ("x-client-ip", Disposition::ToldByProxies),
+    ("x-cluster-client-ip", Disposition::ToldByProxies),
+    ("x-originating-ip", Disposition::ToldByProxies),
+    ("x-remote-ip", Disposition::ToldByProxies),
+    ("x-remote-addr", Disposition::ToldByProxies),
+    ("x-original-forwarded-for", Disposition::ToldByProxies),
+    ("true-client-ip", Disposition::ToldByProxies),
+    ("cf-connecting-ip", Disposition::ToldByProxies),
+    ("cf-connecting-ipv6", Disposition::ToldByProxies),
+    ("cf-pseudo-ipv4", Disposition::ToldByProxies),
+    ("do-connecting-ip", Disposition::ToldByProxies),
+    ("fastly-client-ip", Disposition::ToldByProxies),
+    ("fly-client-ip", Disposition::ToldByProxies),
+    ("x-appengine-user-ip", Disposition::ToldByProxies),
+    ("x-azure-clientip", Disposition::ToldByProxies),
+    ("x-azure-socketip", Disposition::ToldByProxies),
 ];
 
 #[cfg(test)]

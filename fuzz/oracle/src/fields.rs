@@ -11,7 +11,7 @@ pub enum Kind {
     Authorization,
     /// Says where the body ends: written anew.
     Length,
-    /// Passes if a trusted proxy sent it.
+    /// Passes if a trusted proxy sent it: an address, or who somebody is.
     Address,
     /// Ends here, or is written by the gateway alone.
     Ours,
@@ -108,6 +108,25 @@ const ADDRESSES: &[&str] = &[
     "x-azure-socketip",
 ];
 
+/// What names begin with under which other gateways tell who somebody is.
+const OTHER_GATEWAYS: &[&str] = &[
+    "cf-access-",
+    "ssl-client-",
+    "tailscale-user-",
+    "wl-proxy-",
+    "x-amzn-mtls-",
+    "x-amzn-oidc-",
+    "x-arr-",
+    "x-authentik-",
+    "x-goog-authenticated-",
+    "x-goog-iap-",
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-pomerium-",
+    "x-ssl-",
+    "x-webauth-",
+];
+
 /// What some program behind CGI takes a name for: without case, and with whatever is no letter and no digit as a dash.
 pub fn folded(name: &[u8]) -> String {
     let fold = |byte: &u8| {
@@ -130,6 +149,9 @@ pub fn kind(name: &[u8]) -> Kind {
     }
     let folded = folded(name);
     if ADDRESSES.contains(&folded.as_str()) {
+        return if lower == folded.as_bytes() { Kind::Address } else { Kind::Ours };
+    }
+    if OTHER_GATEWAYS.iter().any(|prefix| folded.starts_with(prefix)) {
         return if lower == folded.as_bytes() { Kind::Address } else { Kind::Ours };
     }
     let is_ours = OURS.contains(&folded.as_str())

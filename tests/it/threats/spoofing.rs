@@ -332,10 +332,27 @@ async fn spoof_02_spoof_14_a_trusted_proxy_lets_no_other_spelling_through() {
     }
 }
 
-/// Of the names under which proxies and CDNs tell whose address it is, some application believes each.
+/// Of the names under which proxies, platforms and other gateways tell whose address it is, whose certificate, or who
+/// somebody is, some application believes each.
 #[tokio::test]
-async fn spoof_14_whose_address_it_is_only_a_trusted_proxy_says() {
+async fn spoof_14_whose_address_or_certificate_it_is_only_a_trusted_proxy_says() {
     let names = [
+        "ssl-client-cert",
+        "ssl-client-verify",
+        "x-ssl-client-dn",
+        "x-arr-clientcert",
+        "wl-proxy-client-cert",
+        "x-amzn-mtls-clientcert-subject",
+        "x-amzn-oidc-identity",
+        "x-ms-client-principal",
+        "x-ms-client-principal-name",
+        "x-goog-authenticated-user-email",
+        "x-goog-iap-jwt-assertion",
+        "cf-access-jwt-assertion",
+        "tailscale-user-login",
+        "x-pomerium-claim-email",
+        "x-authentik-username",
+        "x-webauth-user",
         "client-ip",
         "x-client-ip",
         "x-cluster-client-ip",
@@ -492,8 +509,9 @@ async fn spoof_17_whatever_name_somebody_signs_up_with_it_is_one_well_formed_val
         "a,b;c=\"d\\".to_owned(),
         "%0d%0aX-User-Roles: admin".to_owned(),
         "  ".to_owned(),
-        "n".repeat(10 << 10),
-        "é".repeat(10 << 10),
+        "n".repeat(256),
+        "é".repeat(256),
+        "n".repeat(257),
     ];
     for (number, name) in names.iter().enumerate() {
         let email = format!("user{number}@example.com");
