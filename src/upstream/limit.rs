@@ -2,15 +2,15 @@
 //!
 //! A place is one atomic count: it is taken and given back for every request. Only once all are taken does anything
 //! else happen: a bounded number waits, for a bounded time, in the order in which they came, and whoever comes while
-//! somebody waits queues up behind.
+//! somebody waits queues up behind. A place that is given back then stays taken, and is handed to who has waited for
+//! longest: were it free for a moment, somebody who has just come could have it.
 
 use std::{
-    pin::pin,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{sync::Semaphore, time::timeout};
 
 #[derive(Debug)]
 pub(super) struct Limit {
@@ -19,7 +19,8 @@ pub(super) struct Limit {
     taken: AtomicUsize,
     waiting: AtomicUsize,
     refused: AtomicU64,
-    freed: Notify,
+    /// Places that are handed over: taken, and whoever waits for longest has the next. It serves in order.
+    handed: Semaphore,
 }
 
 /// There was no place within the time, or too many waited already.
@@ -34,7 +35,7 @@ impl Limit {
             taken: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
-            freed: Notify::new(),
+            handed: Semaphore::new(0),
         }
     }
 
@@ -61,30 +62,36 @@ impl Limit {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Full);
         };
-        let turn = async {
-            loop {
-                // In the queue before looking: what is freed in between wakes us all the same, and of two places each
-                // somebody else.
-                let mut freed = pin!(self.freed.notified());
-                freed.as_mut().enable();
-                if self.take() {
-                    return;
-                }
-                freed.await;
+        self.hand_over_if_free();
+        match timeout(patience, self.handed.acquire()).await {
+            Ok(Ok(handed)) => {
+                handed.forget();
+                Ok(())
             }
-        };
-        timeout(patience, turn).await.map_err(|_| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            Full
-        })
+            // It is never closed.
+            Ok(Err(_)) | Err(_) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                Err(Full)
+            }
+        }
     }
 
     /// To be called once for each place that was taken.
     pub(super) fn give_back(&self) {
-        self.taken.fetch_sub(1, Ordering::SeqCst);
-        // Either a waiter is seen here, or the waiter sees the free place: both orders are total (SeqCst).
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.freed.notify_one();
+            self.handed.add_permits(1);
+            return;
+        }
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+        // Either who has just begun to wait is seen here, or sees the free place: both orders are total (SeqCst).
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.hand_over_if_free();
+        }
+    }
+
+    fn hand_over_if_free(&self) {
+        if self.take() {
+            self.handed.add_permits(1);
         }
     }
 
@@ -113,7 +120,12 @@ impl<'l> Queued<'l> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        let was_last = self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
+        // What was handed to somebody who went away meanwhile is nobody's.
+        if was_last && let Ok(handed) = self.0.handed.try_acquire() {
+            handed.forget();
+            self.0.give_back();
+        }
     }
 }
 
@@ -143,6 +155,42 @@ mod tests {
         let (waited, ()) = tokio::join!(limit.take_within(LONG), leaving);
         assert_eq!(waited, Ok(()));
         assert_eq!((limit.taken(), limit.waiting()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn whoever_has_waited_for_longest_is_next() {
+        let limit = Limit::new(1, 3);
+        assert!(limit.try_take());
+        let mut first = Box::pin(limit.take_within(LONG));
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        limit.give_back();
+        // Comes, and is polled, before the first has woken up.
+        let mut second = Box::pin(limit.take_within(LONG));
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        assert!(futures_util::poll!(first.as_mut()).is_ready());
+        drop(first);
+        limit.give_back();
+        assert!(futures_util::poll!(second.as_mut()).is_ready());
+    }
+
+    #[tokio::test]
+    async fn what_is_handed_to_who_went_away_is_the_next_ones_or_free() {
+        let limit = Limit::new(1, 3);
+        assert!(limit.try_take());
+        let mut first = Box::pin(limit.take_within(LONG));
+        let mut second = Box::pin(limit.take_within(LONG));
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        limit.give_back();
+        drop(first);
+        assert!(futures_util::poll!(second.as_mut()).is_ready());
+        drop(second);
+        let mut third = Box::pin(limit.take_within(LONG));
+        assert!(futures_util::poll!(third.as_mut()).is_pending());
+        limit.give_back();
+        drop(third);
+        assert_eq!((limit.taken(), limit.waiting()), (0, 0));
+        assert!(limit.try_take());
     }
 
     #[tokio::test]
