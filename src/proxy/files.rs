@@ -42,14 +42,13 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The one name with a dot in front that is meant to be found (RFC 8615).
 const WELL_KNOWN: &str = ".well-known";
 
-/// What of a request says which part of a file is wanted, if it has changed, and how it may be encoded.
-const ASKS: [HeaderName; 6] = [
+/// What of a request says whether a file is wanted, if it has changed, and how it may be encoded.
+const ASKS: [HeaderName; 5] = [
     header::ACCEPT_ENCODING,
     header::IF_MATCH,
     header::IF_MODIFIED_SINCE,
     header::IF_NONE_MATCH,
     header::IF_UNMODIFIED_SINCE,
-    header::RANGE,
 ];
 
 /// Answers with a file, or says that there is none.
@@ -77,8 +76,12 @@ pub(super) async fn serve(files: &Files, asked: &Asked<'_>) -> Result<Response<P
     if response.status().is_redirection() && response.headers().contains_key(header::LOCATION) {
         return Ok(to_folder(asked));
     }
-    let headers = response.headers_mut();
-    name_charset(headers);
+    if response.status() == StatusCode::NOT_MODIFIED {
+        // What its 200 says (RFC 9110, 15.4.5).
+        let encoded = HeaderValue::from_static("accept-encoding");
+        response.headers_mut().entry(header::VARY).or_insert(encoded);
+    }
+    name_charset(response.headers_mut());
     Ok(response.map(ProxyBody::file))
 }
 
@@ -95,6 +98,9 @@ async fn look(
         for value in asked.headers.get_all(&name) {
             request.headers_mut().append(name.clone(), value.clone());
         }
+    }
+    if let Some(range) = range(asked) {
+        request.headers_mut().insert(header::RANGE, range);
     }
     let mut whole = request.clone();
     let found = open(files, request).await?;
@@ -115,6 +121,20 @@ async fn look(
         return open(files, whole).await;
     }
     Ok(found)
+}
+
+/// Which part is wanted: of GET alone, and in bytes, however that is written. Whatever else it may be is as if it were not
+/// there (RFC 9110, 14.1 and 14.2).
+fn range(asked: &Asked<'_>) -> Option<HeaderValue> {
+    if *asked.method != Method::GET {
+        return None;
+    }
+    let value = asked.headers.get(header::RANGE)?.to_str().ok()?;
+    let (unit, set) = value.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    HeaderValue::try_from(format!("bytes={}", set.trim())).ok()
 }
 
 /// Whether a file is the one of which a client has a part already (RFC 9110, 13.1.5).
@@ -194,8 +214,10 @@ impl Contained {
     /// Where `path` leads, if that is a file or folder to be seen.
     fn find(&self, path: &Path) -> io::Result<(PathBuf, fs::Metadata)> {
         // Followed anew each time: a release is often made current by turning a link.
+        // Once: between two looks at the link it may be turned.
         let folder = self.folder.canonicalize()?;
-        let path = path.canonicalize()?;
+        let asked = path.strip_prefix(&self.folder).map_err(|_| ErrorKind::NotFound)?;
+        let path = folder.join(asked).canonicalize()?;
         let below = path.strip_prefix(&folder).map_err(|_| ErrorKind::NotFound)?;
         let seen = below.components().enumerate().all(|(at, component)| match component {
             Component::Normal(name) => !name.as_encoded_bytes().starts_with(b".") || (at == 0 && name == WELL_KNOWN),
@@ -262,8 +284,14 @@ impl Metadata for About {
         self.0.is_dir()
     }
 
+    /// Reproducible builds date every file alike, at the beginning of time or a second later: then one release can't be told
+    /// from the next, and nothing is said of it.
     fn modified(&self) -> io::Result<SystemTime> {
-        self.0.modified()
+        let at = self.0.modified()?;
+        if at <= SystemTime::UNIX_EPOCH + Duration::from_secs(1) {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        Ok(at)
     }
 
     fn len(&self) -> u64 {

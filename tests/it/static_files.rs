@@ -1,6 +1,16 @@
 //! Files that the gateway serves by itself, and those that it doesn't.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use tempfile::TempDir;
 
@@ -307,4 +317,73 @@ async fn a_large_file_arrives_whole() {
     assert!(answer.body == bytes);
     let part = gateway.get("/large.bin").header("Range", "bytes=2999990-").await;
     assert_eq!((part.status(), &part.body[..]), (206, &bytes[2_999_990..]));
+}
+
+/// As reproducible builds have it: that one release has the same size as the next says nothing.
+#[tokio::test]
+async fn files_without_a_date_have_no_tag() {
+    let root = site();
+    let page = root.path().join("dist/index.html");
+    for at in [0, 1] {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+        fs::File::options()
+            .write(true)
+            .open(&page)
+            .unwrap()
+            .set_modified(at)
+            .unwrap();
+        let gateway = serving(root.path()).await;
+        let answer = gateway.get("/index.html").await;
+        assert_eq!((answer.status(), answer.text()), (200, "<h1>app</h1>"));
+        assert!(
+            !answer.head.has("etag") && !answer.head.has("last-modified"),
+            "{:?}",
+            answer.head
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_both_releases_have_is_there_while_the_link_is_turned() {
+    let root = site();
+    let at = |name: &str| root.path().join(name);
+    fs::rename(at("dist"), at("one")).unwrap();
+    fs::create_dir(at("two")).unwrap();
+    fs::write(at("two/notes.txt"), "second").unwrap();
+    symlink("one", at("dist")).unwrap();
+    let gateway = serving(root.path()).await;
+    let turning = Arc::new(AtomicBool::new(true));
+    let (still, folder) = (Arc::clone(&turning), root.path().to_owned());
+    let turner = thread::spawn(move || {
+        for release in ["two", "one"].into_iter().cycle() {
+            if !still.load(Ordering::Relaxed) {
+                return;
+            }
+            symlink(release, folder.join("next")).unwrap();
+            fs::rename(folder.join("next"), folder.join("dist")).unwrap();
+        }
+    });
+    for _ in 0..500 {
+        assert_eq!(gateway.get("/notes.txt").await.status(), 200);
+    }
+    turning.store(false, Ordering::Relaxed);
+    turner.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_range_that_is_none_of_bytes_is_none() {
+    let root = site();
+    let gateway = serving(root.path()).await;
+    for (range, status) in [("items=0-1", 200), ("Bytes=2-4", 206), ("bytes", 200), ("bytes=x", 416)] {
+        let answer = gateway.get("/assets/app.js").header("Range", range).await;
+        assert_eq!(answer.status(), status, "{range}");
+    }
+    let head = gateway
+        .call("HEAD", "/assets/app.js")
+        .header("Range", "bytes=2-4")
+        .await;
+    assert_eq!((head.status(), head.head.one("content-length")), (200, Some("10")));
+    let tag = head.head.one("etag").unwrap();
+    let same = gateway.get("/assets/app.js").header("If-None-Match", tag).await;
+    assert_eq!((same.status(), same.head.one("vary")), (304, Some("accept-encoding")));
 }
