@@ -12,6 +12,7 @@
 //! A client may be asked to leave before its time ([`Leave`]): by whoever needs its place, or has seen enough.
 
 use std::{
+    future::Future as _,
     pin::Pin,
     sync::{
         Arc,
@@ -25,6 +26,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
+    time::{Sleep, sleep},
 };
 
 use crate::clock;
@@ -35,6 +37,11 @@ const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 /// Requests are being answered: they have time-outs of their own.
 const BUSY: u8 = 2;
+
+/// So long is read from a client that goes on sending once it has its answer and we have closed our side,
+const LINGER: Duration = Duration::from_secs(5);
+/// at most so much at once.
+const WASTE: usize = 8 * 1024;
 
 /// Whoever has taken so much since it first kept us waiting is no longer held to have done so.
 const MUCH: u64 = 256 * 1024;
@@ -89,6 +96,8 @@ pub struct Pace {
     /// One more than when a block of fields began that is not whole yet; zero while there is none. HTTP/2 alone: others of
     /// its requests may be answered meanwhile.
     block_ms: AtomicU64,
+    /// The last request was answered before its body was here.
+    unread: AtomicBool,
     /// Why the client is asked to leave; zero while it is not.
     leave: AtomicU8,
     /// Rung when it is.
@@ -108,6 +117,7 @@ impl Pace {
             slow_ms: AtomicU64::new(0),
             slow_bytes: AtomicU64::new(0),
             block_ms: AtomicU64::new(0),
+            unread: AtomicBool::new(false),
             leave: AtomicU8::new(0),
             leaving: Notify::new(),
         }
@@ -191,8 +201,14 @@ impl Pace {
 
     /// A whole head is here. Each beginning needs its end.
     pub fn request_begins(&self) {
+        self.unread.store(false, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.phase.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// The request is answered though the client may still be sending it.
+    pub fn leaves_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
     }
 
     /// The last byte of an answer was handed over.
@@ -278,9 +294,14 @@ impl Default for Pace {
 }
 
 /// A client's socket that tells [`Pace`] how it is getting on.
+///
+/// Closed while the client still sends, a connection is reset, and the client may lose the answer that it has not read yet:
+/// so it is closed in two steps (RFC 9112, 9.6), what comes in between being read and thrown away.
 pub struct Paced<S> {
     stream: S,
     pace: Arc<Pace>,
+    /// Since our side is closed: until when the client's is waited for.
+    lingering: Option<Pin<Box<Sleep>>>,
     /// Read before its time, and given back to be read again.
     unread: Bytes,
 }
@@ -292,6 +313,7 @@ impl<S> Paced<S> {
         Self {
             stream,
             pace,
+            lingering: None,
             unread: Bytes::new(),
         }
     }
@@ -327,7 +349,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.pace.wrote(&written);
@@ -339,7 +361,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        let lingering = match &mut this.lingering {
+            Some(lingering) => lingering,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                if !this.pace.unread.load(Ordering::Relaxed) {
+                    return Poll::Ready(Ok(()));
+                }
+                this.lingering.insert(Box::pin(sleep(LINGER)))
+            }
+        };
+        if lingering.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut waste = [0; WASTE];
+        loop {
+            let mut buf = ReadBuf::new(&mut waste);
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     fn poll_write_vectored(

@@ -104,6 +104,9 @@ impl Record {
     /// How long it took.
     fn ended(&mut self) -> Duration {
         self.written = true;
+        if self.body.as_ref().is_some_and(|body| !body.finished()) {
+            self.pace.leaves_unread();
+        }
         let now = clock::monotonic();
         self.pace.request_ended(now);
         now.saturating_duration_since(self.started)

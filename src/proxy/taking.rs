@@ -59,6 +59,8 @@ pub struct Turns {
     /// Bytes that the connection took. Not what streams gave: between two pieces of one the client takes up to all that
     /// waits for it, and streams that began together give together.
     sent: AtomicU64,
+    /// How often the client was heard.
+    heard: AtomicU64,
 }
 
 /// So much may go out for each of the others before a stream has its turn: what may wait for one, twice over.
@@ -79,6 +81,15 @@ impl Turns {
     /// The connection took so many bytes.
     pub fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The client has sent something.
+    pub fn heard(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn heard_in_all(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     pub fn sent_in_all(&self) -> u64 {

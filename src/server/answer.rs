@@ -111,6 +111,7 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
                 && let Some(unread) = body.filter(|unread| !unread.is_end_stream())
                 && (waits || !refusal::drained(unread).await)
             {
+                conversation.pace.leaves_unread();
                 refusal::close_after(&mut response);
             }
             response
@@ -132,6 +133,7 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
                     None => record.body.is_none(),
                 };
                 if !whole {
+                    conversation.pace.leaves_unread();
                     refusal::close_after(&mut response);
                 }
             }

@@ -249,17 +249,17 @@ where
                 .with_upgrades();
             drop(live);
             // In a box: each future that it is handed on by would keep a place for it.
-            attend(&conversation, Box::pin(connection), &patience).await;
+            attend(&conversation, Box::pin(connection), &patience, None).await;
         }
         Protocol::Http2 => {
             stats.http2.fetch_add(1, Ordering::Relaxed);
             conversation.pace.multiplex(clock::monotonic());
             let turns = Arc::<Turns>::default();
             let stream = Followed::new(stream, Arc::clone(&conversation.pace), Arc::clone(&turns), server);
-            let connection = http2::builder(&conversation, turns, server)
+            let connection = http2::builder(&conversation, Arc::clone(&turns), server)
                 .serve_connection(TokioIo::new(stream), service(&conversation));
             drop(live);
-            attend(&conversation, Box::pin(connection), &patience).await;
+            attend(&conversation, Box::pin(connection), &patience, Some(turns)).await;
         }
     }
 }
@@ -318,8 +318,37 @@ enum Chore {
     Leave(Leave),
 }
 
-/// Runs a connection to its end, or to the end of our patience with the client.
-async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Box<C>>, patience: &Patience) {
+/// A client of HTTP/2 that was told to go. Its requests are answered, as far as we see; but the end of an answer may lie here
+/// still, waiting for its window. Were there none, the connection would end when the client says that it heard (the PING
+/// behind a GOAWAY). So one that is there may stay for as long as a client that takes nothing, and no longer: it could say
+/// something for ever.
+struct Leaver {
+    turns: Arc<Turns>,
+    heard: u64,
+    until: Instant,
+}
+
+impl Leaver {
+    fn new(turns: &Arc<Turns>, patience: &Patience) -> Self {
+        Self {
+            heard: turns.heard_in_all(),
+            until: clock::monotonic() + patience.reading,
+            turns: Arc::clone(turns),
+        }
+    }
+
+    fn may_stay(&self, now: Instant) -> bool {
+        self.turns.heard_in_all() != self.heard && now < self.until
+    }
+}
+
+/// Runs a connection to its end, or to the end of our patience with the client. `turns`: of HTTP/2.
+async fn attend<C: Attended>(
+    conversation: &Conversation,
+    mut connection: Pin<Box<C>>,
+    patience: &Patience,
+    turns: Option<Arc<Turns>>,
+) {
     let pace = &conversation.pace;
     let soft = conversation.worker.tasks.stop.soft.clone();
     // The shortest span that may end a connection: the timer looks at it no less often.
@@ -329,6 +358,7 @@ async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Bo
     let mut leaving = false;
     // Once the client was told to go: how long it may stay without a request,
     let mut leave_by: Option<Instant> = None;
+    let mut leaver: Option<Leaver> = None;
     // and whatever it does.
     let mut end_by: Option<Instant> = None;
     loop {
@@ -358,6 +388,9 @@ async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Bo
                 if end_by.is_some_and(|by| by <= now) {
                     return;
                 }
+                if leave_by.is_some_and(|by| by <= now) && leaver.as_ref().is_some_and(|leaver| leaver.may_stay(now)) {
+                    leave_by = Some(now + LEAVE_NOW);
+                }
                 let due =
                     |leave_by: Option<Instant>| leave_by.filter(|_| pace.at_rest()).or_else(|| pace.deadline(patience));
                 if due(leave_by).is_some_and(|due| due <= now) {
@@ -370,6 +403,7 @@ async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Bo
                     }
                     connection.as_mut().finish();
                     leave_by = Some(now + LEAVE);
+                    leaver = turns.as_ref().map(|turns| Leaver::new(turns, patience));
                 }
                 // Another span may have begun, or begin at any moment.
                 let soonest = end_by.into_iter().fold(now + look_every, Instant::min);
@@ -399,6 +433,7 @@ async fn attend<C: Attended>(conversation: &Conversation, mut connection: Pin<Bo
                 if C::SAYS_GOODBYE {
                     let now = clock::monotonic();
                     leave_by = Some(now + LEAVE);
+                    leaver = turns.as_ref().map(|turns| Leaver::new(turns, patience));
                     timer.as_mut().reset((now + LEAVE.min(look_every)).into());
                 }
             }

@@ -4,16 +4,18 @@
 //! with their `content-length`, and streams beyond what was announced. Every limit is set here, none is left to a
 //! default; for how long a head may take says `blocks.rs`, and how much may be asked for nothing `calm.rs`. HTTP/2 by
 //! `Upgrade: h2c` is not spoken: it would carry requests past us (see `headers::upgrade_of`).
+//!
+//! Clients are not asked whether they are still there (PING): an answer may lie behind megabytes that the client is about to
+//! read, in its own time. Who is gone is noticed by TCP, by `Pace`, or by `taking.rs`.
 
 pub(super) mod blocks;
 mod calm;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header, request::Parts, uri};
 use hyper::{body::Body, server::conn::http2::Builder};
-use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::connection::{Conversation, Protocol};
@@ -47,10 +49,6 @@ const HEADER_TABLE: u32 = 4096;
 /// Streams that a client opened and reset before we looked at them; more end the connection ("rapid reset"). Those that we
 /// have looked at are `server.max_resets`.
 const PENDING_RESETS: usize = 20;
-/// A connection that has been silent for so long is asked whether it is still there,
-const PING_EVERY: Duration = Duration::from_secs(30);
-/// and has so long to answer.
-const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// By the first bytes: which protocol a client speaks that was not asked. They are left to be read.
 ///
@@ -86,7 +84,6 @@ pub(super) fn builder(
         turns,
     });
     builder
-        .timer(TokioTimer::new())
         .max_concurrent_streams(server.max_streams)
         // What a field costs is its name, its value and 32 bytes (RFC 9113, 6.5.2).
         .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))
@@ -98,8 +95,6 @@ pub(super) fn builder(
         .max_pending_accept_reset_streams(PENDING_RESETS)
         // Streams that a client's mistakes have us reset ("MadeYouReset"), in the life of the connection.
         .max_local_error_reset_streams(usize::try_from(server.max_resets).unwrap_or(usize::MAX))
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN)
         // WebSockets over HTTP/2 (RFC 8441).
         .enable_connect_protocol();
     builder

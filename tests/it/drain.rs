@@ -1,12 +1,18 @@
 //! The end of a gateway, seen from connections that it has: who is active goes elsewhere, who has begun is served.
 
+use std::time::Duration;
+
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use crate::harness::{Gateway, RawClient, SOON, Setup, eventually, upstream::Conversation};
+use crate::harness::{
+    Gateway, RawClient, SOON, Setup, eventually,
+    frames::{self, ACK, DATA, Frames, PING},
+    upstream::Conversation,
+};
 
 async fn ask(gateway_host: &str, client: &mut RawClient, path: &str) {
     client
@@ -107,4 +113,46 @@ async fn a_tunnel_that_never_ends_does_not_hold_the_gateway_for_the_whole_grace(
     let ended = timeout(SOON, gateway.stop()).await.expect("it ends");
     assert_eq!(ended.cut_off, 0, "ended in order after {:?}", began.elapsed());
     assert!(client.is_closed().await);
+}
+
+/// HTTP/2: it waits in the gateway for the client's window, and its request is over for the rest of it.
+#[tokio::test]
+async fn the_end_of_an_answer_that_a_client_takes_late_is_still_sent() {
+    const LENGTH: usize = 100_000;
+    let gateway = Setup::default().with("[server]\nshutdown_grace = '30s'").start().await;
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{}",
+        "x".repeat(LENGTH)
+    );
+    gateway.upstream().answer("/public/late", answer);
+    let mut client = Frames::with_window(gateway.addr(), 16 << 10).await;
+    client.send(frames::get(1, "/public/late")).await;
+    let mut taken = 0;
+    while taken < 16 << 10 {
+        let frame = client.until(|frame| frame.kind == DATA).await;
+        taken += frame.payload.len();
+    }
+    let stopping = tokio::spawn(gateway.stop());
+    // It says that it heard, and takes nothing for longer than somebody has who says nothing.
+    let ping = loop {
+        let frame = client.next().await.expect("a ping behind the goodbye");
+        if frame.kind == PING && frame.flags & ACK == 0 {
+            break frame;
+        }
+    };
+    client.send(frames::frame(PING, ACK, 0, &ping.payload)).await;
+    sleep(Duration::from_secs(7)).await;
+    client
+        .send([frames::more_room(0, 200_000), frames::more_room(1, 200_000)].concat())
+        .await;
+    while taken < LENGTH {
+        let frame = client
+            .next()
+            .await
+            .unwrap_or_else(|| panic!("it was cut after {taken} bytes"));
+        if frame.kind == DATA {
+            taken += frame.payload.len();
+        }
+    }
+    assert_eq!(stopping.await.unwrap().cut_off, 0);
 }

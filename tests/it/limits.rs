@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use crate::harness::{Gateway, SOON, Setup, eventually};
 
 #[tokio::test]
@@ -117,4 +119,35 @@ async fn upstream_connections_are_used_again() {
         assert_eq!(gateway.get("/public/x").await.status(), 200);
     }
     assert_eq!(gateway.upstream().connections(), 1);
+}
+
+/// Closed at once, the connection would be reset by what the client still sends, and some systems drop the answer then that
+/// it has not read yet (RFC 9112, 9.6).
+#[tokio::test]
+async fn who_still_sends_a_body_that_nobody_wants_is_not_reset() {
+    let gateway = Setup::default().with("[server]\nmax_body = '1MiB'").start().await;
+    let mut conversations = gateway.upstream().by_hand("/public/early");
+    for (path, length, status) in [("/public/x", 4 << 20, 413), ("/public/early", 1 << 20, 401)] {
+        let mut client = gateway.raw().await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\n\r\n",
+            gateway.host()
+        );
+        client.send(head).await;
+        if status == 401 {
+            let mut upstream = conversations.next().await;
+            upstream
+                .send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+                .await;
+        }
+        assert_eq!(client.answer().await.status(), status);
+        let piece = vec![b'x'; 64 << 10];
+        for _ in 0..length / piece.len() {
+            let sent = client.stream.write_all(&piece).await;
+            sent.unwrap_or_else(|error| panic!("{path}: {error}"));
+        }
+        client.stream.shutdown().await.unwrap();
+        let rest = client.stream.read(&mut [0]).await;
+        assert_eq!(rest.unwrap_or_else(|error| panic!("{path}: {error}")), 0);
+    }
 }

@@ -8,7 +8,8 @@
 //! The other way bytes are counted alone, for streams that wait for their turn ([`Turns`]). On the same way it is seen
 //! what frames cost us that carry nothing ([`Calm`]): from a client that has sent too many no more is read.
 //!
-//! Not here: frames of other kinds that stop half way. Their client can't answer a ping, which ends the connection.
+//! Not here: frames of other kinds that stop half way. Bodies have time-outs of their own, and a connection on which nothing
+//! else is under way is idle.
 
 use std::{
     io::{IoSlice, Result},
@@ -69,6 +70,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.turns.heard();
         let owed = this.frames.owed;
         this.frames.began = false;
         this.frames.look(buf.filled().get(before..).unwrap_or_default());
