@@ -37,6 +37,7 @@ use std::sync::Arc;
 use ::http::{Method, Request, Response};
 use bytes::Bytes;
 use http_body::Body;
+use percent_encoding::percent_decode_str;
 use tracing::{error, warn};
 
 pub use self::{
@@ -269,6 +270,19 @@ pub fn loggable(path: &str) -> &str {
         before.is_some_and(|before| path.len() > before.len() && path.starts_with(before))
     });
     secret.map_or(path, |route| route.path)
+}
+
+/// The pattern of the route whose secret may stand in a path that can't be read, wherever in it and however it is escaped.
+pub fn damaged(path: &str) -> Option<&'static str> {
+    let mut text = path.to_ascii_lowercase();
+    for _ in 0..3 {
+        text = percent_decode_str(&text).decode_utf8_lossy().to_ascii_lowercase();
+    }
+    let text = text.replace('\\', "/");
+    ROUTES.iter().map(|route| route.path).find(|path| {
+        let before = path.strip_suffix(":token");
+        before.is_some_and(|before| text.contains(before))
+    })
 }
 
 /// What [`Auth`] is made of.

@@ -60,7 +60,7 @@ pub use passed::{NotPassed, PassedSockets, passed_sockets};
 pub use path_pattern::{PathPattern, Segment};
 pub use read_from::{ReadFrom, on_disk};
 pub use reference::{json_schema, reference};
-pub use reserved::{RESERVED_NAMES, RESERVED_PREFIXES, alike, fold_header_byte};
+pub use reserved::{PROXIES_PREFIXES, RESERVED_NAMES, RESERVED_PREFIXES, alike, fold_header_byte};
 pub use restart::keep_what_needs_a_restart;
 pub use routes::{
     Access, Cors, Credentials, Files, FixedAnswer, HeaderRules, HostPattern, Kept, LimitedBy, Needs, OnDenied, Piece,
@@ -68,7 +68,7 @@ pub use routes::{
 };
 pub use server::{
     Acme, Admin, CertificateFiles, Challenge, ClientAuth, ExternalAccount, Listen, Log, LogFormat, Server, Tls,
-    TlsVersion,
+    TlsVersion, is_public,
 };
 pub use source::{Overrides, PREFIX};
 pub use units::{parse_duration, write_duration, write_size};

@@ -177,6 +177,9 @@ pub(super) enum Nullable {
     Text(String),
 }
 
+/// Characters of a user's name; more than anybody's has.
+pub(super) const MAX_NAME: usize = 256;
+
 /// A validation in progress.
 #[must_use = "only `done` tells whether the fields are valid"]
 pub(super) struct Check<'f> {
@@ -199,6 +202,19 @@ impl Check<'_> {
     pub(super) fn text(&mut self, name: &str) -> String {
         let found = self.take(name);
         self.expect_text(name, found)
+    }
+
+    /// A user's name: it is with each of their sessions in the cache, and goes to upstreams.
+    pub(super) fn name(&mut self, name: &str) -> String {
+        let text = self.text(name);
+        self.expect_short(name, &text);
+        text
+    }
+
+    pub(super) fn optional_name(&mut self, name: &str) -> Option<String> {
+        let text = self.optional_text(name);
+        self.expect_short(name, text.as_deref().unwrap_or_default());
+        text
     }
 
     /// Absent is fine, `null` is not.
@@ -279,6 +295,15 @@ impl Check<'_> {
 
     fn expected(&mut self, name: &str, expected: &str, found: &str) {
         self.issue(name, &format!("Invalid input: expected {expected}, received {found}"));
+    }
+
+    fn expect_short(&mut self, name: &str, text: &str) {
+        if text.chars().nth(MAX_NAME).is_some() {
+            self.issue(
+                name,
+                &format!("Too big: expected string to have <={MAX_NAME} characters"),
+            );
+        }
     }
 
     fn issue(&mut self, name: &str, what: &str) {

@@ -16,6 +16,7 @@ use super::{
     password::Unacceptable,
     post::may_write,
     reset_link, sessions,
+    throttle::may_hash,
 };
 use crate::{
     clock::monotonic,
@@ -134,6 +135,7 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let Some(user) = issued.user else {
         return refused(call, AuthError::ResetUserNotFound).await;
     };
+    may_hash(call, user)?;
     let hash = auth.passwords.hash(password).await?;
 
     let mut client = auth.db.client().await?;

@@ -104,7 +104,7 @@ async fn own_earlier(
 fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
     let mut check = call.body.check();
     let input = Input {
-        name: check.text("name"),
+        name: check.name("name"),
         email: check.address("email"),
         password: check.new_password("password"),
         image: check.optional_text("image"),

@@ -8,8 +8,8 @@
 //!   user has signed in lately wrong secrets are counted apart, so that a stranger who guesses elsewhere can't lock the
 //!   user out there. That tells something to whoever shares such a network, and to nobody else: once the account is
 //!   refused elsewhere, who is still let try from here learns that its user has signed in from here.
-//! - **Per user who is signed in** ([`attempt_in_session`]): each test of their password, right ones too. It keeps this
-//!   process's hashing threads free, so it is counted here alone.
+//! - **Per user who is signed in, or has a link** ([`attempt_in_session`], [`may_hash`]): each test of their password, right
+//!   ones too, and each new one. It keeps this process's hashing threads free, so it is counted here alone.
 //! - **Per recipient** ([`mod@super::post`]): mails that anybody can have sent by asking. Those that are asked for from where
 //!   the recipient has signed in lately are counted apart here, too: strangers can't keep them from being sent.
 //!
@@ -58,7 +58,8 @@ pub(super) const KNOWN_FOR: Duration = Duration::from_hours(24 * 30);
 /// A refused account is looked at again so soon: right secrets that were being tested at that moment give back.
 const ACCOUNT_REFUSED_FOR: Duration = Duration::from_secs(5);
 
-/// Tests of one signed-in user's password: more than a person needs, less than keeps a hashing thread busy.
+/// Hashes for one user, in tests of their password when they are signed in, and of new ones: more than a person needs, less
+/// than keeps a hashing thread busy.
 const IN_SESSION: Budget = Budget {
     limit: 30,
     window: Duration::from_mins(1),
@@ -342,13 +343,28 @@ pub(super) async fn attempt_in_session(
     if !throttle.rules.enabled {
         return Ok(Attempt(None));
     }
-    let key = throttle.key(&[SESSION, &current.user.id.to_string()]);
+    let key = take_hash(call, current.user.id)?;
+    let attempt = attempt(call, &current.user.email, action).await;
+    attempt.inspect_err(|_| throttle.counts.people.give_back(key))
+}
+
+/// Takes one of the hashes that a user can have made in a minute, for one that no [`attempt`] comes before; 429 if none is
+/// left.
+pub(super) fn may_hash(call: &Call<'_>, user: UserId) -> Result<(), AuthError> {
+    if call.auth.throttle.rules.enabled {
+        take_hash(call, user)?;
+    }
+    Ok(())
+}
+
+fn take_hash(call: &Call<'_>, user: UserId) -> Result<Key, AuthError> {
+    let throttle = &call.auth.throttle;
+    let key = throttle.key(&[SESSION, &user.to_string()]);
     throttle.counts.people.take(key, IN_SESSION, call.now).map_err(|wait| {
         throttle.count_refusal(SESSION);
         AuthError::TooManyRequests(wait)
     })?;
-    let attempt = attempt(call, &current.user.email, action).await;
-    attempt.inspect_err(|_| throttle.counts.people.give_back(key))
+    Ok(key)
 }
 
 impl Attempt {
@@ -391,12 +407,13 @@ pub(super) async fn may_mail(call: &Call<'_>, tx: &Transaction<'_>, recipient: &
         return Ok(true);
     }
     let recipient = recipient.to_ascii_lowercase();
+    let mailbox = mailbox(&recipient);
     let network = Network::of(call.ip_address).to_string();
     let since = call.now.minus(KNOWN_FOR);
     let key = if known_addresses::knows_reader(tx, &recipient, &network, since).await? {
-        throttle.key(&[MAILBOX, &recipient, &network])
+        throttle.key(&[MAILBOX, &mailbox, &network])
     } else {
-        throttle.key(&[MAILBOX, &recipient])
+        throttle.key(&[MAILBOX, &mailbox])
     };
     let taken = throttle.take_of_person(tx, key, throttle.rules.mails, Duration::MAX, call.now);
     match taken.await? {
@@ -408,8 +425,45 @@ pub(super) async fn may_mail(call: &Call<'_>, tx: &Transaction<'_>, recipient: &
     }
 }
 
+/// Where mail to an address in lower case arrives, as far as that is known: what stands behind a plus sign tells one's mails
+/// apart and not mailboxes (RFC 5233, though no server has to), and Gmail's have no dots. For counting alone: to two people
+/// who share a count mails are sent all the same, if fewer.
+fn mailbox(recipient: &str) -> String {
+    let Some((local, domain)) = recipient.rsplit_once('@') else {
+        return recipient.to_owned();
+    };
+    let local = match local.split_once('+') {
+        Some((before, _)) if !before.is_empty() => before,
+        _ => local,
+    };
+    match domain {
+        "gmail.com" | "googlemail.com" => format!("{}@gmail.com", local.replace('.', "")),
+        _ => format!("{local}@{domain}"),
+    }
+}
+
 /// Notes that a user signs in from here, as part of `tx`.
 pub(super) async fn know_address(call: &Call<'_>, tx: &Transaction<'_>, user: UserId) -> Result<(), DbError> {
     let network = Network::of(call.ip_address).to_string();
     known_addresses::signed_in(tx, user, &network, call.now).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_mailbox_has_one_count() {
+        for (address, counted_as) in [
+            ("ada@example.com", "ada@example.com"),
+            ("ada+1@example.com", "ada@example.com"),
+            ("ada+1+2@example.com", "ada@example.com"),
+            ("+ada@example.com", "+ada@example.com"),
+            ("a.d.a@example.com", "a.d.a@example.com"),
+            ("a.d.a+x@gmail.com", "ada@gmail.com"),
+            ("ada@googlemail.com", "ada@gmail.com"),
+        ] {
+            assert_eq!(mailbox(address), counted_as);
+        }
+    }
 }

@@ -8,6 +8,7 @@ use super::{
     openapi::{Description, Group, Who, Work, Yes, date, named, object, text},
     sessions,
 };
+use crate::config;
 
 /// GET /me: `{session, user}` as get-session gives it, but 401 without a session.
 pub(super) async fn me(call: &mut Call<'_>) -> Result<Answer, AuthError> {
@@ -22,9 +23,18 @@ pub(super) async fn me(call: &mut Call<'_>) -> Result<Answer, AuthError> {
 /// often costs little; a check is no use of the session and extends nothing.
 pub(super) async fn verify_token(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let sessions = &call.auth.sessions;
-    // Backends ask for their own clients, all from one address: tokens that are nobody's are not counted against it.
-    for credential in call.auth.cookies.find(call.headers).candidates() {
-        if let Some(session) = sessions.authenticate(&credential.hash, call.now).await? {
+    // Backends ask for their own clients, all from one address: from networks of one's own, tokens that are nobody's are
+    // not counted against it.
+    let is_stranger = config::is_public(call.ip_address);
+    let found = call.auth.cookies.find(call.headers);
+    for credential in found.candidates() {
+        let session = if is_stranger && found.is_unproven(credential.kind) {
+            let asked = sessions.authenticate_unproven(&credential.hash, call.ip_address, call.now);
+            asked.await?
+        } else {
+            sessions.authenticate(&credential.hash, call.now).await?
+        };
+        if let Some(session) = session {
             return Ok(Answer::json(json!({
                 "userId": session.identity.id.to_string(),
                 "sessionId": session.id.to_string(),

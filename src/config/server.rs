@@ -8,7 +8,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-pub(super) use self::listen::is_public;
+pub use self::listen::is_public;
 use self::listen::{listen, report_clashes, socket_addr, trusted_proxy};
 pub use self::{
     acme::{Acme, Challenge, ExternalAccount},

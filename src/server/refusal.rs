@@ -97,7 +97,11 @@ fn redirect_to_sign_in(location: String) -> Response<ProxyBody> {
 pub(super) fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
     let base_path = &live.config.auth.base_path;
     let Ok(path) = NormalPath::keeping(target.clone(), live.routes.kept()) else {
-        return target;
+        // It is none; but a link that was damaged on its way may still be good.
+        return match auth::damaged(target.path()) {
+            Some(pattern) => PathAndQuery::try_from(format!("{base_path}{pattern}")).unwrap_or(target),
+            None => target,
+        };
     };
     match path.below(base_path) {
         Some(below) if auth::loggable(below) != below => {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::{net::TcpStream, task::JoinHandle};
+use vestibule::app::Ended;
+
 use crate::harness::{Database, Gateway, SOON, Setup, eventually, people::User};
 
 /// Uses that were written: sign-in counts as the first.
@@ -48,12 +51,17 @@ async fn what_postgres_did_not_take_is_written_when_it_is_back() {
     assert!(gateway.metric("vestibule_last_seen_dropped_total").await < 1.0);
 }
 
-/// A request that is let through while the gateway stops, after everything else was written.
-#[tokio::test]
-async fn the_last_use_before_the_end_is_written() {
-    let patient = "[database]\nacquire_timeout = '15s'\nstatement_timeout = '15s'\n[server]\nshutdown_grace = '30s'";
+/// A patient gateway, with Ada.
+async fn patient() -> (Gateway, User) {
+    let patient = "[database]\nacquire_timeout = '15s'\nstatement_timeout = '15s'\n[server]\nshutdown_grace = '1m'";
     let gateway = Setup::default().with(patient).start().await;
     let ada = anybody(&gateway).await;
+    (gateway, ada)
+}
+
+/// A request of `user` is looked up when the gateway begins to stop, and let through then. The database, and how the
+/// stopping ends.
+async fn used_while_it_stops(gateway: Gateway, user: &User) -> (Database, JoinHandle<Ended>) {
     let by_hand = gateway.db().client().await;
     by_hand
         .batch_execute("BEGIN; LOCK TABLE user_sessions IN ACCESS EXCLUSIVE MODE")
@@ -61,13 +69,21 @@ async fn the_last_use_before_the_end_is_written() {
         .unwrap();
     let misses = async || gateway.metric("vestibule_session_cache_misses_total").await;
     let before = misses().await;
-    let call = tokio::spawn(gateway.get("/api/me").with(&ada).into_future());
+    let call = tokio::spawn(gateway.get("/api/me").with(user).into_future());
     eventually(SOON, async || misses().await > before).await;
     let (db, addr) = (gateway.db().clone(), gateway.addr());
     let stopping = tokio::spawn(gateway.stop());
-    eventually(SOON, async || tokio::net::TcpStream::connect(addr).await.is_err()).await;
+    eventually(SOON, async || TcpStream::connect(addr).await.is_err()).await;
     by_hand.batch_execute("COMMIT").await.unwrap();
     assert_eq!(call.await.unwrap().status(), 200);
+    (db, stopping)
+}
+
+/// After everything else was written.
+#[tokio::test]
+async fn the_last_use_before_the_end_is_written() {
+    let (gateway, ada) = patient().await;
+    let (db, stopping) = used_while_it_stops(gateway, &ada).await;
     assert_eq!(stopping.await.unwrap().cut_off, 0);
     assert_eq!(db.count(WRITTEN).await, 1);
 }
@@ -75,26 +91,11 @@ async fn the_last_use_before_the_end_is_written() {
 /// The grace may be long, and whoever has enough of it kills.
 #[tokio::test]
 async fn uses_are_written_while_a_gateway_that_stops_waits_for_others() {
-    let patient = "[database]\nacquire_timeout = '15s'\nstatement_timeout = '15s'\n[server]\nshutdown_grace = '1m'";
-    let gateway = Setup::default().with(patient).start().await;
-    let ada = anybody(&gateway).await;
+    let (gateway, ada) = patient().await;
     let mut conversations = gateway.upstream().by_hand("/public/slow");
     let slow = tokio::spawn(gateway.get("/public/slow").into_future());
     let mut conversation = conversations.next().await;
-    let by_hand = gateway.db().client().await;
-    by_hand
-        .batch_execute("BEGIN; LOCK TABLE user_sessions IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
-    let misses = async || gateway.metric("vestibule_session_cache_misses_total").await;
-    let before = misses().await;
-    let call = tokio::spawn(gateway.get("/api/me").with(&ada).into_future());
-    eventually(SOON, async || misses().await > before).await;
-    let (db, addr) = (gateway.db().clone(), gateway.addr());
-    let stopping = tokio::spawn(gateway.stop());
-    eventually(SOON, async || tokio::net::TcpStream::connect(addr).await.is_err()).await;
-    by_hand.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(call.await.unwrap().status(), 200);
+    let (db, stopping) = used_while_it_stops(gateway, &ada).await;
     eventually(SOON, async || db.count(WRITTEN).await == 1).await;
     assert!(!stopping.is_finished());
     conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;

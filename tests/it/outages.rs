@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tokio_postgres::error::SqlState;
 use url::Url;
 
 use crate::harness::{
@@ -319,6 +320,43 @@ async fn with_a_full_disk_sessions_go_on_and_changes_are_told_to_wait() {
     }
     assert_eq!(gateway.degraded().await, "");
     db.run("DROP TRIGGER no_room ON user_sessions").await;
+    is_over(&gateway, &ada, &bob).await;
+}
+
+/// The same of a Postgres that really has no room: none of its files may grow.
+#[tokio::test]
+async fn with_files_that_can_not_grow_sessions_go_on_and_changes_are_told_to_wait() {
+    // The files of Postgres's log have this size from the beginning. Half a block behind it has room.
+    const MOST: u64 = (16 << 20) + 4096;
+    let server = Server::start().await;
+    let gateway = Setup::default().with(IMPATIENT).start_on(server.db()).await;
+    let (ada, bob) = cached_and_not(&gateway).await;
+    server.limit_files(Some(MOST)).await;
+    let client = server.db().client().await;
+    // Three rows in a block rather than fifty.
+    client
+        .batch_execute("ALTER TABLE user_sessions SET (fillfactor = 10)")
+        .await
+        .unwrap();
+    let fill = "INSERT INTO user_sessions (id, token_hash, user_id, created_at, updated_at, expires_at)
+        SELECT gen_random_uuid(), sha256(gen_random_uuid()::text::bytea), users.id, now(), now(), now()
+        FROM users, generate_series(1, $1) WHERE email LIKE 'bob%'";
+    for rows in [500, 1, 1] {
+        let mut filled = Ok(0);
+        for _ in 0..30 {
+            filled = filled.and(client.execute(fill, &[&rows]).await);
+        }
+        let full = filled.expect_err("it has no end");
+        assert_eq!(full.code(), Some(&SqlState::DISK_FULL), "{full:?}");
+    }
+
+    let took = refused_sign_in(&gateway).await;
+    assert!(took < ACQUIRE + LENIENCY, "{took:?}");
+    for user in [&ada, &bob] {
+        assert_eq!(status(&gateway, user).await, 200);
+    }
+    assert_eq!(gateway.degraded().await, "");
+    server.limit_files(None).await;
     is_over(&gateway, &ada, &bob).await;
 }
 

@@ -514,6 +514,47 @@ async fn reset_12_a_mailbox_gets_so_many_mails_however_many_are_asked_for() {
     }
 }
 
+/// What stands behind a plus sign is one's own to choose.
+#[tokio::test]
+async fn an_address_with_something_behind_a_plus_is_the_same_mailbox() {
+    let gateway = limited().start().await;
+    for number in 0..20 {
+        gateway.clock().advance(Duration::from_mins(1));
+        let address = format!("ada+{number}@example.com");
+        assert_eq!(gateway.sign_up(&address).await.status(), 200);
+    }
+    let mails = "SELECT count(*) FROM mail_outbox WHERE recipient LIKE 'ada+%'";
+    assert_eq!(gateway.db().count(mails).await, 5);
+    assert_eq!(gateway.sign_up("bob@example.com").await.status(), 200);
+    let mails = "SELECT count(*) FROM mail_outbox WHERE recipient LIKE 'bob%'";
+    assert_eq!(gateway.db().count(mails).await, 1);
+}
+
+/// Whoever has no password yet, and takes each away again, makes nobody hash for ever.
+#[tokio::test]
+async fn new_passwords_of_one_user_are_counted() {
+    let gateway = limited().start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut statuses = Vec::new();
+    for _ in 0..32 {
+        gateway
+            .db()
+            .run("DELETE FROM accounts WHERE provider_id = 'credential'")
+            .await;
+        let body = json!({ "newPassword": PASSWORD });
+        statuses.push(
+            gateway
+                .post("/api/auth/set-password")
+                .with(&ada)
+                .json(&body)
+                .await
+                .status(),
+        );
+    }
+    let hashed = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!((hashed, statuses.last()), (30, Some(&429)), "{statuses:?}");
+}
+
 #[tokio::test]
 async fn a_mailbox_gets_mails_again_one_window_after_the_first() {
     for storage in ["database", "memory"] {

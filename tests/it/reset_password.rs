@@ -257,3 +257,27 @@ async fn a_refused_request_leaves_no_token_in_the_log_either() {
     .await;
     assert!(!gateway.log().contains(token), "{}", gateway.log());
 }
+
+/// As mail programs and wrapped lines leave it: no path at all, and yet the token in it is good.
+#[tokio::test]
+async fn the_token_of_a_damaged_link_is_in_no_log() {
+    let gateway = Gateway::start().await;
+    gateway.verified("ada@example.com").await;
+    ask(&gateway, "ada@example.com").await;
+    let (_, token) = link(&gateway, "ada@example.com").await;
+    let damaged = [
+        format!("/api/auth/reset-password/{token}%0D?callbackURL=%2F"),
+        format!("/api/auth/reset-password/{token}%2F"),
+        format!("/api/auth/reset-password%2F{token}"),
+        format!("/api/auth/Reset-Password/{token}%5C"),
+        format!("/x%00/api/auth/reset-password%252f{token}"),
+    ];
+    for target in &damaged {
+        assert_eq!(gateway.get(target).await.status(), 400, "{target}");
+    }
+    eventually(SOON, async || {
+        gateway.log().matches("/reset-password/:token").count() == damaged.len()
+    })
+    .await;
+    assert!(!gateway.log().contains(&token), "{}", gateway.log());
+}

@@ -13,7 +13,7 @@ use crate::{
         openapi::{Description, Field, Group, Who, Work, Yes, always, named, nullable_text, object},
         password::{Unacceptable, Verdict},
         sessions,
-        throttle::attempt_in_session,
+        throttle::{attempt_in_session, may_hash},
     },
     clock::Timestamp,
     db::{self, DbError, Transaction, accounts, accounts::StoredPassword, audit, one_time_tokens, users},
@@ -87,6 +87,7 @@ pub(in crate::auth) async fn set(call: &mut Call<'_>) -> Result<Answer, AuthErro
     if accounts::password(&auth.db.client().await?, user).await?.is_some() {
         return Err(AuthError::PasswordAlreadySet);
     }
+    may_hash(call, user)?;
     let hash = auth.passwords.hash(new).await?;
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;

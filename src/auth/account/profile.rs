@@ -15,7 +15,7 @@ use crate::{
 /// POST /update-user: what is left out stays, and `image: null` takes the picture away.
 pub(in crate::auth) async fn update(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut check = call.body.check();
-    let name = check.optional_text("name");
+    let name = check.optional_name("name");
     let image = check.nullable_text("image");
     check.done()?;
     let current = call.demand_session().await?;

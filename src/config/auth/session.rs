@@ -104,10 +104,11 @@ impl SessionRules {
         let max_per_user = s
             .key(
                 "max_per_user",
-                "Sessions that a user may have; past it the oldest is revoked. 0 = no limit.",
+                "Sessions that a user may have; past it the oldest is revoked. 0 = no limit: then whoever knows a password \
+                 can make so many that to end them all takes longer than Postgres is given.",
                 integer(0..=100_000),
             )
-            .or("0");
+            .or("1_000");
         let multi_session = s
             .key(
                 "multi_session",

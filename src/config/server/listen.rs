@@ -129,7 +129,7 @@ fn mapped(net: &IpNet) -> Option<IpNet> {
 
 /// Whether whoever listens at `ip` can be reached from beyond the networks that are somebody's own. All addresses of
 /// a machine (`0.0.0.0`) may be any.
-pub(in crate::config) fn is_public(ip: IpAddr) -> bool {
+pub fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             // RFC 6598: between a provider and its customers.

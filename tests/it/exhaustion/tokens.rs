@@ -141,6 +141,38 @@ async fn dos_bearer_tokens_that_are_made_up_are_very_few_queries() {
     assert!(control.end().await > 0);
 }
 
+/// Services ask for their own clients; a stranger who asks has no more look-ups there than elsewhere.
+#[tokio::test]
+async fn dos_tokens_that_are_made_up_for_verify_token_are_few_queries_from_beyond() {
+    let setup = "
+        [server]
+        trusted_proxies = ['127.0.0.1']
+        [auth.session.unknown_tokens]
+        limit = 50";
+    let gateway = Setup::default().with(setup).start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    for (first, from, are_asked_for) in [(0, "198.18.0.1", 50), (1_000_000, "10.0.0.7", junk())] {
+        let before = lookups(&gateway).await;
+        let statuses = show(&gateway, "/api/auth/verify-token", junk(), |number| {
+            format!(
+                "Authorization: Bearer junk{:039}\r\nX-Forwarded-For: {from}",
+                first + number
+            )
+        })
+        .await;
+        // Of those that are shown at once a few more.
+        let asked = count(&statuses, 401);
+        assert!((are_asked_for..=are_asked_for + 10).contains(&asked), "{from}: {asked}");
+        assert_eq!(count(&statuses, 429), junk() - asked);
+        assert!(lookups(&gateway).await - before < 0.5 + asked as f64);
+        let known = gateway
+            .get("/api/auth/verify-token")
+            .with(&ada)
+            .header("X-Forwarded-For", from);
+        assert_eq!(known.await.status(), 200);
+    }
+}
+
 /// Tokens of an application of its own pass a route that wants no session, again and again.
 #[tokio::test]
 async fn tokens_of_an_application_s_own_pass_again_and_again() {

@@ -62,6 +62,21 @@ impl Server {
         .await;
     }
 
+    /// No file of its may grow beyond so many bytes, where the last block does not fit; `None`: they may again.
+    ///
+    /// It takes that for a full disk (a block that is written in part). From Postgres 16 on it says otherwise.
+    pub(crate) async fn limit_files(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let client = self.db.client().await;
+        // Once more for those that were started meanwhile. Some may have ended.
+        for process in [self.processes(), self.processes()].concat() {
+            // By one of its own processes, which needs no rights for that.
+            let limiting = format!("cat >/dev/null; prlimit --fsize={limit}: --pid {process} || true");
+            let copy = format!("COPY (SELECT 1) TO PROGRAM '{limiting}'");
+            client.batch_execute(&copy).await.unwrap();
+        }
+    }
+
     /// A server that has what this one has, and takes no writes until it is promoted.
     pub(crate) async fn standby(&self) -> Standby {
         Standby::of(self).await
