@@ -157,3 +157,33 @@ impl<L: Locks> Known<L> {
 
 #[cfg(test)]
 mod model;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::cache::tests::named;
+
+    /// As for the rest of the cache's time after an outage that began with deafness.
+    #[tokio::test]
+    async fn what_was_seen_while_deaf_is_not_forgotten_out_of_reach() {
+        const TTL: Duration = Duration::from_secs(10);
+        let now = Timestamp::from_secs(1_000_000);
+        let user = UserId(uuid::Uuid::from_u128(1));
+        let hash = TokenHash::of(b"a token");
+        let name = |found: Option<Found>| found.map(|found| found.map(|session| session.identity.name.clone()));
+        for seen in [None, Some(named(user, "Countess"))] {
+            let known: Known = Known::lasting(TTL, TTL, 100);
+            known.hears();
+            let before = known.ask(&hash, now, async { Ok(Some(named(user, "Ada"))) }).await;
+            assert_eq!(name(before.ok()), Some(Some("Ada".to_owned())));
+            known.is_deaf(true);
+            let answer = seen.clone();
+            assert!(known.ask(&hash, now, async { Ok(answer) }).await.is_ok());
+            // Whoever is the first to notice that Postgres is gone, and those who know.
+            let gone = known.ask(&hash, now, async { Err(LookupError::Unreachable) }).await;
+            assert_ne!(name(gone.ok()), Some(Some("Ada".to_owned())));
+            known.is_deaf(false);
+            assert_ne!(name(known.get(&hash, now)), Some(Some("Ada".to_owned())));
+        }
+    }
+}

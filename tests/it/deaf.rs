@@ -90,6 +90,17 @@ async fn sess_12_a_connection_that_is_cut_without_a_word_is_noticed_in_time() {
     noticed(relay, db, gateway, ada).await;
 }
 
+/// What was cached before is not believed when it hears again, though nobody has asked meanwhile.
+#[tokio::test]
+async fn sess_12_what_ended_unheard_has_ended_once_it_hears_again() {
+    let (relay, _db, gateway, ada) = unheard().await;
+    relay.freeze(Whom::Listeners, Way::Both);
+    eventually(SOON, async || gateway.degraded().await.contains("not heard")).await;
+    relay.heal();
+    gateway.hears().await;
+    assert_eq!(status(&gateway, &ada).await, 401);
+}
+
 /// New ones do not come about either.
 #[tokio::test]
 async fn sess_12_a_connection_on_which_nothing_comes_any_more_is_noticed_in_time() {

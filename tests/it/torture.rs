@@ -49,6 +49,8 @@ const BAR: Duration = Duration::from_millis(50);
 /// What one run does, and for how long.
 struct Plan {
     lasts: Duration,
+    /// Of that, at its end, without faults: longer than a stream that has to end may be open.
+    calm: Duration,
     /// `auth.session.cache.ttl` of each gateway: of one shorter than deafness may go unnoticed, of one longer.
     ttls: [Duration; 3],
     weather: Weather,
@@ -63,11 +65,12 @@ impl Plan {
         if seconds < 30 {
             return Self {
                 lasts,
+                calm: lasts / 2,
                 ttls: [1, 2, 10].map(Duration::from_secs),
                 weather: Weather {
                     quiet: Duration::from_millis(600),
                     fault: Duration::from_millis(500),
-                    crash: lasts / 2,
+                    crash: lasts / 4,
                 },
                 pace: Duration::from_millis(15),
                 sweep: lasts / 2,
@@ -75,6 +78,7 @@ impl Plan {
         }
         Self {
             lasts,
+            calm: Duration::from_secs(8),
             ttls: [1, 3, 10].map(Duration::from_secs),
             weather: Weather {
                 quiet: Duration::from_secs(3),
@@ -97,8 +101,8 @@ async fn whatever_fails_nobody_passes_whose_session_was_ended() {
         })
     };
     let seed = number("VESTIBULE_TORTURE_SEED", SEED);
-    let plan = Plan::of(number("VESTIBULE_TORTURE_SECONDS", 8));
-    let world = World::start(plan.ttls, plan.lasts).await;
+    let plan = Plan::of(number("VESTIBULE_TORTURE_SECONDS", 18));
+    let world = World::start(plan.ttls, plan.lasts, plan.calm).await;
     let began = Instant::now();
 
     let mut tasks = JoinSet::new();

@@ -37,7 +37,7 @@ pub(super) async fn disturb(world: Arc<World>, gateway: usize, seed: u64, weathe
     let gate = &world.gates[gateway];
     loop {
         world.pause(chance.between(weather.quiet / 5, weather.quiet * 2)).await;
-        if world.is_over() {
+        if world.is_calm_for_good() {
             return;
         }
         let whom = *chance.of(&[Whom::Listeners, Whom::Listeners, Whom::Others, Whom::All]);
@@ -112,7 +112,7 @@ pub(super) async fn crash(world: Arc<World>, seed: u64, weather: Weather) {
         world
             .pause(chance.between(weather.crash / 2, weather.crash * 3 / 2))
             .await;
-        if world.is_over() {
+        if world.is_calm_for_good() {
             return;
         }
         let Some(victim) = somebody_of(&world.db).await else {

@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) gates: Vec<Gate>,
     pub(super) db: Database,
     pub(super) until: Instant,
+    /// From then on there are no more faults: what is not heard in calm is not heard.
+    pub(super) calm_from: Instant,
     pub(super) people: AtomicUsize,
     /// Held by whoever signs somebody in or ends a session; alone by whoever ends all there are.
     pub(super) peace: RwLock<()>,
@@ -85,7 +87,7 @@ struct Calm {
 
 impl World {
     /// `lasts` begins when all gateways hear.
-    pub(super) async fn start(ttls: [Duration; 3], lasts: Duration) -> Arc<Self> {
+    pub(super) async fn start(ttls: [Duration; 3], lasts: Duration, calm: Duration) -> Arc<Self> {
         let cluster = tokio::task::spawn_blocking(Cluster::temporary).await.unwrap();
         let cluster = cluster.unwrap_or_else(|error| panic!("this test needs a Postgres of its own: {error}"));
         // It will be killed, and must not forget what it has acknowledged.
@@ -114,6 +116,7 @@ impl World {
             gates,
             db,
             until: Instant::now() + lasts,
+            calm_from: Instant::now() + lasts.saturating_sub(calm),
             people: AtomicUsize::new(0),
             peace: RwLock::default(),
             watchers: TaskTracker::new(),
@@ -128,6 +131,10 @@ impl World {
 
     pub(super) fn is_over(&self) -> bool {
         Instant::now() >= self.until
+    }
+
+    pub(super) fn is_calm_for_good(&self) -> bool {
+        Instant::now() >= self.calm_from
     }
 
     /// Sleeps, but not past the end.
