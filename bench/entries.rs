@@ -289,6 +289,8 @@ fn start_gateway(
         [mail]
         from = "Bench <bench@example.com>"
         smtp = "smtp://{nowhere}"
+        [auth.session]
+        max_per_user = 0
         [upstreams.app]
         endpoints = ["http://{upstream}"]
         [[routes]]

@@ -453,6 +453,7 @@ pub const REVOKE_OLDEST: Query = Query {
                 WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
                 ORDER BY created_at DESC, id DESC
                 OFFSET $3
+                LIMIT 1000
             )
             ORDER BY id
             FOR UPDATE
@@ -462,6 +463,9 @@ pub const REVOKE_OLDEST: Query = Query {
 };
 
 /// Only right while the user's row is locked ([`super::users::lock`]): else two sign-ins count without each other.
+///
+/// Who has many thousands too many, as from before there was a limit, loses a thousand at each sign-in: all at once might take
+/// longer than a statement may, and nobody could sign in.
 pub async fn revoke_oldest(
     client: &impl GenericClient,
     user: UserId,

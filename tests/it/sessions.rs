@@ -194,6 +194,26 @@ async fn the_oldest_session_goes_where_their_number_is_limited() {
     }
 }
 
+/// All at once would take longer than a statement may.
+#[tokio::test]
+async fn who_has_far_too_many_sessions_loses_some_at_each_sign_in() {
+    let gateway = Setup::default().with("[auth.session]\nmax_per_user = 2").start().await;
+    gateway.verified("ada@example.com").await;
+    gateway
+        .db()
+        .run(
+            "INSERT INTO user_sessions (id, token_hash, user_id, created_at, updated_at, expires_at)
+             SELECT gen_random_uuid(), sha256(number::text::bytea), users.id, now(), now(), '2100-01-01'
+             FROM users, generate_series(1, 1500) AS number",
+        )
+        .await;
+    let live = "SELECT count(*) FROM user_sessions WHERE revoked_at IS NULL";
+    for left in [501, 2, 2] {
+        assert_eq!(gateway.sign_in("ada@example.com").await.status(), 200);
+        assert_eq!(gateway.db().count(live).await, left);
+    }
+}
+
 #[tokio::test]
 async fn endpoints_that_need_a_session_say_so() {
     let gateway = Gateway::start().await;

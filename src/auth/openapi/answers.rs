@@ -132,7 +132,8 @@ fn refusals(route: &Route, description: Description) -> Vec<Problem> {
     let away = || AuthError::Db(DbError::Unavailable("away".into()));
     match description.work {
         Work::None => {}
-        Work::LookUp => errors.push(away()),
+        // From beyond private networks made-up tokens are counted, though requests are not.
+        Work::LookUp => errors.extend([away(), AuthError::TooManyRequests(WAIT)]),
         Work::Database => errors.extend([away(), AuthError::Hashing(PasswordError::Failed)]),
         Work::DatabaseAndHashing => errors.extend([
             away(),
