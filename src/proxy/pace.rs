@@ -362,16 +362,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let this = &mut *self;
-        let lingering = match &mut this.lingering {
-            Some(lingering) => lingering,
-            None => {
-                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-                if !this.pace.unread.load(Ordering::Relaxed) {
-                    return Poll::Ready(Ok(()));
-                }
-                this.lingering.insert(Box::pin(sleep(LINGER)))
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.pace.unread.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
             }
-        };
+        }
+        let lingering = this.lingering.get_or_insert_with(|| Box::pin(sleep(LINGER)));
         if lingering.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }

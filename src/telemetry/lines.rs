@@ -252,9 +252,9 @@ mod tests {
         let (reader, stuck): (Sender<()>, _) = channel();
         let writer = LineWriter::start("lines", Stuck(stuck)).unwrap();
         let lane: Lane<Vec<u8>> = writer.lane();
-        let line = [b'x'; 1_000];
+        let thousand = [b'x'; 1_000];
         for _ in 0..10_000 {
-            lane.add(|lines| lines.extend_from_slice(&line));
+            lane.add(|lines| lines.extend_from_slice(&thousand));
         }
         // Of ten megabytes one or two are kept.
         let dropped = writer.dropped();

@@ -63,17 +63,13 @@ impl Limit {
             return Err(Full);
         };
         self.hand_over_if_free();
-        match timeout(patience, self.handed.acquire()).await {
-            Ok(Ok(handed)) => {
-                handed.forget();
-                Ok(())
-            }
-            // It is never closed.
-            Ok(Err(_)) | Err(_) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                Err(Full)
-            }
+        // It is never closed.
+        if let Ok(Ok(handed)) = timeout(patience, self.handed.acquire()).await {
+            handed.forget();
+            return Ok(());
         }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(Full)
     }
 
     /// To be called once for each place that was taken.

@@ -191,7 +191,7 @@ async fn an_answer_that_extends_a_session_is_kept_by_no_cache() {
         "Surrogate-Control",
         "X-Accel-Expires",
     ];
-    let fields: String = targeted.iter().map(|name| format!("{name}: max-age=600\r\n")).collect();
+    let fields = targeted.map(|name| format!("{name}: max-age=600\r\n")).concat();
     let answer = format!("HTTP/1.1 200 OK\r\nCache-Control: public\r\n{fields}Content-Length: 2\r\n\r\nok");
     for path in ["/optional/asset.js", "/ruled/asset.js"] {
         gateway.upstream().answer(path, answer.clone());

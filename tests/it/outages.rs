@@ -346,8 +346,8 @@ async fn with_files_that_can_not_grow_sessions_go_on_and_changes_are_told_to_wai
         for _ in 0..30 {
             filled = filled.and(client.execute(fill, &[&rows]).await);
         }
-        let full = filled.expect_err("it has no end");
-        assert_eq!(full.code(), Some(&SqlState::DISK_FULL), "{full:?}");
+        let refused = filled.expect_err("it has no end");
+        assert_eq!(refused.code(), Some(&SqlState::DISK_FULL), "{refused:?}");
     }
 
     let took = refused_sign_in(&gateway).await;

@@ -347,8 +347,8 @@ async fn somebody_ordinary_under_each_attack() {
         "attack", "requests", "p50", "p99", "longest", "× p99", "CPU", "MiB", "queries"
     );
     let mut quiet = None;
-    let wanted = std::env::var("VESTIBULE_TEST_ATTACK").ok();
-    let is_wanted = |name: &str| name == "nobody" || wanted.as_deref().is_none_or(|wanted| wanted == name);
+    let only = std::env::var("VESTIBULE_TEST_ATTACK").ok();
+    let is_wanted = |name: &str| name == "nobody" || only.as_deref().is_none_or(|only| only == name);
     for (name, attack) in attacks().into_iter().filter(|(name, _)| is_wanted(name)) {
         let over = Arc::<AtomicBool>::default();
         let target = Target {
