@@ -47,6 +47,8 @@ pub struct SessionCache<L: Locks = Std> {
     /// Listed in [`Locks::PARTS`], each with a lock of its own.
     flights: Box<[L::Mutex<Flights>]>,
     of_user: Arc<L::Mutex<OfUser>>,
+    /// Held by whoever forgets all of a user's.
+    forgetting: L::Mutex<()>,
     ttl: Duration,
     /// How much longer than `ttl` what is stored counts while nobody could tell anything newer.
     outage_grace: Duration,
@@ -132,6 +134,7 @@ impl<L: Locks> SessionCache<L> {
                 .build(),
             flights: (0..L::PARTS).map(|_| L::Mutex::default()).collect(),
             of_user,
+            forgetting: L::Mutex::default(),
             ttl,
             outage_grace,
             unknown_hits: Spread::default(),
@@ -266,7 +269,11 @@ impl<L: Locks> SessionCache<L> {
     }
 
     /// All of a user's sessions, and every look-up in flight: whose those are is not known yet.
+    ///
+    /// One at a time: who comes while another has emptied the index, and not yet what is stored, would find nothing to forget,
+    /// and be through too soon. A change that is made here is heard of at the same moment.
     pub fn forget_user(&self, user: UserId) {
+        let _alone = self.forgetting.locked();
         for shard in &self.flights {
             shard.locked().clear();
         }

@@ -554,25 +554,60 @@ fn run(cast: &Cast) {
     world.known.cache.check();
 }
 
+/// Two end all of a user's sessions at the same moment, as whoever does it here, and the notification of it.
+fn run_of_two() {
+    let oracle = Arc::<Oracle>::default();
+    let limits = Limits {
+        queries: 1,
+        waiting: 10,
+    };
+    let world = Arc::new(World {
+        known: Model::new(TTL, 100),
+        look_ups: Arc::new(LookUps::new(Table(Arc::clone(&oracle)), limits)),
+        oracle: Arc::clone(&oracle),
+        tokens: 1,
+    });
+    oracle.commit(Change::User(0), false);
+    hear_again(&world.known, &oracle);
+    request(&world, 0);
+    let mut threads = Vec::new();
+    for _ in 0..2 {
+        let world = Arc::clone(&world);
+        threads.push(thread::spawn(move || {
+            let commit = world.oracle.commit(Change::User(0), false);
+            Change::User(0).forget(&world.known);
+            world.oracle.is_known(Change::User(0), commit);
+            request(&world, 0);
+        }));
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is no configuration of the gateway's")]
 fn schedules() -> usize {
     let wanted = env::var("VESTIBULE_TEST_SCHEDULES").ok();
     wanted.map_or(SCHEDULES, |wanted| wanted.parse().unwrap())
 }
 
-fn explore(cast: fn() -> Cast) {
+fn explore(run: impl Fn() + Send + Sync + 'static) {
     let mut config = Config::new();
     config.stack_size = 128 * 1024;
-    let runner = Runner::new(RandomScheduler::new(schedules()), config);
-    runner.run(move || run(&cast()));
+    Runner::new(RandomScheduler::new(schedules()), config).run(run);
 }
 
 #[test]
 fn nobody_learns_less_than_they_have_to_among_few() {
-    explore(Cast::small);
+    explore(|| run(&Cast::small()));
 }
 
 #[test]
 fn nobody_learns_less_than_they_have_to_in_a_crowd() {
-    explore(Cast::large);
+    explore(|| run(&Cast::large()));
+}
+
+#[test]
+fn who_ends_what_another_is_ending_is_through_no_sooner() {
+    explore(run_of_two);
 }
