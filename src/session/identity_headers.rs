@@ -132,6 +132,16 @@ pub struct Reserved {
     lengths: [u64; 32],
     /// For each length, the folded names of that length.
     by_length: Vec<Vec<Entry>>,
+    /// For each first letter, likewise, what names may begin with.
+    prefixes: [Vec<Prefix>; 32],
+}
+
+#[derive(Clone, Debug)]
+struct Prefix {
+    folded: &'static [u8],
+    /// By which most names are told from it: the first letter is the same, and the second often is.
+    third: u8,
+    exact: Disposition,
 }
 
 #[derive(Clone, Debug)]
@@ -146,7 +156,23 @@ impl Reserved {
         let mut reserved = Self {
             lengths: [0; 32],
             by_length: Vec::new(),
+            prefixes: Default::default(),
         };
+        for (prefixes, exact) in [
+            (RESERVED_PREFIXES, Disposition::Reserved),
+            (PROXIES_PREFIXES, Disposition::ToldByProxies),
+        ] {
+            for folded in prefixes {
+                let prefix = Prefix {
+                    folded,
+                    third: third(folded),
+                    exact,
+                };
+                if let Some(prefixes) = reserved.prefixes.get_mut(usize::from(first(folded) & 31)) {
+                    prefixes.push(prefix);
+                }
+            }
+        }
         for (name, disposition) in HANDLED {
             reserved.add(name, *disposition);
         }
@@ -191,8 +217,9 @@ impl Reserved {
         let initial = fold(first(name));
         let lengths = self.lengths.get(usize::from(initial & 31)).copied().unwrap_or_default();
         let length_occurs = lengths & length_bit(name.len()) != 0;
-        let may_have_prefix = PREFIX_INITIALS & (1 << (initial & 31)) != 0;
-        if !length_occurs && !may_have_prefix {
+        let prefixes = self.prefixes.get(usize::from(initial & 31));
+        let prefixes = prefixes.map(Vec::as_slice).unwrap_or_default();
+        if !length_occurs && prefixes.is_empty() {
             return Disposition::Pass;
         }
         if length_occurs && let Some(entries) = self.by_length.get(name.len()) {
@@ -206,14 +233,12 @@ impl Reserved {
                 }
             }
         }
-        if may_have_prefix {
-            if begins(name, RESERVED_PREFIXES).is_some() {
-                return Disposition::Reserved;
-            }
-            if let Some(prefix) = begins(name, PROXIES_PREFIXES) {
+        let third = third(name);
+        for Prefix { folded, exact, .. } in prefixes.iter().filter(|prefix| prefix.third == third) {
+            if name.get(..folded.len()).is_some_and(|head| is_folded(head, folded)) {
                 let as_written = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
-                return if name.starts_with(prefix) && name.iter().all(as_written) {
-                    Disposition::ToldByProxies
+                return if name.iter().all(as_written) {
+                    *exact
                 } else {
                     Disposition::Reserved
                 };
@@ -228,26 +253,12 @@ impl Reserved {
     }
 }
 
-/// With which letters (the lowest five bits of them) one of the prefixes begins.
-const PREFIX_INITIALS: u32 = initials(RESERVED_PREFIXES) | initials(PROXIES_PREFIXES);
-
-const fn initials(mut prefixes: &[&[u8]]) -> u32 {
-    let mut initials = 0;
-    while let [[first, ..], rest @ ..] = prefixes {
-        initials |= 1 << (*first & 31);
-        prefixes = rest;
-    }
-    initials
-}
-
-/// With which of `prefixes` a name begins, once folded.
-fn begins(name: &[u8], prefixes: &'static [&'static [u8]]) -> Option<&'static [u8]> {
-    let begins = |prefix: &&&[u8]| name.get(..prefix.len()).is_some_and(|head| is_folded(head, prefix));
-    prefixes.iter().find(begins).copied()
-}
-
 fn first(name: &[u8]) -> u8 {
     name.first().copied().unwrap_or_default()
+}
+
+fn third(name: &[u8]) -> u8 {
+    name.get(2).copied().map(fold).unwrap_or_default()
 }
 
 /// Lengths from 63 on share a bit.
