@@ -215,6 +215,11 @@ const SHOWN: &[(&str, &str)] = &[
     ("server/http2/blocks.rs: Frames.head", "length and kind of a frame"),
     ("session/assertion.rs: Ring.document", "public keys"),
     ("session/identity_headers.rs: Entry.folded", "the name of a header"),
+    (
+        "session/identity_headers.rs: Prefix.folded",
+        "the beginning of a field's name",
+    ),
+    ("session/identity_headers.rs: Prefix.third", "a letter of it"),
     ("telemetry/access.rs: Access.request_id", "the request's id"),
     ("telemetry/access.rs: Gathered.lines", "the access log"),
     ("telemetry/access.rs: Gathered.second_text", "a time"),
