@@ -13,6 +13,8 @@ use crate::proxy::pace::Paced;
 
 /// No header that balancers send is longer, extensions included; version 1 ends at 107 bytes.
 const MAX_HEADER: usize = 4096;
+/// A line of version 1, with its end: what the specification says is enough for any.
+const MAX_LINE: usize = 107;
 const FIRST_READ: usize = 536;
 /// How version 1 begins.
 const TEXT: &[u8] = b"PROXY ";
@@ -64,6 +66,13 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>,
     // The parser takes any byte for the space.
     if bytes.first() == TEXT.first() && !bytes.iter().zip(TEXT).all(|(said, due)| said == due) {
         return Err(HeaderError::Malformed);
+    }
+    // The parser takes a line of any length.
+    if bytes.starts_with(TEXT) && bytes.len() >= MAX_LINE {
+        let mut pairs = bytes.windows(2).take(MAX_LINE - 1);
+        if !pairs.any(|pair| pair == b"\r\n") {
+            return Err(HeaderError::Malformed);
+        }
     }
     // The parser wants addresses of a proxy that speaks for itself, which may have none, and whose are to be ignored.
     if let Some([LOCAL, _, high, low]) = bytes.strip_prefix(SIGNATURE).and_then(|rest| rest.first_chunk::<4>()) {
@@ -139,6 +148,7 @@ mod tests {
             (b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n".to_vec(), Some(six)),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), None),
+            ([&b"PROXY UNKNOWN "[..], &[b'x'; 91], b"\r\n"].concat(), None),
             (v2(Some(from(four)), 0), Some(four)),
             (v2(Some(from(six)), 3), Some(six)),
             (v2(None, 0), None),
@@ -169,6 +179,8 @@ mod tests {
             b"PROXY UDP4 203.0.113.7 192.0.2.1 4711 443\r\n".to_vec(),
             b"PROXY TCP4 203.0.113.7".to_vec(),
             [&b"PROXY TCP4 "[..], &[b'1'; 200]].concat(),
+            // A byte too long.
+            [&b"PROXY UNKNOWN "[..], &[b'x'; 92], b"\r\n"].concat(),
             v2(Some(datagram), 0),
             v2(Some(from("203.0.113.7:1")), 100),
             b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c123456789012".to_vec(),
