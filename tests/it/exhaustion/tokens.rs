@@ -47,6 +47,12 @@ fn count(statuses: &[u16], status: u16) -> usize {
     statuses.iter().filter(|found| **found == status).count()
 }
 
+/// Behind a proxy that says where clients are; each network may show fifty tokens that are nobody's.
+async fn patient_with_fifty() -> Gateway {
+    let setup = "[server]\ntrusted_proxies = ['127.0.0.1']\n[auth.session.unknown_tokens]\nlimit = 50";
+    Setup::default().with(setup).start().await
+}
+
 #[tokio::test]
 async fn dos_cookies_that_are_made_up_are_no_query() {
     let gateway = Gateway::start().await;
@@ -72,12 +78,7 @@ async fn dos_cookies_that_are_made_up_are_no_query() {
 
 #[tokio::test]
 async fn dos_bearer_tokens_that_are_made_up_are_very_few_queries() {
-    let setup = "
-        [server]
-        trusted_proxies = ['127.0.0.1']
-        [auth.session.unknown_tokens]
-        limit = 50";
-    let gateway = Setup::default().with(setup).start().await;
+    let gateway = patient_with_fifty().await;
     let control = Control::signed_in(&gateway).await;
     let (ada, bob) = (
         gateway.signed_in("ada@example.com").await,
@@ -144,12 +145,7 @@ async fn dos_bearer_tokens_that_are_made_up_are_very_few_queries() {
 /// Services ask for their own clients; a stranger who asks has no more look-ups there than elsewhere.
 #[tokio::test]
 async fn dos_tokens_that_are_made_up_for_verify_token_are_few_queries_from_beyond() {
-    let setup = "
-        [server]
-        trusted_proxies = ['127.0.0.1']
-        [auth.session.unknown_tokens]
-        limit = 50";
-    let gateway = Setup::default().with(setup).start().await;
+    let gateway = patient_with_fifty().await;
     let ada = gateway.signed_in("ada@example.com").await;
     for (first, from, are_asked_for) in [(0, "198.18.0.1", 50), (1_000_000, "10.0.0.7", junk())] {
         let before = lookups(&gateway).await;
