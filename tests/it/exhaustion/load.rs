@@ -147,6 +147,16 @@ async fn ask(target: Target, at_once: usize, request: impl Fn(usize) -> String) 
     futures_util::future::join_all(asking).await;
 }
 
+/// Somebody who doesn't exist.
+fn sign_in(number: usize, fields: &str) -> String {
+    let body = json!({ "email": format!("u{number}@example.com"), "password": PASSWORD }).to_string();
+    format!(
+        "POST /api/auth/sign-in/email HTTP/1.1\r\nHost: app.example.com\r\nOrigin: {SITE}\r\n{fields}\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 /// What it is called, and how it begins.
 type Named = (&'static str, fn(Target) -> Attack);
 
@@ -239,15 +249,15 @@ fn attacks() -> Vec<Named> {
                 format!("GET /api/me HTTP/1.1\r\nHost: app.example.com\r\n{token}\r\n\r\n")
             }))
         }),
+        // Each from an address of its own, so that all of them are hashed.
         ("passwords", |target| {
             Box::pin(ask(target, 64, |number| {
-                let body = json!({ "email": format!("u{number}@example.com"), "password": PASSWORD }).to_string();
-                format!(
-                    "POST /api/auth/sign-in/email HTTP/1.1\r\nHost: app.example.com\r\nOrigin: {SITE}\r\n\
-                     Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                    body.len()
-                )
+                let [.., b, c, d] = number.to_be_bytes();
+                sign_in(number, &format!("X-Forwarded-For: 10.{b}.{c}.{d}\r\n"))
             }))
+        }),
+        ("passwords, one address", |target| {
+            Box::pin(ask(target, 8, |number| sign_in(number, "")))
         }),
         ("new connections", |target| {
             Box::pin(repeat(target, Duration::from_millis(1), async |addr| {
@@ -325,7 +335,8 @@ async fn somebody_ordinary_under_each_attack() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gateway.toml");
     // As it is served: to say of each frame that it came costs more than the frame.
-    let over = "[log]\nlevel = 'info'\n[server]\nworkers = 2\n[auth.password]\nargon2 = { memory = '19MiB', iterations = 2, parallelism = 1 }\n\
+    let over = "[log]\nlevel = 'info'\n[server]\nworkers = 2\ntrusted_proxies = ['127.0.0.1/32']\n\
+                [auth.password]\nargon2 = { memory = '19MiB', iterations = 2, parallelism = 1 }\nmax_concurrent = 0\n\
                 [auth.rate_limit]\nenabled = true";
     fs::write(
         &file,
