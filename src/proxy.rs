@@ -541,8 +541,15 @@ async fn forward(
             // Events and messages come when they come.
             let goes_on = GoesOn::of(response.headers());
             let stall = goes_on.is_none().then_some(head_timeout);
-            Ok(response
-                .map(|answer| ProxyBody::upstream(answer, stall).going_on(goes_on, || guard.unwrap_or_else(stream))))
+            let lasting = || {
+                let guard = guard.unwrap_or_else(stream);
+                // What the client has still to say, too.
+                if let Some(watch) = watch.filter(|watch| !watch.finished()) {
+                    guard.at_its_end(move || watch.abandon());
+                }
+                guard
+            };
+            Ok(response.map(|answer| ProxyBody::upstream(answer, stall).going_on(goes_on, lasting)))
         }
         // A body that the client broke off is why the upstream failed.
         Err(error) => Err(watch

@@ -183,6 +183,9 @@ impl ProxyBody {
     #[must_use]
     pub fn going_on(mut self, how: Option<GoesOn>, guard: impl FnOnce() -> StreamGuard) -> Self {
         self.stream = how.map(|how| (guard(), how));
+        if let Some((guard, _)) = &self.stream {
+            taking::lasts(guard.ending());
+        }
         self
     }
 
@@ -321,6 +324,10 @@ impl Drop for ProxyBody {
         // A body of known length is not polled once more after its last byte.
         let whole = self.ended || self.is_end_stream();
         if let Some(mut record) = self.record.take() {
+            // It was due to end, and nobody asked for more of it.
+            if let Some(why) = self.stream.as_ref().and_then(|(guard, _)| guard.why()) {
+                record.had_to_end(why);
+            }
             if matches!(self.source, Source::Tunnel(_)) {
                 record.tunnel_ended(0, 0);
             } else {

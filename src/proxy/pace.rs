@@ -98,6 +98,10 @@ pub struct Pace {
     block_ms: AtomicU64,
     /// The last request was answered before its body was here.
     unread: AtomicBool,
+    /// Whether the client is still there is to be asked.
+    asks: AtomicBool,
+    /// Our side is closed, or about to be.
+    closing: AtomicBool,
     /// Why the client is asked to leave; zero while it is not.
     leave: AtomicU8,
     /// Rung when it is.
@@ -118,6 +122,8 @@ impl Pace {
             slow_bytes: AtomicU64::new(0),
             block_ms: AtomicU64::new(0),
             unread: AtomicBool::new(false),
+            asks: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             leave: AtomicU8::new(0),
             leaving: Notify::new(),
         }
@@ -211,6 +217,18 @@ impl Pace {
         self.unread.store(true, Ordering::Relaxed);
     }
 
+    /// Has the connection see whether its client is still there when it is polled next, and break if not. Who reads would see
+    /// it; but who has a part of the next request already does not read while this one is answered, and an answer can wait for
+    /// ever for something to say.
+    pub fn ask_for_client(&self) {
+        self.asks.store(true, Ordering::Relaxed);
+    }
+
+    /// Whoever speaks on the connection has begun to close it.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     /// The last byte of an answer was handed over.
     pub fn request_ended(&self, now: Instant) {
         if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -300,6 +318,8 @@ impl Default for Pace {
 pub struct Paced<S> {
     stream: S,
     pace: Arc<Pace>,
+    /// Whether the client has closed its side.
+    has_hung_up: fn(&S) -> bool,
     /// Since our side is closed: until when the client's is waited for.
     lingering: Option<Pin<Box<Sleep>>>,
     /// Read before its time, and given back to be read again.
@@ -309,10 +329,11 @@ pub struct Paced<S> {
 crate::secret::unprinted!(Paced<S>);
 
 impl<S> Paced<S> {
-    pub fn new(stream: S, pace: Arc<Pace>) -> Self {
+    pub fn new(stream: S, pace: Arc<Pace>, has_hung_up: fn(&S) -> bool) -> Self {
         Self {
             stream,
             pace,
+            has_hung_up,
             lingering: None,
             unread: Bytes::new(),
         }
@@ -357,11 +378,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        // hyper flushes each time that the connection is polled.
+        if self.pace.asks.load(Ordering::Relaxed) {
+            self.pace.asks.store(false, Ordering::Relaxed);
+            if (self.has_hung_up)(&self.stream) {
+                return Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into()));
+            }
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let this = &mut *self;
+        this.pace.closing.store(true, Ordering::Relaxed);
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             if !this.pace.unread.load(Ordering::Relaxed) {
@@ -425,7 +454,7 @@ mod tests {
         let pace = Arc::new(Pace::new());
         pace.request_begins();
         let (ours, mut theirs) = tokio::io::duplex(4);
-        let mut stream = Paced::new(ours, Arc::clone(&pace));
+        let mut stream = Paced::new(ours, Arc::clone(&pace), |_| false);
         stream.write_all(b"full").await.unwrap();
         assert_eq!(pace.deadline(&PATIENCE), None);
         {
@@ -466,7 +495,7 @@ mod tests {
         let pace = Arc::new(Pace::new());
         pace.request_begins();
         pace.request_ended(pace.opened);
-        let mut stream = Paced::new(&b"GET"[..], Arc::clone(&pace));
+        let mut stream = Paced::new(&b"GET"[..], Arc::clone(&pace), |_| false);
         stream.read_u8().await.unwrap();
         let deadline = pace.deadline(&PATIENCE).unwrap();
         assert!(deadline < pace.opened + PATIENCE.idle);
@@ -528,7 +557,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_put_back_is_read_first() {
         use tokio::io::AsyncReadExt;
-        let mut stream = Paced::new(&b"three"[..], Arc::new(Pace::new()));
+        let mut stream = Paced::new(&b"three"[..], Arc::new(Pace::new()), |_| false);
         stream.put_back(Bytes::from_static(b"two "));
         stream.put_back(Bytes::from_static(b"one "));
         let mut all = String::new();

@@ -10,8 +10,11 @@
 //! what is demanded, until the others have had more than their share ([`Turns`]).
 //!
 //! The body says who is waited for ([`gave`], [`waits`]) in a note of the thread, which is read behind each poll of the
-//! stream that holds the body: they are of one task, and nobody else's poll comes between. That costs two stores; a timer
+//! stream that holds the body: they are of one task, and nobody else's poll comes between. That costs a few stores; a timer
 //! is only made once an answer waits.
+//!
+//! A body that lasts for as long as its session does ([`lasts`]) can't end while it is not asked. So a stream that has to end,
+//! and is kept from it by its client, is reset.
 
 use std::{
     cell::Cell,
@@ -25,7 +28,7 @@ use std::{
 use tokio::time::{Sleep, sleep_until};
 use tracing::debug;
 
-use crate::clock;
+use crate::{clock, session::streams::Ending};
 
 /// Who is waited for, as a body has it.
 #[derive(Clone, Copy)]
@@ -39,6 +42,13 @@ enum Turn {
 thread_local! {
     /// What a body said last in the poll that runs.
     static TURN: Cell<Option<Turn>> = const { Cell::new(None) };
+    /// Of a body that was made in the poll that runs, and may have to end before its end.
+    static LASTS: Cell<Option<Ending>> = const { Cell::new(None) };
+}
+
+/// A body was made that ends when it is told to.
+pub(super) fn lasts(ending: Ending) {
+    LASTS.set(Some(ending));
 }
 
 /// A body has given so many bytes: they are the client's to take.
@@ -156,6 +166,8 @@ impl Taking {
 pub enum Taken {
     ToItsEnd,
     GivenUp,
+    /// It had to end, and its client kept it from saying so.
+    HadToEnd,
 }
 
 /// Runs a `stream` of HTTP/2 to its end, or until its client has not taken its answer for too long: dropping it resets
@@ -165,10 +177,16 @@ pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking, turns
     let mut counted = None;
     let mut waiting: Option<Waiting> = None;
     let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut lasting: Option<Ending> = None;
     poll_fn(|cx| {
         TURN.set(None);
+        // One may be left of HTTP/1.1, where nobody asks.
+        LASTS.set(None);
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Taken::ToItsEnd);
+        }
+        if let Some(ending) = LASTS.take() {
+            lasting = Some(ending);
         }
         match TURN.take() {
             Some(Turn::Client(bytes)) => {
@@ -177,7 +195,11 @@ pub async fn while_taken(stream: impl Future<Output = ()>, taking: Taking, turns
                 waiting = until.map(|until| turns.wait(until));
             }
             Some(Turn::Source) => waiting = None,
-            // It was not asked: nothing has changed.
+            // It was not asked, though it may have been woken because it has to end.
+            None if waiting.is_some() && lasting.as_ref().is_some_and(Ending::is_due) => {
+                return Poll::Ready(Taken::HadToEnd);
+            }
+            // Nothing has changed.
             None => {}
         }
         let Some(waiting) = &mut waiting else {

@@ -35,6 +35,7 @@ use super::{
     http2::{self, Streams, blocks::Followed},
     proxy_protocol, refusal,
     seldom::Seldom,
+    socket::Socket,
     tls::{Accepted, Issued, Tls},
 };
 use crate::{
@@ -106,10 +107,7 @@ pub enum Protocol {
 }
 
 /// Serves one connection of a listener to its end.
-pub async fn serve<S>(worker: Arc<Worker>, socket: S, peer: Peer, door: Door)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub(super) async fn serve(worker: Arc<Worker>, socket: Socket, peer: Peer, door: Door) {
     let _counted = Counted::new(&worker.recorder.stats);
     let live = worker.live.load();
     let entry = Entry {
@@ -123,7 +121,7 @@ where
     let asks_proxies = live.config.server.proxy_protocol;
     let is_trusted = asks_proxies && live.clients.trusts_peer(peer);
     drop(live);
-    let mut stream = Paced::new(socket, Arc::clone(&entry.pace));
+    let mut stream = Paced::new(socket, Arc::clone(&entry.pace), Socket::has_hung_up);
     let mut facts = Connection { peer, tls: None, door };
     if asks_proxies {
         match entry.proxied(&mut stream, is_trusted).await {
@@ -254,9 +252,11 @@ where
         Protocol::Http2 => {
             stats.http2.fetch_add(1, Ordering::Relaxed);
             conversation.pace.multiplex(clock::monotonic());
+            let is_proxy = live.clients.trusts_peer(conversation.facts.peer);
             let turns = Arc::<Turns>::default();
-            let stream = Followed::new(stream, Arc::clone(&conversation.pace), Arc::clone(&turns), server);
-            let connection = http2::builder(&conversation, Arc::clone(&turns), server)
+            let seen_by = (Arc::clone(&conversation.pace), Arc::clone(&turns));
+            let stream = Followed::new(stream, seen_by, server, is_proxy);
+            let connection = http2::builder(&conversation, Arc::clone(&turns), server, is_proxy)
                 .serve_connection(TokioIo::new(stream), service(&conversation));
             drop(live);
             attend(&conversation, Box::pin(connection), &patience, Some(turns)).await;
@@ -343,6 +343,9 @@ impl Leaver {
 }
 
 /// Runs a connection to its end, or to the end of our patience with the client. `turns`: of HTTP/2.
+///
+/// hyper resets a CONNECT of HTTP/2 that announces content and then says that the connection has ended, which it has not:
+/// what else is under way on it is somebody else's, where a proxy shares it. It ends when it is being closed.
 async fn attend<C: Attended>(
     conversation: &Conversation,
     mut connection: Pin<Box<C>>,
@@ -373,12 +376,14 @@ async fn attend<C: Attended>(
             tokio::select! {
                 // The connection first: told to finish before it has read its first request, it would close instead.
                 biased;
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
+                ended = connection.as_mut() => match ended {
+                    Ok(()) if C::SAYS_GOODBYE && !pace.is_closing() => continue,
+                    Ok(()) => return,
+                    Err(error) => {
                         refusal::record_end(conversation, &error);
+                        return;
                     }
-                    return;
-                }
+                },
                 chore = Seldom::new(chore.as_mut()) => chore,
             }
         };
@@ -404,6 +409,9 @@ async fn attend<C: Attended>(
                     connection.as_mut().finish();
                     leave_by = Some(now + LEAVE);
                     leaver = turns.as_ref().map(|turns| Leaver::new(turns, patience));
+                }
+                if !C::SAYS_GOODBYE && !pace.at_rest() {
+                    pace.ask_for_client();
                 }
                 // Another span may have begun, or begin at any moment.
                 let soonest = end_by.into_iter().fold(now + look_every, Instant::min);

@@ -69,11 +69,13 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> io::Re
     Ok(protocol)
 }
 
-/// With every limit set. `turns` are told what the connection sends.
+/// With every limit set. `turns` are told what the connection sends; `is_proxy`: the client is one of
+/// `server.trusted_proxies`, whose connections others share.
 pub(super) fn builder(
     conversation: &Arc<Conversation>,
     turns: Arc<Turns>,
     server: &config::Server,
+    is_proxy: bool,
 ) -> Builder<Streams> {
     let mut builder = Builder::new(Streams {
         conversation: Arc::clone(conversation),
@@ -94,7 +96,7 @@ pub(super) fn builder(
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         // Streams that a client's mistakes have us reset ("MadeYouReset"), in the life of the connection.
-        .max_local_error_reset_streams(usize::try_from(server.max_resets).unwrap_or(usize::MAX))
+        .max_local_error_reset_streams((!is_proxy).then(|| usize::try_from(server.max_resets).unwrap_or(usize::MAX)))
         // WebSockets over HTTP/2 (RFC 8441).
         .enable_connect_protocol();
     builder
@@ -184,7 +186,7 @@ mod tests {
 
     async fn sniffed(pieces: &[&[u8]]) -> (Protocol, Vec<u8>) {
         let (mut client, ours) = tokio::io::duplex(4096);
-        let mut stream = Paced::new(ours, Arc::new(Pace::new()));
+        let mut stream = Paced::new(ours, Arc::new(Pace::new()), |_| false);
         let sending = async {
             for piece in pieces {
                 client.write_all(piece).await.unwrap();

@@ -109,7 +109,7 @@ mod tests {
     /// What is read when the bytes come in pieces of `size`, and what is left.
     async fn read_in_pieces(bytes: &[u8], size: usize) -> (Result<Option<SocketAddr>, String>, Vec<u8>) {
         let (mut client, ours) = tokio::io::duplex(1 << 16);
-        let mut stream = Paced::new(ours, Arc::new(Pace::new()));
+        let mut stream = Paced::new(ours, Arc::new(Pace::new()), |_| false);
         let sending = async {
             for piece in bytes.chunks(size) {
                 let _ = client.write_all(piece).await;

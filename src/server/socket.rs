@@ -2,10 +2,12 @@
 
 use std::{
     io::{self, IoSlice},
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -13,6 +15,12 @@ use tokio::{
 };
 
 use crate::{lifecycle, policy::connection::Peer};
+
+/// What is said of a client that is on its way; that nobody is there any more, or that something is wrong, is said unasked.
+#[cfg(target_os = "linux")]
+const HANGING_UP: PollFlags = PollFlags::RDHUP;
+#[cfg(not(target_os = "linux"))]
+const HANGING_UP: PollFlags = PollFlags::empty();
 
 /// Accepts connections.
 #[derive(Debug)]
@@ -68,6 +76,17 @@ impl Socket {
         // A peer that vanished without a word would keep a tunnel for ever.
         SockRef::from(&stream).set_tcp_keepalive(&lifecycle::KEEPALIVE)?;
         Ok(Self::Tcp(stream))
+    }
+
+    /// Whether the client has closed its side, or reset the connection, which is otherwise seen by who reads alone.
+    pub(super) fn has_hung_up(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        let mut asked = [PollFd::from_borrowed_fd(socket, HANGING_UP)];
+        let at_once = Timespec::default();
+        poll(&mut asked, Some(&at_once)).is_ok_and(|said| said > 0)
     }
 }
 

@@ -31,8 +31,8 @@ use std::{
     future::poll_fn,
     slice,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering, fence},
     },
     task::{Context, Poll},
 };
@@ -112,11 +112,29 @@ struct End {
     /// 0 while it may go on, else a [`Why`].
     why: AtomicU8,
     waker: AtomicWaker,
+    /// What else is done at once.
+    also: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl End {
     fn why(&self) -> Option<Why> {
         Why::of(self.why.load(Ordering::Acquire))
+    }
+
+    fn do_the_rest(&self) {
+        fence(Ordering::SeqCst);
+        if let Some(also) = self.also.get() {
+            also();
+        }
+    }
+}
+
+/// Whether a stream has to end, for who does not move its bytes.
+pub struct Ending(Arc<End>);
+
+impl Ending {
+    pub fn is_due(&self) -> bool {
+        self.0.why().is_some()
     }
 }
 
@@ -136,6 +154,26 @@ impl StreamGuard {
         self.end.waker.register(cx.waker());
         // It may have been closed between looking and registering.
         self.end.why().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Why it has to end, if it has to.
+    pub fn why(&self) -> Option<Why> {
+        self.end.why()
+    }
+
+    pub fn ending(&self) -> Ending {
+        Ending(Arc::clone(&self.end))
+    }
+
+    /// Does this as soon as the stream has to end, by whoever has it end: for what must not wait until whoever moves the bytes
+    /// comes to it, as they may be waiting for the client. One thing for each stream; brief, and no worse for being done twice.
+    pub fn at_its_end(&self, also: impl Fn() + Send + Sync + 'static) {
+        let _ = self.end.also.set(Box::new(also));
+        // It may have been told meanwhile: of the two, one sees what the other has done.
+        fence(Ordering::SeqCst);
+        if self.end.why().is_some() {
+            self.end.do_the_rest();
+        }
     }
 
     /// Resolves once the stream has to end. Cancel-safe.
@@ -283,6 +321,7 @@ impl Shared {
                 .compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire);
             if first.is_ok() {
                 count.fetch_add(1, Ordering::Relaxed);
+                end.do_the_rest();
                 end.waker.wake();
             }
         }
@@ -347,6 +386,12 @@ impl State {
 impl fmt::Debug for Streams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Streams({} open)", self.open())
+    }
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ending({:?})", self.0.why())
     }
 }
 

@@ -106,7 +106,7 @@ impl BodyWatch {
     }
 
     /// Nobody needs the rest: whoever sends the body stops, and its upstream sees that it was broken off.
-    pub(super) fn abandon(&self) {
+    pub fn abandon(&self) {
         if !self.finished() {
             self.abandoned.store(true, Ordering::Release);
             self.waker.wake();

@@ -2,7 +2,13 @@
 
 use tokio::time::timeout;
 
-use crate::harness::{Gateway, RawClient, SOON, Setup, people::User, upstream::Conversation, wire::read_chunk};
+use crate::harness::{
+    Gateway, RawClient, SOON, Setup,
+    frames::{self, DATA, END_HEADERS, Frames, HEADERS, RST_STREAM, frame},
+    people::User,
+    upstream::Conversation,
+    wire::read_chunk,
+};
 
 // Media types have no case.
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -50,6 +56,69 @@ async fn ws_02_a_stream_ends_when_its_session_does() {
     let (mut client, mut upstream) = listening(&gateway, &ada).await;
     gateway.sign_out(&ada).await;
     assert_eq!(event(&mut client).await, "", "the last chunk");
+    let mut rest = Vec::new();
+    let told = tokio::io::AsyncReadExt::read_to_end(&mut upstream.stream, &mut rest);
+    timeout(SOON, told)
+        .await
+        .expect("the upstream hears of it")
+        .unwrap_or(0);
+}
+
+/// The client keeps its window shut, so that nobody asks for more of the answer: neither that nor what it still has to say may
+/// go on in its name.
+#[tokio::test]
+async fn ws_02_a_stream_that_is_not_read_ends_with_its_session_and_what_is_sent_on_it_too() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut conversations = gateway.upstream().by_hand("/api/events");
+    let mut client = Frames::with_window(gateway.addr(), 4).await;
+    let (host, site) = (gateway.host(), gateway.site());
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", host),
+        (":path", "/api/events"),
+        ("cookie", ada.cookie.as_str()),
+        ("origin", site),
+    ];
+    client
+        .send(frame(HEADERS, END_HEADERS, 1, &frames::block(&fields)))
+        .await;
+    client.send(frame(DATA, 0, 1, b"one")).await;
+    let mut upstream = conversations.next().await;
+    let mut heard = Vec::new();
+    read_chunk(&mut upstream.stream, &mut heard).await.unwrap();
+    // Of the first a part can be sent; nobody asks for what is behind the second.
+    upstream.send([HEAD, EVENT, EVENT].concat()).await;
+    let begun = client.until(|frame| frame.stream == 1 && frame.kind == DATA).await;
+    assert_eq!(begun.payload, b"data");
+
+    gateway.sign_out(&ada).await;
+    client.send(frame(DATA, 0, 1, b"two")).await;
+    let ended = client.until(|frame| frame.stream == 1).await;
+    assert_eq!(ended.kind, RST_STREAM);
+    let rest = tokio::io::AsyncReadExt::read_to_end(&mut upstream.stream, &mut heard);
+    // Broken off, not ended.
+    timeout(SOON, rest).await.expect("the upstream hears of it").ok();
+    assert_eq!(heard, b"one");
+}
+
+/// It has begun to send its next request, so that nobody reads while this one is answered.
+#[tokio::test]
+async fn a_stream_ends_when_its_client_has_gone_whatever_it_left_behind() {
+    let gateway = Setup::default().with("[server]\nheader_timeout = '1s'").start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let mut conversations = gateway.upstream().by_hand("/api/events");
+    let mut client = gateway.raw().await;
+    let (host, cookie) = (gateway.host(), &ada.cookie);
+    client
+        .send(format!(
+            "GET /api/events HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\nG"
+        ))
+        .await;
+    let mut upstream = conversations.next().await;
+    begin(&mut client, &mut upstream).await;
+    drop(client);
     let mut rest = Vec::new();
     let told = tokio::io::AsyncReadExt::read_to_end(&mut upstream.stream, &mut rest);
     timeout(SOON, told)

@@ -49,13 +49,19 @@ pub(crate) struct Followed<S> {
 }
 
 impl<S> Followed<S> {
-    pub(crate) fn new(stream: S, pace: Arc<Pace>, turns: Arc<Turns>, server: &config::Server) -> Self {
+    /// `is_proxy`: as of [`Calm::new`].
+    pub(crate) fn new(
+        stream: S,
+        (pace, turns): (Arc<Pace>, Arc<Turns>),
+        server: &config::Server,
+        is_proxy: bool,
+    ) -> Self {
         Self {
             stream,
             pace,
             turns,
             frames: Frames::default(),
-            calm: Calm::new(server),
+            calm: Calm::new(server, is_proxy),
             deaf: false,
         }
     }

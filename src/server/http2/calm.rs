@@ -6,6 +6,9 @@
 //! (CVE-2019-9512 to 9518). So each connection has an allowance of both, which comes back with time, and of windows and
 //! pings more for what it is sent. Honest clients use a small part of it.
 //!
+//! A trusted proxy's connection carries the requests of many: one of them who leaves pages often must not end it for all.
+//! What it takes back is not held against it; whom it serves is its own to limit.
+//!
 //! Not here: streams that were taken back before anybody looked at them, and those that a client's mistakes have us reset
 //! (CVE-2025-8671). h2 counts both (`http2::builder`).
 
@@ -33,7 +36,8 @@ const RESETS_COME_BACK_IN: u64 = 10;
 /// What a connection has used of its allowances.
 #[derive(Debug)]
 pub(super) struct Calm {
-    resets: Allowance,
+    /// `None`: any number.
+    resets: Option<Allowance>,
     idle: Allowance,
     /// Bytes sent when that was looked at last.
     sent: u64,
@@ -62,11 +66,12 @@ impl Cost {
 }
 
 impl Calm {
-    pub(super) fn new(server: &config::Server) -> Self {
+    /// `is_proxy`: the client is one of `server.trusted_proxies`.
+    pub(super) fn new(server: &config::Server, is_proxy: bool) -> Self {
         let resets = u64::from(server.max_resets);
         let idle = u64::from(server.max_idle_frames);
         Self {
-            resets: Allowance::new(resets, resets.div_ceil(RESETS_COME_BACK_IN)),
+            resets: (!is_proxy).then(|| Allowance::new(resets, resets.div_ceil(RESETS_COME_BACK_IN))),
             idle: Allowance::new(idle, idle),
             sent: 0,
         }
@@ -74,7 +79,8 @@ impl Calm {
 
     /// Takes the cost off. `Some`: the client has had enough; `sent` are the bytes that it was sent in all.
     pub(super) fn take(&mut self, cost: Cost, sent: u64) -> Option<Leave> {
-        if self.resets.take(cost.resets, || 0) {
+        let resets = self.resets.as_mut();
+        if resets.is_some_and(|resets| resets.take(cost.resets, || 0)) {
             return Some(Leave::Resets);
         }
         let paid = || sent.saturating_sub(std::mem::replace(&mut self.sent, sent)) / BYTES_PER_FRAME;
@@ -136,7 +142,7 @@ mod tests {
 
     fn calm() -> Calm {
         Calm {
-            resets: Allowance::new(20, 2),
+            resets: Some(Allowance::new(20, 2)),
             idle: Allowance::new(100, 100),
             sent: 0,
         }

@@ -93,6 +93,24 @@ fn a_revoked_session_s_streams_end_and_nobody_else_s() {
     assert_eq!(streams.closed()[0], (Why::Revoked, 3), "each is counted once");
 }
 
+#[test]
+fn what_else_is_to_be_done_is_done_before_the_closing_returns() {
+    let streams = Streams::new(true);
+    let [early, late] = [(); 2].map(|()| streams.register(about(Some((1, 1)))));
+    let done = Arc::new([const { AtomicBool::new(false) }; 2]);
+    let is_done = || done.each_ref().map(|done| done.load(Ordering::Relaxed));
+    let notes = |number: usize| {
+        let done = Arc::clone(&done);
+        move || done[number].store(true, Ordering::Relaxed)
+    };
+    early.at_its_end(notes(0));
+    assert_eq!(is_done(), [false, false]);
+    streams.close_session(&hash(1));
+    assert_eq!(is_done(), [true, false]);
+    late.at_its_end(notes(1));
+    assert_eq!(is_done(), [true, true], "it had ended already");
+}
+
 #[tokio::test]
 async fn whoever_waits_is_woken() {
     let streams = Streams::new(true);

@@ -110,6 +110,72 @@ async fn dos_04_streams_that_a_client_s_mistakes_reset_end_the_connection() {
     eventually(SOON, async || gateway.metric(IN_FLIGHT).await < 0.5).await;
 }
 
+/// Its connection carries the requests of many, who must not suffer for each other.
+#[tokio::test]
+async fn what_a_trusted_proxy_takes_back_or_mistakes_does_not_end_its_connection() {
+    let over = "[server]\nmax_resets = 50\ntrusted_proxies = ['127.0.0.1/32']";
+    let gateway = Setup::default().with(over).start().await;
+    let mut conversations = gateway.upstream().by_hand("/public/begun");
+    let mut client = Frames::connect(gateway.addr()).await;
+    let mut stream = 1;
+    for _ in 0..4 {
+        let taken_back: Vec<u32> = (0..50).map(|number| stream + 2 * number).collect();
+        stream += 100;
+        for stream in &taken_back {
+            client.send(frames::get(*stream, "/public/begun")).await;
+        }
+        for _ in &taken_back {
+            drop(conversations.next().await);
+        }
+        for stream in &taken_back {
+            client.send(frames::reset(*stream)).await;
+        }
+    }
+    for _ in 0..100 {
+        let room = frames::more_room(stream, 0x7fff_ffff);
+        client
+            .send([frames::post(stream, "/public/mistake"), room].concat())
+            .await;
+        client
+            .until(|frame| frame.stream == stream && frame.kind == RST_STREAM)
+            .await;
+        stream += 2;
+    }
+    client.send(frames::get(stream, "/public/x")).await;
+    client.answered(stream).await;
+}
+
+/// hyper takes such a request for the end of the connection.
+#[tokio::test]
+async fn a_connect_that_announces_content_ends_nothing_but_itself() {
+    let gateway = Gateway::start().await;
+    let mut conversations = gateway.upstream().by_hand("/public/begun");
+    let mut client = Frames::connect(gateway.addr()).await;
+    client.send(frames::get(1, "/public/begun")).await;
+    let mut upstream = conversations.next().await;
+    let plain = [
+        (":method", "CONNECT"),
+        (":authority", "app.example.com"),
+        ("content-length", "5"),
+    ];
+    let extended = [
+        &[(":protocol", "websocket")],
+        &frames::fields("CONNECT", "/public/x")[..],
+        &[("content-length", "5")],
+    ]
+    .concat();
+    for (stream, fields) in [(3, &plain[..]), (5, &extended[..]), (7, &plain[..])] {
+        let head = frames::block(fields);
+        client.send(frames::frame(HEADERS, END_HEADERS, stream, &head)).await;
+        let refused = client.until(|frame| frame.stream == stream).await;
+        assert_eq!(refused.kind, RST_STREAM);
+    }
+    client.send(frames::get(9, "/public/x")).await;
+    client.answered(9).await;
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    client.answered(1).await;
+}
+
 #[tokio::test]
 async fn who_takes_a_page_s_requests_back_goes_on() {
     let gateway = Gateway::start().await;

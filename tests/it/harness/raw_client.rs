@@ -23,7 +23,10 @@ pub(crate) struct RawClient {
 
 impl RawClient {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).await.expect("the gateway listens");
+        Self::of(TcpStream::connect(addr).await.expect("the gateway listens"))
+    }
+
+    pub(crate) fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self {
             stream: BufReader::new(stream),
