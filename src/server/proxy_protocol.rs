@@ -18,6 +18,8 @@ const MAX_LINE: usize = 107;
 const FIRST_READ: usize = 536;
 /// How version 1 begins.
 const TEXT: &[u8] = b"PROXY ";
+/// What stands behind that where what follows is to be ignored.
+const UNKNOWN: &[u8] = b"UNKNOWN";
 /// How version 2 does,
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// and goes on if the proxy speaks for itself.
@@ -67,10 +69,11 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>,
     if bytes.first() == TEXT.first() && !bytes.iter().zip(TEXT).all(|(said, due)| said == due) {
         return Err(HeaderError::Malformed);
     }
-    // The parser takes a line of any length.
-    if bytes.starts_with(TEXT) && bytes.len() >= MAX_LINE {
-        let mut pairs = bytes.windows(2).take(MAX_LINE - 1);
-        if !pairs.any(|pair| pair == b"\r\n") {
+    // The parser takes a line of any length, and a sign before a port.
+    if let Some(said) = bytes.strip_prefix(TEXT) {
+        let line = bytes.windows(2).take(MAX_LINE - 1).position(|pair| pair == b"\r\n");
+        let is_signed = |end| !said.starts_with(UNKNOWN) && bytes.iter().take(end).any(|byte| *byte == b'+');
+        if line.map_or(bytes.len() >= MAX_LINE, is_signed) {
             return Err(HeaderError::Malformed);
         }
     }
@@ -148,6 +151,7 @@ mod tests {
             (b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n".to_vec(), Some(six)),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN +1\r\n".to_vec(), None),
             ([&b"PROXY UNKNOWN "[..], &[b'x'; 91], b"\r\n"].concat(), None),
             (v2(Some(from(four)), 0), Some(four)),
             (v2(Some(from(six)), 3), Some(six)),
@@ -176,6 +180,8 @@ mod tests {
             b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\n".to_vec(),
             b"PROXY TCP4 2001:db8::7 192.0.2.1 4711 443\r\n".to_vec(),
             b"PROXY TCP4 203.0.113.7 192.0.2.1 99999 443\r\n".to_vec(),
+            b"PROXY TCP4 203.0.113.7 192.0.2.1 +4711 443\r\n".to_vec(),
+            b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 +443\r\n".to_vec(),
             b"PROXY UDP4 203.0.113.7 192.0.2.1 4711 443\r\n".to_vec(),
             b"PROXY TCP4 203.0.113.7".to_vec(),
             [&b"PROXY TCP4 "[..], &[b'1'; 200]].concat(),
