@@ -169,9 +169,8 @@ pub async fn handle(
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(inbound, max_body)?;
     // A client that calls its request a gRPC call gains nothing where none is served.
-    let is_call = grpc::is_call(&inbound.method, inbound.version, &inbound.headers)
-        && grpc::may_be_served(&pool.upstream().settings);
-    let (body, watch) = forwarded(body.take(), live, (route, is_call, max_body), record);
+    let call = grpc::Served::to(inbound, &pool.upstream().settings);
+    let (body, watch) = forwarded(body.take(), live, (route, call, max_body), record);
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
@@ -199,7 +198,7 @@ pub async fn handle(
             watch,
             head_timeout,
             retries: route.retries,
-            is_call,
+            is_call: call.is_some(),
             early: hints.map(|hints| (hints, CorsBy::of(&readers))),
         };
         forward(pool, asked, || stream(Lasting::Answer), (live, route)).await?
@@ -224,16 +223,15 @@ pub async fn handle(
 fn forwarded(
     incoming: Option<Incoming>,
     live: &Snapshot,
-    (route, is_call, max_body): (&Arc<Route>, bool, u64),
+    (route, call, max_body): (&Arc<Route>, Option<grpc::Served>, u64),
     record: &mut Record,
 ) -> (RequestBody, Option<Arc<BodyWatch>>) {
     let Some(incoming) = incoming else {
         return (RequestBody::EMPTY, None);
     };
-    let limits = if is_call {
-        Limits::of_call(max_body)
-    } else {
-        Limits::of(&live.config.server, max_body)
+    let limits = match call {
+        Some(grpc::Served::Surely) => Limits::of_call(max_body),
+        Some(grpc::Served::Perhaps) | None => Limits::of(&live.config.server, max_body),
     };
     let (body, watch) = RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved, route)));
     record.body.clone_from(&watch);
@@ -540,6 +538,12 @@ async fn forward(
         Ok(response) => {
             // Events and messages come when they come.
             let goes_on = GoesOn::of(response.headers());
+            if sent.is_call
+                && goes_on == Some(GoesOn::Call)
+                && let Some(watch) = &watch
+            {
+                watch.may_be_silent();
+            }
             let stall = goes_on.is_none().then_some(head_timeout);
             Ok(response
                 .map(|answer| ProxyBody::upstream(answer, stall).going_on(goes_on, || guard.unwrap_or_else(stream))))
