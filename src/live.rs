@@ -49,7 +49,7 @@ impl Snapshot {
             era: before.map_or_else(Era::default, |before| before.era.following()),
             config: Arc::clone(config),
             clients: ClientRules::new(config),
-            routes: RouteTable::build(&routes),
+            routes: RouteTable::build(&routes, config.server.max_body),
             origins: TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
             reserved: Arc::new(Reserved::new(&config.identity)),

@@ -79,7 +79,7 @@ impl<'c> Judges<'c> {
         Self {
             config,
             clients: ClientRules::new(config),
-            routes: RouteTable::build(&routes),
+            routes: RouteTable::build(&routes, config.server.max_body),
             origins: TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
             reserved: Reserved::new(&config.identity),
