@@ -13,7 +13,13 @@ use crate::{
     config::{Config, Route, Target},
     identity::Session,
     lifecycle::Tasks,
-    policy::{self, client::ClientRules, origin::TrustedOrigins, path::NormalPath, routes::RouteTable},
+    policy::{
+        self,
+        client::ClientRules,
+        origin::{self, TrustedOrigins},
+        path::NormalPath,
+        routes::RouteTable,
+    },
     session::{credential::SessionCookies, identity_headers::Reserved, streams::About},
     upstream::{Pool, Upstream},
 };
@@ -49,7 +55,7 @@ impl Snapshot {
             era: before.map_or_else(Era::default, |before| before.era.following()),
             config: Arc::clone(config),
             clients: ClientRules::new(config),
-            routes: RouteTable::build(&routes),
+            routes: RouteTable::build(&routes, config.server.max_body),
             origins: TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
             reserved: Arc::new(Reserved::new(&config.identity)),
@@ -83,12 +89,21 @@ impl Snapshot {
             .is_some_and(|route| policy::judge(route, session, stream.since).is_ok())
     }
 
-    /// `None`, too, where it would not be forwarded, or may not be a tunnel.
+    /// `None`, too, where it would not be forwarded, may not be a tunnel, or is shown and asked for in a way that is not
+    /// believed any more.
     fn route(&self, stream: &About) -> Option<&Arc<Route>> {
+        let is_signed = stream.signed_by.is_none_or(|signer| self.cookies.believes(signer));
+        if !is_signed || !self.clients.serves(&stream.host) {
+            return None;
+        }
         let path = NormalPath::keeping(stream.path.clone(), self.routes.kept()).ok()?;
         let route = self.routes.find(&stream.host, &path, &stream.method).ok()?;
         let goes_on = matches!(route.target, Target::Upstream(_)) && (route.websocket || !stream.upgrade);
-        goes_on.then_some(route)
+        let is_ours = |page| {
+            let listed = route.cors.listed();
+            origin::check(&stream.method, stream.upgrade, page, &self.origins, listed).is_ok()
+        };
+        (goes_on && stream.page.as_deref().is_none_or(is_ours)).then_some(route)
     }
 }
 

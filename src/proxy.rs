@@ -144,6 +144,9 @@ pub async fn handle(
     };
     record.user = signed_in.as_ref().map(|signed_in| signed_in.session.identity.id);
     check_origin(signed_in.as_ref(), found, upgrade.is_some(), route, inbound, live)?;
+    let page = upgrade
+        .as_ref()
+        .and_then(|_| page_of(signed_in.as_ref(), found, route, inbound));
     proxy
         .rates
         .once_known(route, &inbound.caller.facts, record.user, inbound.now)?;
@@ -169,9 +172,8 @@ pub async fn handle(
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(inbound, max_body)?;
     // A client that calls its request a gRPC call gains nothing where none is served.
-    let is_call = grpc::is_call(&inbound.method, inbound.version, &inbound.headers)
-        && grpc::may_be_served(&pool.upstream().settings);
-    let (body, watch) = forwarded(body.take(), live, (route, is_call, max_body), record);
+    let call = grpc::Served::to(inbound, &pool.upstream().settings);
+    let (body, watch) = forwarded(body.take(), live, (route, call, max_body), record);
     let material = Material {
         method: inbound.method.clone(),
         headers: std::mem::take(&mut inbound.headers),
@@ -189,7 +191,7 @@ pub async fn handle(
 
     let head_timeout = route.timeout.unwrap_or(pool.upstream().settings.response_timeout);
     let client = upgrade.and_then(|asked| Some((asked, inbound.on_upgrade.take()?)));
-    let stream = |kind| lasting(proxy, live, inbound, signed_in.as_ref(), kind);
+    let stream = |kind| lasting(proxy, live, inbound, (signed_in.as_ref(), found, &page), kind);
     let mut response = if let Some((asked, client)) = client {
         let tunnel = Tunnel::new(asked, client, head_timeout, &live.config.server, record);
         Box::pin(upgrade::open(proxy, pool, outbound, tunnel, stream)).await?
@@ -199,7 +201,7 @@ pub async fn handle(
             watch,
             head_timeout,
             retries: route.retries,
-            is_call,
+            is_call: call.is_some(),
             early: hints.map(|hints| (hints, CorsBy::of(&readers))),
         };
         forward(pool, asked, || stream(Lasting::Answer), (live, route)).await?
@@ -224,16 +226,15 @@ pub async fn handle(
 fn forwarded(
     incoming: Option<Incoming>,
     live: &Snapshot,
-    (route, is_call, max_body): (&Arc<Route>, bool, u64),
+    (route, call, max_body): (&Arc<Route>, Option<grpc::Served>, u64),
     record: &mut Record,
 ) -> (RequestBody, Option<Arc<BodyWatch>>) {
     let Some(incoming) = incoming else {
         return (RequestBody::EMPTY, None);
     };
-    let limits = if is_call {
-        Limits::of_call(max_body)
-    } else {
-        Limits::of(&live.config.server, max_body)
+    let limits = match call {
+        Some(grpc::Served::Surely) => Limits::of_call(max_body),
+        Some(grpc::Served::Perhaps) | None => Limits::of(&live.config.server, max_body),
     };
     let (body, watch) = RequestBody::new(incoming, limits, Some(trailers::of_requests(&live.reserved, route)));
     record.body.clone_from(&watch);
@@ -315,11 +316,13 @@ fn lasting(
     proxy: &Proxy,
     live: &Snapshot,
     inbound: &Inbound,
-    signed_in: Option<&SignedIn>,
+    (signed_in, found, page): (Option<&SignedIn>, &credential::Found, &Option<Box<HeaderMap>>),
     what: Lasting,
 ) -> StreamGuard {
     let about = About {
         session: signed_in.map(|signed_in| Holder::new(signed_in.credential.hash, &signed_in.session)),
+        signed_by: signed_in.and_then(|signed_in| found.signer(signed_in.credential.kind)),
+        page: page.clone(),
         host: inbound.caller.facts.host.name().into(),
         path: inbound.path.target().clone(),
         method: inbound.method.clone(),
@@ -403,16 +406,30 @@ fn check_origin(
     inbound: &Inbound,
     live: &Snapshot,
 ) -> Result<(), ForeignOrigin> {
-    let by_cookie = match signed_in {
-        Some(signed_in) => signed_in.credential.kind == Kind::Cookie,
-        // There the upstream judges it by itself.
-        None => route.credentials == Credentials::Keep && !policy::wants_session(route) && brings_cookie(found),
-    };
-    if !by_cookie {
+    if !is_by_cookie(signed_in, found, route) {
         return Ok(());
     }
     let (method, headers) = (&inbound.method, &inbound.headers);
     origin::check(method, upgrades, headers, &live.origins, route.cors.listed())
+}
+
+/// Whether it is a cookie that may let a request in.
+fn is_by_cookie(signed_in: Option<&SignedIn>, found: &credential::Found, route: &Route) -> bool {
+    match signed_in {
+        Some(signed_in) => signed_in.credential.kind == Kind::Cookie,
+        // There the upstream judges it by itself.
+        None => route.credentials == Credentials::Keep && !policy::wants_session(route) && brings_cookie(found),
+    }
+}
+
+/// What a request says of the page that it came from, if a cookie may let it in.
+fn page_of(
+    signed_in: Option<&SignedIn>,
+    found: &credential::Found,
+    route: &Route,
+    inbound: &Inbound,
+) -> Option<Box<HeaderMap>> {
+    is_by_cookie(signed_in, found, route).then(|| Box::new(origin::said_of_page(&inbound.headers)))
 }
 
 /// The first of the request's credentials that stands for a live session.
@@ -540,6 +557,12 @@ async fn forward(
         Ok(response) => {
             // Events and messages come when they come.
             let goes_on = GoesOn::of(response.headers());
+            if sent.is_call
+                && goes_on == Some(GoesOn::Call)
+                && let Some(watch) = &watch
+            {
+                watch.may_be_silent();
+            }
             let stall = goes_on.is_none().then_some(head_timeout);
             let lasting = || {
                 let guard = guard.unwrap_or_else(stream);

@@ -302,7 +302,29 @@ impl<P: Purpose> fmt::Debug for OneTimeToken<P> {
 /// The keys behind `auth.secret`: the first signs, all verify (that is how a secret is rotated).
 #[derive(Clone)]
 pub struct SigningKeys {
-    keys: Vec<Hmac<Sha256>>,
+    keys: Vec<(Hmac<Sha256>, KeyId)>,
+}
+
+/// Which key it was, for finding out later whether it still is one; the same for equal secrets, and nothing of them.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct KeyId([u8; 8]);
+
+impl KeyId {
+    fn of(key: &Hmac<Sha256>) -> Self {
+        let made: [u8; 32] = key
+            .clone()
+            .chain_update(b"vestibule key id")
+            .finalize()
+            .into_bytes()
+            .into();
+        Self(made.first_chunk().copied().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[key id]")
+    }
 }
 
 impl SigningKeys {
@@ -311,21 +333,34 @@ impl SigningKeys {
         let keys = secrets
             .into_iter()
             .filter_map(|secret| Hmac::<Sha256>::new_from_slice(secret).ok())
+            .map(|key| {
+                let id = KeyId::of(&key);
+                (key, id)
+            })
             .collect();
         Self { keys }
     }
 
     pub fn sign(&self, message: &[u8]) -> [u8; 32] {
-        self.keys.first().map_or([0; 32], |key| {
+        self.keys.first().map_or([0; 32], |(key, _)| {
             key.clone().chain_update(message).finalize().into_bytes().into()
         })
     }
 
     /// Whether one of the keys made `signature`; in constant time for each key.
     pub fn verify(&self, message: &[u8], signature: &[u8; 32]) -> bool {
-        self.keys
-            .iter()
-            .any(|key| key.clone().chain_update(message).verify_slice(signature).is_ok())
+        self.signer(message, signature).is_some()
+    }
+
+    /// Which of the keys made `signature`; in constant time for each key.
+    pub fn signer(&self, message: &[u8], signature: &[u8; 32]) -> Option<KeyId> {
+        let made = |key: &Hmac<Sha256>| key.clone().chain_update(message).verify_slice(signature).is_ok();
+        self.keys.iter().find(|(key, _)| made(key)).map(|(_, id)| *id)
+    }
+
+    /// Whether it is one of them.
+    pub fn have(&self, id: KeyId) -> bool {
+        self.keys.iter().any(|(_, other)| *other == id)
     }
 }
 
@@ -401,5 +436,8 @@ mod tests {
         assert_ne!(both.sign(b"message"), signature);
         assert!(!both.verify(b"other", &signature));
         assert!(!SigningKeys::new([]).verify(b"message", &[0; 32]));
+        let signer = both.signer(b"message", &old.sign(b"message")).unwrap();
+        assert!(both.have(signer) && old.have(signer));
+        assert!(!SigningKeys::new([b"new secret".as_slice()]).have(signer));
     }
 }

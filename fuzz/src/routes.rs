@@ -31,7 +31,7 @@ pub fn holds(input: &[u8]) -> bool {
         return false;
     };
     let table: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
-    let fast = RouteTable::build(&table);
+    let fast = RouteTable::build(&table, config.server.max_body);
     for request in requests.lines() {
         if let [host, method, path] = request.split(' ').collect::<Vec<_>>()[..] {
             find(&routes, &table, &fast, (host, method, path));

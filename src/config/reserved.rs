@@ -20,25 +20,44 @@ pub const RESERVED_PREFIXES: &[&[u8]] = &[
     b"x-envoy-",
 ];
 
-/// Folded prefixes of names by which other gateways and platforms tell their applications whose certificate it is, or who
+/// Prefixes of names by which other gateways and platforms tell their applications whose certificate it is, or who
 /// somebody is. An application that stood behind one of them may still believe it, so a client can't say it; a trusted proxy
-/// can.
-pub const PROXIES_PREFIXES: &[&[u8]] = &[
-    b"cf-access-",
-    b"ssl-client-",
-    b"tailscale-user-",
-    b"wl-proxy-",
-    b"x-amzn-mtls-",
-    b"x-amzn-oidc-",
-    b"x-arr-",
-    b"x-authentik-",
-    b"x-goog-authenticated-",
-    b"x-goog-iap-",
-    b"x-ms-client-principal",
-    b"x-ms-token-",
-    b"x-pomerium-",
-    b"x-ssl-",
-    b"x-webauth-",
+/// can, with the mark between words that is written here.
+pub const PROXIES_PREFIXES: &[&str] = &[
+    "cf-access-",
+    // As a Kubernetes API server takes them.
+    "impersonate-",
+    "x-remote-extra-",
+    // mod_auth_openidc; whatever else begins with these letters is nobody's business here.
+    "oidc_access_token",
+    "oidc_claim_",
+    "oidc_id_token",
+    "oidc_userinfo",
+    "shib-",
+    // SiteMinder's own, and what its rules commonly add. `SM_` alone would be too little to go by.
+    "sm_auth",
+    "sm_realm",
+    "sm_server",
+    "sm_universalid",
+    "sm_user",
+    "ssl-client-",
+    "tailscale-user-",
+    "wl-proxy-",
+    "x-amzn-mtls-",
+    "x-amzn-oidc-",
+    "x-arr-",
+    // Kong.
+    "x-authenticated-",
+    "x-consumer-",
+    "x-credential-",
+    "x-authentik-",
+    "x-goog-authenticated-",
+    "x-goog-iap-",
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-pomerium-",
+    "x-ssl-",
+    "x-webauth-",
 ];
 
 /// Names of every preset, whichever is in force, and what could show an upstream another request than was authorised.
@@ -71,6 +90,13 @@ pub const RESERVED_NAMES: &[&str] = &[
     "x-override-url",
     "x-host",
     "x-matched-path",
+    // Which route it was, and how it is to be rendered (CVE-2024-46982, CVE-2025-43864, CVE-2025-43865).
+    "x-now-route-matches",
+    "x-react-router-spa-mode",
+    "x-react-router-prerender-data",
+    // Which files a server in front sends by itself, and where they lie (CVE-2025-61780).
+    "x-sendfile-type",
+    "x-accel-mapping",
     // Where an application is mounted, as WSGI and CGI have it: servers take it off the path that was authorised.
     "script-name",
     "x-script-name",

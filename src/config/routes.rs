@@ -116,10 +116,12 @@ impl Access {
 }
 
 impl Route {
-    /// Whether it keeps something from its upstream, or counts it, that a request which takes `wider` would bring there.
-    pub fn holds_back_more_than(&self, wider: &Self) -> bool {
-        let max_body = |route: &Self| route.max_body.unwrap_or(u64::MAX);
+    /// Whether it keeps something from its upstream, or counts it, that a request which takes `wider`, another route,
+    /// would bring there. `max_body` is that of routes that say none.
+    pub fn holds_back_more_than(&self, wider: &Self, max_body: u64) -> bool {
+        let max_body = |route: &Self| route.max_body.unwrap_or(max_body);
         wider.access.lets_in_more_than(&self.access)
+            || wider.cors.lets_in_more_than(&self.cors)
             || self.target != wider.target
             || self.rate_limit.is_some()
             || self.request_headers != wider.request_headers
@@ -159,6 +161,19 @@ pub enum Cors {
 }
 
 impl Cors {
+    /// Whether pages of some origin may read answers here, or write with a cookie, and may not there. Where one leaves it
+    /// to its upstream and the other doesn't, that can't be told: then they may.
+    pub fn lets_in_more_than(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Trusted, Self::Trusted) | (Self::Upstream, Self::Upstream) => false,
+            (Self::Listed(own), _) => own.iter().any(|pattern| !other.listed().contains(pattern)),
+            // `[]` keeps trusted origins from reading.
+            (Self::Trusted, Self::Listed(_) | Self::Upstream) | (Self::Upstream, Self::Trusted | Self::Listed(_)) => {
+                true
+            }
+        }
+    }
+
     /// Origins that the route names itself.
     pub fn listed(&self) -> &[OriginPattern] {
         match self {

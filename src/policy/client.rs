@@ -108,7 +108,8 @@ impl ClientRules {
         self.trusted_proxies.iter().any(|net| net.contains(&addr))
     }
 
-    fn serves(&self, host: &str) -> bool {
+    /// Whether requests for a host (in lower case, without port) are ours to answer.
+    pub fn serves(&self, host: &str) -> bool {
         host == self.public.name()
             || self.any_host
             || self.hosts.contains(host)

@@ -75,6 +75,17 @@ pub fn check(
     if ours { Ok(()) } else { Err(ForeignOrigin) }
 }
 
+/// The fields that [`check`] goes by, for judging a request once more.
+pub fn said_of_page(headers: &HeaderMap) -> HeaderMap {
+    let mut said = HeaderMap::new();
+    for name in [header::ORIGIN, SEC_FETCH_SITE, header::REFERER] {
+        for line in headers.get_all(&name) {
+            said.append(&name, line.clone());
+        }
+    }
+    said
+}
+
 impl TrustedOrigins {
     pub fn new(public: &Origin, patterns: &[OriginPattern]) -> Self {
         Self {

@@ -208,9 +208,21 @@ impl NormalPath {
 
     /// What follows `base` (`/api/auth`) at a segment boundary: empty, or a path of its own.
     pub fn below(&self, base: &str) -> Option<&str> {
-        let rest = self.as_str().strip_prefix(base)?;
-        (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+        below(self.as_str(), base)
     }
+}
+
+/// Whether a request's target is for what is below `base`. One that has no normal form goes by how it begins.
+pub fn is_for(target: &str, kept: Kept, base: &str) -> bool {
+    match NormalPath::parse_keeping(target, kept) {
+        Ok(path) => path.below(base).is_some(),
+        Err(_) => below(target.split('?').next().unwrap_or(target), base).is_some(),
+    }
+}
+
+fn below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(base)?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
 fn joined(path: Vec<u8>, query: Option<&str>, odd: Kept) -> Result<NormalPath, PathError> {

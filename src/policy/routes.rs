@@ -32,6 +32,8 @@ use tree::{End, Methods, Tree, decoded};
 pub struct RouteTable {
     tree: Tree,
     kept: Kept,
+    /// Of routes that say none.
+    max_body: u64,
 }
 
 /// Why nothing is forwarded.
@@ -51,8 +53,9 @@ pub enum NoRoute {
 }
 
 impl RouteTable {
-    /// Two routes that tie are a configuration error and don't get here; of such, the first would win.
-    pub fn build(routes: &[Arc<Route>]) -> Self {
+    /// Two routes that tie are a configuration error and don't get here; of such, the first would win. `max_body`:
+    /// `server.max_body`.
+    pub fn build(routes: &[Arc<Route>], max_body: u64) -> Self {
         let kept = routes.iter().fold(Kept::default(), |kept, route| Kept {
             slashes: kept.slashes | route.kept.slashes,
             bytes: kept.bytes | route.kept.bytes,
@@ -60,6 +63,7 @@ impl RouteTable {
         Self {
             tree: Tree::build(routes),
             kept,
+            max_body,
         }
     }
 
@@ -102,7 +106,7 @@ impl RouteTable {
 
     /// Whether an upstream that reads more into a path than we do (slashes in escapes, segments without their parameters)
     /// would be asked for what another route holds back: for whom it lets in, or what it lets through.
-    fn shortcut(&self, route: &Route, host: &str, path: &NormalPath, method: &Method) -> Option<PathError> {
+    fn shortcut(&self, route: &Arc<Route>, host: &str, path: &NormalPath, method: &Method) -> Option<PathError> {
         let leads = |read| self.is_held_back(route, host, read, method);
         if path.with_slashes_read().is_some_and(leads) {
             return Some(PathError::EncodedSlash);
@@ -113,9 +117,16 @@ impl RouteTable {
     }
 
     /// Whether what is `read` into a path that takes `route` is held back by another, or is no path.
-    fn is_held_back(&self, route: &Route, host: &str, read: Result<NormalPath, PathError>, method: &Method) -> bool {
+    fn is_held_back(
+        &self,
+        route: &Arc<Route>,
+        host: &str,
+        read: Result<NormalPath, PathError>,
+        method: &Method,
+    ) -> bool {
         match read.map(|read| self.find(host, &read, method).cloned()) {
-            Ok(Ok(guarded)) => guarded.holds_back_more_than(route),
+            // What leads to the same route was judged by it, and counted.
+            Ok(Ok(guarded)) => !Arc::ptr_eq(&guarded, route) && guarded.holds_back_more_than(route, self.max_body),
             // A third reading of it would be.
             Err(_) | Ok(Err(NoRoute::Unfit(_))) => true,
             Ok(Err(NoRoute::Path | NoRoute::Method { .. } | NoRoute::UnknownMethod)) => false,
@@ -246,13 +257,17 @@ mod tests {
         })
     }
 
+    fn built(routes: &[Arc<Route>]) -> RouteTable {
+        RouteTable::build(routes, 1 << 20)
+    }
+
     fn table(patterns: &[&str]) -> RouteTable {
         let routes: Vec<_> = patterns
             .iter()
             .enumerate()
             .map(|(line, text)| route(line, None, text, &[]))
             .collect();
-        RouteTable::build(&routes)
+        built(&routes)
     }
 
     fn found(table: &RouteTable, host: &str, path: &str, method: &str) -> Result<String, NoRoute> {
@@ -324,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_host_of_its_own_comes_first() {
-        let table = RouteTable::build(&[
+        let table = built(&[
             route(0, None, "/x", &[]),
             route(1, Some("a.example"), "/*", &["GET"]),
             route(2, Some("b.example"), "/only", &[]),
@@ -337,7 +352,7 @@ mod tests {
 
     #[test]
     fn methods_choose_last_and_say_what_is_allowed() {
-        let table = RouteTable::build(&[
+        let table = built(&[
             route(0, None, "/x", &[]),
             route(1, None, "/x", &["POST"]),
             route(2, None, "/y", &["GET", "PUT"]),
@@ -365,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_stricter_method_does_not_hide_a_wider_route() {
-        let table = RouteTable::build(&[route(0, None, "/a/b", &["GET"]), route(1, None, "/a/*", &["POST"])]);
+        let table = built(&[route(0, None, "/a/b", &["GET"]), route(1, None, "/a/*", &["POST"])]);
         assert_eq!(found(&table, "h", "/a/b", "POST").as_deref(), Ok("/a/*"));
         let allow = HeaderValue::from_static("GET, HEAD, POST");
         assert_eq!(found(&table, "h", "/a/b", "PUT"), Err(NoRoute::Method { allow }));
@@ -373,7 +388,7 @@ mod tests {
 
     #[test]
     fn hosts_below_one_come_between() {
-        let table = RouteTable::build(&[
+        let table = built(&[
             route(0, None, "/*", &[]),
             route(1, Some("*.example.com"), "/*", &[]),
             route(2, Some("*.b.example.com"), "/b/*", &[]),
@@ -401,7 +416,7 @@ mod tests {
             },
             ..Route::example("/*")
         };
-        let table = RouteTable::build(&[
+        let table = built(&[
             Arc::new(keeping),
             Arc::new(Route {
                 access: Access::Required(Needs::default()),
@@ -441,7 +456,7 @@ mod tests {
             },
             ..Route::example("/*")
         };
-        let table = RouteTable::build(&[
+        let table = built(&[
             Arc::new(keeping),
             guarded("/admin/*"),
             Arc::new(Route::example("/admin/open/*")),
@@ -597,7 +612,7 @@ mod tests {
             method in prop_oneof![Just("GET"), Just("HEAD"), Just("POST"), Just("DELETE"), Just("LOCK"), Just("FROB")],
         ) {
             let routes: Vec<_> = routes.iter().enumerate().map(|(line, (host, text, methods))| route(line, *host, text, methods)).collect();
-            let table = RouteTable::build(&routes);
+            let table = built(&routes);
             let method: Method = method.parse().unwrap();
             for path in paths {
                 let path = NormalPath::parse(&path).unwrap();

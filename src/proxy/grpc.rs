@@ -5,6 +5,7 @@
 
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 
+use super::Inbound;
 use crate::config::{self, Protocol, Scheme};
 
 /// Whether it is a call, as far as a client says so: what depends on it must be harmless if it is not true. Calls are
@@ -13,13 +14,39 @@ pub fn is_call(method: &Method, version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_2 && *method == Method::POST && headers.get(header::CONTENT_TYPE).is_some_and(names)
 }
 
-/// Whether an upstream may have gRPC services: all its endpoints speak HTTP/2, or may.
-pub(super) fn may_be_served(upstream: &config::Upstream) -> bool {
-    upstream.endpoints.iter().all(|endpoint| match endpoint.scheme {
-        Scheme::H2c => true,
-        Scheme::Https => upstream.protocol != Protocol::Http1,
-        Scheme::Http => false,
-    })
+/// Whether an upstream has gRPC services, as far as its configuration says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Served {
+    /// It was said that all its endpoints speak HTTP/2: whoever sends a call there may be silent from the start.
+    Surely,
+    /// All may: an application says so by how it answers, and until then its clients are hurried as any other's.
+    Perhaps,
+}
+
+impl Served {
+    /// `None`: the request is no call, or its upstream has no services.
+    pub(super) fn to(inbound: &Inbound, upstream: &config::Upstream) -> Option<Self> {
+        let Inbound {
+            method,
+            version,
+            headers,
+            ..
+        } = inbound;
+        is_call(method, *version, headers).then(|| Self::by(upstream)).flatten()
+    }
+
+    /// `None`: some endpoint speaks HTTP/1.1, in which there are no calls.
+    fn by(upstream: &config::Upstream) -> Option<Self> {
+        let mut served = Self::Surely;
+        for endpoint in &upstream.endpoints {
+            match (endpoint.scheme, upstream.protocol) {
+                (Scheme::H2c, _) | (Scheme::Https, Protocol::Http2) => {}
+                (Scheme::Https, Protocol::Negotiated) => served = Self::Perhaps,
+                (Scheme::Http, _) | (Scheme::Https, Protocol::Http1) => return None,
+            }
+        }
+        Some(served)
+    }
 }
 
 /// Whether a content type is gRPC's: `application/grpc`, with or without a message format.

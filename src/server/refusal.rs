@@ -19,7 +19,7 @@ use crate::{
     config::OnDenied,
     live::Snapshot,
     policy::{
-        path::NormalPath,
+        path::{self, NormalPath},
         sign_in::{self, AskedBy},
     },
     problem::{Code, Form},
@@ -36,6 +36,10 @@ const DRAIN_FOR: Duration = Duration::from_secs(1);
 /// Turns an error into an answer, and says in the log what the answer keeps to itself.
 pub(super) fn refuse(live: &Snapshot, error: ProxyError, form: Form, record: &mut Record) -> Response<ProxyBody> {
     let (code, side) = (error.code(), error.side());
+    let form = match form {
+        Form::Grpc if is_auth_apis(live, record) => Form::Json,
+        Form::Grpc | Form::Html | Form::Json => form,
+    };
     // It may have been refused before anybody asked whose path it is.
     if let Some(target) = record.target.take() {
         record.target = Some(loggable(live, target));
@@ -66,6 +70,13 @@ pub(super) fn refuse(live: &Snapshot, error: ProxyError, form: Form, record: &mu
     }
     let request_id = record.request_id.to_str().unwrap_or_default();
     error.into_problem().into_response(form, request_id).map(ProxyBody::own)
+}
+
+/// Whether the auth API was asked. It is no gRPC service, and who has it say whether a token is good goes by the status: 200
+/// must not stand for a refusal there.
+fn is_auth_apis(live: &Snapshot, record: &Record) -> bool {
+    let is_for = |target: &PathAndQuery| path::is_for(target.as_str(), live.routes.kept(), &live.config.auth.base_path);
+    record.target.as_ref().is_some_and(is_for)
 }
 
 /// Counts a limit that was met.

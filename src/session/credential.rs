@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     config::{self, Origin, SameSite},
-    secret::{OneTimeToken, SameBrowser, SessionToken, SigningKeys, TokenHash, token_shaped},
+    secret::{KeyId, OneTimeToken, SameBrowser, SessionToken, SigningKeys, TokenHash, token_shaped},
 };
 
 /// Signatures checked in one request at most; a request with more cookies of the name has no session.
@@ -85,6 +85,8 @@ pub struct Found {
     bearer: Option<TokenHash>,
     authorization: Ownership,
     cookie: Option<TokenHash>,
+    /// Whose signature the cookie has, and the bearer, if it has one.
+    signers: [Option<KeyId>; 2],
 }
 
 impl Found {
@@ -102,6 +104,15 @@ impl Found {
     /// Whether nothing but its shape says that a credential of this kind is ours.
     pub fn is_unproven(&self, kind: Kind) -> bool {
         kind == Kind::Bearer && self.authorization == Ownership::Unknown
+    }
+
+    /// Which key signed the credential of a kind; `None` for what needs no signature.
+    pub const fn signer(&self, kind: Kind) -> Option<KeyId> {
+        let [cookie, bearer] = self.signers;
+        match kind {
+            Kind::Cookie => cookie,
+            Kind::Bearer => bearer,
+        }
     }
 
     /// Whether `Authorization` holds a token of ours, as far as can be told without looking it up.
@@ -193,10 +204,15 @@ impl SessionCookies {
     pub fn find(&self, headers: &HeaderMap) -> Found {
         let mut lines = headers.get_all(header::AUTHORIZATION).iter();
         let bearer = lines.next().and_then(|line| self.bearer_in(line));
+        let cookie = self.cookie(headers);
         let mut found = Found {
             bearer: bearer.map(|bearer| TokenHash::of(bearer.token)),
             authorization: owner(bearer),
-            cookie: self.cookie(headers).map(TokenHash::of),
+            cookie: cookie.map(|(token, _)| TokenHash::of(token)),
+            signers: [
+                cookie.map(|(_, signer)| signer),
+                bearer.and_then(|bearer| bearer.signer),
+            ],
         };
         for (at, line) in lines.enumerate() {
             // Of several lines none is a credential, yet what any of them gives away must not leave.
@@ -225,7 +241,7 @@ impl SessionCookies {
     /// The token behind a credential that [`Self::find`] found in the same headers.
     pub fn token(&self, headers: &HeaderMap, kind: Kind) -> Option<SessionToken> {
         let token = match kind {
-            Kind::Cookie => self.cookie(headers)?,
+            Kind::Cookie => self.cookie(headers)?.0,
             Kind::Bearer => self.bearer(headers)?.token,
         };
         SessionToken::parse(std::str::from_utf8(token).ok()?)
@@ -396,19 +412,21 @@ impl SessionCookies {
         bare.starts_with(self.family.as_bytes())
     }
 
-    fn cookie<'h>(&self, headers: &'h HeaderMap) -> Option<&'h [u8]> {
+    /// The token, and whose signature it has: of several of the same token, the last one's.
+    fn cookie<'h>(&self, headers: &'h HeaderMap) -> Option<(&'h [u8], KeyId)> {
         let mut token = None;
         for (at, value) in self.session.values(headers).enumerate() {
             if at == MAX_CANDIDATES {
                 return None;
             }
-            let Some(plain) = self.signed(value, Spelling::Cookie).filter(|plain| token_shaped(plain)) else {
+            let verified = self.signed_by(value, Spelling::Cookie);
+            let Some((plain, signer)) = verified.filter(|(plain, _)| token_shaped(plain)) else {
                 continue;
             };
-            if token.is_some_and(|other| other != plain) {
+            if token.is_some_and(|(other, _)| other != plain) {
                 return None;
             }
-            token = Some(plain);
+            token = Some((plain, signer));
         }
         token
     }
@@ -429,22 +447,37 @@ impl SessionCookies {
         }
         let value = rest.trim_ascii();
         if token_shaped(value) {
-            let owner = Ownership::Unknown;
-            return Some(Bearer { token: value, owner });
+            return Some(Bearer {
+                token: value,
+                owner: Ownership::Unknown,
+                signer: None,
+            });
         }
-        let token = self
-            .signed(value, Spelling::Bearer)
-            .filter(|token| token_shaped(token))?;
-        let owner = Ownership::Ours;
-        Some(Bearer { token, owner })
+        let (token, signer) = self
+            .signed_by(value, Spelling::Bearer)
+            .filter(|(token, _)| token_shaped(token))?;
+        Some(Bearer {
+            token,
+            owner: Ownership::Ours,
+            signer: Some(signer),
+        })
+    }
+
+    /// Whether what a key signed is believed still.
+    pub fn believes(&self, signer: KeyId) -> bool {
+        self.keys.have(signer)
     }
 
     /// What `value` (`plain.signature`) says, if one of our keys signed it.
     fn signed<'v>(&self, value: &'v [u8], spelling: Spelling) -> Option<&'v [u8]> {
+        self.signed_by(value, spelling).map(|(plain, _)| plain)
+    }
+
+    fn signed_by<'v>(&self, value: &'v [u8], spelling: Spelling) -> Option<(&'v [u8], KeyId)> {
         let dot = value.iter().rposition(|byte| *byte == b'.')?;
         let (plain, signature) = (value.get(..dot)?, value.get(dot + 1..)?);
         let signature = decode_signature(signature, spelling)?;
-        self.keys.verify(plain, &signature).then_some(plain)
+        Some((plain, self.keys.signer(plain, &signature)?))
     }
 
     fn signature(&self, plain: &str) -> String {
@@ -490,6 +523,7 @@ impl fmt::Debug for Shared {
 struct Bearer<'h> {
     token: &'h [u8],
     owner: Ownership,
+    signer: Option<KeyId>,
 }
 
 fn owner(bearer: Option<Bearer<'_>>) -> Ownership {

@@ -138,9 +138,11 @@ pub struct Reserved {
 
 #[derive(Clone, Debug)]
 struct Prefix {
-    folded: &'static [u8],
+    folded: Box<[u8]>,
     /// By which most names are told from it: the first letter is the same, and the second often is.
     third: u8,
+    /// What stands between words in a name as it is told; with another it is a mere look-alike.
+    mark: u8,
     exact: Disposition,
 }
 
@@ -158,20 +160,11 @@ impl Reserved {
             by_length: Vec::new(),
             prefixes: Default::default(),
         };
-        for (prefixes, exact) in [
-            (RESERVED_PREFIXES, Disposition::Reserved),
-            (PROXIES_PREFIXES, Disposition::ToldByProxies),
-        ] {
-            for folded in prefixes {
-                let prefix = Prefix {
-                    folded,
-                    third: third(folded),
-                    exact,
-                };
-                if let Some(prefixes) = reserved.prefixes.get_mut(usize::from(first(folded) & 31)) {
-                    prefixes.push(prefix);
-                }
-            }
+        for prefix in RESERVED_PREFIXES {
+            reserved.add_prefix(prefix, Disposition::Reserved);
+        }
+        for prefix in PROXIES_PREFIXES {
+            reserved.add_prefix(prefix.as_bytes(), Disposition::ToldByProxies);
         }
         for (name, disposition) in HANDLED {
             reserved.add(name, *disposition);
@@ -192,6 +185,18 @@ impl Reserved {
             reserved.add(name, Disposition::Reserved);
         }
         reserved
+    }
+
+    fn add_prefix(&mut self, written: &[u8], exact: Disposition) {
+        let folded: Box<[u8]> = written.iter().copied().map(fold).collect();
+        if let Some(prefixes) = self.prefixes.get_mut(usize::from(first(&folded) & 31)) {
+            prefixes.push(Prefix {
+                third: third(&folded),
+                mark: if written.contains(&b'_') { b'_' } else { b'-' },
+                folded,
+                exact,
+            });
+        }
     }
 
     fn add(&mut self, name: &str, exact: Disposition) {
@@ -234,9 +239,12 @@ impl Reserved {
             }
         }
         let third = third(name);
-        for Prefix { folded, exact, .. } in prefixes.iter().filter(|prefix| prefix.third == third) {
+        for Prefix {
+            folded, mark, exact, ..
+        } in prefixes.iter().filter(|prefix| prefix.third == third)
+        {
             if name.get(..folded.len()).is_some_and(|head| is_folded(head, folded)) {
-                let as_written = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+                let as_written = |byte: &u8| byte.is_ascii_alphanumeric() || byte == mark;
                 return if name.iter().all(as_written) {
                     *exact
                 } else {
@@ -312,6 +320,22 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("x-appengine-user-ip", Disposition::ToldByProxies),
     ("x-azure-clientip", Disposition::ToldByProxies),
     ("x-azure-socketip", Disposition::ToldByProxies),
+    // Who somebody is, as other gateways say it: a Kubernetes API server's, OpenSearch's, WebSEAL's, Gatekeeper's.
+    // `X-Auth-Token` and `X-Auth-User` are what clients show by themselves.
+    ("x-remote-uid", Disposition::ToldByProxies),
+    ("x-remote-group", Disposition::ToldByProxies),
+    ("x-proxy-user", Disposition::ToldByProxies),
+    ("x-proxy-roles", Disposition::ToldByProxies),
+    ("iv-user", Disposition::ToldByProxies),
+    ("iv-user-l", Disposition::ToldByProxies),
+    ("iv-groups", Disposition::ToldByProxies),
+    ("iv-creds", Disposition::ToldByProxies),
+    ("x-auth-userid", Disposition::ToldByProxies),
+    ("x-auth-username", Disposition::ToldByProxies),
+    ("x-auth-email", Disposition::ToldByProxies),
+    ("x-auth-groups", Disposition::ToldByProxies),
+    ("x-auth-roles", Disposition::ToldByProxies),
+    ("x-auth-subject", Disposition::ToldByProxies),
 ];
 
 #[cfg(test)]
@@ -474,6 +498,21 @@ mod tests {
             "sec-websocket-key",
             "traceparent",
             "if-none-match",
+            "if-modified-since",
+            "idempotency-key",
+            "x-auth-token",
+            "x-auth-user",
+            "x-auth-key",
+            "x-remote",
+            "x-consumer",
+            "x-credentials",
+            "x-proxy-id",
+            "oidc-nonce",
+            "sm-token",
+            "smith",
+            "shibboleth",
+            "iv-remote",
+            "x-accel-buffering",
             "proxy-x",
         ] {
             assert_eq!(classified(name), Disposition::Pass, "{name}");

@@ -48,6 +48,7 @@ impl Limits {
 
 impl Limits {
     /// Of a gRPC call: its client is silent while it has nothing to say. How much it may say in all has its limit still.
+    /// Where only the answer shows that it is one: [`BodyWatch::may_be_silent`].
     pub const fn of_call(max: u64) -> Self {
         Self {
             max,
@@ -87,6 +88,8 @@ pub struct BodyWatch {
     moved_ms: AtomicU64,
     failure: AtomicU8,
     finished: AtomicBool,
+    /// Nobody waits for the rest.
+    unhurried: AtomicBool,
     /// Nobody needs the rest.
     abandoned: AtomicBool,
     waker: AtomicWaker,
@@ -100,6 +103,7 @@ impl BodyWatch {
             moved_ms: AtomicU64::new(0),
             failure: AtomicU8::new(0),
             finished: AtomicBool::new(false),
+            unhurried: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
@@ -111,6 +115,12 @@ impl BodyWatch {
             self.abandoned.store(true, Ordering::Release);
             self.waker.wake();
         }
+    }
+
+    /// Its answer shows that it is a gRPC call: from now on its client may take as long as it likes. A timer that runs
+    /// already looks here when it fires.
+    pub fn may_be_silent(&self) {
+        self.unhurried.store(true, Ordering::Relaxed);
     }
 
     fn is_abandoned(&self) -> bool {
@@ -299,6 +309,9 @@ impl Streaming {
 
     /// Ready when the client's time is up. The timer is set seldom: each time it fires the deadline is looked at anew.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.watch.unhurried.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
         let since = *self.waiting_since.get_or_insert_with(clock::monotonic);
         let Some(deadline) = since.checked_add(self.limits.patience(self.watch.bytes(), self.waited)) else {
             return Poll::Pending;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use base64ct::{Base64, Encoding as _};
-use rcgen::{CertificateParams, DnType, SanType};
+use rcgen::{CertificateParams, DistinguishedName, DnType, SanType};
 use sha2::{Digest as _, Sha256};
 
 use crate::harness::{
@@ -85,9 +85,42 @@ async fn the_upstream_is_told_whose_certificate_it_is() {
                 "x-client-cert-names",
                 "machine.example,spiffe://example/machine".to_owned()
             ),
-            ("x-client-cert-subject", "CN=Gr%C3%B6%C3%9Fe, 7".to_owned()),
+            ("x-client-cert-subject", "CN=Gr%C3%B6%C3%9Fe\\, 7".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
+    );
+}
+
+/// Whoever has a certificate issued may choose what is in its common name, or for which host it is.
+#[tokio::test]
+async fn nothing_in_a_certificate_looks_like_what_it_does_not_say() {
+    let site = site("required").await;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "Guests #1");
+    params.distinguished_name.push(DnType::CommonName, "mallory, O=Admins");
+    let ia5 = |text: &str| text.to_owned().try_into().unwrap();
+    params.subject_alt_names = vec![
+        SanType::DnsName(ia5("spiffe://prod/admin")),
+        SanType::DnsName(ia5("10.0.0.1")),
+        SanType::Rfc822Name(ia5("admin.example")),
+        SanType::URI(ia5("admin.example")),
+        SanType::Rfc822Name(ia5("mallory@guests.example")),
+        SanType::URI(ia5("spiffe://guests/a,b")),
+        SanType::IpAddress([192, 0, 2, 7].into()),
+    ];
+    let client = TlsClient::trusting(&site.authority).showing(&site.clients.issue_as(&params));
+    let answer = client.get(site.gateway.addr(), HOST, "/public/x", "").await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let told = told(&site.gateway);
+    let of = |name: &str| {
+        let field = told.iter().find(|(told, _)| told == name);
+        field.map(|(_, value)| value.as_str())
+    };
+    assert_eq!(of("x-client-cert-subject"), Some("O=Guests #1, CN=mallory\\, O=Admins"));
+    assert_eq!(
+        of("x-client-cert-names"),
+        Some("mallory@guests.example,spiffe://guests/a%2Cb,192.0.2.7")
     );
 }
 

@@ -219,6 +219,10 @@ const SHOWN: &[(&str, &str)] = &[
         "session/identity_headers.rs: Prefix.folded",
         "the beginning of a field's name",
     ),
+    (
+        "session/identity_headers.rs: Prefix.mark",
+        "what stands between words of it",
+    ),
     ("session/identity_headers.rs: Prefix.third", "a letter of it"),
     ("telemetry/access.rs: Access.request_id", "the request's id"),
     ("telemetry/access.rs: Gathered.lines", "the access log"),

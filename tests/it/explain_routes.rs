@@ -230,4 +230,14 @@ async fn a_call_is_refused_in_words_of_grpc() {
     );
     let signed_in = explained(route, &[&call[..], &["--bearer"]].concat()).await;
     says(&signed_in, &["outcome forwarded"]);
+    let of_the_api = [
+        "POST",
+        "/api/auth/verify-token",
+        "-H",
+        "Content-Type: application/grpc",
+        "-H",
+        "Expect: x",
+    ];
+    let refused = explained(route, &of_the_api).await;
+    assert!(refused.contains("417") && !refused.contains("grpc"), "{refused}");
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::harness::{
     Gateway, SOON, Setup,
+    h2_client::H2Client,
     people::User,
     protocols::{Application, Client},
 };
@@ -207,4 +210,35 @@ async fn a_stream_may_be_silent_for_longer_than_a_body() {
     assert_eq!(client.does("deadline").await["code"], "DEADLINE_EXCEEDED");
     assert_eq!(client.does("exchange").await["code"], "open");
     assert_eq!(client.does("end").await["code"], "OK");
+}
+
+/// A proxy that asks it about tokens goes by the status.
+#[tokio::test]
+async fn the_auth_api_refuses_what_calls_itself_a_call_with_a_status() {
+    let gateway = Gateway::start().await;
+    let host = gateway.host();
+    for (host, path, field, status) in [
+        (host, "/api/auth/verify-token", ("expect", "x"), 417),
+        (host, "/api/auth", ("expect", "x"), 417),
+        (host, "/x/../api//auth/verify-token", ("expect", "x"), 417),
+        (host, "/api/auth/verify-token/%2f", ("x-of", "its path"), 400),
+        (host, "/api/auth/verify-token/%2f?x", ("x-of", "its path"), 400),
+        ("evil.example", "/api/auth/verify-token", ("x-of", "its host"), 421),
+        (host, "/api/auth/verify-token", ("x-of", "its token"), 401),
+        (host, "/api/authority", ("expect", "x"), 200),
+        (host, "/api/authority/%2f", ("x-of", "its path"), 200),
+        (host, "/api/x", ("x-of", "its session"), 200),
+    ] {
+        let client = H2Client::connect(gateway.addr(), host).await;
+        let call = client.request("POST", path).header("content-type", "application/grpc");
+        let call = call.header(field.0, field.1).body(Full::<Bytes>::default()).unwrap();
+        let refused = client.send(call).await.unwrap();
+        assert_eq!(refused.status, status, "{path} {field:?}: {refused:?}");
+        assert_eq!(
+            refused.headers.contains_key("grpc-status"),
+            status == 200,
+            "{path} {field:?}"
+        );
+    }
+    assert_eq!(gateway.upstream().requests().len(), 0);
 }

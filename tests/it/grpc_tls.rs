@@ -7,8 +7,11 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Database, Gateway, Setup,
+    Database, Gateway, SOON, Setup,
+    backend::Backend,
     certificates::{Authority, Folder},
+    eventually,
+    frames::{self, END_HEADERS, HEADERS},
     people::User,
     protocols::{Application, Client},
     signer::Signer,
@@ -113,5 +116,42 @@ async fn a_stranger_is_told_so_in_words_of_grpc() {
         let mut client = stage.client(token);
         assert_eq!(client.does("echo").await["code"], "UNAUTHENTICATED");
         assert_eq!(client.does("begin").await["code"], "UNAUTHENTICATED");
+    }
+}
+
+/// What it speaks is found out with the first call, and that it has services by how it answers that.
+#[tokio::test]
+async fn the_first_call_to_an_application_with_tls_may_be_silent_for_longer_than_a_body() {
+    let (folder, signer) = (TempDir::new().unwrap(), Signer::new());
+    let (_application, upstream) = with_tls(&folder, &signer, &signer).await;
+    let stage = stage(&format!("{upstream}\nserver = {{ body_timeout = '100ms' }}")).await;
+    let mut client = stage.client(&stage.ada.token);
+    assert_eq!(client.does("begin").await["code"], "open");
+    // Takes three times as long, while the stream says nothing.
+    assert_eq!(client.does("deadline").await["code"], "DEADLINE_EXCEEDED");
+    assert_eq!(client.does("exchange").await["replies"], true);
+    assert_eq!(client.does("end").await["code"], "OK");
+}
+
+#[tokio::test]
+async fn dos_02_calling_a_body_a_call_does_not_let_it_stand_still_where_none_is_served() {
+    let signer = Signer::new();
+    let folder = TempDir::new().unwrap();
+    let ca = folder.path().join("ca.crt");
+    signer.write(&ca);
+    for offered in [&["http/1.1"][..], &["h2"][..]] {
+        let backend = Backend::with_tls("app", signer.sign(&["127.0.0.1"]).server(offered, None)).await;
+        let gateway = Setup::default()
+            .endpoints(&[backend.endpoint("https")], &format!("tls = {{ ca = {ca:?} }}"))
+            .with("[server]\nbody_timeout = '300ms'")
+            .start()
+            .await;
+        let call = [("content-type", "application/grpc")];
+        let head = frames::block(&[&frames::fields("POST", "/public/x")[..], &call].concat());
+        let mut client = frames::Frames::connect(gateway.addr()).await;
+        client.send(frames::frame(HEADERS, END_HEADERS, 1, &head)).await;
+        let in_flight = "vestibule_upstream_in_flight{upstream=\"app\"}";
+        eventually(SOON, async || gateway.log().contains("\"error\":\"BODY_TIMEOUT\"")).await;
+        eventually(SOON, async || gateway.metric(in_flight).await < 1.0).await;
     }
 }

@@ -60,7 +60,13 @@ async fn path_06_no_other_reading_of_a_path_leads_round_what_a_route_holds_back(
             { path = '/small/*', upstream = 'app', auth = 'public', max_body = '1KiB' },
             { path = '/marked/*', upstream = 'app', auth = 'public', request_headers = { set = { X-Mark = '1' } } },
             { path = '/quiet/*', upstream = 'app', auth = 'public', websocket = false },
+            { path = '/large/*', upstream = 'app', auth = 'public', max_body = '1GiB' },
+            { path = '/large/usual/*', upstream = 'app', auth = 'public' },
+            { path = '/closed/*', upstream = 'app', auth = 'public', cors = [] },
+            { path = '/theirs/*', upstream = 'app', auth = 'public', cors = 'upstream' },
             { path = '/same/*', upstream = 'app', auth = 'public' },
+            { path = '/counted/*', upstream = 'app', auth = 'public', encoded_slashes = 'keep', rate_limit = { requests = 100 } },
+            { path = '/counted/apart/*', upstream = 'app', auth = 'public', rate_limit = { requests = 100 } },
         ]";
     let gateway = Setup::default().with(routes).start().await;
     for path in [
@@ -72,6 +78,12 @@ async fn path_06_no_other_reading_of_a_path_leads_round_what_a_route_holds_back(
         "/marked;x/y",
         "/marked%2Fy",
         "/quiet;x/y",
+        "/large/usual;x/y",
+        "/closed;x/y",
+        "/theirs;x/y",
+        "/counted;x/y",
+        "/counted/apart;x/y",
+        "/counted/apart%2Fy",
     ] {
         let answer = gateway.get(path).await;
         assert_eq!(answer.status(), 400, "{path}: {}", answer.text());
@@ -79,6 +91,34 @@ async fn path_06_no_other_reading_of_a_path_leads_round_what_a_route_holds_back(
     assert_eq!(gateway.upstream().requests().len(), 0);
     for path in ["/x;a/b", "/a%2Fb", "/same;x/y", "/same/x;y", "/login", "/marked/x;y"] {
         assert_eq!(gateway.get(path).await.status(), 200, "{path}");
+    }
+    // No route is held back by itself.
+    for path in ["/counted/group%2Fproject", "/counted/x;v=1", "/counted/apart/x;v=1"] {
+        assert_eq!(gateway.get(path).await.status(), 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn path_06_no_other_reading_of_a_path_lets_a_page_write_where_it_may_not() {
+    let routes = r"
+        routes = [
+            { path = '/*', upstream = 'app', cors = ['https://partner.example'] },
+            { path = '/account/*', upstream = 'app', cors = [] },
+            { path = '/shared/*', upstream = 'app', cors = ['https://partner.example', 'https://other.example'] },
+        ]";
+    let gateway = Setup::default().with(routes).start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let writes = async |path| {
+        let call = gateway.post(path).header("Cookie", &ada.cookie);
+        call.header("Origin", "https://partner.example").await.status()
+    };
+    assert_eq!(writes("/account/delete").await, 403);
+    for path in ["/account;x/delete", "/;/account/delete", "/account%3Bx/delete"] {
+        assert_eq!(writes(path).await, 400, "{path}");
+    }
+    assert_eq!(gateway.upstream().requests().len(), 0);
+    for path in ["/x;a", "/shared;x/y", "/shared/y"] {
+        assert_eq!(writes(path).await, 200, "{path}");
     }
 }
 

@@ -23,16 +23,23 @@ async fn socket(gateway: &Gateway, path: &str, user: Option<&User>) -> (RawClien
 
 /// One that the application was asked for, and has not agreed to.
 async fn asked(gateway: &Gateway, path: &str, user: Option<&User>) -> (RawClient, Conversation) {
+    let cookie = user.map(|user| format!("Cookie: {}\r\n", user.cookie));
+    let cookie = cookie.unwrap_or_default();
+    asked_as(gateway, path, (gateway.host(), gateway.site(), &cookie)).await
+}
+
+/// Of a host, from a page of an origin, with a line for the credential.
+async fn asked_as(
+    gateway: &Gateway,
+    path: &str,
+    (host, origin, credential): (&str, &str, &str),
+) -> (RawClient, Conversation) {
     let mut conversations = gateway.upstream().by_hand(path);
     let mut client = gateway.raw().await;
-    let cookie = user.map(|user| format!("Cookie: {}\r\n", user.cookie));
     client
         .send(format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{}Origin: {}\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            gateway.host(),
-            cookie.unwrap_or_default(),
-            gateway.site(),
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{credential}\
+             Origin: {origin}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         ))
         .await;
     let upstream = conversations.next().await;
@@ -292,4 +299,66 @@ async fn a_reload_counts_for_what_the_application_had_not_agreed_to_before() {
     let closed = |reason: &str| format!("vestibule_streams_closed_total{{reason=\"{reason}\"}}");
     assert_eq!(metric(&gateway, &closed("not-allowed")).await, 1);
     assert_eq!(metric(&gateway, &closed("reloaded")).await, 1);
+}
+
+#[tokio::test]
+async fn a_reload_ends_what_was_asked_for_in_a_way_that_no_longer_counts() {
+    let setup = "
+        auth = { trusted_origins = ['https://partner.example'] }
+        server = { hosts = ['other.example.com'] }
+        routes = [
+            { path = '/api/*', upstream = 'app' },
+            { path = '/shared/*', upstream = 'app', cors = ['https://shop.example'] },
+        ]";
+    let gateway = Setup::default().with(setup).start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let (host, site) = (gateway.host(), gateway.site());
+    let cookie = format!("Cookie: {}\r\n", ada.cookie);
+    let bearer = format!("Authorization: Bearer {}\r\n", ada.token);
+    let stood = async |path, host, origin, credential: &str| {
+        let mut ends = asked_as(&gateway, path, (host, origin, credential)).await;
+        agree(&mut ends).await;
+        ends
+    };
+    let mut own = stood("/api/own", host, site, &cookie).await;
+    let mut partners = stood("/api/partner", host, "https://partner.example", &cookie).await;
+    let mut shops = stood("/shared/shop", host, "https://shop.example", &cookie).await;
+    let mut elsewhere = stood("/api/elsewhere", "other.example.com", site, &cookie).await;
+    // No browser sends it by itself, and nobody signed it.
+    let mut programs = stood("/api/program", host, "https://evil.example", &bearer).await;
+
+    gateway.reload("[server]\nmax_body = '5MiB'").await.unwrap();
+    for ends in [&mut own, &mut partners, &mut shops, &mut elsewhere, &mut programs] {
+        assert!(stands(ends).await);
+    }
+    gateway.reload("[auth]\ntrusted_origins = []").await.unwrap();
+    assert!(is_closed(&mut partners).await);
+    for ends in [&mut own, &mut shops, &mut elsewhere, &mut programs] {
+        assert!(stands(ends).await);
+    }
+    let nobodys = "routes = [
+        { path = '/api/*', upstream = 'app' },
+        { path = '/shared/*', upstream = 'app', cors = [] },
+    ]";
+    gateway.reload(nobodys).await.unwrap();
+    assert!(is_closed(&mut shops).await);
+    assert!(stands(&mut own).await && stands(&mut elsewhere).await && stands(&mut programs).await);
+    gateway.reload("[server]\nhosts = []").await.unwrap();
+    assert!(is_closed(&mut elsewhere).await);
+    assert!(stands(&mut own).await && stands(&mut programs).await);
+
+    let (old, new) = (
+        "a secret that only the tests use, and only here",
+        "another secret that only the tests use, longer than 32",
+    );
+    let both = format!("[auth]\nsecret = ['{new}', '{old}']");
+    gateway.reload(&both).await.unwrap();
+    assert!(stands(&mut own).await && stands(&mut programs).await);
+    gateway.reload(&format!("[auth]\nsecret = '{new}'")).await.unwrap();
+    assert!(is_closed(&mut own).await);
+    assert!(stands(&mut programs).await);
+    assert_eq!(
+        metric(&gateway, "vestibule_streams_closed_total{reason=\"reloaded\"}").await,
+        4
+    );
 }

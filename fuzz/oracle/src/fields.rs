@@ -69,6 +69,11 @@ const OURS: &[&str] = &[
     "x-override-url",
     "x-host",
     "x-matched-path",
+    "x-now-route-matches",
+    "x-react-router-spa-mode",
+    "x-react-router-prerender-data",
+    "x-sendfile-type",
+    "x-accel-mapping",
     "script-name",
     "x-script-name",
     "path-info",
@@ -108,8 +113,41 @@ const ADDRESSES: &[&str] = &[
     "x-azure-socketip",
 ];
 
-/// What names begin with under which other gateways tell who somebody is.
+/// Names under which other gateways tell who somebody is.
+const PEOPLE: &[&str] = &[
+    "iv-creds",
+    "iv-groups",
+    "iv-user",
+    "iv-user-l",
+    "x-auth-email",
+    "x-auth-groups",
+    "x-auth-roles",
+    "x-auth-subject",
+    "x-auth-userid",
+    "x-auth-username",
+    "x-proxy-roles",
+    "x-proxy-user",
+    "x-remote-group",
+    "x-remote-uid",
+];
+
+/// What such names begin with where there are many. One that is written with `_` is told in no other way.
 const OTHER_GATEWAYS: &[&str] = &[
+    "impersonate-",
+    "oidc_access_token",
+    "oidc_claim_",
+    "oidc_id_token",
+    "oidc_userinfo",
+    "shib-",
+    "sm_auth",
+    "sm_realm",
+    "sm_server",
+    "sm_universalid",
+    "sm_user",
+    "x-authenticated-",
+    "x-consumer-",
+    "x-credential-",
+    "x-remote-extra-",
     "cf-access-",
     "ssl-client-",
     "tailscale-user-",
@@ -148,11 +186,16 @@ pub fn kind(name: &[u8]) -> Kind {
         _ => {}
     }
     let folded = folded(name);
-    if ADDRESSES.contains(&folded.as_str()) {
-        return if lower == folded.as_bytes() { Kind::Address } else { Kind::Ours };
+    let if_written_so = |written: &str| {
+        if lower == written.as_bytes() { Kind::Address } else { Kind::Ours }
+    };
+    if ADDRESSES.contains(&folded.as_str()) || PEOPLE.contains(&folded.as_str()) {
+        return if_written_so(&folded);
     }
-    if OTHER_GATEWAYS.iter().any(|prefix| folded.starts_with(prefix)) {
-        return if lower == folded.as_bytes() { Kind::Address } else { Kind::Ours };
+    for prefix in OTHER_GATEWAYS {
+        if folded.starts_with(&prefix.replace('_', "-")) {
+            return if_written_so(&if prefix.contains('_') { folded.replace('-', "_") } else { folded });
+        }
     }
     let is_ours = OURS.contains(&folded.as_str())
         // Look-alikes of what is treated by name.

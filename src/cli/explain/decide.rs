@@ -35,7 +35,7 @@ use crate::{
         cors::{self, Readers, Verdict},
         marks::Marks,
         origin::{self, TrustedOrigins},
-        path::NormalPath,
+        path::{self, NormalPath},
         routes::RouteTable,
         sign_in::{self, AskedBy},
     },
@@ -79,7 +79,7 @@ impl<'c> Judges<'c> {
         Self {
             config,
             clients: ClientRules::new(config),
-            routes: RouteTable::build(&routes),
+            routes: RouteTable::build(&routes, config.server.max_body),
             origins: TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
             reserved: Reserved::new(&config.identity),
@@ -90,8 +90,9 @@ impl<'c> Judges<'c> {
 
     /// What would become of a request.
     pub(in crate::cli) fn decide(&self, asked: Asked) -> Decision {
-        // A call is made over HTTP/2.
-        let asked_by = if grpc::is_call(&asked.method, Version::HTTP_2, &asked.headers) {
+        let of_auth_api = path::is_for(&asked.target, self.routes.kept(), &self.config.auth.base_path);
+        // A call is made over HTTP/2, and the auth API has none.
+        let asked_by = if grpc::is_call(&asked.method, Version::HTTP_2, &asked.headers) && !of_auth_api {
             AskedBy::Call
         } else if policy::is_navigation(&asked.method, &asked.headers, Marks::of(&asked.headers)) {
             AskedBy::Navigation

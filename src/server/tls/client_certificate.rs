@@ -2,8 +2,12 @@
 //!
 //! Only a certificate that was verified is told of. `Client-Cert` is RFC 9440's; the rest are for applications that
 //! don't parse certificates. A value longer than an upstream commonly accepts is left out.
+//!
+//! Those read texts in which words stand for structure: a comma ends an attribute, `spiffe://` makes a URI. Whoever has a
+//! certificate issued often chooses such words in it, so no value may look like structure, and no name like one of
+//! another kind.
 
-use std::{path::Path, sync::Arc};
+use std::{fmt::Write as _, net::Ipv4Addr, path::Path, sync::Arc};
 
 use base64ct::{Base64, Encoding as _};
 use http::{HeaderName, HeaderValue};
@@ -15,8 +19,11 @@ use rustls::{
 };
 use sha2::{Digest as _, Sha256};
 use x509_parser::{
+    asn1_rs::{Any, BmpString, Tag, ToDer as _},
     extensions::GeneralName,
+    objects::{oid_registry, oid2abbrev},
     prelude::{FromDer as _, X509Certificate},
+    x509::X509Name,
 };
 
 use super::{TlsError, certificate::certificates};
@@ -75,7 +82,8 @@ pub(super) fn told(der: &CertificateDer<'_>) -> ClientCertificate {
         (FINGERPRINT, hex(&Sha256::digest(der))),
     ];
     if let Ok((_, parsed)) = X509Certificate::from_der(der) {
-        texts.push((SUBJECT, encoded(&parsed.subject().to_string(), b"")));
+        let subject = distinguished(parsed.subject()).unwrap_or_default();
+        texts.push((SUBJECT, encoded(&subject, b"")));
         let alternative = parsed.subject_alternative_name().ok().flatten();
         let names: Vec<String> = alternative
             .iter()
@@ -94,20 +102,162 @@ pub(super) fn told(der: &CertificateDer<'_>) -> ClientCertificate {
     }
 }
 
-/// A name that an application may go by: a host, an address, a mailbox, a URI (as SPIFFE has it).
+/// A name as RFC 4514 writes it, but from the whole to the part as the certificate has it, and with spaces between. `None`: a
+/// value can't be written.
+fn distinguished(name: &X509Name<'_>) -> Option<String> {
+    let mut text = String::new();
+    for (at, set) in name.iter_rdn().enumerate() {
+        for (within, attribute) in set.iter().enumerate() {
+            text.push_str(match (at, within) {
+                (0, 0) => "",
+                (_, 0) => ", ",
+                _ => " + ",
+            });
+            let kind = attribute.attr_type();
+            match oid2abbrev(kind, oid_registry()) {
+                Ok(known) => text.push_str(known),
+                Err(_) => text.push_str(&kind.to_id_string()),
+            }
+            text.push('=');
+            text.push_str(&attribute_value(attribute.attr_value())?);
+        }
+    }
+    Some(text)
+}
+
+fn attribute_value(value: &Any<'_>) -> Option<String> {
+    let text = match value.tag() {
+        Tag::Utf8String
+        | Tag::PrintableString
+        | Tag::Ia5String
+        | Tag::NumericString
+        | Tag::VisibleString
+        | Tag::GeneralString
+        | Tag::GraphicString
+        | Tag::T61String => str::from_utf8(value.data).ok().map(str::to_owned),
+        Tag::BmpString => BmpString::try_from(value.clone()).ok().map(|text| text.string()),
+        _ => None,
+    };
+    match text {
+        Some(text) => Some(escaped(&text)),
+        // What is no text (RFC 4514, 2.4).
+        None => Some(format!("#{}", hex(&value.to_der_vec().ok()?))),
+    }
+}
+
+/// A value in which nothing reads as the end of it (RFC 4514, 2.4).
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, letter) in text.char_indices() {
+        let at_edge = at == 0 || at + 1 == text.len();
+        match letter {
+            '\0' => out.push_str("\\00"),
+            '"' | '+' | ',' | ';' | '<' | '>' | '\\' => out.extend(['\\', letter]),
+            ' ' if at_edge => out.extend(['\\', letter]),
+            '#' if at == 0 => out.extend(['\\', letter]),
+            _ => out.push(letter),
+        }
+    }
+    out
+}
+
+/// A name that an application may go by: a host, an address, a mailbox, a URI (as SPIFFE has it). They are told without
+/// their kinds, so what could be taken for another kind is left out.
 fn readable(name: &GeneralName<'_>) -> Option<String> {
     match name {
-        GeneralName::DNSName(text) | GeneralName::RFC822Name(text) | GeneralName::URI(text) => Some((*text).to_owned()),
+        GeneralName::DNSName(text) => is_host(text).then(|| (*text).to_owned()),
+        GeneralName::RFC822Name(text) => is_mailbox(text).then(|| (*text).to_owned()),
+        GeneralName::URI(text) => is_uri(text).then(|| (*text).to_owned()),
         GeneralName::IPAddress(bytes) => super::certificate::address(bytes),
         _ => None,
     }
 }
 
+fn is_host(text: &str) -> bool {
+    let in_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'*');
+    !text.is_empty() && text.bytes().all(in_host) && text.parse::<Ipv4Addr>().is_err()
+}
+
+/// What nobody has to quote (RFC 5321, 4.1.2: `Dot-string "@" Domain`).
+fn is_mailbox(text: &str) -> bool {
+    let in_local = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&byte);
+    text.split_once('@')
+        .is_some_and(|(local, domain)| !local.is_empty() && local.bytes().all(in_local) && is_host(domain))
+}
+
+fn is_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return false;
+    };
+    let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(in_scheme)
+        && rest.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         // Writing to a string does not fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_looks_like_structure() {
+        for (value, written) in [
+            ("machine 7", "machine 7"),
+            ("mallory, O=Admins", r"mallory\, O=Admins"),
+            ("mallory + CN=root", r"mallory \+ CN=root"),
+            (r"mallory\", r"mallory\\"),
+            (r#"<"a";b>"#, r#"\<\"a\"\;b\>"#),
+            ("#a#b", r"\#a#b"),
+            ("  a b  ", r"\  a b \ "),
+            (" ", r"\ "),
+            ("a\0b", r"a\00b"),
+            ("Größe=7", "Größe=7"),
+            ("", ""),
+        ] {
+            assert_eq!(escaped(value), written, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn no_name_looks_like_one_of_another_kind() {
+        use GeneralName::{DNSName as Host, RFC822Name as Mailbox, URI as Uri};
+        for name in [
+            Host("machine.example"),
+            Host("*.a_b.example"),
+            Mailbox("o'neil+x@machine.example"),
+            Uri("spiffe://example/machine,7"),
+            Uri("urn:uuid:7"),
+        ] {
+            assert!(readable(&name).is_some(), "{name:?}");
+        }
+        for name in [
+            Host("spiffe://prod/admin"),
+            Host("root@machine.example"),
+            Host("127.0.0.1"),
+            Host("[::1]"),
+            Host("a b"),
+            Host(""),
+            Mailbox("machine.example"),
+            Mailbox("spiffe://prod/admin"),
+            Mailbox("spiffe://admin@prod"),
+            Mailbox("a@b@c"),
+            Mailbox("\"a b\"@c"),
+            Mailbox("@c"),
+            Uri("machine.example"),
+            Uri("root@machine.example"),
+            Uri("//prod/admin"),
+            Uri("[::1]"),
+            Uri("spiffe://prod/a b"),
+        ] {
+            assert_eq!(readable(&name), None, "{name:?}");
+        }
+    }
 }

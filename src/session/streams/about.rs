@@ -2,19 +2,23 @@
 
 use std::fmt;
 
-use http::{Method, uri::PathAndQuery};
+use http::{HeaderMap, Method, uri::PathAndQuery};
 
 use crate::{
     clock::Timestamp,
     config::Era,
     identity::{Session, SessionId, UserId},
-    secret::TokenHash,
+    secret::{KeyId, TokenHash},
 };
 
 /// What a stream is, for whoever judges whether it may go on.
 pub struct About {
     /// `None` on a route, or for a person, without one: no revocation ends it.
     pub session: Option<Holder>,
+    /// Which key of `auth.secret` its credential's signature was made with, if it had one.
+    pub signed_by: Option<KeyId>,
+    /// What its request said of the page that it came from, if it asked for a tunnel by a cookie: pages of others may not.
+    pub page: Option<Box<HeaderMap>>,
     /// As routes match it: in lower case, without port.
     pub host: Box<str>,
     /// As it was matched, before any rewriting.

@@ -33,6 +33,8 @@ fn about(session: Option<(u8, u128)>) -> About {
             user: user(owner),
             expires_at: LATER,
         }),
+        signed_by: None,
+        page: None,
         host: "app.example.com".into(),
         path: PathAndQuery::from_static("/api/ws?ticket=x"),
         method: Method::GET,
