@@ -41,7 +41,7 @@ use self::{
     identity_headers::Renderer,
     known::Known,
     last_seen::LastSeen,
-    lookup::{Limits, LookUps, Postgres},
+    lookup::{Attempts, Limits, LookUps, Postgres},
     strangers::Strangers,
     streams::{About, StreamGuard, Streams},
     vigil::Vigil,
@@ -190,6 +190,7 @@ impl Sessions {
                 cold: parts.cold.clone(),
                 terms: Arc::clone(&terms),
                 patience: parts.lookup_timeout,
+                attempts: Attempts::default(),
             },
             limits,
         );

@@ -34,7 +34,7 @@ use crate::{
     chain::Chain,
     clock::monotonic,
     identity::UserId,
-    secret::{TokenHash, random},
+    secret::{TokenHash, portion, random},
 };
 
 /// How often a silent connection is asked whether it is still there.
@@ -135,11 +135,6 @@ async fn answers_requests(connector: &Connector) -> bool {
         Ok(Err(error)) => may_answer_others(&error),
         Err(_) => false,
     }
-}
-
-/// Somewhere from 0 to 1.
-fn portion() -> f64 {
-    f64::from(u16::from_ne_bytes(random())) / f64::from(u16::MAX)
 }
 
 /// Why listening ended.

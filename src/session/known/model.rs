@@ -32,7 +32,7 @@ use super::*;
 use crate::session::{
     cache::tests::named,
     locks::Lock,
-    lookup::{Limits, LookUps, Sessions, Source},
+    lookup::{Limits, LookUps, NoConnection, Sessions, Source},
 };
 
 const TTL: Duration = Duration::from_secs(10);
@@ -351,13 +351,17 @@ struct Table(Arc<Oracle>);
 impl Source for Table {
     type Connection = ();
 
-    async fn connect(&self) -> Result<(), LookupError> {
+    async fn connect(&self) -> Result<(), NoConnection> {
         shuttle::future::yield_now().await;
-        if one_in(16) {
-            Err(LookupError::Unreachable)
-        } else {
-            Ok(())
+        match thread_rng().gen_range(0..16) {
+            0 => Err(NoConnection::Failed(LookupError::Unreachable)),
+            1 => Err(NoConnection::NotYet),
+            _ => Ok(()),
         }
+    }
+
+    async fn rest(&self) {
+        shuttle::future::yield_now().await;
     }
 
     async fn find(&self, (): (), hashes: &[TokenHash], _: Timestamp) -> Result<Sessions, LookupError> {
