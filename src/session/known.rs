@@ -84,20 +84,28 @@ impl<L: Locks> Known<L> {
         match self.trust() {
             Trust::Hearing => self.cache.find(*hash, now, look_up).await,
             // Neither shared nor stored: who asks after a revocation must not get an answer from before it.
-            Trust::Deaf => match look_up.await {
-                Ok(found) => {
-                    self.cache.correct(hash, found.as_deref());
-                    Ok(found)
-                }
+            Trust::Deaf => match self.check(hash, look_up).await {
                 // It is out of reach, though that is not known yet: its first to notice are those who ask.
                 Err(error) if error.is_for_want_of_postgres() => match self.cache.get(hash, now) {
                     Some(Some(session)) => Ok(Some(session)),
                     Some(None) | None => Err(error),
                 },
-                Err(error) => Err(error),
+                checked => checked,
             },
             Trust::Unreachable => Err(LookupError::Unreachable),
         }
+    }
+
+    /// As [`Known::ask`], whatever is stored, and whatever is heard: for who has to know though nobody may have told. What is
+    /// stored is forgotten if it says more than what is found.
+    pub async fn check(
+        &self,
+        hash: &TokenHash,
+        look_up: impl Future<Output = Result<Found, LookupError>>,
+    ) -> Result<Found, LookupError> {
+        let found = look_up.await?;
+        self.cache.correct(hash, found.as_deref());
+        Ok(found)
     }
 
     /// A session changed or ended, and that is committed. Whoever asks from here on learns of it.

@@ -150,13 +150,32 @@ async fn sess_04_without_the_notification_the_cache_s_time_is_the_bound() {
     let there = Setup::default().clock(here.clock()).start_on(&db).await;
     let ada = here.signed_in("ada@example.com").await;
     assert_eq!(there.get("/api/me").with(&ada).await.status(), 200);
-    // No trigger speaks in a session that is a replica's.
-    db.run("SET session_replication_role = replica; DELETE FROM user_sessions")
-        .await;
+    db.run_untold("DELETE FROM user_sessions").await;
 
     here.clock().advance(Duration::from_secs(11));
 
     assert_eq!(there.get("/api/me").with(&ada).await.status(), 401);
+}
+
+/// As by a logical subscription: triggers are silent there unless they are told otherwise.
+#[tokio::test]
+async fn what_is_applied_as_on_a_replica_is_told_of() {
+    for sql in [
+        "DELETE FROM user_sessions",
+        "UPDATE user_sessions SET revoked_at = now()",
+        "UPDATE users SET banned = true",
+        "DELETE FROM users",
+        "TRUNCATE user_sessions CASCADE",
+    ] {
+        let gateway = Gateway::start().await;
+        gateway.hears().await;
+        let ada = gateway.signed_in("ada@example.com").await;
+        assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+        let applied = format!("SET session_replication_role = replica; {sql}");
+        gateway.db().run(&applied).await;
+        let is_refused = async || gateway.get("/api/me").with(&ada).await.status() == 401;
+        eventually(SOON, is_refused).await;
+    }
 }
 
 /// First nobody tells the gateway of changes, so that it asks Postgres about each session; then that is gone as well.
