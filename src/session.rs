@@ -9,6 +9,7 @@ pub mod assertion;
 pub mod cache;
 pub mod credential;
 pub mod device;
+pub mod extensions;
 pub mod geo;
 pub mod identity_headers;
 pub mod known;
@@ -31,12 +32,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
-use tracing::warn;
 
 pub use self::known::Trust;
 use self::{
     assertion::Mint,
     cache::Found,
+    extensions::Extensions,
     geo::Places,
     identity_headers::Renderer,
     known::Known,
@@ -47,7 +48,6 @@ use self::{
     vigil::Vigil,
 };
 use crate::{
-    chain::Chain,
     clock::Timestamp,
     config::{self, Config, SessionRules},
     db::{self, Db, DbError, listen::Heard},
@@ -74,6 +74,7 @@ pub struct Sessions {
     recheck_every: Duration,
     places: Arc<Places>,
     last_seen: LastSeen,
+    extensions: Extensions,
     streams: Streams,
     mint: Mint,
     strangers: Strangers,
@@ -208,6 +209,7 @@ impl Sessions {
             recheck_every: parts.cache.ttl,
             places: Arc::new(parts.places),
             last_seen: LastSeen::default(),
+            extensions: Extensions::default(),
             strangers: Strangers::default(),
             counters: Counters::default(),
         }
@@ -367,28 +369,6 @@ impl Sessions {
             .refresh_at
             .is_some_and(|at| now >= at && now.plus(self.terms.load().rules.last_moments()) < session.expires_at);
         is_due && !session.extending.swap(true, Ordering::Relaxed)
-    }
-
-    /// Slides the expiry of a session, without anybody waiting for it. Returns what remains of it then.
-    pub fn extend(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Duration {
-        let this = Arc::clone(self);
-        let terms = self.terms.load();
-        let (expires_in, last_moments) = (terms.rules.expires_in, terms.rules.last_moments());
-        self.cold.spawn(async move {
-            let extended = async {
-                let client = this.db.client().await?;
-                db::sessions::extend(&client, &hash, now.plus(expires_in), last_moments, now).await
-            };
-            match extended.await {
-                // The next request reads the new expiry.
-                Ok(()) => this.forget(&hash),
-                Err(error) => warn!(
-                    error = %Chain(&error),
-                    "could not extend a session; its next use tries again"
-                ),
-            }
-        });
-        expires_in
     }
 
     /// To be called after the commit of a revocation, before it is answered. Its streams end.
