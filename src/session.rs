@@ -417,7 +417,10 @@ impl Sessions {
             // It is for the numbers alone.
             Heard::Echo(_) => {}
             Heard::Deaf { reachable } => {
-                self.known.is_deaf(reachable);
+                match reachable {
+                    Some(reachable) => self.known.is_deaf(reachable),
+                    None => self.known.may_be_unreachable(),
+                }
                 self.vigil.turned(self.trust());
             }
         }

@@ -65,8 +65,9 @@ pub enum Heard {
     Echo(Duration),
     /// From now on every revocation is heard; of what was before, nothing is known.
     Hearing,
-    /// Revocations may go unheard. `reachable`: Postgres answers, so sessions can be checked one by one.
-    Deaf { reachable: bool },
+    /// Revocations may go unheard. `reachable`: Postgres answers, so sessions can be checked one by one; `None` while that is
+    /// being found out.
+    Deaf { reachable: Option<bool> },
 }
 
 impl Heard {
@@ -100,16 +101,16 @@ pub async fn run(connector: Connector, channel: String, on: impl Fn(Heard) + Sen
         else {
             return;
         };
-        let deaf = |reachable| {
-            connector.found(reachable);
+        let deaf = |reachable: Option<bool>| {
+            connector.found(reachable == Some(true));
             on(Heard::Deaf { reachable });
         };
         if !reachable && was_hearing {
-            // Before it is known.
-            deaf(false);
+            // Nobody waits while that is found out.
+            deaf(None);
         }
         let reachable = reachable || stop.run_until_cancelled(answers_requests(&connector)).await == Some(true);
-        deaf(reachable);
+        deaf(Some(reachable));
         // Once per outage: the attempts that follow fail for the same reason.
         if was_hearing || reachable || was_reachable {
             warn!(%error, "lost the connection that tells of revocations: the cache is not trusted until it is back");
