@@ -24,6 +24,7 @@ mod answer;
 mod client;
 mod connect;
 mod hosts;
+mod server;
 mod typed;
 
 pub use client::{Client, GenericClient, Pool, Transaction};

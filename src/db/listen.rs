@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::Connector;
+use super::{Connector, server};
 use crate::{
     chain::Chain,
     clock::monotonic,
@@ -93,6 +93,7 @@ pub async fn run(connector: Connector, channel: String, on: impl Fn(Heard) + Sen
     let mut was_reachable = true;
     loop {
         let ended = stop.run_until_cancelled(listen(&connector, &channel, &on)).await;
+        connector.expected().set(None);
         let Some(End {
             was_hearing,
             reachable,
@@ -201,6 +202,7 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
     // A channel is an identifier: quoted, so that its case stays.
     let command = format!("LISTEN \"{channel}\"; LISTEN \"{own_channel}\"");
     let starting = async {
+        let server = timeout(PATIENCE, server::of(&client)).await.ok().flatten();
         match timeout(PATIENCE, client.batch_execute(&command)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(End::before(true, Chain(&error).to_string())),
@@ -211,15 +213,17 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
                 ));
             }
         }
-        speaker.probe(on, End::before).await
+        speaker.probe(on, End::before).await?;
+        Ok(server)
     };
     let mut hear = Box::pin(hear);
     let started = tokio::select! {
         error = &mut hear => Err(End::before(true, error)),
         started = starting => started,
     };
-    if let Err(end) = started {
-        return end;
+    match started {
+        Ok(server) => connector.expected().set(server),
+        Err(end) => return end,
     }
     // Connections that were made before may lead elsewhere. Not sooner: while no new ones come about, as of a server that
     // has none left, those that there are do well.
@@ -240,12 +244,12 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
         }
     };
     let mut moves = hosts.moves();
+    let elsewhere = || End::of_hearing(true, "connections lead to another server now".to_owned());
     tokio::select! {
         error = hear => End::of_hearing(true, error),
         end = probe => end,
-        _ = moves.wait_for(|right| *right != host) => {
-            End::of_hearing(true, "connections lead to another server now".to_owned())
-        }
+        _ = moves.wait_for(|right| *right != host) => elsewhere(),
+        () = connector.expected().is_missed() => elsewhere(),
     }
 }
 
