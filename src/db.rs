@@ -24,6 +24,7 @@ mod answer;
 mod client;
 mod connect;
 mod hosts;
+mod server;
 mod typed;
 
 pub use client::{Client, GenericClient, Pool, Transaction};
@@ -156,7 +157,7 @@ impl DbError {
                     constraint: db.constraint().unwrap_or_default().to_owned(),
                 };
             }
-            return if may_pass(db.code()) {
+            return if may_pass(db.code(), db.file()) {
                 Self::Unavailable(Box::new(error))
             } else {
                 Self::Failed { query, source: error }
@@ -178,11 +179,17 @@ impl DbError {
 }
 
 /// Whether the same may succeed a little later. Classes 53 (resources), 57 (operator intervention: shutdown, cancel), 08
-/// (connection) and 40 (rolled back: deadlock, serialization); and a server that only reads, as between a failover and
-/// the moment when its successor is found.
-fn may_pass(code: &SqlState) -> bool {
+/// (connection) and 40 (rolled back: deadlock, serialization); a server that only reads, as between a failover and
+/// the moment when its successor is found; a lock that somebody else has (`lock_timeout`); and a queue of notifications
+/// that is full, since somebody does not take them: of what passes Postgres's limits only that, as its source file tells.
+fn may_pass(code: &SqlState, file: Option<&str>) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
-    matches!(class, "53" | "57" | "08" | "40") || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+    matches!(class, "53" | "57" | "08" | "40")
+        || matches!(
+            *code,
+            SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::LOCK_NOT_AVAILABLE
+        )
+        || (*code == SqlState::PROGRAM_LIMIT_EXCEEDED && file == Some("async.c"))
 }
 
 /// Reads column `name` of `row`.
@@ -232,15 +239,18 @@ mod tests {
             SqlState::ADMIN_SHUTDOWN,
             SqlState::QUERY_CANCELED,
             SqlState::TOO_MANY_CONNECTIONS,
+            SqlState::LOCK_NOT_AVAILABLE,
         ] {
-            assert!(may_pass(&code), "{code:?}");
+            assert!(may_pass(&code, None), "{code:?}");
         }
+        assert!(may_pass(&SqlState::PROGRAM_LIMIT_EXCEEDED, Some("async.c")));
         for code in [
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
             SqlState::UNDEFINED_TABLE,
             SqlState::NOT_NULL_VIOLATION,
             SqlState::INVALID_TRANSACTION_STATE,
         ] {
-            assert!(!may_pass(&code), "{code:?}");
+            assert!(!may_pass(&code, Some("nbtutils.c")), "{code:?}");
         }
     }
 }

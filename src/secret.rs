@@ -91,6 +91,11 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// Somewhere from 0 to 1: for what is not to happen everywhere at the same moment.
+pub fn portion() -> f64 {
+    f64::from(u16::from_ne_bytes(random())) / f64::from(u16::MAX)
+}
+
 /// 32 random bytes as text: base64url, 43 characters.
 pub fn random_text() -> Secret<String> {
     Secret::new(Base64UrlUnpadded::encode_string(&random::<32>()))

@@ -9,6 +9,7 @@ pub mod assertion;
 pub mod cache;
 pub mod credential;
 pub mod device;
+pub mod extensions;
 pub mod geo;
 pub mod identity_headers;
 pub mod known;
@@ -31,23 +32,22 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
-use tracing::warn;
 
 pub use self::known::Trust;
 use self::{
     assertion::Mint,
     cache::Found,
+    extensions::Extensions,
     geo::Places,
     identity_headers::Renderer,
     known::Known,
     last_seen::LastSeen,
-    lookup::{Limits, LookUps, Postgres},
+    lookup::{Attempts, Limits, LookUps, Postgres},
     strangers::Strangers,
     streams::{About, StreamGuard, Streams},
     vigil::Vigil,
 };
 use crate::{
-    chain::Chain,
     clock::Timestamp,
     config::{self, Config, SessionRules},
     db::{self, Db, DbError, listen::Heard},
@@ -70,10 +70,11 @@ pub struct Sessions {
     /// Replaced by a reload.
     terms: Arc<ArcSwap<Terms>>,
     lookup_timeout: Duration,
-    /// How often sessions with streams are looked up while nobody would hear of their end.
+    /// How often sessions with streams are looked up, whatever is heard of them.
     recheck_every: Duration,
     places: Arc<Places>,
     last_seen: LastSeen,
+    extensions: Extensions,
     streams: Streams,
     mint: Mint,
     strangers: Strangers,
@@ -190,6 +191,7 @@ impl Sessions {
                 cold: parts.cold.clone(),
                 terms: Arc::clone(&terms),
                 patience: parts.lookup_timeout,
+                attempts: Attempts::default(),
             },
             limits,
         );
@@ -207,6 +209,7 @@ impl Sessions {
             recheck_every: parts.cache.ttl,
             places: Arc::new(parts.places),
             last_seen: LastSeen::default(),
+            extensions: Extensions::default(),
             strangers: Strangers::default(),
             counters: Counters::default(),
         }
@@ -347,6 +350,17 @@ impl Sessions {
         })
     }
 
+    /// The live session that `hash` stands for, as Postgres knows it now, whatever has been heard.
+    async fn check(&self, hash: &TokenHash, now: Timestamp) -> Result<Option<Arc<Session>>, LookupError> {
+        let found = match self.trust() {
+            Trust::Hearing | Trust::Deaf => self.known.check(hash, self.look_up(*hash, now)).await,
+            Trust::Unreachable => Err(LookupError::Unreachable),
+        };
+        found.inspect_err(|_| {
+            self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
     /// Notes that `session` was used, and says whether its expiry is due to slide: once for each look-up, however
     /// many requests come before it has slid.
     pub fn used(&self, session: &Session, from: IpAddr, now: Timestamp) -> bool {
@@ -355,28 +369,6 @@ impl Sessions {
             .refresh_at
             .is_some_and(|at| now >= at && now.plus(self.terms.load().rules.last_moments()) < session.expires_at);
         is_due && !session.extending.swap(true, Ordering::Relaxed)
-    }
-
-    /// Slides the expiry of a session, without anybody waiting for it. Returns what remains of it then.
-    pub fn extend(self: &Arc<Self>, hash: TokenHash, now: Timestamp) -> Duration {
-        let this = Arc::clone(self);
-        let terms = self.terms.load();
-        let (expires_in, last_moments) = (terms.rules.expires_in, terms.rules.last_moments());
-        self.cold.spawn(async move {
-            let extended = async {
-                let client = this.db.client().await?;
-                db::sessions::extend(&client, &hash, now.plus(expires_in), last_moments, now).await
-            };
-            match extended.await {
-                // The next request reads the new expiry.
-                Ok(()) => this.forget(&hash),
-                Err(error) => warn!(
-                    error = %Chain(&error),
-                    "could not extend a session; its next use tries again"
-                ),
-            }
-        });
-        expires_in
     }
 
     /// To be called after the commit of a revocation, before it is answered. Its streams end.
@@ -425,7 +417,10 @@ impl Sessions {
             // It is for the numbers alone.
             Heard::Echo(_) => {}
             Heard::Deaf { reachable } => {
-                self.known.is_deaf(reachable);
+                match reachable {
+                    Some(reachable) => self.known.is_deaf(reachable),
+                    None => self.known.may_be_unreachable(),
+                }
                 self.vigil.turned(self.trust());
             }
         }

@@ -42,7 +42,7 @@ pub(super) fn start(
         let ended = AssertUnwindSafe(listening).catch_unwind().await;
         if ended.is_err() || !stop.hard.is_cancelled() {
             // Nobody listens any more: nothing of the cache may be believed, and the gateway goes.
-            hearing.hear(Heard::Deaf { reachable: true });
+            hearing.hear(Heard::Deaf { reachable: Some(true) });
             stop.failed.cancel();
         }
     });

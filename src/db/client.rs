@@ -68,6 +68,12 @@ impl Pool {
         self.connections.status().max_size
     }
 
+    /// Whether one is there that nobody uses.
+    pub fn has_idle(&self) -> bool {
+        // It keeps them all: what the pool says of itself counts whoever waits for a new one as if they had one of those.
+        self.connections.retain(|_, _| true).retained > 0
+    }
+
     pub(super) async fn get(&self) -> Result<Client, DbError> {
         if !self.way.answers.is_reachable() {
             return Err(DbError::Unavailable(

@@ -24,6 +24,7 @@ use super::{
     answer::Answers,
     client::{Settled, Way},
     hosts::Hosts,
+    server::{self, Expected},
 };
 use crate::{
     chain::Chain,
@@ -67,6 +68,8 @@ pub struct Connector {
     /// Past the pooler.
     direct: Hosts,
     way: Arc<Way>,
+    /// Where revocations are heard.
+    expected: Arc<Expected>,
     runtime: Handle,
 }
 
@@ -112,6 +115,7 @@ impl Connector {
                 answers,
                 settings: settled,
             }),
+            expected: Arc::default(),
             runtime,
         })
     }
@@ -134,6 +138,11 @@ impl Connector {
     /// Connections that were made until now are not used any more.
     pub(super) fn distrust(&self) {
         self.way.answers.distrust();
+    }
+
+    /// Where connections of the pools are to lead, and that one did not.
+    pub(super) fn expected(&self) -> &Expected {
+        &self.expected
     }
 
     /// What [`super::acquire`] goes by.
@@ -210,6 +219,12 @@ impl deadpool_postgres::Connect for Connector {
                     warn!(error = %Chain(&error), "a connection to Postgres broke");
                 }
             });
+            if let Some(server) = server::of(&client).await
+                && !self.expected.is(&server)
+            {
+                // This one is of afterwards.
+                self.distrust();
+            }
             Ok((client, driving))
         })
     }

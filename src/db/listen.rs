@@ -29,12 +29,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::Connector;
+use super::{Connector, server};
 use crate::{
     chain::Chain,
     clock::monotonic,
     identity::UserId,
-    secret::{TokenHash, random},
+    secret::{TokenHash, portion, random},
 };
 
 /// How often a silent connection is asked whether it is still there.
@@ -65,8 +65,9 @@ pub enum Heard {
     Echo(Duration),
     /// From now on every revocation is heard; of what was before, nothing is known.
     Hearing,
-    /// Revocations may go unheard. `reachable`: Postgres answers, so sessions can be checked one by one.
-    Deaf { reachable: bool },
+    /// Revocations may go unheard. `reachable`: Postgres answers, so sessions can be checked one by one; `None` while that is
+    /// being found out.
+    Deaf { reachable: Option<bool> },
 }
 
 impl Heard {
@@ -92,6 +93,7 @@ pub async fn run(connector: Connector, channel: String, on: impl Fn(Heard) + Sen
     let mut was_reachable = true;
     loop {
         let ended = stop.run_until_cancelled(listen(&connector, &channel, &on)).await;
+        connector.expected().set(None);
         let Some(End {
             was_hearing,
             reachable,
@@ -100,16 +102,16 @@ pub async fn run(connector: Connector, channel: String, on: impl Fn(Heard) + Sen
         else {
             return;
         };
-        let deaf = |reachable| {
-            connector.found(reachable);
+        let deaf = |reachable: Option<bool>| {
+            connector.found(reachable == Some(true));
             on(Heard::Deaf { reachable });
         };
         if !reachable && was_hearing {
-            // Before it is known.
-            deaf(false);
+            // Nobody waits while that is found out.
+            deaf(None);
         }
         let reachable = reachable || stop.run_until_cancelled(answers_requests(&connector)).await == Some(true);
-        deaf(reachable);
+        deaf(Some(reachable));
         // Once per outage: the attempts that follow fail for the same reason.
         if was_hearing || reachable || was_reachable {
             warn!(%error, "lost the connection that tells of revocations: the cache is not trusted until it is back");
@@ -135,11 +137,6 @@ async fn answers_requests(connector: &Connector) -> bool {
         Ok(Err(error)) => may_answer_others(&error),
         Err(_) => false,
     }
-}
-
-/// Somewhere from 0 to 1.
-fn portion() -> f64 {
-    f64::from(u16::from_ne_bytes(random())) / f64::from(u16::MAX)
 }
 
 /// Why listening ended.
@@ -205,6 +202,7 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
     // A channel is an identifier: quoted, so that its case stays.
     let command = format!("LISTEN \"{channel}\"; LISTEN \"{own_channel}\"");
     let starting = async {
+        let server = timeout(PATIENCE, server::of(&client)).await.ok().flatten();
         match timeout(PATIENCE, client.batch_execute(&command)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(End::before(true, Chain(&error).to_string())),
@@ -215,15 +213,17 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
                 ));
             }
         }
-        speaker.probe(on, End::before).await
+        speaker.probe(on, End::before).await?;
+        Ok(server)
     };
     let mut hear = Box::pin(hear);
     let started = tokio::select! {
         error = &mut hear => Err(End::before(true, error)),
         started = starting => started,
     };
-    if let Err(end) = started {
-        return end;
+    match started {
+        Ok(server) => connector.expected().set(server),
+        Err(end) => return end,
     }
     // Connections that were made before may lead elsewhere. Not sooner: while no new ones come about, as of a server that
     // has none left, those that there are do well.
@@ -244,12 +244,12 @@ async fn listen(connector: &Connector, channel: &str, on: &(impl Fn(Heard) + Sen
         }
     };
     let mut moves = hosts.moves();
+    let elsewhere = || End::of_hearing(true, "connections lead to another server now".to_owned());
     tokio::select! {
         error = hear => End::of_hearing(true, error),
         end = probe => end,
-        _ = moves.wait_for(|right| *right != host) => {
-            End::of_hearing(true, "connections lead to another server now".to_owned())
-        }
+        _ = moves.wait_for(|right| *right != host) => elsewhere(),
+        () = connector.expected().is_missed() => elsewhere(),
     }
 }
 

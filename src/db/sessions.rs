@@ -284,6 +284,40 @@ pub async fn extend(
         .map(drop)
 }
 
+/// The same for many at once. Answered by `user_sessions_token_hash_key`; rows are locked in the order of their ids, as
+/// everywhere: see [`SEEN`].
+pub const EXTEND_ALL: Query = Query {
+    name: "sessions.extend_all",
+    sql: "
+        WITH used AS (
+            SELECT id
+            FROM user_sessions
+            WHERE token_hash = ANY ($1) AND remembered AND revoked_at IS NULL AND expires_at > $4 AND expires_at < $2
+            ORDER BY id
+            FOR UPDATE
+        )
+        UPDATE user_sessions AS s
+        SET expires_at = $2, updated_at = $3
+        FROM used
+        WHERE s.id = used.id
+    ",
+};
+
+pub async fn extend_all(
+    client: &impl GenericClient,
+    hashes: &[TokenHash],
+    expires_at: Timestamp,
+    last_moments: Duration,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let hashes: Vec<&[u8]> = hashes.iter().map(|hash| hash.as_bytes().as_slice()).collect();
+    let beyond = now.plus(last_moments);
+    EXTEND_ALL
+        .run(client, &[&hashes, &expires_at, &now, &beyond])
+        .await
+        .map(drop)
+}
+
 /// That a session was used.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -523,6 +557,7 @@ pub const ALL: &[Query] = &[
     LIVE_OF,
     INSERT,
     EXTEND,
+    EXTEND_ALL,
     SEEN,
     REVOKE,
     REVOKE_TOKEN,

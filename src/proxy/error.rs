@@ -155,7 +155,9 @@ impl ProxyError {
                 let secs = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
                 problem.retry_after(secs.saturating_add(1))
             }
-            Self::Lookup(_) | Self::NoAssertion | Self::CutShort => problem.retry_after(UNAVAILABLE_RETRY_SECS),
+            Self::Lookup(_) | Self::NotSignedOut(_) | Self::NoAssertion | Self::CutShort => {
+                problem.retry_after(UNAVAILABLE_RETRY_SECS)
+            }
             Self::TooManyTunnels | Self::Upstream(UpstreamError::Busy { .. }) => problem.retry_after(BUSY_RETRY_SECS),
             _ => problem,
         }

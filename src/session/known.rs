@@ -32,8 +32,19 @@ pub enum Trust {
     Unreachable = 2,
 }
 
+/// As [`Trust::Unreachable`], as far as anybody knows; whether it is true is being found out.
+const PERHAPS_UNREACHABLE: u8 = 3;
+
 impl Trust {
     pub const ALL: [Self; 3] = [Self::Hearing, Self::Deaf, Self::Unreachable];
+
+    const fn of(code: u8) -> Self {
+        match code {
+            0 => Self::Hearing,
+            1 => Self::Deaf,
+            _ => Self::Unreachable,
+        }
+    }
 
     /// How metrics call it.
     pub const fn as_str(self) -> &'static str {
@@ -48,6 +59,7 @@ impl Trust {
 #[derive(Debug)]
 pub struct Known<L: Locks = Std> {
     cache: SessionCache<L>,
+    /// A [`Trust`], or [`PERHAPS_UNREACHABLE`].
     trust: AtomicU8,
 }
 
@@ -67,9 +79,12 @@ impl<L: Locks> Known<L> {
 
     /// What may be said of `hash` without asking anybody; `None` if [`Known::ask`] must tell. Takes no lock.
     pub fn get(&self, hash: &TokenHash, now: Timestamp) -> Option<Found> {
-        match self.trust() {
+        let code = self.code();
+        match Trust::of(code) {
             Trust::Hearing => self.cache.get(hash, now),
             Trust::Deaf => None,
+            // The grace is for outages, not for what may turn out to be none.
+            Trust::Unreachable if code == PERHAPS_UNREACHABLE => self.cache.get(hash, now),
             Trust::Unreachable => self.cache.get_in_outage(hash, now),
         }
     }
@@ -84,20 +99,28 @@ impl<L: Locks> Known<L> {
         match self.trust() {
             Trust::Hearing => self.cache.find(*hash, now, look_up).await,
             // Neither shared nor stored: who asks after a revocation must not get an answer from before it.
-            Trust::Deaf => match look_up.await {
-                Ok(found) => {
-                    self.cache.correct(hash, found.as_deref());
-                    Ok(found)
-                }
+            Trust::Deaf => match self.check(hash, look_up).await {
                 // It is out of reach, though that is not known yet: its first to notice are those who ask.
                 Err(error) if error.is_for_want_of_postgres() => match self.cache.get(hash, now) {
                     Some(Some(session)) => Ok(Some(session)),
                     Some(None) | None => Err(error),
                 },
-                Err(error) => Err(error),
+                checked => checked,
             },
             Trust::Unreachable => Err(LookupError::Unreachable),
         }
+    }
+
+    /// As [`Known::ask`], whatever is stored, and whatever is heard: for who has to know though nobody may have told. What is
+    /// stored is forgotten if it says more than what is found.
+    pub async fn check(
+        &self,
+        hash: &TokenHash,
+        look_up: impl Future<Output = Result<Found, LookupError>>,
+    ) -> Result<Found, LookupError> {
+        let found = look_up.await?;
+        self.cache.correct(hash, found.as_deref());
+        Ok(found)
     }
 
     /// A session changed or ended, and that is committed. Whoever asks from here on learns of it.
@@ -118,26 +141,32 @@ impl<L: Locks> Known<L> {
     /// From now on every revocation is heard. In this order: what was stored while none were may be wrong.
     pub fn hears(&self) {
         self.cache.clear();
-        self.set_trust(Trust::Hearing);
+        self.set(Trust::Hearing as u8);
     }
 
     /// Revocations may go unheard. `reachable`: Postgres answers, so that sessions can be checked one by one.
     pub fn is_deaf(&self, reachable: bool) {
-        self.set_trust(if reachable { Trust::Deaf } else { Trust::Unreachable });
+        let trust = if reachable { Trust::Deaf } else { Trust::Unreachable };
+        self.set(trust as u8);
+    }
+
+    /// Revocations may go unheard, and whether Postgres answers is not known yet: nobody waits for it until it is.
+    pub fn may_be_unreachable(&self) {
+        self.set(PERHAPS_UNREACHABLE);
     }
 
     pub fn trust(&self) -> Trust {
-        L::pause();
-        match self.trust.load(Ordering::Acquire) {
-            0 => Trust::Hearing,
-            1 => Trust::Deaf,
-            _ => Trust::Unreachable,
-        }
+        Trust::of(self.code())
     }
 
-    fn set_trust(&self, trust: Trust) {
+    fn code(&self) -> u8 {
         L::pause();
-        self.trust.store(trust as u8, Ordering::Release);
+        self.trust.load(Ordering::Acquire)
+    }
+
+    fn set(&self, code: u8) {
+        L::pause();
+        self.trust.store(code, Ordering::Release);
     }
 
     /// How often a token was known to be nobody's.
@@ -162,6 +191,25 @@ mod model;
 mod tests {
     use super::*;
     use crate::session::cache::tests::named;
+
+    #[tokio::test]
+    async fn the_grace_begins_when_it_is_known_that_nobody_answers() {
+        const TTL: Duration = Duration::from_secs(10);
+        let now = Timestamp::from_secs(1_000_000);
+        let hash = TokenHash::of(b"a token");
+        let known: Known = Known::lasting(TTL, TTL, 100);
+        known.hears();
+        let ada = named(UserId(uuid::Uuid::from_u128(1)), "Ada");
+        assert!(known.ask(&hash, now, async { Ok(Some(ada)) }).await.is_ok());
+        let (before, after) = (now.plus(TTL / 2), now.plus(TTL));
+        let at = |time| known.get(&hash, time).is_some();
+        assert_eq!((at(before), at(after)), (true, false));
+        known.may_be_unreachable();
+        assert_eq!(known.trust(), Trust::Unreachable);
+        assert_eq!((at(before), at(after)), (true, false));
+        known.is_deaf(false);
+        assert_eq!((at(before), at(after)), (true, true));
+    }
 
     /// As for the rest of the cache's time after an outage that began with deafness.
     #[tokio::test]

@@ -7,6 +7,8 @@
 //! - A query is sent after everybody whom it answers has asked. So its answer is never older than the question, and who
 //!   may not share somebody else's look-up (`session/known.rs`, while deaf) may share its query.
 //! - A query that fails has failed for those whom it was to answer, and for nobody else. Who has left is not asked for.
+//! - Who gets no connection has failed for nobody while others are at work: whoever waits is theirs. Only the last one says so,
+//!   to all.
 //! - The queue is bounded: beyond that the answer is no, at once. How long somebody waits is theirs to say.
 //!
 //! Not here: sharing among those who ask for the same session (`session/cache.rs`), and Postgres (`lookup/postgres.rs`).
@@ -24,7 +26,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-pub use self::postgres::Postgres;
+pub use self::postgres::{Attempts, Postgres};
 use super::{
     LookupError,
     cache::Found,
@@ -42,7 +44,10 @@ pub trait Source: Send + Sync + 'static {
     /// What a query is sent over.
     type Connection: Send;
 
-    fn connect(&self) -> impl Future<Output = Result<Self::Connection, LookupError>> + Send;
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, NoConnection>> + Send;
+
+    /// Until it makes sense to try again, for who was told [`NoConnection::NotYet`].
+    fn rest(&self) -> impl Future<Output = ()> + Send;
 
     /// The live ones of these sessions as of `now`, in a query that begins no sooner than this is called.
     fn find(
@@ -54,6 +59,14 @@ pub trait Source: Send + Sync + 'static {
 
     /// Runs `work` beside whoever asks, who may leave.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static);
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub enum NoConnection {
+    /// None is free, and an attempt to make one failed a moment ago: another would fare no better.
+    NotYet,
+    Failed(LookupError),
 }
 
 /// What a query found.
@@ -218,13 +231,27 @@ impl<S: Source, L: Locks> AtWork<S, L> {
     async fn work(mut self) {
         while !self.is_through() {
             // First the connection, then who is asked for: they gather meanwhile.
-            let connection = self.look_ups.source.connect().await;
-            let asked = self.look_ups.take();
-            match connection {
-                Ok(connection) => self.look_ups.answer(connection, asked).await,
-                Err(error) => fail(asked, &error),
+            match self.look_ups.source.connect().await {
+                Ok(connection) => {
+                    let asked = self.look_ups.take();
+                    self.look_ups.answer(connection, asked).await;
+                }
+                Err(_) if self.leaves_it_to_others() => return,
+                Err(NoConnection::Failed(error)) => fail(self.look_ups.take(), &error),
+                Err(NoConnection::NotYet) => self.look_ups.source.rest().await,
             }
         }
+    }
+
+    /// Leaves, if anybody else is at work, who sees to the queue until it is empty. Looks, and leaves, in one step: of several
+    /// the last one stays.
+    fn leaves_it_to_others(&mut self) -> bool {
+        let mut queue = self.look_ups.queue.locked();
+        self.is_through = queue.at_work > 1;
+        if self.is_through {
+            queue.at_work -= 1;
+        }
+        self.is_through
     }
 
     /// Looks, and leaves, in one step: who asks from here on finds the place free.

@@ -5,9 +5,10 @@
 //! route, or when a new configuration no longer allows it.
 //!
 //! Two ways lead there. A revocation *here* closes at once, before it is answered ([`Streams::close_session`]). Whatever
-//! else happened to a session (a notification, a time that has come, `cache.ttl` of deafness, the end of it) only makes it *doubtful*: it
-//! is looked up again ([`watch`]), since it may have been extended, or be somebody's with another name now. A doubt that
-//! nobody can resolve, Postgres being away, stays one; but an expiry that can't be disproved for a minute counts.
+//! else happened to a session (a notification, a time that has come, the end of deafness) only makes it *doubtful*: it
+//! is looked up again ([`watch`]), since it may have been extended, or be somebody's with another name now. So is each once in
+//! `cache.ttl`: something may have happened that nobody tells of. A doubt that nobody can resolve, Postgres being away, stays
+//! one; but an expiry that can't be disproved for a minute counts.
 //!
 //! A stream is registered when its answer begins, which may be long after its request was judged. What happens in between
 //! finds no stream yet, so it is made up for:
@@ -74,6 +75,8 @@ struct State {
     /// These are doubtful with all others, or were and nobody could tell: asked for behind those. Some may have no streams any
     /// more.
     doubtful_later: VecDeque<TokenHash>,
+    /// Nothing happened to these that anybody knows of, but it is time to look. Some may have no streams any more.
+    to_recheck: VecDeque<TokenHash>,
     /// Since the first reload.
     rules: Option<Rules>,
     /// All were closed, and none may begin.

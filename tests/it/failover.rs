@@ -4,6 +4,7 @@
 use crate::harness::{
     Database, Gateway, SOON, Setup, eventually,
     people::User,
+    relay::Relay,
     server::{Server, Standby},
 };
 
@@ -74,6 +75,31 @@ async fn a_primary_that_dies_is_followed_by_the_next() {
     eventually(SOON, async || status(&gateway, &ada).await == 200).await;
     lives_on(&gateway, standby.db(), "ada@example.com").await;
     assert_eq!(status(&gateway, &ada).await, 401);
+}
+
+/// Both go by one name, which comes to lead to the other. The old one lives on, with connections that look well.
+#[tokio::test]
+async fn a_name_that_leads_to_another_server_is_noticed_by_the_first_new_connection() {
+    let primary = Server::start().await;
+    let standby = primary.standby().await;
+    let (relay, name) = Relay::before(primary.db()).await;
+    let gateway = Setup::default().start_on(&name).await;
+    gateway.hears().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    assert_eq!(status(&gateway, &ada).await, 200);
+    follows(&standby, 1).await;
+
+    standby.promote().await;
+    relay.lead_to(standby.db());
+    // All but those by which revocations are heard: less than half a minute old, as they are.
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE application_name = 'vestibule' AND query NOT LIKE 'LISTEN%' AND query NOT LIKE '%pg_notify%'";
+    primary.db().run(ended).await;
+    eventually(SOON, async || gateway.sign_in("ada@example.com").await.status() == 200).await;
+    eventually(SOON, async || gateway.degraded().await.is_empty()).await;
+    let asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'vestibule'";
+    eventually(SOON, async || primary.db().count(asked).await == 0).await;
+    lives_on(&gateway, standby.db(), "ada@example.com").await;
 }
 
 /// The old primary is cut off and believes to be one still: whoever comes back to it would hear of nothing.

@@ -192,9 +192,7 @@ async fn an_outage_grace_is_nothing_while_postgres_answers() {
     let grace = "[auth.session.cache]\noutage_grace = '1h'";
     let gateway = Setup::default().with(grace).start_on(&db).await;
     let (ada, _) = cached_and_not(&gateway).await;
-    // No trigger speaks in a session that is a replica's.
-    db.run("SET session_replication_role = replica; DELETE FROM user_sessions")
-        .await;
+    db.run_untold("DELETE FROM user_sessions").await;
     gateway.clock().advance(Duration::from_secs(11));
     assert_eq!(status(&gateway, &ada).await, 401);
 }
@@ -273,6 +271,45 @@ async fn without_connections_left_cached_sessions_go_on_and_the_rest_is_told_in_
     }
     admin.run("ALTER ROLE no_connections_left CONNECTION LIMIT -1").await;
     is_over(&gateway, &ada, &bob).await;
+}
+
+/// The others find none, and are told so within milliseconds; a server that is full is not asked again by each of them.
+#[tokio::test]
+async fn with_one_connection_of_several_everybody_is_looked_up_on_it() {
+    let (admin, db) = owned("one_connection_left").await;
+    let (relay, relayed) = Relay::before(&db).await;
+    let gateway = Setup::default().start_on(&relayed).await;
+    let (ada, _) = cached_and_not(&gateway).await;
+    let mut people = Vec::new();
+    for _ in 0..20 {
+        people.push(User::of(&gateway, &gateway.sign_in("ada@example.com").await));
+    }
+    admin.run("ALTER ROLE one_connection_left CONNECTION LIMIT 0").await;
+    // All but one of those that look sessions up. Nobody hears any more, so that each request is looked up.
+    admin
+        .run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE usename = 'one_connection_left' AND pid NOT IN (
+                 SELECT pid FROM pg_stat_activity
+                 WHERE usename = 'one_connection_left' AND query LIKE '%s.token_hash = ANY ($1)%'
+                 ORDER BY backend_start LIMIT 1
+             )",
+        )
+        .await;
+    eventually(SOON, async || gateway.degraded().await.contains("not heard")).await;
+    assert_eq!(status(&gateway, &ada).await, 200);
+    let (before, began) = (relay.made(), Instant::now());
+    for _ in 0..20 {
+        let answers = join_all(people.iter().map(|user| status(&gateway, user))).await;
+        assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    }
+    // Look-ups ask ten times a second at most, the one that hears eight times, each time where requests ask, too.
+    let most = began.elapsed().as_secs_f64() * 26.0 + 6.0;
+    let made = relay.made() - before;
+    eprintln!("{made} connections were asked for within {:?}", began.elapsed());
+    assert!(f64::from(made) <= most, "{made}, of {most}");
+    admin.run("ALTER ROLE one_connection_left CONNECTION LIMIT -1").await;
+    gateway.hears().await;
 }
 
 #[tokio::test]

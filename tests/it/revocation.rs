@@ -1,8 +1,10 @@
 //! Revocation: a session that ended is refused here at once, and everywhere soon.
 
-use std::time::Duration;
+use std::{future::poll_fn, time::Duration};
 
 use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::harness::{Database, Gateway, SOON, Setup, eventually, people::User, relay::Relay};
 
@@ -150,13 +152,84 @@ async fn sess_04_without_the_notification_the_cache_s_time_is_the_bound() {
     let there = Setup::default().clock(here.clock()).start_on(&db).await;
     let ada = here.signed_in("ada@example.com").await;
     assert_eq!(there.get("/api/me").with(&ada).await.status(), 200);
-    // No trigger speaks in a session that is a replica's.
-    db.run("SET session_replication_role = replica; DELETE FROM user_sessions")
-        .await;
+    db.run_untold("DELETE FROM user_sessions").await;
 
     here.clock().advance(Duration::from_secs(11));
 
     assert_eq!(there.get("/api/me").with(&ada).await.status(), 401);
+}
+
+/// By hand: the program's own statements change a thousand rows at most.
+#[tokio::test]
+async fn a_change_of_very_many_is_told_of_as_one_of_everything() {
+    const MANY: usize = 5_000;
+    const EACH: usize = 2_000;
+    let gateway = Gateway::start().await;
+    gateway.hears().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+    // Ada's is the last of them.
+    gateway
+        .db()
+        .run(&format!(
+            "CREATE TABLE others AS SELECT * FROM user_sessions;
+             INSERT INTO user_sessions (id, token_hash, user_id, created_at, updated_at, expires_at)
+             SELECT gen_random_uuid(), sha256(n::text::bytea), users.id, now(), now(), now() + '1 day'
+             FROM users, generate_series(1, {MANY}) AS n;
+             DELETE FROM user_sessions WHERE id IN (SELECT id FROM others);
+             INSERT INTO user_sessions SELECT * FROM others"
+        ))
+        .await;
+    eventually(SOON, async || gateway.get("/api/me").with(&ada).await.status() == 200).await;
+    let (client, mut connection) = tokio_postgres::connect(gateway.db().url(), NoTls).await.unwrap();
+    let (tell, mut heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notification(heard) = message {
+                tell.send(heard.payload().to_owned()).unwrap();
+            }
+        }
+    });
+    client.batch_execute("LISTEN vestibule_auth").await.unwrap();
+    let mut told = async |sql: &str| {
+        client.batch_execute(sql).await.unwrap();
+        client.batch_execute("NOTIFY vestibule_auth, 'the end'").await.unwrap();
+        let mut words = Vec::new();
+        while let Some(word) = heard.recv().await.filter(|word| word != "the end") {
+            words.push(word);
+        }
+        words
+    };
+    let words = told("UPDATE auth.user_sessions SET revoked_at = now()").await;
+    assert_eq!(words.len(), EACH + 1);
+    assert_eq!(words.last().map(String::as_str), Some("all"));
+    eventually(SOON, async || gateway.get("/api/me").with(&ada).await.status() == 401).await;
+    // What was counted is forgotten with the transaction, and with a savepoint.
+    let few = "BEGIN; SAVEPOINT before; UPDATE auth.user_sessions SET revoked_at = NULL; ROLLBACK TO before;
+        UPDATE auth.users SET name = 'Countess'; COMMIT";
+    let words = told(few).await;
+    assert_eq!(words, [format!("u:{}", ada.id)]);
+}
+
+/// As by a logical subscription: triggers are silent there unless they are told otherwise.
+#[tokio::test]
+async fn what_is_applied_as_on_a_replica_is_told_of() {
+    for sql in [
+        "DELETE FROM user_sessions",
+        "UPDATE user_sessions SET revoked_at = now()",
+        "UPDATE users SET banned = true",
+        "DELETE FROM users",
+        "TRUNCATE user_sessions CASCADE",
+    ] {
+        let gateway = Gateway::start().await;
+        gateway.hears().await;
+        let ada = gateway.signed_in("ada@example.com").await;
+        assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+        let applied = format!("SET session_replication_role = replica; {sql}");
+        gateway.db().run(&applied).await;
+        let is_refused = async || gateway.get("/api/me").with(&ada).await.status() == 401;
+        eventually(SOON, is_refused).await;
+    }
 }
 
 /// First nobody tells the gateway of changes, so that it asks Postgres about each session; then that is gone as well.

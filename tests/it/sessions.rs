@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Setup, people::User};
+use crate::harness::{Gateway, SOON, Setup, eventually, people::User};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -78,6 +78,38 @@ async fn use_after_a_day_extends_a_session() {
     assert!(cookie.contains("Max-Age=604800"), "{cookie}");
     gateway.clock().advance(6 * DAY);
     assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+}
+
+/// As after a reload that gives all of them a longer life. Whoever wants something else does not wait for that.
+#[tokio::test]
+async fn however_many_sessions_are_due_at_once_extending_them_takes_one_connection() {
+    let gateway = Setup::default()
+        .with("[database]\npool_size = 8\nacquire_timeout = '1s'\nstatement_timeout = '30s'")
+        .start()
+        .await;
+    gateway.verified("ada@example.com").await;
+    gateway.verified("bob@example.com").await;
+    let mut due = Vec::new();
+    for _ in 0..12 {
+        due.push(User::of(&gateway, &gateway.sign_in("ada@example.com").await));
+    }
+    gateway.clock().advance(2 * DAY);
+    let by_hand = gateway.db().client().await;
+    let lock = "BEGIN; SELECT FROM user_sessions FOR UPDATE";
+    by_hand.batch_execute(lock).await.unwrap();
+    for user in &due {
+        let answer = gateway.get("/api/me").with(user).await;
+        assert!(answer.set_cookie(gateway.session_cookie()).is_some());
+    }
+    let extending = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%SET expires_at%'";
+    eventually(SOON, async || gateway.db().count(extending).await > 0).await;
+    assert_eq!(gateway.sign_in("bob@example.com").await.status(), 200);
+    assert_eq!(gateway.db().count(extending).await, 1);
+    by_hand.batch_execute("COMMIT").await.unwrap();
+    let extended = "SELECT count(*) FROM user_sessions
+        WHERE expires_at = '2026-11-30T08:00:00Z' AND created_at < '2026-11-22'";
+    eventually(SOON, async || gateway.db().count(extended).await == 12).await;
 }
 
 /// As `now()` has it on a server whose clock is ahead of ours.

@@ -210,14 +210,35 @@ async fn what_ended_while_nobody_heard_of_it_counts_afterwards() {
         "an outage ends nobody's stream"
     );
     gateway.db().reopen().await;
-    // No trigger speaks in a session that is a replica's: as if it had been done while the gateway was deaf.
-    let unheard = "SET session_replication_role = replica;
-                   DELETE FROM user_sessions WHERE user_id = (SELECT id FROM users WHERE email LIKE 'ada%')";
-    gateway.db().run(unheard).await;
+    // As if it had been done while the gateway was deaf.
+    gateway
+        .db()
+        .run_untold("DELETE FROM user_sessions WHERE user_id = (SELECT id FROM users WHERE email LIKE 'ada%')")
+        .await;
     gateway.db().shut().await;
     gateway.db().reopen().await;
     assert!(is_closed(&mut own).await);
     assert!(stands(&mut other).await);
+}
+
+/// With the triggers off, say.
+#[tokio::test]
+async fn what_nobody_tells_of_ends_streams_when_the_cache_s_time_is_over() {
+    let gateway = Setup::default().with("[auth.session.cache]\nttl = '1s'").start().await;
+    gateway.hears().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let bob = gateway.signed_in("bob@example.com").await;
+    let mut own = socket(&gateway, "/api/ada", Some(&ada)).await;
+    let mut other = socket(&gateway, "/api/bob", Some(&bob)).await;
+    gateway
+        .db()
+        .run_untold("DELETE FROM user_sessions WHERE user_id = (SELECT id FROM users WHERE email LIKE 'ada%')")
+        .await;
+    assert!(is_closed(&mut own).await);
+    assert!(stands(&mut other).await);
+    assert_eq!(gateway.degraded().await, "", "it hears");
+    let closed = metric(&gateway, "vestibule_streams_closed_total{reason=\"revoked\"}").await;
+    assert_eq!(closed, 1);
 }
 
 /// Deaf for good: the way past a pooler is blocked, say, while the one through it is open.

@@ -106,6 +106,7 @@ async fn an_answer_does_not_pretend_that_a_session_has_ended() {
     gateway.db().shut().await;
     let answer = gateway.get("/api/ask").with(&ada).await;
     assert_eq!((answer.status(), &*answer.code()), (503, "SERVICE_UNAVAILABLE"));
+    assert_eq!(answer.head.one("retry-after"), Some("2"));
     assert!(!answer.head.has("set-cookie"));
     gateway.db().reopen().await;
     eventually(SOON, async || gateway.get("/api/ask").with(&ada).await.status() == 200).await;

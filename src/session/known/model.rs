@@ -32,7 +32,7 @@ use super::*;
 use crate::session::{
     cache::tests::named,
     locks::Lock,
-    lookup::{Limits, LookUps, Sessions, Source},
+    lookup::{Limits, LookUps, NoConnection, Sessions, Source},
 };
 
 const TTL: Duration = Duration::from_secs(10);
@@ -327,7 +327,10 @@ fn request(world: &World, token: usize) {
     dawdle();
     let mut begun = world.oracle.begin(token);
     let (hash, now) = (hash(token), begun.now);
-    let found = world.known.get(&hash, now).or_else(|| {
+    // As somebody does who has to know though nobody may have told.
+    let checks = one_in(8);
+    let cached = (!checks).then(|| world.known.get(&hash, now)).flatten();
+    let found = cached.or_else(|| {
         let patience = if one_in(8) {
             thread_rng().gen_range(1..4)
         } else {
@@ -338,7 +341,14 @@ fn request(world: &World, token: usize) {
             begun.checked = begun.checked.filter(|_| looked_up.is_ok());
             looked_up
         };
-        block_on(at_most(patience, world.known.ask(&hash, now, look_up)))?.ok()
+        let asking = async {
+            if checks {
+                world.known.check(&hash, look_up).await
+            } else {
+                world.known.ask(&hash, now, look_up).await
+            }
+        };
+        block_on(at_most(patience, asking))?.ok()
     });
     if let Some(found) = found {
         world.oracle.judge(&begun, &found);
@@ -351,13 +361,17 @@ struct Table(Arc<Oracle>);
 impl Source for Table {
     type Connection = ();
 
-    async fn connect(&self) -> Result<(), LookupError> {
+    async fn connect(&self) -> Result<(), NoConnection> {
         shuttle::future::yield_now().await;
-        if one_in(16) {
-            Err(LookupError::Unreachable)
-        } else {
-            Ok(())
+        match thread_rng().gen_range(0..16) {
+            0 => Err(NoConnection::Failed(LookupError::Unreachable)),
+            1 => Err(NoConnection::NotYet),
+            _ => Ok(()),
         }
+    }
+
+    async fn rest(&self) {
+        shuttle::future::yield_now().await;
     }
 
     async fn find(&self, (): (), hashes: &[TokenHash], _: Timestamp) -> Result<Sessions, LookupError> {

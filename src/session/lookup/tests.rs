@@ -1,4 +1,7 @@
-use std::sync::{Mutex, PoisonError, atomic::AtomicBool};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicUsize},
+};
 
 use tokio::{runtime::Handle, sync::Semaphore, task::JoinHandle};
 use uuid::Uuid;
@@ -16,16 +19,33 @@ struct Inner {
     asked: Mutex<Vec<Vec<TokenHash>>>,
     go: Semaphore,
     fails: AtomicBool,
+    /// So many more connections may be made; somebody waits to be told that there is none.
+    left: AtomicUsize,
+    none: Semaphore,
+    attempts: AtomicUsize,
 }
 
 impl Source for Desk {
-    type Connection = ();
+    type Connection = Connection;
 
-    async fn connect(&self) -> Result<(), LookupError> {
-        Ok(())
+    async fn connect(&self) -> Result<Connection, NoConnection> {
+        self.0.attempts.fetch_add(1, Ordering::Relaxed);
+        let one_less = |left: usize| left.checked_sub(1);
+        if self
+            .0
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
+        {
+            return Ok(Connection(self.clone()));
+        }
+        self.0.none.acquire().await.unwrap().forget();
+        Err(NoConnection::Failed(LookupError::Unreachable))
     }
 
-    async fn find(&self, (): (), hashes: &[TokenHash], _: Timestamp) -> Result<Sessions, LookupError> {
+    async fn rest(&self) {}
+
+    async fn find(&self, _connection: Connection, hashes: &[TokenHash], _: Timestamp) -> Result<Sessions, LookupError> {
         self.asked().push(hashes.to_vec());
         self.0.go.acquire().await.unwrap().forget();
         if self.0.fails.load(Ordering::Relaxed) {
@@ -37,6 +57,15 @@ impl Source for Desk {
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         Handle::current().spawn(work);
+    }
+}
+
+/// One that is free again when it is dropped.
+struct Connection(Desk);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.0.left.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -79,6 +108,9 @@ impl Office {
             asked: Mutex::default(),
             go: Semaphore::new(0),
             fails: AtomicBool::new(false),
+            left: AtomicUsize::new(queries),
+            none: Semaphore::new(0),
+            attempts: AtomicUsize::new(0),
         }));
         let look_ups = Arc::new(LookUps::new(desk.clone(), Limits { queries, waiting }));
         Self { desk, look_ups }
@@ -161,6 +193,40 @@ async fn a_query_that_fails_has_failed_for_those_whom_it_was_to_answer() {
     }
     office.answer(1).await;
     all_found(others).await;
+}
+
+#[tokio::test]
+async fn who_gets_no_connection_fails_nobody_whom_another_can_see_to() {
+    let office = Office::new(3, 100);
+    office.desk.0.left.store(1, Ordering::Relaxed);
+    let mut asking = office.ask(0..1).await;
+    asking.extend(office.ask(1..5).await);
+    assert_eq!(office.desk.sizes(), [1]);
+    office.desk.0.none.add_permits(2);
+    settle().await;
+    assert_eq!(office.look_ups.waiting(), 4);
+    assert!(asking.iter().all(|asked| !asked.is_finished()));
+    assert_eq!(office.desk.0.attempts.load(Ordering::Relaxed), 3, "nobody insists");
+    office.answer(1).await;
+    asking.extend(office.ask(5..6).await);
+    office.answer(2).await;
+    office.desk.0.none.add_permits(1);
+    all_found(asking).await;
+}
+
+#[tokio::test]
+async fn where_nobody_gets_a_connection_the_last_one_says_so_to_all() {
+    let office = Office::new(3, 100);
+    office.desk.0.left.store(0, Ordering::Relaxed);
+    let asking = office.ask(0..5).await;
+    office.desk.0.none.add_permits(2);
+    settle().await;
+    assert_eq!(office.look_ups.waiting(), 5);
+    office.desk.0.none.add_permits(1);
+    for asked in asking {
+        assert!(matches!(asked.await.unwrap(), Err(LookupError::Unreachable)));
+    }
+    assert_eq!(office.look_ups.waiting(), 0);
 }
 
 #[tokio::test]

@@ -5,6 +5,10 @@
 //!
 //! Doubts are resolved a few hundred at a time, first where something was heard, then where everybody is in doubt. Once
 //! somebody has waited for Postgres in vain, the rest is not asked for before the next tick.
+//!
+//! Nobody tells of what is done with the triggers off, and while deaf nobody hears of anything. A request learns of it when
+//! the cache's time is over; no request ever asks for a stream. So all sessions with streams are looked up anew, past the
+//! cache, once in that time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,6 +41,8 @@ pub async fn watch(sessions: Arc<Sessions>, clock: Clock, may_go_on: Arc<Judge>,
     let streams = sessions.streams();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // It begins with a tick, and is to be over in time.
+    let recheck_after = sessions.recheck_every.saturating_sub(TICK);
     let mut rechecked = Instant::now();
     loop {
         tokio::select! {
@@ -45,10 +51,10 @@ pub async fn watch(sessions: Arc<Sessions>, clock: Clock, may_go_on: Arc<Judge>,
             () = stop.cancelled() => return,
         }
         streams.notice_expiries(clock.now());
-        // Nobody would hear of their end. Requests ask each time; streams as often as the cache's time allows.
-        if sessions.trust() == Trust::Deaf && rechecked.elapsed() >= sessions.recheck_every {
+        // When Postgres is back all are in doubt anyway.
+        if sessions.trust() != Trust::Unreachable && rechecked.elapsed() >= recheck_after {
             rechecked = Instant::now();
-            streams.doubt_everything();
+            streams.recheck_everything();
         }
         let resolving = resolve_all(&sessions, &clock, &*may_go_on);
         if stop.run_until_cancelled(resolving).await.is_none() {
@@ -64,12 +70,17 @@ async fn resolve_all(sessions: &Arc<Sessions>, clock: &Clock, may_go_on: &Judge)
     let mut in_vain = false;
     while !in_vain {
         let now = clock.now();
-        let doubtful = streams.take_doubtful(AT_ONCE);
+        let mut doubtful = streams.take_doubtful(AT_ONCE);
+        let found = if doubtful.is_empty() {
+            doubtful = streams.take_to_recheck(AT_ONCE);
+            join_all(doubtful.iter().map(|hash| sessions.check(hash, now))).await
+        } else {
+            join_all(doubtful.iter().map(|hash| sessions.authenticate(hash, now))).await
+        };
         if doubtful.is_empty() {
             break;
         }
-        let looking_up = doubtful.iter().map(|hash| sessions.authenticate(hash, now));
-        for (hash, found) in doubtful.iter().zip(join_all(looking_up).await) {
+        for (hash, found) in doubtful.iter().zip(found) {
             match found {
                 Ok(found) => streams.looked_up(hash, found.as_deref(), may_go_on, now),
                 Err(error) => {
@@ -104,6 +115,38 @@ impl Streams {
         if self.shared.follow_sessions {
             self.doubt_all();
         }
+    }
+
+    /// Each session is to be looked up, behind all that is in doubt. Those of the round before come first, if Postgres is too
+    /// slow for it to be over.
+    pub(super) fn recheck_everything(&self) {
+        if !self.shared.follow_sessions {
+            return;
+        }
+        let mut state = self.shared.state();
+        let State {
+            sessions, to_recheck, ..
+        } = &mut *state;
+        if to_recheck.is_empty() {
+            to_recheck.extend(sessions.keys());
+        }
+    }
+
+    /// At most so many of those.
+    pub(super) fn take_to_recheck(&self, at_most: usize) -> Vec<TokenHash> {
+        let mut state = self.shared.state();
+        let State {
+            sessions, to_recheck, ..
+        } = &mut *state;
+        let mut taken = Vec::new();
+        while taken.len() < at_most
+            && let Some(hash) = to_recheck.pop_front()
+        {
+            if sessions.contains_key(&hash) {
+                taken.push(hash);
+            }
+        }
+        taken
     }
 
     /// Behind what something is known to have happened to. Those that were in doubt before are among them.

@@ -164,6 +164,35 @@ fn a_doubt_is_resolved_by_what_is_found() {
 }
 
 #[test]
+fn each_session_is_rechecked_once_in_a_round_however_long_that_takes() {
+    let streams = Streams::new(true);
+    let mut guards: Vec<_> = (0..100)
+        .map(|token| streams.register(about(Some((token, 1)))))
+        .collect();
+    streams.recheck_everything();
+    assert_eq!(taken(&streams, NOW), [], "nothing happened to anybody");
+    let mut rechecked = streams.take_to_recheck(60);
+    assert_eq!(rechecked.len(), 60);
+    guards.push(streams.register(about(Some((100, 1)))));
+    streams.recheck_everything();
+    rechecked.extend(streams.take_to_recheck(usize::MAX));
+    rechecked.sort_unstable_by_key(TokenHash::hex);
+    rechecked.dedup();
+    assert_eq!(rechecked.len(), 100);
+    streams.recheck_everything();
+    guards.truncate(1);
+    assert_eq!(
+        streams.take_to_recheck(usize::MAX),
+        [hash(0)],
+        "the others have no streams any more"
+    );
+    let unfollowed = Streams::new(false);
+    let _guard = unfollowed.register(about(Some((1, 1))));
+    unfollowed.recheck_everything();
+    assert_eq!(unfollowed.take_to_recheck(usize::MAX), []);
+}
+
+#[test]
 fn what_something_was_heard_of_comes_before_what_is_in_doubt_with_everybody() {
     let streams = Streams::new(true);
     let guards: Vec<_> = (0..100)

@@ -97,6 +97,19 @@ impl Database {
         self.client().await.batch_execute(sql).await.unwrap();
     }
 
+    /// The same with what tells gateways of changed sessions switched off.
+    pub(crate) async fn run_untold(&self, sql: &str) {
+        self.run(&format!(
+            "ALTER TABLE user_sessions DISABLE TRIGGER USER;
+             {sql};
+             ALTER TABLE user_sessions
+                 ENABLE ALWAYS TRIGGER user_sessions_updated,
+                 ENABLE ALWAYS TRIGGER user_sessions_deleted,
+                 ENABLE ALWAYS TRIGGER user_sessions_truncated"
+        ))
+        .await;
+    }
+
     /// Postgres is away, as far as this database is concerned: connections end, and no new ones come about.
     pub(crate) async fn shut(&self) {
         let (server, name) = self.server_and_name();

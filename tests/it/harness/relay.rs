@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +33,7 @@ pub(crate) struct Relay {
     accepting: AbortHandle,
     faults: watch::Sender<Faults>,
     lines: Lines,
+    made: Arc<AtomicU32>,
 }
 
 /// Those that are open.
@@ -108,12 +109,15 @@ impl Relay {
             to: Some(to),
             ..Faults::default()
         });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&lines), seen)).abort_handle();
+        let made = Arc::<AtomicU32>::default();
+        let accepting = accept(listener, Arc::clone(&lines), Arc::clone(&made), seen);
+        let accepting = tokio::spawn(accepting).abort_handle();
         Self {
             addr,
             accepting,
             faults,
             lines,
+            made,
         }
     }
 
@@ -133,6 +137,11 @@ impl Relay {
     pub(crate) fn open(&self, whom: Whom) -> usize {
         let lines = self.lines.lock().unwrap();
         lines.iter().filter(|line| whom.is(line.listens())).count()
+    }
+
+    /// How many there ever were.
+    pub(crate) fn made(&self) -> u32 {
+        self.made.load(Ordering::Relaxed)
     }
 
     /// Ends connections in order: both sides are told.
@@ -215,10 +224,11 @@ fn address_of(url: &url::Url) -> String {
     format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432))
 }
 
-async fn accept(listener: TcpListener, lines: Lines, faults: watch::Receiver<Faults>) {
+async fn accept(listener: TcpListener, lines: Lines, made: Arc<AtomicU32>, faults: watch::Receiver<Faults>) {
     // Ends with this task.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
+        made.fetch_add(1, Ordering::Relaxed);
         let to = faults.borrow().to.clone();
         let Some(to) = to else {
             let _ = client.set_zero_linger();
