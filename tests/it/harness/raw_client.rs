@@ -46,9 +46,14 @@ impl RawClient {
             .expect("an answer rather than a closed connection")
     }
 
-    /// The whole answer to a request with this method.
+    /// The whole answer to a request with this method, behind those that are interim (RFC 9110, 15.2).
     pub(crate) async fn answer_to(&mut self, method: &str) -> Response {
-        let head = self.head().await;
+        let head = loop {
+            let head = self.head().await;
+            if !matches!(head.status(), 100 | 102 | 103) {
+                break head;
+            }
+        };
         let framing = head.response_framing(method);
         let body = timeout(PATIENCE, read_body(&mut self.stream, framing))
             .await
