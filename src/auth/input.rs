@@ -177,6 +177,10 @@ pub(super) enum Nullable {
     Text(String),
 }
 
+/// Bytes of a redirect target. It is mailed in a link, with each of them in three at worst, and a browser has to get that
+/// link past whatever bounds a request's head.
+pub(super) const MAX_TARGET: usize = 2 * 1024;
+
 /// Characters of a user's name; more than anybody's has.
 pub(super) const MAX_NAME: usize = 256;
 
@@ -215,6 +219,20 @@ impl Check<'_> {
         let text = self.optional_text(name);
         self.expect_short(name, text.as_deref().unwrap_or_default());
         text
+    }
+
+    /// Where somebody is sent in the end; the place itself has been judged. Absent and empty are none.
+    pub(super) fn optional_target(&mut self, name: &str) -> Option<String> {
+        let target = self.optional_text(name).filter(|target| !target.is_empty());
+        self.at_most(MAX_TARGET, name, target.as_deref());
+        target
+    }
+
+    /// As [`Self::optional_target`], and may not be left out; empty, it is none.
+    pub(super) fn target(&mut self, name: &str) -> String {
+        let target = self.text(name);
+        self.at_most(MAX_TARGET, name, Some(&target));
+        target
     }
 
     /// Absent is fine, `null` is not.

@@ -35,7 +35,7 @@ pub(super) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let began = monotonic();
     let mut check = call.body.check();
     let email = check.address("email");
-    let redirect_to = check.optional_text("redirectTo");
+    let redirect_to = check.optional_target("redirectTo");
     check.done()?;
     let sent = mail_link(call, email.as_str(), redirect_to.as_deref()).await;
     even_out(began).await;
@@ -78,7 +78,7 @@ async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> R
 /// GET /reset-password/:token, as the mailed link leads there: on to the page where the password is chosen.
 pub(super) async fn follow(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut check = call.query.check();
-    let target = check.text("callbackURL");
+    let target = check.target("callbackURL");
     check.done()?;
     let is_good = match OneTimeToken::<ResetPassword>::parse(call.segment) {
         Some(token) => good_for(call, &token).await?.is_some(),

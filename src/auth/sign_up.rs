@@ -108,7 +108,7 @@ fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
         email: check.address("email"),
         password: check.new_password("password"),
         image: check.optional_text("image"),
-        callback_url: check.optional_text("callbackURL").filter(|url| !url.is_empty()),
+        callback_url: check.optional_target("callbackURL"),
         remember: check.optional_bool("rememberMe").into(),
     };
     check.done()?;

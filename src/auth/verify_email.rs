@@ -96,7 +96,7 @@ pub(super) async fn send(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let began = monotonic();
     let mut check = call.body.check();
     let email = check.address("email");
-    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    let callback_url = check.optional_target("callbackURL");
     check.done()?;
     let auth = call.auth;
     if let Some(current) = call.session(Refresh::Slide).await? {
@@ -170,7 +170,7 @@ pub(super) async fn open(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let auth = call.auth;
     let mut check = call.query.check();
     let token = check.text("token");
-    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    let callback_url = check.optional_target("callbackURL");
     check.done()?;
     let mut subject = None;
     let opened = dispatch(call, &token, callback_url.as_deref(), &mut subject).await;

@@ -40,7 +40,7 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
     let auth = call.auth;
     let mut check = call.body.check();
     let new_email = check.address("newEmail");
-    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    let callback_url = check.optional_target("callbackURL");
     check.done()?;
     let current = call.demand_session().await?;
     let way = auth.config.auth.account.change_email;

@@ -13,7 +13,7 @@ use utoipa::openapi::{
 use crate::{
     auth::{
         AuthError,
-        input::{NOT_TICKED, TICKED},
+        input::{MAX_TARGET, NOT_TICKED, TICKED},
     },
     config::Config,
 };
@@ -318,7 +318,9 @@ impl Field {
                 .examples(["true"]),
             Kind::Texts { example } => ObjectBuilder::new().schema_type(Type::Array).examples([example]),
             Kind::Object => ObjectBuilder::new().schema_type(Type::Object),
-            Kind::Target => text("/welcome").format(Some(SchemaFormat::Custom("uri-reference".to_owned()))),
+            Kind::Target => text("/welcome")
+                .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
+                .max_length(Some(MAX_TARGET)),
         }
     }
 }
