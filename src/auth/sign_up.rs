@@ -107,7 +107,7 @@ fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
         name: check.name("name"),
         email: check.address("email"),
         password: check.new_password("password"),
-        image: check.optional_text("image"),
+        image: check.optional_picture("image"),
         callback_url: check.optional_target("callbackURL"),
         remember: check.optional_bool("rememberMe").into(),
     };
@@ -224,7 +224,7 @@ pub(super) fn describe() -> Description {
         Field::text("name", "Ada Lovelace").required().says("May be empty."),
         Field::address("email").required(),
         Field::new_password("password").required(),
-        Field::text("image", "https://example.com/ada.png").says("Where a picture of the user is."),
+        Field::picture("image").says("Where a picture of the user is."),
         Field::target("callbackURL").says("Where the mailed link leads in the end."),
         Field::flag("rememberMe", true).says("Whether the session outlives the browser, where one begins."),
     ])
