@@ -86,17 +86,19 @@ pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     })))
 }
 
-/// The hash of the sign-up that made the user of this address, if it is still to be verified and had this password:
-/// whoever signs up twice is one person, and their links don't compete. The same work is done for every address.
+/// The hash of the sign-up that made the user of this address, if it still decides about them and had this password:
+/// whoever signs up twice is one person, and their links don't compete.
+///
+/// The same work is done for every address. So nothing is compared with a hash that takes longer, nor with the password of
+/// anybody who is more than a sign-up: these are tests that nobody counts.
 async fn own_earlier(
     call: &Call<'_>,
     email: &EmailAddress,
     password: Secret<String>,
 ) -> Result<Option<Secret<String>>, AuthError> {
     let auth = call.auth;
-    let known = accounts::password_of(&auth.db.client().await?, email.as_str()).await?;
-    let unverified = known.filter(|(user, _)| !user.email_verified);
-    let hash = unverified.and_then(|(_, stored)| stored).map(|stored| stored.hash);
+    let hash = accounts::unclaimed_password_of(&auth.db.client().await?, email.as_str()).await?;
+    let hash = hash.filter(|hash| auth.passwords.makes(hash));
     let verdict = auth.passwords.verify(password, hash.clone()).await?;
     Ok(hash.filter(|_| verdict != Verdict::Wrong))
 }

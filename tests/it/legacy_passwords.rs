@@ -58,6 +58,29 @@ async fn what_nobody_can_read_is_nobodys_password() {
     }
 }
 
+/// To compare would take as long as that hash does, which no other address's sign-up takes, and nobody counts the tries.
+#[tokio::test]
+async fn a_sign_up_compares_with_no_hash_from_elsewhere() {
+    let gateway = Gateway::start().await;
+    let sign_up = json!({ "name": "Ada", "email": EMAIL, "password": WORD });
+    assert_eq!(
+        gateway.post("/api/auth/sign-up/email").json(&sign_up).await.status(),
+        200
+    );
+    for hash in HASHES {
+        store(&gateway, hash).await;
+        assert_eq!(
+            gateway.post("/api/auth/sign-up/email").json(&sign_up).await.status(),
+            200
+        );
+    }
+    // Had it been found to be right, the link would be for it.
+    let all = "SELECT count(*) FROM one_time_tokens";
+    assert_eq!(gateway.db().count(all).await, 10);
+    let ours = "SELECT count(*) FROM one_time_tokens WHERE password_hash LIKE '$argon2id$v=19$m=64,t=1,p=1$%'";
+    assert_eq!(gateway.db().count(ours).await, 10);
+}
+
 async fn sign_in(gateway: &Gateway, password: &str) -> u16 {
     let body = json!({ "email": EMAIL, "password": password });
     gateway.post("/api/auth/sign-in/email").json(&body).await.status()

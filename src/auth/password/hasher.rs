@@ -66,7 +66,7 @@ impl Hasher {
     pub(super) fn verify(&mut self, password: &str, stored: &str) -> Verdict {
         let bounds = Bounds::beside(self.params.m_cost(), self.params.t_cost());
         let matched = StoredHash::parse(stored, bounds).and_then(|stored| {
-            let todays = self.is_todays(&stored);
+            let todays = is_todays(&stored, &self.params);
             self.matches(password, &stored).map(|right| (right, todays))
         });
         match matched {
@@ -106,21 +106,6 @@ impl Hasher {
         }
     }
 
-    /// Whether it is what [`Hasher::hash`] makes.
-    fn is_todays(&self, stored: &StoredHash<'_>) -> bool {
-        let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
-        match stored {
-            StoredHash::Argon2(stored) => {
-                stored.plain
-                    && stored.algorithm == Algorithm::Argon2id
-                    && stored.version == Version::V0x13
-                    && stored.expected.len() == OUTPUT_LEN
-                    && cost(&stored.params) == cost(&self.params)
-            }
-            StoredHash::BetterAuth(_) | StoredHash::Bcrypt(_) | StoredHash::DjangoPbkdf2(_) => false,
-        }
-    }
-
     /// What new hashes are made by.
     fn todays(&self) -> Argon2<'static> {
         Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone())
@@ -147,5 +132,20 @@ impl Hasher {
         self.memory.truncate(own);
         self.memory.shrink_to_fit();
         done.map(|()| output)
+    }
+}
+
+/// Whether it is what [`Hasher::hash`] makes with these.
+pub(super) fn is_todays(stored: &StoredHash<'_>, params: &Params) -> bool {
+    let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+    match stored {
+        StoredHash::Argon2(stored) => {
+            stored.plain
+                && stored.algorithm == Algorithm::Argon2id
+                && stored.version == Version::V0x13
+                && stored.expected.len() == OUTPUT_LEN
+                && cost(&stored.params) == cost(params)
+        }
+        StoredHash::BetterAuth(_) | StoredHash::Bcrypt(_) | StoredHash::DjangoPbkdf2(_) => false,
     }
 }

@@ -186,6 +186,17 @@ async fn other_parameters_verify_but_ask_for_a_new_hash() {
 }
 
 #[tokio::test]
+async fn what_is_made_today_is_told_from_all_else() {
+    let passwords = passwords(CHEAP, 8);
+    let hash = passwords.hash(secret("correct horse")).await.unwrap();
+    assert!(passwords.makes(&hash));
+    for (_, stored) in VECTORS {
+        assert!(!passwords.makes(&secret(stored)), "{stored}");
+    }
+    assert!(!passwords.makes(&secret("no hash at all")));
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let slow = Cost {
         memory_kib: 64 * 1024,
