@@ -4,9 +4,11 @@
 //! the browser that asked for it, known by a cookie (the *mark*) whose hash is stored with the token; and it does so
 //! once, whoever has opened it before. A second visit changes nothing and is told that all is well.
 //!
-//! Strangers may sign up with somebody's address, and their mails look like the owner's own. So as long as several
-//! sign-ups compete for an address, a link is good only in the browser that made the sign-up it belongs to: whoever
-//! reads the mail must not put a stranger's password in force by a click. Nor may they hand their address to a stranger's
+//! Strangers may sign up with somebody's address, and their mails look like the owner's own. So where several sign-ups
+//! compete for an address, a link is good only in the browser that made the sign-up it belongs to: whoever reads the mail
+//! must not put a stranger's password in force by a click. A sign-up competes while it is on record, which is longer than
+//! its link is good, and the one that made the account until the address is verified: the owner may have been it, and be
+//! glad of any mail that still comes. Nor may they hand their address to a stranger's
 //! account at a provider. Reading the mail does not tell them from the stranger: anybody can have a link mailed, and open
 //! it where they asked for it. So while an unverified user has such an account, whoever opens a link shows something of
 //! the user's own with it: a session, or that the link was mailed when they signed in, or signed up, in this very browser
@@ -25,7 +27,7 @@ use super::{
     sessions,
 };
 use crate::{
-    clock::{Timestamp, monotonic},
+    clock::monotonic,
     config::SignInAfter,
     db::{
         self, DbError, Transaction,
@@ -37,7 +39,9 @@ use crate::{
     identity::UserId,
     mail::Message,
     policy::origin::append_query,
-    secret::{ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, SameBrowser, TokenHash, VerifyEmail},
+    secret::{
+        ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, SameBrowser, Secret, TokenHash, VerifyEmail,
+    },
 };
 
 /// Where a link without a target of its own leads: the front page.
@@ -326,26 +330,30 @@ impl Opening<'_> {
 
     /// Of a user whom a sign-up is to decide about. `None`: somebody else's could be the one that the reader of this mail
     /// means.
-    async fn of_unclaimed(&self, tx: &Transaction<'_>, now: Timestamp) -> Result<Option<Linked>, DbError> {
+    async fn of_unclaimed(&self, tx: &Transaction<'_>) -> Result<Option<Linked>, DbError> {
         let linked = match self.sign_up() {
             Some(sign_up) if sign_up.password_hash.is_some() => Linked::Go,
             _ => Linked::Stay,
         };
         let user = self.user.id;
-        let (hash, rivals_since) = match self.sign_up() {
+        let own = self.sign_up().and(self.issued.browser.as_ref());
+        // Who came first is known as long as the account is, whatever has become of their links.
+        let first = accounts::password(tx, user).await?.map(|stored| stored.hash);
+        let hash = match self.sign_up() {
             Some(_) if self.is_asking_browser => return Ok(Some(linked)),
             // Somebody came by a provider, whatever has become of their own link.
             _ if !self.is_own_session && linked::exists(tx, user).await? => return Ok(None),
-            Some(sign_up) => (sign_up.password_hash.clone(), now),
-            // Asked for in a browser that made no sign-up, the link stands for the account as it is: also a sign-up whose
-            // own link is over may be the one that was meant.
-            None => (
-                accounts::password(tx, user).await?.map(|stored| stored.hash),
-                Timestamp::from_secs(0),
-            ),
+            Some(sign_up) => {
+                let asked = sign_up.password_hash.as_ref();
+                if !is_own_first(tx, user, first.as_ref(), asked, own).await? {
+                    return Ok(None);
+                }
+                asked
+            }
+            // Asked for in a browser that made no sign-up, the link stands for the account as it is.
+            None => first.as_ref(),
         };
-        let own = self.sign_up().and(self.issued.browser.as_ref());
-        let has_rivals = one_time_tokens::has_rivals::<VerifyEmail>(tx, user, hash.as_ref(), own, rivals_since).await?;
+        let has_rivals = one_time_tokens::has_rivals::<VerifyEmail>(tx, user, hash, own).await?;
         Ok((!has_rivals).then_some(linked))
     }
 
@@ -362,6 +370,23 @@ impl Opening<'_> {
     }
 }
 
+/// Whether the sign-up that made the account is the one that asked for `asked`, or one of the same browser.
+async fn is_own_first(
+    tx: &Transaction<'_>,
+    user: UserId,
+    first: Option<&Secret<String>>,
+    asked: Option<&Secret<String>>,
+    own: Option<&TokenHash>,
+) -> Result<bool, DbError> {
+    if first.map(Secret::expose) == asked.map(Secret::expose) {
+        return Ok(true);
+    }
+    match first.zip(own) {
+        Some((first, own)) => one_time_tokens::has_sign_up::<VerifyEmail>(tx, user, first, own).await,
+        None => Ok(false),
+    }
+}
+
 /// The address is the user's. If sign-ups made the user, name and password are those of the one whose link was opened.
 async fn put_in_force(
     call: &Call<'_>,
@@ -373,7 +398,7 @@ async fn put_in_force(
     // Asked under the lock: whoever chose a password meanwhile has claimed the account.
     let is_unclaimed = users::is_unclaimed(tx, user).await?;
     let linked = if is_unclaimed {
-        opening.of_unclaimed(tx, call.now).await?
+        opening.of_unclaimed(tx).await?
     } else {
         opening.of_claimed(tx).await?
     };
