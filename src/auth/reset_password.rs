@@ -14,7 +14,7 @@ use super::{
     http::{Answer, Call, even_out},
     openapi::{Description, Field, Group, TOKEN, Work, Yes, always, object, text},
     password::Unacceptable,
-    post::may_write,
+    post::{is_left_out, may_write},
     reset_link, sessions,
     throttle::may_hash,
 };
@@ -52,12 +52,15 @@ async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> R
     let auth = call.auth;
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    // Locked, so that of two requests at once the later one voids the link of the other.
-    let user = users::lock_by_email(&tx, email).await?;
+    let user = users::by_email(&tx, email).await?;
     let entry = if let Some(user) = &user {
-        // Else the last link, which was sent, stays good.
-        if may_write(call, &tx, user.id, &user.email).await? {
-            reset_link::mail(&tx, &auth.config, user, redirect_to, call.now).await?;
+        // Where none is sent the last link, which was, stays good. Locked, so that of two requests at once the later one
+        // voids the link of the other.
+        if !is_left_out(call, &tx, user.id, email).await?
+            && let Some(user) = users::lock(&tx, user.id).await?.filter(|user| user.email == email)
+            && may_write(call, &tx, user.id, email).await?
+        {
+            reset_link::mail(&tx, &auth.config, &user, redirect_to, call.now).await?;
         }
         audit::Entry {
             // Anybody may ask for it.

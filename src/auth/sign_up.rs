@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    db::{self, accounts, audit, one_time_tokens::SignUp, users, users::User},
+    db::{self, DbError, Transaction, accounts, audit, one_time_tokens::SignUp, users, users::User},
     identity::UserId,
     mail::Message,
     problem::Code,
@@ -147,17 +147,27 @@ async fn register(
         mail_link(call, &tx, &link).await?;
         call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
             .await?;
-    } else if let Some(known) = users::lock_by_email(&tx, &user.email).await? {
-        if known.email_verified || !users::is_unclaimed(&tx, known.id).await? {
+    } else if let Some(known) = users::by_email(&tx, &user.email).await? {
+        // Who is claimed stays it, and nothing of theirs changes: nobody has to wait for them.
+        let held = if is_unclaimed(&tx, &known).await? {
+            users::lock(&tx, known.id).await?
+        } else {
+            None
+        };
+        let unclaimed = match &held {
+            Some(held) => held.email == user.email && is_unclaimed(&tx, held).await?,
+            None => false,
+        };
+        if unclaimed {
+            link.user = known.id;
+            mail_link(call, &tx, &link).await?;
+        } else {
             let sign_in_link = sign_in_link(&auth.config);
             let message = Message::AlreadyRegistered {
                 name: &known.name,
                 sign_in_link: &sign_in_link,
             };
             post(call, &tx, known.id, &known.email, &message).await?;
-        } else {
-            link.user = known.id;
-            mail_link(call, &tx, &link).await?;
         }
         let taken = audit::Entry {
             subject: Some(known.id),
@@ -171,6 +181,10 @@ async fn register(
     let life = auth.config.auth.email_verification.expires_in;
     call.set_cookie(auth.cookies.set_sign_up_mark(&mark, life));
     Ok(())
+}
+
+async fn is_unclaimed(tx: &Transaction<'_>, user: &User) -> Result<bool, DbError> {
+    Ok(!user.email_verified && users::is_unclaimed(tx, user.id).await?)
 }
 
 /// The page where people sign in, as far as the configuration names one; else the front page.

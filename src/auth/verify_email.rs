@@ -23,7 +23,7 @@ use super::{
     http::{Answer, Call, Refresh, component, even_out},
     objects,
     openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, named, object, or_null},
-    post::post,
+    post::{is_left_out, post},
     sessions,
 };
 use crate::{
@@ -127,20 +127,24 @@ async fn resend(call: &mut Call<'_>, email: &str, callback_url: Option<&str>) ->
     let browser = mark.hash();
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    let known = users::lock_by_email(&tx, email).await?;
-    let unverified = known.filter(|user| !user.email_verified);
+    let is_meant = |user: &User| user.email == email && !user.email_verified;
+    let unverified = users::by_email(&tx, email).await?.filter(is_meant);
     let entry = if let Some(user) = &unverified {
-        // Who signed up in this browser gets the link for that sign-up, not for one of somebody else.
-        let sign_up = one_time_tokens::sign_up_of::<VerifyEmail>(&tx, user.id, &browser).await?;
-        let link = Link {
-            user: user.id,
-            email,
-            name: sign_up.as_ref().map_or(&user.name, |sign_up| &sign_up.name),
-            browser,
-            sign_up: sign_up.as_ref(),
-            callback_url,
-        };
-        mail_link(call, &tx, &link).await?;
+        if !is_left_out(call, &tx, user.id, email).await?
+            && let Some(user) = users::lock(&tx, user.id).await?.filter(is_meant)
+        {
+            // Who signed up in this browser gets the link for that sign-up, not for one of somebody else.
+            let sign_up = one_time_tokens::sign_up_of::<VerifyEmail>(&tx, user.id, &browser).await?;
+            let link = Link {
+                user: user.id,
+                email,
+                name: sign_up.as_ref().map_or(&user.name, |sign_up| &sign_up.name),
+                browser,
+                sign_up: sign_up.as_ref(),
+                callback_url,
+            };
+            mail_link(call, &tx, &link).await?;
+        }
         audit::Entry {
             // Anybody may ask for it.
             actor: None,
