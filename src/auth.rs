@@ -59,7 +59,11 @@ use crate::{
     config::Config,
     db::Db,
     mail::OutboxBell,
-    policy::{self, client::ClientFacts, origin::TrustedOrigins},
+    policy::{
+        self,
+        client::ClientFacts,
+        origin::{TrustedOrigins, WithoutCookie},
+    },
     problem::{Code, Form, Problem},
     secret::sealed::SealingKeys,
     session::{Sessions, credential::SessionCookies},
@@ -73,8 +77,8 @@ pub struct Route {
     pub path: &'static str,
     endpoint: Endpoint,
     accepts: Accepts,
-    /// Signing somebody in needs no cookie to do harm, so origins are judged more strictly (section 4).
-    is_login: bool,
+    /// What needs no cookie to do harm has its origin judged without one, too (section 4).
+    without_cookie: WithoutCookie,
     /// Where a mailed link leads: it may name a redirect target in its query.
     is_link: bool,
     /// Where other sites send browsers with a form. It does no more than to send them on, so it may come from anywhere.
@@ -136,7 +140,7 @@ pub static ROUTES: &[Route] = &[
     login("/signup", Endpoint::SignUp),
     login("/sign-in/email", Endpoint::SignIn),
     login("/signin", Endpoint::SignIn),
-    post("/sign-out", Endpoint::SignOut),
+    sign_out("/sign-out", Endpoint::SignOut),
     get("/get-session", Endpoint::GetSession),
     post("/get-session", Endpoint::PostSession),
     get("/list-sessions", Endpoint::ListSessions),
@@ -206,7 +210,7 @@ const fn get(path: &'static str, endpoint: Endpoint) -> Route {
         path,
         endpoint,
         accepts: Accepts::Json,
-        is_login: false,
+        without_cookie: WithoutCookie::Nothing,
         is_link: false,
         is_relay: false,
     }
@@ -219,7 +223,7 @@ const fn link(path: &'static str, endpoint: Endpoint) -> Route {
         path,
         endpoint,
         accepts: Accepts::Json,
-        is_login: false,
+        without_cookie: WithoutCookie::Nothing,
         is_link: true,
         is_relay: false,
     }
@@ -231,7 +235,21 @@ const fn post(path: &'static str, endpoint: Endpoint) -> Route {
         path,
         endpoint,
         accepts: Accepts::Json,
-        is_login: false,
+        without_cookie: WithoutCookie::Nothing,
+        is_link: false,
+        is_relay: false,
+    }
+}
+
+/// Needs no body, so that a form can be sent to it, and takes cookies back whether or not some came. (What else sets or
+/// takes cookies without one reads JSON, which no page sends to another site without a preflight.)
+const fn sign_out(path: &'static str, endpoint: Endpoint) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        endpoint,
+        accepts: Accepts::Json,
+        without_cookie: WithoutCookie::TouchesCookies,
         is_link: false,
         is_relay: false,
     }
@@ -244,7 +262,7 @@ const fn login(path: &'static str, endpoint: Endpoint) -> Route {
         path,
         endpoint,
         accepts: Accepts::JsonAndForm,
-        is_login: true,
+        without_cookie: WithoutCookie::SignsIn,
         is_link: false,
         is_relay: false,
     }
@@ -257,7 +275,7 @@ const fn relay(path: &'static str, endpoint: Endpoint) -> Route {
         path,
         endpoint,
         accepts: Accepts::JsonAndForm,
-        is_login: false,
+        without_cookie: WithoutCookie::Nothing,
         is_link: false,
         is_relay: true,
     }

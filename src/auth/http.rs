@@ -173,7 +173,7 @@ impl<'a> Call<'a> {
             return Ok(());
         }
         let origins = &self.auth.origins;
-        origins.auth_api_check(self.method, self.headers, route.is_login)?;
+        origins.auth_api_check(self.method, self.headers, route.without_cookie)?;
         for (target, fields) in self.targets(route) {
             match fields.get(target.field()) {
                 None | Some(Value::Null) => {}

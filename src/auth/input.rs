@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use url::Url;
 
 use super::{AuthError, email::EmailAddress};
 use crate::secret::{Secret, wipe_json};
@@ -177,8 +178,20 @@ pub(super) enum Nullable {
     Text(String),
 }
 
+/// Bytes of a redirect target. It is mailed in a link, with each of them in three at worst, and a browser has to get that
+/// link past whatever bounds a request's head.
+pub(super) const MAX_TARGET: usize = 2 * 1024;
+
 /// Characters of a user's name; more than anybody's has.
 pub(super) const MAX_NAME: usize = 256;
+
+/// Bytes of where a user's picture is.
+pub(super) const MAX_PICTURE: usize = 2 * 1024;
+
+/// Whether it is an absolute URL of http or https.
+fn is_web_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+}
 
 /// A validation in progress.
 #[must_use = "only `done` tells whether the fields are valid"]
@@ -217,18 +230,43 @@ impl Check<'_> {
         text
     }
 
+    /// Where somebody is sent in the end; the place itself has been judged. Absent and empty are none.
+    pub(super) fn optional_target(&mut self, name: &str) -> Option<String> {
+        let target = self.optional_text(name).filter(|target| !target.is_empty());
+        self.at_most(MAX_TARGET, name, target.as_deref());
+        target
+    }
+
+    /// As [`Self::optional_target`], and may not be left out; empty, it is none.
+    pub(super) fn target(&mut self, name: &str) -> String {
+        let target = self.text(name);
+        self.at_most(MAX_TARGET, name, Some(&target));
+        target
+    }
+
     /// Absent is fine, `null` is not.
     pub(super) fn optional_text(&mut self, name: &str) -> Option<String> {
         let found = self.take(name)?;
         Some(self.expect_text(name, Some(found)))
     }
 
-    /// Absent is fine, and `null` is a value of its own.
-    pub(super) fn nullable_text(&mut self, name: &str) -> Nullable {
+    /// Where a picture of a user is. Absent is fine, `null` is not.
+    pub(super) fn optional_picture(&mut self, name: &str) -> Option<String> {
+        let picture = self.optional_text(name);
+        self.expect_picture(name, picture.as_deref().unwrap_or_default());
+        picture
+    }
+
+    /// The same; absent is fine, and `null` is a value of its own.
+    pub(super) fn nullable_picture(&mut self, name: &str) -> Nullable {
         match self.take(name) {
             None => Nullable::Absent,
             Some(Value::Null) => Nullable::Null,
-            found => Nullable::Text(self.expect_text(name, found)),
+            found => {
+                let picture = self.expect_text(name, found);
+                self.expect_picture(name, &picture);
+                Nullable::Text(picture)
+            }
         }
     }
 
@@ -303,6 +341,16 @@ impl Check<'_> {
                 name,
                 &format!("Too big: expected string to have <={MAX_NAME} characters"),
             );
+        }
+    }
+
+    /// Applications put it into their pages: no script, no document. Empty is what some send who have none.
+    fn expect_picture(&mut self, name: &str, text: &str) {
+        self.at_most(MAX_PICTURE, name, Some(text));
+        let is_path = text.starts_with('/') && !text.starts_with("//") && !text.contains('\\');
+        let is_plain = !text.contains(char::is_control) && (is_path || is_web_url(text));
+        if !text.is_empty() && !is_plain {
+            self.issue(name, "Invalid URL: expected one of http or https, or a path");
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
     http::{Answer, Call, even_out},
     openapi::{Description, Field, Group, TOKEN, Work, Yes, always, object, text},
     password::Unacceptable,
-    post::may_write,
+    post::{is_left_out, may_write},
     reset_link, sessions,
     throttle::may_hash,
 };
@@ -35,7 +35,7 @@ pub(super) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let began = monotonic();
     let mut check = call.body.check();
     let email = check.address("email");
-    let redirect_to = check.optional_text("redirectTo");
+    let redirect_to = check.optional_target("redirectTo");
     check.done()?;
     let sent = mail_link(call, email.as_str(), redirect_to.as_deref()).await;
     even_out(began).await;
@@ -52,12 +52,15 @@ async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> R
     let auth = call.auth;
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    // Locked, so that of two requests at once the later one voids the link of the other.
-    let user = users::lock_by_email(&tx, email).await?;
+    let user = users::by_email(&tx, email).await?;
     let entry = if let Some(user) = &user {
-        // Else the last link, which was sent, stays good.
-        if may_write(call, &tx, user.id, &user.email).await? {
-            reset_link::mail(&tx, &auth.config, user, redirect_to, call.now).await?;
+        // Where none is sent the last link, which was, stays good. Locked, so that of two requests at once the later one
+        // voids the link of the other.
+        if !is_left_out(call, &tx, user.id, email).await?
+            && let Some(user) = users::lock(&tx, user.id).await?.filter(|user| user.email == email)
+            && may_write(call, &tx, user.id, email).await?
+        {
+            reset_link::mail(&tx, &auth.config, &user, redirect_to, call.now).await?;
         }
         audit::Entry {
             // Anybody may ask for it.
@@ -78,7 +81,7 @@ async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> R
 /// GET /reset-password/:token, as the mailed link leads there: on to the page where the password is chosen.
 pub(super) async fn follow(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut check = call.query.check();
-    let target = check.text("callbackURL");
+    let target = check.target("callbackURL");
     check.done()?;
     let is_good = match OneTimeToken::<ResetPassword>::parse(call.segment) {
         Some(token) => good_for(call, &token).await?.is_some(),

@@ -31,7 +31,7 @@ pub(super) async fn sign_in(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut check = call.body.check();
     let email = check.text("email");
     let password = check.password("password");
-    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    let callback_url = check.optional_target("callbackURL");
     let remember = Remember::from(check.optional_bool("rememberMe"));
     check.done()?;
     let email = EmailAddress::parse(&email).ok_or(AuthError::InvalidEmail)?;

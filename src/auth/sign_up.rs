@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    db::{self, accounts, audit, one_time_tokens::SignUp, users, users::User},
+    db::{self, DbError, Transaction, accounts, audit, one_time_tokens::SignUp, users, users::User},
     identity::UserId,
     mail::Message,
     problem::Code,
@@ -86,17 +86,19 @@ pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     })))
 }
 
-/// The hash of the sign-up that made the user of this address, if it is still to be verified and had this password:
-/// whoever signs up twice is one person, and their links don't compete. The same work is done for every address.
+/// The hash of the sign-up that made the user of this address, if it still decides about them and had this password:
+/// whoever signs up twice is one person, and their links don't compete.
+///
+/// The same work is done for every address. So nothing is compared with a hash that takes longer, nor with the password of
+/// anybody who is more than a sign-up: these are tests that nobody counts.
 async fn own_earlier(
     call: &Call<'_>,
     email: &EmailAddress,
     password: Secret<String>,
 ) -> Result<Option<Secret<String>>, AuthError> {
     let auth = call.auth;
-    let known = accounts::password_of(&auth.db.client().await?, email.as_str()).await?;
-    let unverified = known.filter(|(user, _)| !user.email_verified);
-    let hash = unverified.and_then(|(_, stored)| stored).map(|stored| stored.hash);
+    let hash = accounts::unclaimed_password_of(&auth.db.client().await?, email.as_str()).await?;
+    let hash = hash.filter(|hash| auth.passwords.makes(hash));
     let verdict = auth.passwords.verify(password, hash.clone()).await?;
     Ok(hash.filter(|_| verdict != Verdict::Wrong))
 }
@@ -107,8 +109,8 @@ fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
         name: check.name("name"),
         email: check.address("email"),
         password: check.new_password("password"),
-        image: check.optional_text("image"),
-        callback_url: check.optional_text("callbackURL").filter(|url| !url.is_empty()),
+        image: check.optional_picture("image"),
+        callback_url: check.optional_target("callbackURL"),
         remember: check.optional_bool("rememberMe").into(),
     };
     check.done()?;
@@ -145,17 +147,27 @@ async fn register(
         mail_link(call, &tx, &link).await?;
         call.audit(&tx, &audit::Entry::done(audit::Action::SignUp, user.id))
             .await?;
-    } else if let Some(known) = users::lock_by_email(&tx, &user.email).await? {
-        if known.email_verified || !users::is_unclaimed(&tx, known.id).await? {
+    } else if let Some(known) = users::by_email(&tx, &user.email).await? {
+        // Who is claimed stays it, and nothing of theirs changes: nobody has to wait for them.
+        let held = if is_unclaimed(&tx, &known).await? {
+            users::lock(&tx, known.id).await?
+        } else {
+            None
+        };
+        let unclaimed = match &held {
+            Some(held) => held.email == user.email && is_unclaimed(&tx, held).await?,
+            None => false,
+        };
+        if unclaimed {
+            link.user = known.id;
+            mail_link(call, &tx, &link).await?;
+        } else {
             let sign_in_link = sign_in_link(&auth.config);
             let message = Message::AlreadyRegistered {
                 name: &known.name,
                 sign_in_link: &sign_in_link,
             };
             post(call, &tx, known.id, &known.email, &message).await?;
-        } else {
-            link.user = known.id;
-            mail_link(call, &tx, &link).await?;
         }
         let taken = audit::Entry {
             subject: Some(known.id),
@@ -169,6 +181,10 @@ async fn register(
     let life = auth.config.auth.email_verification.expires_in;
     call.set_cookie(auth.cookies.set_sign_up_mark(&mark, life));
     Ok(())
+}
+
+async fn is_unclaimed(tx: &Transaction<'_>, user: &User) -> Result<bool, DbError> {
+    Ok(!user.email_verified && users::is_unclaimed(tx, user.id).await?)
 }
 
 /// The page where people sign in, as far as the configuration names one; else the front page.
@@ -224,7 +240,7 @@ pub(super) fn describe() -> Description {
         Field::text("name", "Ada Lovelace").required().says("May be empty."),
         Field::address("email").required(),
         Field::new_password("password").required(),
-        Field::text("image", "https://example.com/ada.png").says("Where a picture of the user is."),
+        Field::picture("image").says("Where a picture of the user is."),
         Field::target("callbackURL").says("Where the mailed link leads in the end."),
         Field::flag("rememberMe", true).says("Whether the session outlives the browser, where one begins."),
     ])

@@ -406,22 +406,73 @@ pub(super) async fn may_mail(call: &Call<'_>, tx: &Transaction<'_>, recipient: &
     if !throttle.rules.enabled {
         return Ok(true);
     }
-    let recipient = recipient.to_ascii_lowercase();
-    let mailbox = mailbox(&recipient);
-    let network = Network::of(call.ip_address).to_string();
-    let since = call.now.minus(KNOWN_FOR);
-    let key = if known_addresses::knows_reader(tx, &recipient, &network, since).await? {
-        throttle.key(&[MAILBOX, &mailbox, &network])
+    let mailbox = Mailbox::of(call, recipient);
+    let key = if mailbox.is_asked_by_reader(call, tx).await? {
+        mailbox.readers
     } else {
-        throttle.key(&[MAILBOX, &mailbox])
+        mailbox.strangers
     };
     let taken = throttle.take_of_person(tx, key, throttle.rules.mails, Duration::MAX, call.now);
     match taken.await? {
         Taken::Yes => Ok(true),
-        Taken::No { .. } => {
-            throttle.count_refusal(MAILBOX);
-            Ok(false)
+        Taken::No { .. } => Ok(false),
+    }
+}
+
+/// Counts a mail that is left out, for metrics.
+pub(super) fn count_left_out(call: &Call<'_>) {
+    call.auth.throttle.count_refusal(MAILBOX);
+}
+
+/// Whether [`may_mail`] is known to say no, without counting anything: for those who would lock a row before they ask it,
+/// and wait in line for that, which they do for an address that has a user alone.
+pub(super) async fn is_mailbox_spent(
+    call: &Call<'_>,
+    client: &impl GenericClient,
+    recipient: &str,
+) -> Result<bool, DbError> {
+    let throttle = &call.auth.throttle;
+    if !throttle.rules.enabled {
+        return Ok(false);
+    }
+    let mailbox = Mailbox::of(call, recipient);
+    let refused = &throttle.counts.refused_people;
+    let is_refused = |key| refused.wait(key, throttle.rules.mails, call.now).is_some();
+    let (strangers, readers) = (is_refused(mailbox.strangers), is_refused(mailbox.readers));
+    if strangers == readers {
+        return Ok(strangers);
+    }
+    let is_reader = mailbox.is_asked_by_reader(call, client).await?;
+    Ok(if is_reader { readers } else { strangers })
+}
+
+/// A recipient's shares of mails, as one call finds them.
+struct Mailbox {
+    /// In lower case.
+    recipient: String,
+    network: String,
+    strangers: Key,
+    /// Of those that are asked for from where the recipient has signed in lately.
+    readers: Key,
+}
+
+impl Mailbox {
+    fn of(call: &Call<'_>, recipient: &str) -> Self {
+        let throttle = &call.auth.throttle;
+        let recipient = recipient.to_ascii_lowercase();
+        let mailbox = mailbox(&recipient);
+        let network = Network::of(call.ip_address).to_string();
+        Self {
+            strangers: throttle.key(&[MAILBOX, &mailbox]),
+            readers: throttle.key(&[MAILBOX, &mailbox, &network]),
+            recipient,
+            network,
         }
+    }
+
+    async fn is_asked_by_reader(&self, call: &Call<'_>, client: &impl GenericClient) -> Result<bool, DbError> {
+        let since = call.now.minus(KNOWN_FOR);
+        known_addresses::knows_reader(client, &self.recipient, &self.network, since).await
     }
 }
 

@@ -4,9 +4,11 @@
 //! the browser that asked for it, known by a cookie (the *mark*) whose hash is stored with the token; and it does so
 //! once, whoever has opened it before. A second visit changes nothing and is told that all is well.
 //!
-//! Strangers may sign up with somebody's address, and their mails look like the owner's own. So as long as several
-//! sign-ups compete for an address, a link is good only in the browser that made the sign-up it belongs to: whoever
-//! reads the mail must not put a stranger's password in force by a click. Nor may they hand their address to a stranger's
+//! Strangers may sign up with somebody's address, and their mails look like the owner's own. So where several sign-ups
+//! compete for an address, a link is good only in the browser that made the sign-up it belongs to: whoever reads the mail
+//! must not put a stranger's password in force by a click. A sign-up competes while it is on record, which is longer than
+//! its link is good, and the one that made the account until the address is verified: the owner may have been it, and be
+//! glad of any mail that still comes. Nor may they hand their address to a stranger's
 //! account at a provider. Reading the mail does not tell them from the stranger: anybody can have a link mailed, and open
 //! it where they asked for it. So while an unverified user has such an account, whoever opens a link shows something of
 //! the user's own with it: a session, or that the link was mailed when they signed in, or signed up, in this very browser
@@ -21,11 +23,11 @@ use super::{
     http::{Answer, Call, Refresh, component, even_out},
     objects,
     openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, named, object, or_null},
-    post::post,
+    post::{is_left_out, post},
     sessions,
 };
 use crate::{
-    clock::{Timestamp, monotonic},
+    clock::monotonic,
     config::SignInAfter,
     db::{
         self, DbError, Transaction,
@@ -37,7 +39,9 @@ use crate::{
     identity::UserId,
     mail::Message,
     policy::origin::append_query,
-    secret::{ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, SameBrowser, TokenHash, VerifyEmail},
+    secret::{
+        ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, SameBrowser, Secret, TokenHash, VerifyEmail,
+    },
 };
 
 /// Where a link without a target of its own leads: the front page.
@@ -96,7 +100,7 @@ pub(super) async fn send(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let began = monotonic();
     let mut check = call.body.check();
     let email = check.address("email");
-    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    let callback_url = check.optional_target("callbackURL");
     check.done()?;
     let auth = call.auth;
     if let Some(current) = call.session(Refresh::Slide).await? {
@@ -123,20 +127,24 @@ async fn resend(call: &mut Call<'_>, email: &str, callback_url: Option<&str>) ->
     let browser = mark.hash();
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    let known = users::lock_by_email(&tx, email).await?;
-    let unverified = known.filter(|user| !user.email_verified);
+    let is_meant = |user: &User| user.email == email && !user.email_verified;
+    let unverified = users::by_email(&tx, email).await?.filter(is_meant);
     let entry = if let Some(user) = &unverified {
-        // Who signed up in this browser gets the link for that sign-up, not for one of somebody else.
-        let sign_up = one_time_tokens::sign_up_of::<VerifyEmail>(&tx, user.id, &browser).await?;
-        let link = Link {
-            user: user.id,
-            email,
-            name: sign_up.as_ref().map_or(&user.name, |sign_up| &sign_up.name),
-            browser,
-            sign_up: sign_up.as_ref(),
-            callback_url,
-        };
-        mail_link(call, &tx, &link).await?;
+        if !is_left_out(call, &tx, user.id, email).await?
+            && let Some(user) = users::lock(&tx, user.id).await?.filter(is_meant)
+        {
+            // Who signed up in this browser gets the link for that sign-up, not for one of somebody else.
+            let sign_up = one_time_tokens::sign_up_of::<VerifyEmail>(&tx, user.id, &browser).await?;
+            let link = Link {
+                user: user.id,
+                email,
+                name: sign_up.as_ref().map_or(&user.name, |sign_up| &sign_up.name),
+                browser,
+                sign_up: sign_up.as_ref(),
+                callback_url,
+            };
+            mail_link(call, &tx, &link).await?;
+        }
         audit::Entry {
             // Anybody may ask for it.
             actor: None,
@@ -170,7 +178,7 @@ pub(super) async fn open(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let auth = call.auth;
     let mut check = call.query.check();
     let token = check.text("token");
-    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    let callback_url = check.optional_target("callbackURL");
     check.done()?;
     let mut subject = None;
     let opened = dispatch(call, &token, callback_url.as_deref(), &mut subject).await;
@@ -326,26 +334,30 @@ impl Opening<'_> {
 
     /// Of a user whom a sign-up is to decide about. `None`: somebody else's could be the one that the reader of this mail
     /// means.
-    async fn of_unclaimed(&self, tx: &Transaction<'_>, now: Timestamp) -> Result<Option<Linked>, DbError> {
+    async fn of_unclaimed(&self, tx: &Transaction<'_>) -> Result<Option<Linked>, DbError> {
         let linked = match self.sign_up() {
             Some(sign_up) if sign_up.password_hash.is_some() => Linked::Go,
             _ => Linked::Stay,
         };
         let user = self.user.id;
-        let (hash, rivals_since) = match self.sign_up() {
+        let own = self.sign_up().and(self.issued.browser.as_ref());
+        // Who came first is known as long as the account is, whatever has become of their links.
+        let first = accounts::password(tx, user).await?.map(|stored| stored.hash);
+        let hash = match self.sign_up() {
             Some(_) if self.is_asking_browser => return Ok(Some(linked)),
             // Somebody came by a provider, whatever has become of their own link.
             _ if !self.is_own_session && linked::exists(tx, user).await? => return Ok(None),
-            Some(sign_up) => (sign_up.password_hash.clone(), now),
-            // Asked for in a browser that made no sign-up, the link stands for the account as it is: also a sign-up whose
-            // own link is over may be the one that was meant.
-            None => (
-                accounts::password(tx, user).await?.map(|stored| stored.hash),
-                Timestamp::from_secs(0),
-            ),
+            Some(sign_up) => {
+                let asked = sign_up.password_hash.as_ref();
+                if !is_own_first(tx, user, first.as_ref(), asked, own).await? {
+                    return Ok(None);
+                }
+                asked
+            }
+            // Asked for in a browser that made no sign-up, the link stands for the account as it is.
+            None => first.as_ref(),
         };
-        let own = self.sign_up().and(self.issued.browser.as_ref());
-        let has_rivals = one_time_tokens::has_rivals::<VerifyEmail>(tx, user, hash.as_ref(), own, rivals_since).await?;
+        let has_rivals = one_time_tokens::has_rivals::<VerifyEmail>(tx, user, hash, own).await?;
         Ok((!has_rivals).then_some(linked))
     }
 
@@ -362,6 +374,23 @@ impl Opening<'_> {
     }
 }
 
+/// Whether the sign-up that made the account is the one that asked for `asked`, or one of the same browser.
+async fn is_own_first(
+    tx: &Transaction<'_>,
+    user: UserId,
+    first: Option<&Secret<String>>,
+    asked: Option<&Secret<String>>,
+    own: Option<&TokenHash>,
+) -> Result<bool, DbError> {
+    if first.map(Secret::expose) == asked.map(Secret::expose) {
+        return Ok(true);
+    }
+    match first.zip(own) {
+        Some((first, own)) => one_time_tokens::has_sign_up::<VerifyEmail>(tx, user, first, own).await,
+        None => Ok(false),
+    }
+}
+
 /// The address is the user's. If sign-ups made the user, name and password are those of the one whose link was opened.
 async fn put_in_force(
     call: &Call<'_>,
@@ -373,7 +402,7 @@ async fn put_in_force(
     // Asked under the lock: whoever chose a password meanwhile has claimed the account.
     let is_unclaimed = users::is_unclaimed(tx, user).await?;
     let linked = if is_unclaimed {
-        opening.of_unclaimed(tx, call.now).await?
+        opening.of_unclaimed(tx).await?
     } else {
         opening.of_claimed(tx).await?
     };

@@ -50,6 +50,27 @@ pub async fn password_of(
     Ok(Some((User::from_row(&PASSWORD_OF, &row)?, password)))
 }
 
+/// The password of the sign-up that made the user of an address, as long as a sign-up decides about them. Answered by
+/// `users_email_key`, then `accounts_user_id_idx`.
+pub const UNCLAIMED_PASSWORD_OF: Query = Query {
+    name: "accounts.unclaimed_password_of",
+    sql: "
+        SELECT a.password_hash
+        FROM users AS u
+        JOIN accounts AS a ON a.user_id = u.id AND a.provider_id = 'credential'
+        WHERE u.email = $1 AND u.unclaimed AND a.password_hash IS NOT NULL
+    ",
+};
+
+pub async fn unclaimed_password_of(
+    client: &impl GenericClient,
+    email: &str,
+) -> Result<Option<Secret<String>>, DbError> {
+    let row = UNCLAIMED_PASSWORD_OF.row(client, &[&email]).await?;
+    let hash = row.map(|row| column(&UNCLAIMED_PASSWORD_OF, &row, "password_hash"));
+    Ok(hash.transpose()?.map(Secret::new))
+}
+
 /// Since when the user's password is what it is. Answered by `accounts_user_id_idx`.
 pub const PASSWORD_SET_AT: Query = Query {
     name: "accounts.password_set_at",
@@ -208,4 +229,13 @@ pub async fn delete(client: &impl GenericClient, id: AccountId) -> Result<(), Db
     DELETE.run(client, &[&id.0]).await.map(drop)
 }
 
-pub const ALL: &[Query] = &[PASSWORD_OF, PASSWORD_SET_AT, SET_PASSWORD, REHASH, PASSWORD, OF, DELETE];
+pub const ALL: &[Query] = &[
+    PASSWORD_OF,
+    UNCLAIMED_PASSWORD_OF,
+    PASSWORD_SET_AT,
+    SET_PASSWORD,
+    REHASH,
+    PASSWORD,
+    OF,
+    DELETE,
+];

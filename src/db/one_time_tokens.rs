@@ -182,28 +182,45 @@ pub const HAS_RIVALS: Query = Query {
     sql: "
         SELECT 1
         FROM one_time_tokens
-        WHERE user_id = $1 AND purpose = $2 AND consumed_at IS NULL AND expires_at > $5
+        WHERE user_id = $1 AND purpose = $2 AND consumed_at IS NULL
             AND name IS NOT NULL AND password_hash IS DISTINCT FROM $3
             AND browser_hash IS DISTINCT FROM $4
         LIMIT 1
     ",
 };
 
-/// Whether a sign-up with a hash other than `hash`, made in another browser than `browser`, has a link that is good
-/// after `since`.
+/// Whether there is a sign-up with a hash other than `hash`, made in another browser than `browser`; its link may be over.
 pub async fn has_rivals<P: Purpose>(
     client: &impl GenericClient,
     user: UserId,
     hash: Option<&Secret<String>>,
     browser: Option<&TokenHash>,
-    since: Timestamp,
 ) -> Result<bool, DbError> {
     let hash = hash.map(|hash| hash.expose().as_str());
     let browser = browser.map(|hash| hash.as_bytes().as_slice());
-    let row = HAS_RIVALS
-        .row(client, &[&user.0, &P::NAME, &hash, &browser, &since])
-        .await?;
+    let row = HAS_RIVALS.row(client, &[&user.0, &P::NAME, &hash, &browser]).await?;
     Ok(row.is_some())
+}
+
+/// Whether a sign-up from a browser had this hash. Answered by `one_time_tokens_user_id_idx`.
+pub const HAS_SIGN_UP: Query = Query {
+    name: "one_time_tokens.has_sign_up",
+    sql: "
+        SELECT 1
+        FROM one_time_tokens
+        WHERE user_id = $1 AND purpose = $2 AND password_hash = $3 AND browser_hash = $4
+        LIMIT 1
+    ",
+};
+
+pub async fn has_sign_up<P: Purpose>(
+    client: &impl GenericClient,
+    user: UserId,
+    hash: &Secret<String>,
+    browser: &TokenHash,
+) -> Result<bool, DbError> {
+    let params: Params<'_> = &[&user.0, &P::NAME, hash.expose(), &browser.as_bytes().as_slice()];
+    Ok(HAS_SIGN_UP.row(client, params).await?.is_some())
 }
 
 /// Uses a token up. Answered by the primary key.
@@ -324,6 +341,7 @@ pub const ALL: &[Query] = &[
     PURPOSE_OF,
     SIGN_UP_OF,
     HAS_RIVALS,
+    HAS_SIGN_UP,
     CONSUME,
     CONSUME_OTHERS,
     VOID,

@@ -40,6 +40,17 @@ pub enum AuthOriginError {
     CrossSiteLogin,
 }
 
+/// What an endpoint of the auth API does to a browser that sends it no cookie.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WithoutCookie {
+    /// Nothing.
+    Nothing,
+    /// It leaves cookies there or takes some away: a browser lets it, whichever page sent the form to which it answers.
+    TouchesCookies,
+    /// It signs somebody in.
+    SignsIn,
+}
+
 /// Judges a proxied request that a session cookie authenticated.
 ///
 /// A trusted `Origin` passes. Else `Sec-Fetch-Site` decides, which no page can forge. A foreign or `null` `Origin`,
@@ -112,26 +123,44 @@ impl TrustedOrigins {
         origin_of_url(url).is_some_and(|origin| self.trusts(origin.as_str()))
     }
 
-    /// Judges a request to the auth API; `is_login` marks sign-up and sign-in, which need no cookie to do harm.
-    pub fn auth_api_check(&self, method: &Method, headers: &HeaderMap, is_login: bool) -> Result<(), AuthOriginError> {
+    /// Judges a request to the auth API. Cookies stay away from what another site sends (`SameSite`), so their absence
+    /// says nothing where an endpoint needs none to do harm.
+    pub fn auth_api_check(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        without_cookie: WithoutCookie,
+    ) -> Result<(), AuthOriginError> {
         if is_safe(method) {
             return Ok(());
         }
         if !headers.contains_key(header::COOKIE) {
-            let from_browser = [
-                &header::ORIGIN,
-                &header::REFERER,
-                &SEC_FETCH_SITE,
-                &SEC_FETCH_MODE,
-                &SEC_FETCH_DEST,
-                &SEC_FETCH_USER,
-            ];
-            if !is_login || !from_browser.into_iter().any(|name| headers.contains_key(name)) {
-                return Ok(());
-            }
-            let is = |name: &HeaderName, value| matches!(only(headers, name), Field::One(it) if it == value);
-            if is(&SEC_FETCH_SITE, "cross-site") && is(&SEC_FETCH_MODE, "navigate") {
-                return Err(AuthOriginError::CrossSiteLogin);
+            match without_cookie {
+                WithoutCookie::Nothing => return Ok(()),
+                // A page elsewhere can't add a token: its browser would ask for leave before.
+                WithoutCookie::TouchesCookies if has_bearer(headers) => return Ok(()),
+                WithoutCookie::TouchesCookies => {
+                    if check(method, false, headers, self, &[]).is_ok() {
+                        return Ok(());
+                    }
+                }
+                WithoutCookie::SignsIn => {
+                    let from_browser = [
+                        &header::ORIGIN,
+                        &header::REFERER,
+                        &SEC_FETCH_SITE,
+                        &SEC_FETCH_MODE,
+                        &SEC_FETCH_DEST,
+                        &SEC_FETCH_USER,
+                    ];
+                    if !from_browser.into_iter().any(|name| headers.contains_key(name)) {
+                        return Ok(());
+                    }
+                    let is = |name: &HeaderName, value| matches!(only(headers, name), Field::One(it) if it == value);
+                    if is(&SEC_FETCH_SITE, "cross-site") && is(&SEC_FETCH_MODE, "navigate") {
+                        return Err(AuthOriginError::CrossSiteLogin);
+                    }
+                }
             }
         }
         match only(headers, &header::ORIGIN) {
@@ -242,6 +271,16 @@ pub fn append_query(target: &str, name: &str, value: &str) -> String {
 
 const fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Not `Basic`, say, which browsers add by themselves where they know a name and a password.
+fn has_bearer(headers: &HeaderMap) -> bool {
+    let scheme = b"bearer ";
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    lines.any(|line| {
+        let found = line.as_bytes().get(..scheme.len());
+        found.is_some_and(|found| found.eq_ignore_ascii_case(scheme))
+    })
 }
 
 #[derive(Clone, Copy)]
@@ -465,38 +504,55 @@ mod tests {
     #[test]
     fn the_auth_api_follows_the_contracts_table() {
         use AuthOriginError::{CrossSiteLogin, Invalid, Missing};
+        use WithoutCookie::{Nothing, SignsIn, TouchesCookies};
         const COOKIE: (&str, &str) = ("cookie", "a=b");
         const TRUSTED: (&str, &str) = ("origin", "https://app.example");
         const FOREIGN: (&str, &str) = ("origin", "https://evil.example");
         const NULL: (&str, &str) = ("origin", "null");
+        const BEARER: (&str, &str) = ("authorization", "Bearer x");
         const CROSS: (&str, &str) = ("sec-fetch-site", "cross-site");
         const NAVIGATE: (&str, &str) = ("sec-fetch-mode", "navigate");
-        for (lines, is_login, expected) in [
-            (&[COOKIE, TRUSTED][..], false, Ok(())),
-            (&[COOKIE, ("referer", "https://app.example/x")], false, Ok(())),
-            (&[COOKIE], false, Err(Missing)),
-            (&[COOKIE, NULL], false, Err(Missing)),
-            (&[COOKIE, NULL, ("sec-fetch-site", "same-origin")], false, Ok(())),
-            (&[COOKIE, NULL, CROSS], false, Err(Missing)),
-            (&[COOKIE, FOREIGN], false, Err(Invalid)),
-            (&[COOKIE, ("referer", "https://evil.example/")], false, Err(Invalid)),
-            (&[COOKIE, TRUSTED, FOREIGN], false, Err(Invalid)),
-            (&[FOREIGN], false, Ok(())),
-            (&[], true, Ok(())),
-            (&[CROSS, NAVIGATE, FOREIGN], true, Err(CrossSiteLogin)),
-            (&[CROSS, NAVIGATE, TRUSTED], true, Err(CrossSiteLogin)),
-            (&[FOREIGN], true, Err(Invalid)),
-            (&[TRUSTED], true, Ok(())),
-            (&[("sec-fetch-mode", "cors")], true, Err(Missing)),
+        for (lines, without_cookie, expected) in [
+            (&[COOKIE, TRUSTED][..], Nothing, Ok(())),
+            (&[COOKIE, ("referer", "https://app.example/x")], Nothing, Ok(())),
+            (&[COOKIE], Nothing, Err(Missing)),
+            (&[COOKIE, NULL], Nothing, Err(Missing)),
+            (&[COOKIE, NULL, ("sec-fetch-site", "same-origin")], Nothing, Ok(())),
+            (&[COOKIE, NULL, CROSS], Nothing, Err(Missing)),
+            (&[COOKIE, FOREIGN], Nothing, Err(Invalid)),
+            (&[COOKIE, ("referer", "https://evil.example/")], Nothing, Err(Invalid)),
+            (&[COOKIE, TRUSTED, FOREIGN], Nothing, Err(Invalid)),
+            (&[FOREIGN], Nothing, Ok(())),
+            (&[], SignsIn, Ok(())),
+            (&[CROSS, NAVIGATE, FOREIGN], SignsIn, Err(CrossSiteLogin)),
+            (&[CROSS, NAVIGATE, TRUSTED], SignsIn, Err(CrossSiteLogin)),
+            (&[FOREIGN], SignsIn, Err(Invalid)),
+            (&[TRUSTED], SignsIn, Ok(())),
+            (&[("sec-fetch-mode", "cors")], SignsIn, Err(Missing)),
+            (&[], TouchesCookies, Ok(())),
+            (&[TRUSTED], TouchesCookies, Ok(())),
+            (&[TRUSTED, CROSS, NAVIGATE], TouchesCookies, Ok(())),
+            (&[("sec-fetch-mode", "cors")], TouchesCookies, Ok(())),
+            (&[("sec-fetch-site", "same-origin")], TouchesCookies, Ok(())),
+            (&[FOREIGN], TouchesCookies, Err(Invalid)),
+            (&[FOREIGN, CROSS, NAVIGATE], TouchesCookies, Err(Invalid)),
+            (&[NULL], TouchesCookies, Err(Missing)),
+            (&[NULL, CROSS, NAVIGATE], TouchesCookies, Err(Missing)),
+            (&[CROSS, NAVIGATE], TouchesCookies, Err(Missing)),
+            (&[("sec-fetch-site", "same-site")], TouchesCookies, Err(Missing)),
+            (&[("referer", "https://evil.example/")], TouchesCookies, Err(Invalid)),
+            (&[FOREIGN, BEARER], TouchesCookies, Ok(())),
+            (&[FOREIGN, ("authorization", "Basic x")], TouchesCookies, Err(Invalid)),
+            (&[COOKIE, FOREIGN, BEARER], TouchesCookies, Err(Invalid)),
         ] {
             let headers = headers(lines);
             let trusted = trusted();
             assert_eq!(
-                trusted.auth_api_check(&Method::POST, &headers, is_login),
+                trusted.auth_api_check(&Method::POST, &headers, without_cookie),
                 expected,
                 "{lines:?}"
             );
-            assert_eq!(trusted.auth_api_check(&Method::GET, &headers, is_login), Ok(()));
+            assert_eq!(trusted.auth_api_check(&Method::GET, &headers, without_cookie), Ok(()));
         }
     }
 

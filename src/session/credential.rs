@@ -57,6 +57,9 @@ pub struct SessionCookies {
     find_device: memmem::Finder<'static>,
     /// As they stand behind a value.
     attributes: String,
+    /// The same of cookies that have to come along with whoever a mailed link or a provider leads here: a navigation from
+    /// another site, at which a browser keeps `SameSite=Strict` back. So these are `Lax` where sessions are strict.
+    arriving: String,
     find_family: memmem::Finder<'static>,
 }
 
@@ -177,7 +180,11 @@ impl SessionCookies {
             attributes.push_str("; Secure");
         }
         let device = cookie("session_token_multi-").name;
-        let state = StateCookies::new(cookie, &attributes, rules.same_site);
+        let arriving = match rules.same_site {
+            SameSite::Lax | SameSite::Strict => SameSite::Lax,
+            SameSite::None => SameSite::None,
+        };
+        let arriving = format!("{attributes}{}", same_site(arriving));
         attributes.push_str(same_site(rules.same_site));
         let family = format!("{}.", rules.prefix);
         Self {
@@ -186,10 +193,11 @@ impl SessionCookies {
             dont_remember: cookie("dont_remember"),
             session_data: cookie("session_data"),
             sign_up: cookie("sign_up"),
-            state,
+            state: StateCookies::new(cookie),
             find_device: memmem::Finder::new(device.as_bytes()).into_owned(),
             device,
             attributes,
+            arriving,
             find_family: memmem::Finder::new(family.as_bytes()).into_owned(),
             family,
         }
@@ -289,11 +297,11 @@ impl SessionCookies {
     }
 
     pub fn set_sign_up_mark(&self, mark: &OneTimeToken<SameBrowser>, max_age: Duration) -> HeaderValue {
-        self.set_cookie(&self.sign_up.name, mark.as_str(), Some(max_age))
+        self.set_cookie_with(&self.sign_up.name, mark.as_str(), Some(max_age), &self.arriving)
     }
 
     pub fn clear_sign_up_mark(&self) -> HeaderValue {
-        self.clear_cookie(&self.sign_up.name)
+        clear_cookie(&self.sign_up.name, &self.arriving)
     }
 
     /// The tokens of the session cookie's companions: one for each person who is signed in in this browser, where there
@@ -506,8 +514,12 @@ impl SessionCookies {
     }
 
     fn clear_cookie(&self, name: &str) -> HeaderValue {
-        sensitive(format!("{name}=; Max-Age=0{}", self.attributes))
+        clear_cookie(name, &self.attributes)
     }
+}
+
+fn clear_cookie(name: &str, attributes: &str) -> HeaderValue {
+    sensitive(format!("{name}=; Max-Age=0{attributes}"))
 }
 
 /// The cookies of a browser that several people share.

@@ -291,6 +291,33 @@ async fn where_the_new_address_alone_decides_the_browser_that_asked_is_signed_in
 }
 
 #[tokio::test]
+async fn an_address_that_nobody_verified_is_not_told_of_a_change() {
+    let gateway = Setup::default()
+        .with("[auth.email_verification]\nrequired = false")
+        .start()
+        .await;
+    // Grace has never heard of it: Eve entered her address, and changes it again and again.
+    let eve = User::of(&gateway, &gateway.sign_up("grace@example.com").await);
+    let body = json!({ "newEmail": "eve@example.com" });
+    assert_eq!(post(&gateway, "change-email", &eve, &body).await.status(), 200);
+    let confirm = gateway.mailbox().next_to("eve@example.com").await.link();
+    gateway.open(&confirm).with(&eve).await;
+    assert_eq!(session_of(&gateway, &eve).await["user"]["email"], "eve@example.com");
+
+    // From an address that is verified there is something to tell.
+    let body = json!({ "newEmail": "other@example.com" });
+    assert_eq!(post(&gateway, "change-email", &eve, &body).await.status(), 200);
+    let approve = gateway.mailbox().next_to("eve@example.com").await.link();
+    gateway.open(&approve).await;
+    let confirm = gateway.mailbox().next_to("other@example.com").await.link();
+    gateway.open(&confirm).with(&eve).await;
+    let told = gateway.mailbox().next_to("eve@example.com").await;
+    assert!(told.subject.contains("changed"), "{}", told.subject);
+    let mails = "SELECT count(*) FROM mail_outbox WHERE recipient LIKE 'grace%'";
+    assert_eq!(gateway.db().count(mails).await, 0);
+}
+
+#[tokio::test]
 async fn a_change_of_address_is_refused_or_left_without_a_word() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;

@@ -99,6 +99,110 @@ async fn the_auth_api_refuses_what_it_can_not_read() {
 }
 
 #[tokio::test]
+async fn no_endpoint_takes_a_target_beyond_two_kibibytes() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let long = format!("/{}", "x".repeat(2048));
+    let fields = json!({
+        "name": "A", "email": "eve@example.com", "password": "correct horse", "newEmail": "eve@example.com",
+        "callbackURL": long, "redirectTo": long,
+    });
+    for (path, field) in [
+        ("sign-up/email", "callbackURL"),
+        ("sign-in/email", "callbackURL"),
+        ("send-verification-email", "callbackURL"),
+        ("request-password-reset", "redirectTo"),
+        ("change-email", "callbackURL"),
+        ("delete-user", "callbackURL"),
+    ] {
+        let answer = gateway
+            .post(&format!("/api/auth/{path}"))
+            .with(&ada)
+            .json(&fields)
+            .await;
+        assert_eq!(answer.code(), "VALIDATION_ERROR", "{path}: {}", answer.text());
+        let message = format!("[body.{field}] Too big: expected string to have <=2048 bytes");
+        assert_eq!(answer.json()["message"], json!(message), "{path}");
+    }
+    for link in [
+        "verify-email?token=abc",
+        "reset-password/abc?",
+        "delete-user/callback?token=abc",
+    ] {
+        let answer = gateway
+            .get(&format!("/api/auth/{link}&callbackURL={long}"))
+            .with(&ada)
+            .await;
+        assert_eq!(answer.code(), "VALIDATION_ERROR", "{link}: {}", answer.text());
+    }
+    assert_eq!(gateway.db().count("SELECT count(*) FROM users").await, 1);
+}
+
+#[tokio::test]
+async fn a_picture_is_a_link_of_the_web_or_a_path() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let update = async |image: &serde_json::Value| {
+        let body = json!({ "image": image });
+        gateway.post("/api/auth/update-user").with(&ada).json(&body).await
+    };
+    for good in [
+        "https://img.example/a.png",
+        "HTTP://img.example/",
+        "/uploads/a.png?x",
+        "",
+    ] {
+        assert_eq!(update(&json!(good)).await.status(), 200, "{good}");
+        let user = &gateway.get("/api/auth/get-session").with(&ada).await.json()["user"];
+        assert_eq!(user["image"], json!(good), "as it was said");
+    }
+    assert_eq!(update(&json!("/kept.png")).await.status(), 200);
+    let long = format!("https://img.example/{}", "x".repeat(2048));
+    for (bad, says) in [
+        (
+            "javascript:alert(1)",
+            "Invalid URL: expected one of http or https, or a path",
+        ),
+        (
+            "java\tscript:alert(1)",
+            "Invalid URL: expected one of http or https, or a path",
+        ),
+        (
+            "data:image/svg+xml,<svg onload=alert(1)>",
+            "Invalid URL: expected one of http or https, or a path",
+        ),
+        (
+            "//img.example/a.png",
+            "Invalid URL: expected one of http or https, or a path",
+        ),
+        (
+            "/\\img.example/a.png",
+            "Invalid URL: expected one of http or https, or a path",
+        ),
+        ("a.png", "Invalid URL: expected one of http or https, or a path"),
+        ("https://", "Invalid URL: expected one of http or https, or a path"),
+        (&long, "Too big: expected string to have <=2048 bytes"),
+    ] {
+        let answer = update(&json!(bad)).await;
+        assert_eq!(
+            (answer.status(), answer.code()),
+            (400, "VALIDATION_ERROR".to_owned()),
+            "{bad}"
+        );
+        assert_eq!(answer.json()["message"], json!(format!("[body.image] {says}")), "{bad}");
+        let sign_up = json!({ "name": "E", "email": "eve@example.com", "password": "correct horse", "image": bad });
+        assert_eq!(
+            gateway.post(SIGN_UP).json(&sign_up).await.code(),
+            "VALIDATION_ERROR",
+            "{bad}"
+        );
+    }
+    let user = &gateway.get("/api/auth/get-session").with(&ada).await.json()["user"];
+    assert_eq!(user["image"], json!("/kept.png"), "refused without a change");
+    assert_eq!(gateway.db().count("SELECT count(*) FROM users").await, 1);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_does_not_exist_is_404_without_a_body() {
     let gateway = Gateway::start().await;
     for (method, path) in [

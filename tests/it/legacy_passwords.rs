@@ -58,6 +58,49 @@ async fn what_nobody_can_read_is_nobodys_password() {
     }
 }
 
+/// better-auth takes a password for the same however its characters are composed; so it stays when it is hashed anew.
+#[tokio::test]
+async fn a_password_from_better_auth_is_the_same_on_every_keyboard() {
+    let gateway = Gateway::start().await;
+    gateway.verified(EMAIL).await;
+    let spellings = ["ﬁancé①", "fiancé1", "fiance\u{301}1"];
+    for first in spellings {
+        // Made of the first by better-auth 1.7.7.
+        let hash = "f1dd96a36ea2b5eccae15d52585dcdee:809886b33e55493b47fa2fdb219c1e7f47de6cc19c67e8dcefb6c6990bcbe82e\
+                    104ee1540416d5cffb534be598a043f5774458f543af5a01e835a4fe2b88bd22";
+        store(&gateway, hash).await;
+        assert_eq!(sign_in(&gateway, first).await, 200);
+        assert!(stored(&gateway).await.starts_with("$argon2id$"));
+        for typed in spellings {
+            assert_eq!(sign_in(&gateway, typed).await, 200, "{typed} after {first}");
+        }
+        assert_eq!(sign_in(&gateway, "fiance1").await, 401);
+    }
+}
+
+/// To compare would take as long as that hash does, which no other address's sign-up takes, and nobody counts the tries.
+#[tokio::test]
+async fn a_sign_up_compares_with_no_hash_from_elsewhere() {
+    let gateway = Gateway::start().await;
+    let sign_up = json!({ "name": "Ada", "email": EMAIL, "password": WORD });
+    assert_eq!(
+        gateway.post("/api/auth/sign-up/email").json(&sign_up).await.status(),
+        200
+    );
+    for hash in HASHES {
+        store(&gateway, hash).await;
+        assert_eq!(
+            gateway.post("/api/auth/sign-up/email").json(&sign_up).await.status(),
+            200
+        );
+    }
+    // Had it been found to be right, the link would be for it.
+    let all = "SELECT count(*) FROM one_time_tokens";
+    assert_eq!(gateway.db().count(all).await, 10);
+    let ours = "SELECT count(*) FROM one_time_tokens WHERE password_hash LIKE '$argon2id$v=19$m=64,t=1,p=1$%'";
+    assert_eq!(gateway.db().count(ours).await, 10);
+}
+
 async fn sign_in(gateway: &Gateway, password: &str) -> u16 {
     let body = json!({ "email": EMAIL, "password": password });
     gateway.post("/api/auth/sign-in/email").json(&body).await.status()

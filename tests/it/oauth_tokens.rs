@@ -217,6 +217,28 @@ async fn a_refresh_token_that_the_provider_has_withdrawn_is_told_and_signing_in_
 }
 
 #[tokio::test]
+async fn what_a_provider_gives_for_somebody_else_is_not_taken() {
+    for claims in [
+        json!({ "sub": "1002" }),
+        json!({ "sub": null }),
+        json!({ "iss": "https://elsewhere.example" }),
+    ] {
+        let ada = Visitor::from(Kind::Oidc, json!({})).await;
+        let before = ada.access_token().await.json();
+        ada.provider
+            .fault("token", json!({ "id_token": { "set": claims } }))
+            .await;
+        let refused = refusal(&ada.refresh().await);
+        assert_eq!(refused, (400, "FAILED_TO_REFRESH_ACCESS_TOKEN".to_owned()), "{claims}");
+        assert_eq!(
+            ada.access_token().await.json(),
+            before,
+            "{claims}: nothing of it is kept"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_provider_that_does_not_answer_is_waited_for_so_long_and_works_again_afterwards() {
     let ada = Visitor::by(Kind::Oidc, json!({ "rotation": false }), "timeout = '1s'").await;
     let first = token(&ada.access_token().await);

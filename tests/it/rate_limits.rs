@@ -663,6 +663,38 @@ async fn mails_that_are_left_out_leave_the_last_link_good() {
     );
 }
 
+/// Else many requests at once would take longer for an address with a user, whose row each of them locks in turn.
+#[tokio::test]
+async fn where_no_mail_is_sent_nobody_waits_for_the_user() {
+    let gateway = limited().start().await;
+    gateway.verified("ada@example.com").await;
+    gateway.sign_up("bob@example.com").await;
+    let ask = async |path: &str, email: &str, number: usize| {
+        let body = json!({ "name": "A", "email": email, "password": PASSWORD });
+        let path = format!("/api/auth/{path}");
+        gateway.post(&path).json(&body).from(&address(number)).await.status()
+    };
+    for number in 0..6 {
+        assert_eq!(ask("request-password-reset", "ada@example.com", number).await, 200);
+        assert_eq!(ask("send-verification-email", "bob@example.com", number).await, 200);
+    }
+    let mails = "SELECT count(*) FROM mail_outbox";
+    assert_eq!(gateway.db().count(mails).await, 10, "all that two may have");
+    let holder = gateway.db().client().await;
+    holder
+        .batch_execute("BEGIN; SELECT 1 FROM users FOR UPDATE")
+        .await
+        .unwrap();
+    assert_eq!(ask("request-password-reset", "ada@example.com", 10).await, 200);
+    assert_eq!(ask("send-verification-email", "ada@example.com", 11).await, 200);
+    assert_eq!(ask("send-verification-email", "bob@example.com", 12).await, 200);
+    assert_eq!(ask("sign-up/email", "ada@example.com", 13).await, 200);
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(gateway.db().count(mails).await, 10);
+    let left_out = "SELECT count(*) FROM audit_log WHERE action = 'send-mail'";
+    assert_eq!(gateway.db().count(left_out).await, 2 + 2 + 3, "and each is noted");
+}
+
 /// Whoever has got hold of a session has as few guesses as anybody.
 #[tokio::test]
 async fn wrong_passwords_with_a_session_count_like_those_without() {

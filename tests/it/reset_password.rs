@@ -199,6 +199,38 @@ async fn a_strangers_sign_up_can_t_undo_a_reset() {
 }
 
 #[tokio::test]
+async fn a_target_that_no_link_could_carry_is_refused_and_voids_nothing() {
+    let gateway = Gateway::start().await;
+    gateway.verified("ada@example.com").await;
+    ask(&gateway, "ada@example.com").await;
+    let (_, token) = link(&gateway, "ada@example.com").await;
+    let target = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+    for bytes in [2049, 40_000] {
+        let body = json!({ "email": "ada@example.com", "redirectTo": target(bytes) });
+        let refused = gateway.post("/api/auth/request-password-reset").json(&body).await;
+        assert_eq!((refused.status(), refused.code()), (400, "VALIDATION_ERROR".to_owned()));
+        let message = "[body.redirectTo] Too big: expected string to have <=2048 bytes";
+        assert_eq!(refused.json()["message"], json!(message));
+    }
+    assert_eq!(gateway.mailbox().to("ada@example.com").len(), 2, "no other mail");
+    assert_eq!(
+        choose(&gateway, &token, NEW).await.status(),
+        200,
+        "the link is still good"
+    );
+
+    let body = json!({ "email": "ada@example.com", "redirectTo": target(2048) });
+    let asked = gateway.post("/api/auth/request-password-reset").json(&body).await;
+    assert_eq!(asked.status(), 200);
+    let (link, _) = link(&gateway, "ada@example.com").await;
+    assert_eq!(
+        gateway.open(&link).await.status(),
+        302,
+        "and such a link can be followed"
+    );
+}
+
+#[tokio::test]
 async fn reset_01_links_lead_where_they_may_and_come_from_public_url() {
     let gateway = Gateway::start().await;
     gateway.verified("ada@example.com").await;

@@ -237,6 +237,37 @@ async fn whoever_signs_up_first_does_not_get_the_account_by_the_owners_click() {
     );
 }
 
+/// The owner's own link is over, and maybe off the records: they still wait for a mail, and this one is another's.
+#[tokio::test]
+async fn whoever_signs_up_once_the_owners_link_is_over_does_not_get_the_account_by_the_owners_click() {
+    for is_swept in [false, true] {
+        let gateway = Setup::default()
+            .with("[auth.email_verification]\nsend_on_sign_in = false")
+            .start()
+            .await;
+        sign_up_as(&gateway, "Ada", PASSWORD).await;
+        gateway.mailbox().next_to("ada@example.com").await;
+        gateway.clock().advance(Duration::from_mins(20));
+        if is_swept {
+            gateway.db().run("DELETE FROM one_time_tokens").await;
+        }
+        sign_up_as(&gateway, "Eve", "the stranger's own").await;
+        let strangers = gateway.mailbox().next_to("ada@example.com").await.link();
+        let opened = gateway.open(&strangers).await;
+        assert_eq!(opened.head.one("location"), Some("/?error=INVALID_TOKEN"), "{is_swept}");
+        assert_eq!(
+            sign_in_with(&gateway, "the stranger's own").await,
+            "INVALID_EMAIL_OR_PASSWORD"
+        );
+        // By signing up anew she gets in where she does so.
+        let mark = sign_up_as(&gateway, "Ada", "another that Ada chose").await;
+        let own = gateway.mailbox().next_to("ada@example.com").await.link();
+        let opened = gateway.open(&own).header("Cookie", &mark).await;
+        assert_eq!(opened.head.one("location"), Some("/"), "{}", opened.text());
+        assert_eq!(sign_in_with(&gateway, "another that Ada chose").await, "OK");
+    }
+}
+
 #[tokio::test]
 async fn a_link_asked_for_in_a_third_browser_puts_nobody_elses_password_in_force() {
     let gateway = Setup::default()

@@ -2,7 +2,8 @@
 //!
 //! Nothing changes before somebody has shown that they read the new address. Where the old one is verified and the
 //! configuration wants both, it approves first: whoever has got hold of a session alone can't take the account along.
-//! The old address is told of the change in any case. An address that somebody else has is answered like one that is
+//! The old address is told of the change, unless nobody has shown that it is the user's: to somebody else's, anybody could
+//! have one mail after the other sent so. An address that somebody else has is answered like one that is
 //! free, in as much time.
 //!
 //! The links lead to `verify-email`, as those of a sign-up do. A second visit finds everything done and says so.
@@ -40,7 +41,7 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
     let auth = call.auth;
     let mut check = call.body.check();
     let new_email = check.address("newEmail");
-    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    let callback_url = check.optional_target("callbackURL");
     check.done()?;
     let current = call.demand_session().await?;
     let way = auth.config.auth.account.change_email;
@@ -209,11 +210,13 @@ pub(in crate::auth) async fn confirm(
     }
     // What was mailed to the old address is void.
     one_time_tokens::void(&tx, user.id, one_time_tokens::MAILED, call.now).await?;
-    let message = Message::EmailChanged {
-        name: &user.name,
-        new_email: &new_email,
-    };
-    mail::enqueue(&tx, &call.auth.sealing, &user.email, &message, call.now).await?;
+    if user.email_verified {
+        let message = Message::EmailChanged {
+            name: &user.name,
+            new_email: &new_email,
+        };
+        mail::enqueue(&tx, &call.auth.sealing, &user.email, &message, call.now).await?;
+    }
     call.audit(&tx, &audit::Entry::done(audit::Action::ChangeEmail, user.id))
         .await?;
     user.email = new_email;

@@ -38,7 +38,7 @@ pub(in crate::auth) async fn delete(call: &mut Call<'_>) -> Result<Answer, AuthE
     let mut check = call.body.check();
     let password = check.optional_text("password").filter(|password| !password.is_empty());
     let token = check.optional_text("token").filter(|token| !token.is_empty());
-    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    let callback_url = check.optional_target("callbackURL");
     check.done()?;
     let current = call.demand_session().await?;
     let way = call.auth.config.auth.account.delete_user;
@@ -68,7 +68,7 @@ pub(in crate::auth) async fn delete(call: &mut Call<'_>) -> Result<Answer, AuthE
 pub(in crate::auth) async fn follow(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut check = call.query.check();
     let token = check.text("token");
-    let callback_url = check.optional_text("callbackURL").filter(|url| !url.is_empty());
+    let callback_url = check.optional_target("callbackURL");
     check.done()?;
     if call.auth.config.auth.account.delete_user == DeleteUser::Off {
         return Err(AuthError::DeletionOff);

@@ -16,7 +16,7 @@ use crate::{
 pub(in crate::auth) async fn update(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut check = call.body.check();
     let name = check.optional_name("name");
-    let image = check.nullable_text("image");
+    let image = check.nullable_picture("image");
     check.done()?;
     let current = call.demand_session().await?;
     if call.body.get("email").is_some_and(is_truthy) {
@@ -59,7 +59,7 @@ pub(in crate::auth) fn describe_update() -> Description {
     .work(Work::Database)
     .body([
         Field::text("name", "Ada King").shown(),
-        Field::nullable_text("image", "https://example.com/ada.png"),
+        Field::nullable_picture("image"),
     ])
     .answers([Yes::json("Changed.", object([("status", always(true).into())])).hands_out_session()])
     .refuses([

@@ -44,6 +44,7 @@ use crate::{
     chain::Chain,
     clock::Timestamp,
     config::{OAuthProvider, ProviderEndpoints, TokenEndpointAuth},
+    db::accounts::Account,
     outbound::{Outbound, Rules},
     secret::Secret,
 };
@@ -210,15 +211,42 @@ impl Provider {
         Ok(profile)
     }
 
-    /// `granted`: the scopes of the account.
+    /// `seen`: what there is of the account so far.
     pub(in crate::auth) async fn refresh(
         &self,
         refresh: &Secret<String>,
-        granted: &[String],
+        seen: &Tokens,
+        account: &Account,
         now: Timestamp,
     ) -> Result<Tokens, ProviderError> {
-        let scopes = self.dialect.scopes_to_refresh(granted, self.scopes());
-        self.token_endpoint(now).await?.refresh(refresh, scopes, now).await
+        let scopes = self.dialect.scopes_to_refresh(&seen.scopes, self.scopes());
+        let given = self.token_endpoint(now).await?.refresh(refresh, scopes, now).await?;
+        if let Some(id_token) = given.id.as_ref().filter(|_| self.dialect.has_id_tokens()) {
+            let claims = id_token::claims_of_verified(id_token.expose());
+            if !claims.is_some_and(|claims| self.is_of(&claims, account, seen)) {
+                return Err(self
+                    .wire
+                    .unusable("what it gave for a refresh token is somebody else's"));
+            }
+        }
+        Ok(given)
+    }
+
+    /// Whether an id_token that came of a refresh is about the account (OpenID Connect Core 1.0, section 12.2). Its
+    /// signature need not be asked: it comes from the provider itself (section 3.1.3.7).
+    fn is_of(&self, claims: &Claims, account: &Account, seen: &Tokens) -> bool {
+        let subject = claims.text("sub");
+        if !claims.text("iss").is_some_and(|iss| self.is_issuer(iss)) || subject.is_none() {
+            return false;
+        }
+        if account.issuer.is_empty() {
+            // Brought from elsewhere, where people may have been known by something else.
+            let before = seen.id.as_ref();
+            let before = before.and_then(|token| id_token::claims_of_verified(token.expose()));
+            return before.is_none_or(|before| before.text("sub") == subject);
+        }
+        let names = [self.dialect.subject(claims), subject];
+        self.dialect.issuer_of(claims) == account.issuer && names.contains(&Some(&account.account_id))
     }
 
     /// What the provider says of somebody who signed in before: now, where there is an endpoint to ask, else in the

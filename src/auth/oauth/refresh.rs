@@ -41,7 +41,10 @@ use crate::{
     clock::{Timestamp, monotonic},
     db::{
         DbError,
-        accounts::tokens::{self, Held, Lease, SealedTokens},
+        accounts::{
+            Account,
+            tokens::{self, Held, Lease, SealedTokens},
+        },
     },
     identity::AccountId,
     secret::Secret,
@@ -87,7 +90,7 @@ type Outcome = Result<Arc<Tokens>, Failure>;
 /// What is to be refreshed, as it was read.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'s> {
-    pub(super) account: AccountId,
+    pub(super) account: &'s Account,
     pub(super) sealed: &'s SealedTokens,
     pub(super) tokens: &'s Tokens,
 }
@@ -105,7 +108,7 @@ pub(super) async fn refresh(auth: &Auth, provider: &Provider, seen: Seen<'_>, re
         token,
         request_id,
     };
-    match auth.providers.refreshes().join(refresh.seen.account) {
+    match auth.providers.refreshes().join(refresh.seen.account.id) {
         Part::Lead(lead) => {
             let outcome = Box::pin(refresh.lead()).await;
             lead.land(&outcome);
@@ -188,7 +191,7 @@ impl Refresh<'_> {
         let now = self.auth.clock.now();
         let lasts = self.limit() + SLACK;
         let lease = Lease {
-            account: self.seen.account,
+            account: self.seen.account.id,
             spends: self.spends,
             until: now.plus(lasts),
         };
@@ -209,15 +212,17 @@ impl Refresh<'_> {
     /// Asks the provider, and stores what it gives.
     async fn spend(&self, lease: Lease<'_>) -> Outcome {
         let provider = self.provider.name();
-        let granted = &self.seen.tokens.scopes;
-        let asked = self.provider.refresh(self.token, granted, self.auth.clock.now());
+        let Seen { account, tokens, .. } = self.seen;
+        let asked = self
+            .provider
+            .refresh(self.token, tokens, account, self.auth.clock.now());
         let answer = timeout(self.limit(), asked).await.unwrap_or_else(|_| {
             Err(ProviderError::Unreachable {
                 provider: provider.to_owned(),
                 why: format!("no answer within {:?}", self.limit()),
             })
         });
-        let (request_id, account) = (self.request_id, self.seen.account);
+        let (request_id, account) = (self.request_id, self.seen.account.id);
         let given = match answer {
             Ok(given) if given.access.is_some() => given,
             Ok(_) => {
@@ -261,7 +266,7 @@ impl Refresh<'_> {
 
     /// Whether the refresh token that was spent was still there.
     async fn store(&self, lease: Lease<'_>, given: &Tokens) -> Result<bool, DbError> {
-        let sealed = vault::seal(&self.auth.sealing, self.seen.account, given);
+        let sealed = vault::seal(&self.auth.sealing, self.seen.account.id, given);
         let mut attempt = 1;
         loop {
             let stored = async {
@@ -324,7 +329,7 @@ impl Refresh<'_> {
             }
         };
         timeout_at(until, found).await.unwrap_or_else(|_| {
-            let (account, request_id) = (self.seen.account, self.request_id);
+            let (account, request_id) = (self.seen.account.id, self.request_id);
             warn!(account = %account, request_id, "another gateway that refreshes a provider's tokens has not come back");
             Err(Failure::Provider)
         })
@@ -333,17 +338,17 @@ impl Refresh<'_> {
     async fn stored(&self) -> Result<Option<Held>, Failure> {
         let held = async {
             let client = self.auth.db.client().await?;
-            tokens::held(&client, self.seen.account).await
+            tokens::held(&client, self.seen.account.id).await
         };
         held.await.map_err(|error| self.failed(&error))
     }
 
     fn opened(&self, held: &Held) -> Arc<Tokens> {
-        Arc::new(vault::open(&self.auth.sealing, self.seen.account, &held.sealed))
+        Arc::new(vault::open(&self.auth.sealing, self.seen.account.id, &held.sealed))
     }
 
     fn failed(&self, error: &DbError) -> Failure {
-        let (account, request_id) = (self.seen.account, self.request_id);
+        let (account, request_id) = (self.seen.account.id, self.request_id);
         warn!(
             error = %Chain(error),
             account = %account, request_id, "Postgres could not be asked about a provider's tokens"

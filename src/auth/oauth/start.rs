@@ -22,8 +22,6 @@ use crate::{
     secret::OneTimeToken,
 };
 
-/// Bytes of where people are sent in the end.
-const MAX_TARGET: usize = 2 * 1024;
 const MAX_SCOPES: usize = 50;
 const MAX_SCOPE: usize = 256;
 /// As many as an address may have.
@@ -81,12 +79,8 @@ impl Asked {
     fn read(call: &mut Call<'_>, family: Family) -> Result<Self, AuthError> {
         let mut check = call.body.check();
         let provider = check.text(family.provider_field());
-        let mut target = |name| {
-            let target = check.optional_text(name).filter(|url| !url.is_empty());
-            check.at_most(MAX_TARGET, name, target.as_deref());
-            target
-        };
-        let [callback, error, new_user] = ["callbackURL", "errorCallbackURL", "newUserCallbackURL"].map(&mut target);
+        let targets = ["callbackURL", "errorCallbackURL", "newUserCallbackURL"];
+        let [callback, error, new_user] = targets.map(|name| check.optional_target(name));
         let disable_redirect = check.optional_bool("disableRedirect").unwrap_or_default();
         let request_sign_up = check.optional_bool("requestSignUp").unwrap_or_default();
         let scopes = check.optional_texts("scopes");

@@ -69,7 +69,7 @@ pub(in crate::auth) async fn refresh(call: &mut Call<'_>) -> Result<Answer, Auth
         return Err(AuthError::RefreshTokenNotFound);
     }
     let seen = Seen {
-        account: account.id,
+        account: &account,
         sealed: &sealed,
         tokens: &held,
     };
@@ -234,7 +234,7 @@ async fn good_tokens(call: &Call<'_>, provider: &Provider, account: &Account) ->
         };
     }
     let seen = Seen {
-        account: account.id,
+        account,
         sealed: &sealed,
         tokens: &held,
     };

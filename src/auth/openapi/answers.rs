@@ -16,7 +16,10 @@ use super::describe::{Description, Shape, Who, Work, Yes, named, object, text};
 use crate::{
     auth::{AuthError, Route, error::Target, input::Accepts, password::PasswordError},
     db::DbError,
-    policy::{origin::AuthOriginError, rate::Rule},
+    policy::{
+        origin::{AuthOriginError, WithoutCookie},
+        rate::Rule,
+    },
     problem::{Code, Form, Problem},
 };
 
@@ -119,7 +122,7 @@ fn refusals(route: &Route, description: Description) -> Vec<Problem> {
             AuthError::Origin(AuthOriginError::Invalid),
         ]);
     }
-    if route.is_login {
+    if route.without_cookie == WithoutCookie::SignsIn {
         errors.push(AuthError::Origin(AuthOriginError::CrossSiteLogin));
     }
     // In what is posted, targets are judged wherever they appear, also where nothing is done with them.

@@ -13,7 +13,7 @@ use utoipa::openapi::{
 use crate::{
     auth::{
         AuthError,
-        input::{NOT_TICKED, TICKED},
+        input::{MAX_PICTURE, MAX_TARGET, NOT_TICKED, TICKED},
     },
     config::Config,
 };
@@ -182,7 +182,8 @@ pub(in crate::auth) struct Field {
 #[derive(Clone, Copy)]
 enum Kind {
     Text { example: &'static str },
-    NullableText { example: &'static str },
+    Picture,
+    NullablePicture,
     Address,
     Password,
     NewPassword,
@@ -209,8 +210,13 @@ impl Field {
         Self::new(name, Kind::Text { example })
     }
 
-    pub(in crate::auth) const fn nullable_text(name: &'static str, example: &'static str) -> Self {
-        Self::new(name, Kind::NullableText { example })
+    /// Where a picture is.
+    pub(in crate::auth) const fn picture(name: &'static str) -> Self {
+        Self::new(name, Kind::Picture)
+    }
+
+    pub(in crate::auth) const fn nullable_picture(name: &'static str) -> Self {
+        Self::new(name, Kind::NullablePicture)
     }
 
     pub(in crate::auth) const fn address(name: &'static str) -> Self {
@@ -279,8 +285,8 @@ impl Field {
             Kind::Address => "An e-mail address; upper case is taken for lower case.",
             Kind::NewPassword => "The password to be set. Its length is counted in UTF-16 units, as JavaScript does.",
             Kind::Target => "A path of the site, or a URL of a trusted origin.",
+            Kind::Picture | Kind::NullablePicture => "A URL of http or https, or a path.",
             Kind::Text { .. }
-            | Kind::NullableText { .. }
             | Kind::Password
             | Kind::Flag { .. }
             | Kind::Anything
@@ -304,7 +310,8 @@ impl Field {
         let secret = || text(PASSWORD).format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)));
         match self.kind {
             Kind::Text { example } => text(example),
-            Kind::NullableText { example } => nullable_text(example),
+            Kind::Picture => text(PICTURE).max_length(Some(MAX_PICTURE)),
+            Kind::NullablePicture => nullable_text(PICTURE).max_length(Some(MAX_PICTURE)),
             Kind::Address => text("ada@example.com")
                 .format(Some(SchemaFormat::Custom("email".to_owned())))
                 .max_length(Some(254)),
@@ -318,13 +325,17 @@ impl Field {
                 .examples(["true"]),
             Kind::Texts { example } => ObjectBuilder::new().schema_type(Type::Array).examples([example]),
             Kind::Object => ObjectBuilder::new().schema_type(Type::Object),
-            Kind::Target => text("/welcome").format(Some(SchemaFormat::Custom("uri-reference".to_owned()))),
+            Kind::Target => text("/welcome")
+                .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
+                .max_length(Some(MAX_TARGET)),
         }
     }
 }
 
 /// As our tokens look, those of sessions and those of mails.
 pub(in crate::auth) const TOKEN: &str = "Zx4mR0bW7sQh1TnV9cKdLuYp2gAeJf8iMo5tBwNqXrE";
+
+const PICTURE: &str = "https://example.com/ada.png";
 
 const PASSWORD: &str = "correct horse battery staple";
 

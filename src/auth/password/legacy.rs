@@ -6,10 +6,9 @@ use base64ct::{Base64, Encoding};
 use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use super::stored::Unreadable;
+use super::{hasher::nfkc, stored::Unreadable};
 
 /// better-auth's: `<32 hex>:<128 hex>`, scrypt over the password in NFKC. The salt is the hexadecimal *text*.
 pub(super) struct BetterAuth<'h> {
@@ -33,10 +32,7 @@ impl<'h> BetterAuth<'h> {
 
     /// Takes 32 MiB, whatever the row says.
     pub(super) fn matches(&self, password: &str) -> Result<bool, Unreadable> {
-        // Made to measure: were it to grow, each move would leave a copy behind.
-        let mut normal = Zeroizing::new(String::with_capacity(password.nfkc().map(char::len_utf8).sum()));
-        normal.extend(password.nfkc());
-        let password = normal;
+        let password = nfkc(password);
         let params = scrypt::Params::new(Self::LOG_N, Self::R, Self::P).map_err(|_| "scrypt refuses its parameters")?;
         let mut output = Zeroizing::new([0; Self::OUTPUT_LEN]);
         scrypt::scrypt(

@@ -95,6 +95,49 @@ fn hashes_that_others_made_verify_and_are_outdated() {
     }
 }
 
+/// `é` as one character and as two; a ligature, and what it stands for.
+const SPELLINGS: [&str; 3] = ["ﬁancé①", "fiancé1", "fiance\u{301}1"];
+
+#[test]
+fn a_password_is_the_same_however_its_characters_are_composed() {
+    let mut hasher = cheap_hasher();
+    for chosen in SPELLINGS {
+        let stored = hasher.hash(chosen).unwrap();
+        for typed in SPELLINGS {
+            assert_eq!(
+                hasher.verify(typed, stored.expose()),
+                Verdict::Right,
+                "{chosen} as {typed}"
+            );
+        }
+        assert_eq!(hasher.verify("fiance1", stored.expose()), Verdict::Wrong);
+        // As hashes were made before, and elsewhere.
+        let stored = hasher.hash_as_it_is(chosen).unwrap();
+        assert_eq!(hasher.verify(chosen, stored.expose()), Verdict::Right, "{chosen}");
+    }
+}
+
+#[test]
+fn which_form_is_right_is_not_told_by_the_work() {
+    let mut hasher = cheap_hasher();
+    let [typed, composed, _] = SPELLINGS;
+    let stored = [
+        hasher.hash(typed).unwrap(),
+        hasher.hash_as_it_is(typed).unwrap(),
+        hasher.hash("another").unwrap(),
+    ];
+    for (text, twice) in [(typed, 2), (composed, 1)] {
+        let before = hasher.todays_work;
+        hasher.pretend(text);
+        assert_eq!(hasher.todays_work - before, twice, "{text} for nobody");
+        for stored in &stored {
+            let before = hasher.todays_work;
+            hasher.verify(text, stored.expose());
+            assert_eq!(hasher.todays_work - before, twice, "{text}");
+        }
+    }
+}
+
 #[test]
 fn a_wrong_password_costs_todays_work_whatever_hash_is_stored() {
     let mut hasher = cheap_hasher();
@@ -183,6 +226,17 @@ async fn other_parameters_verify_but_ask_for_a_new_hash() {
     let now = passwords(CHEAP, 8);
     let verdict = now.verify(secret("correct horse"), Some(old)).await.unwrap();
     assert_eq!(verdict, Verdict::RightButOutdated);
+}
+
+#[tokio::test]
+async fn what_is_made_today_is_told_from_all_else() {
+    let passwords = passwords(CHEAP, 8);
+    let hash = passwords.hash(secret("correct horse")).await.unwrap();
+    assert!(passwords.makes(&hash));
+    for (_, stored) in VECTORS {
+        assert!(!passwords.makes(&secret(stored)), "{stored}");
+    }
+    assert!(!passwords.makes(&secret("no hash at all")));
 }
 
 #[tokio::test]

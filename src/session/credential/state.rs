@@ -5,18 +5,15 @@
 //! same moment, each without a cookie, then rarely overwrite what another was given; and however many start, a browser
 //! is left with no more cookies than there are slots.
 //!
-//! They come back on a navigation from the provider's site, which `SameSite=Strict` would not let happen: where sessions
-//! are strict, these are still `Lax`.
+//! They come back on a navigation from the provider's site, which `SameSite=Strict` would not let happen: they are among
+//! those with the attributes for arrivals.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::{Cookie, SessionCookies, Spelling, same_site};
-use crate::{
-    config::SameSite,
-    secret::{OAuthBrowser, OneTimeToken, random},
-};
+use super::{Cookie, SessionCookies, Spelling};
+use crate::secret::{OAuthBrowser, OneTimeToken, random};
 
 /// Before the name, within what is signed: so no other cookie of ours can stand in for this one, nor this one for another,
 /// since no token has a colon in it.
@@ -39,22 +36,15 @@ impl Slot {
 #[derive(Clone, Debug)]
 pub(super) struct StateCookies {
     slots: [Cookie; Slot::ALL],
-    attributes: String,
 }
 
 impl StateCookies {
-    /// `attributes`: those of all our cookies but `SameSite`.
-    pub(super) fn new(cookie: impl Fn(&str) -> Cookie, attributes: &str, rule: SameSite) -> Self {
-        let rule = match rule {
-            SameSite::Lax | SameSite::Strict => SameSite::Lax,
-            SameSite::None => SameSite::None,
-        };
+    pub(super) fn new(cookie: impl Fn(&str) -> Cookie) -> Self {
         Self {
             slots: std::array::from_fn(|slot| match slot {
                 0 => cookie("state"),
                 _ => cookie(&format!("state_{slot}")),
             }),
-            attributes: format!("{attributes}{}", same_site(rule)),
         }
     }
 
@@ -80,14 +70,12 @@ impl SessionCookies {
     }
 
     pub fn set_oauth_browser(&self, slot: Slot, name: &OneTimeToken<OAuthBrowser>, max_age: Duration) -> HeaderValue {
-        let StateCookies { attributes, .. } = &self.state;
         let marked = format!("{MARK}{}", name.as_str());
-        self.set_cookie_with(self.state.name(slot), &marked, Some(max_age), attributes)
+        self.set_cookie_with(self.state.name(slot), &marked, Some(max_age), &self.arriving)
     }
 
     pub fn clear_oauth_browser(&self, slot: Slot) -> HeaderValue {
-        let StateCookies { attributes, .. } = &self.state;
-        super::sensitive(format!("{}=; Max-Age=0{attributes}", self.state.name(slot)))
+        super::clear_cookie(self.state.name(slot), &self.arriving)
     }
 }
 
@@ -147,21 +135,6 @@ mod tests {
         assert!(cookies.sign_up_mark(&sent(crumb(&mark))).is_some());
         let here = crumb(&mark).replacen("sign_up=", "state=", 1);
         assert!(here.contains("state=") && cookies.oauth_browsers(&sent(&here)).is_empty());
-    }
-
-    #[test]
-    fn it_comes_back_from_another_site_also_where_sessions_do_not() {
-        let cookie = |name: &str| Cookie {
-            name: name.to_owned(),
-            find: memchr::memmem::Finder::new(b"").into_owned(),
-        };
-        for (rule, written) in [
-            (SameSite::Lax, "; Path=/; SameSite=Lax"),
-            (SameSite::Strict, "; Path=/; SameSite=Lax"),
-            (SameSite::None, "; Path=/; SameSite=None"),
-        ] {
-            assert_eq!(StateCookies::new(cookie, "; Path=/", rule).attributes, written);
-        }
     }
 
     #[test]

@@ -387,6 +387,36 @@ fn the_mark_of_a_sign_up_comes_back_only_under_its_own_name() {
 }
 
 #[test]
+fn what_has_to_come_back_from_another_site_does_also_where_sessions_do_not() {
+    let minute = Duration::from_mins(1);
+    for (rule, sessions, arriving) in [
+        (SameSite::Lax, "; SameSite=Lax", "; SameSite=Lax"),
+        (SameSite::Strict, "; SameSite=Strict", "; SameSite=Lax"),
+        (SameSite::None, "; SameSite=None", "; SameSite=None"),
+    ] {
+        let mut config = auth(&["x"], None, true);
+        config.session.cookie.same_site = rule;
+        let cookies = SessionCookies::new(&config, &Origin::parse("https://a.example").unwrap());
+        let ends = |set: &HeaderValue, with| set.to_str().unwrap().ends_with(with);
+        assert!(ends(
+            &cookies.set(&SessionToken::parse(TOKEN).unwrap(), Some(minute)),
+            sessions
+        ));
+        assert!(ends(
+            &cookies.set_sign_up_mark(&OneTimeToken::generate(), minute),
+            arriving
+        ));
+        assert!(ends(&cookies.clear_sign_up_mark(), arriving));
+        let slot = Slot::drawn();
+        assert!(ends(
+            &cookies.set_oauth_browser(slot, &OneTimeToken::generate(), minute),
+            arriving
+        ));
+        assert!(ends(&cookies.clear_oauth_browser(slot), arriving));
+    }
+}
+
+#[test]
 fn upstreams_see_none_of_our_cookies() {
     let cookies = cookies();
     let good = pair(&cookies, TOKEN);

@@ -186,7 +186,6 @@ fn sign_in(number: usize) -> String {
 /// What it is called, and how it begins.
 type Named = (&'static str, fn(Target) -> Attack);
 
-#[expect(clippy::too_many_lines, reason = "a list: each attack is said once, in a few lines")]
 fn attacks() -> Vec<Named> {
     vec![
         ("nobody", |_| Box::pin(async {})),

@@ -138,6 +138,59 @@ async fn csrf_04_what_changes_something_is_not_done_by_a_link() {
     );
 }
 
+/// A form that a page elsewhere sends brings no cookie along (`SameSite`), and its answer's cookies are taken all the same.
+#[tokio::test]
+async fn csrf_04_no_page_elsewhere_sets_or_clears_a_cookie() {
+    const OBJECT: &str = r#"{"email":"ada@example.com","provider":"google"}"#;
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    for fields in ELSEWHERE {
+        for via in BOTH {
+            let saw = ask(&gateway, via, "POST", "/api/auth/sign-out", fields).await;
+            assert_eq!(saw.status, 403, "{via:?} {fields:?}: {}", saw.text());
+            assert!(!saw.has("set-cookie"), "{via:?} {fields:?}");
+        }
+        for route in ROUTES.iter().filter(|route| route.method == Method::POST) {
+            let path = format!("/api/auth{}", route.path.replace(":provider", "google"));
+            // All that a page can have sent to another site without a preflight.
+            for (media, body) in [
+                (None, ""),
+                (None, OBJECT),
+                (Some("text/plain"), OBJECT),
+                (
+                    Some("application/x-www-form-urlencoded"),
+                    "email=ada%40example.com&provider=google",
+                ),
+                (Some("multipart/form-data; boundary=x"), ""),
+            ] {
+                let mut call = gateway.post(&path).body(body);
+                if let Some(media) = media {
+                    call = call.header("Content-Type", media);
+                }
+                call = fields.iter().fold(call, |call, (name, value)| call.header(name, value));
+                let answer = call.undescribed().await;
+                assert!(!answer.head.has("set-cookie"), "{path} {media:?} {fields:?}");
+            }
+        }
+    }
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 200);
+    // Our own pages and programs that are no browser may, cookie or none; and whoever shows a token, wherever they are.
+    let bearer = format!("Bearer {}", ada.token);
+    for fields in [
+        &[][..],
+        &[("Origin", "https://app.example.com")],
+        &[("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "navigate")],
+        &[("Sec-Fetch-Mode", "cors")],
+        &[("Origin", "https://app.example.com"), ("Cookie", &ada.cookie)],
+        &[("Origin", "capacitor://localhost"), ("Authorization", &bearer)],
+    ] {
+        let saw = ask(&gateway, BOTH[0], "POST", "/api/auth/sign-out", fields).await;
+        assert_eq!(saw.status, 200, "{fields:?}: {}", saw.text());
+        assert!(saw.has("set-cookie"), "{fields:?}");
+    }
+    assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 401);
+}
+
 #[tokio::test]
 async fn csrf_06_no_page_elsewhere_writes_with_somebodys_cookie() {
     let gateway = Gateway::start().await;

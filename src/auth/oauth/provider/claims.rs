@@ -7,13 +7,12 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::{Profile, dialect::Dialect};
-use crate::auth::email::EmailAddress;
+use crate::auth::{email::EmailAddress, input::MAX_PICTURE};
 
 /// OpenID Connect Core 1.0, section 2: of a subject.
 const MAX_SUBJECT: usize = 255;
 /// Characters of a name.
 const MAX_NAME: usize = 256;
-const MAX_IMAGE: usize = 2048;
 
 /// What providers say of the address that stands beside it; the last two are Microsoft's.
 const PROOFS: [&str; 3] = ["email_verified", "xms_edov", "verified_primary_email"];
@@ -98,7 +97,7 @@ pub(super) fn name(text: &str) -> String {
 
 pub(super) fn image(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
-    let sound = text.len() <= MAX_IMAGE && matches!(url.scheme(), "http" | "https");
+    let sound = text.len() <= MAX_PICTURE && matches!(url.scheme(), "http" | "https");
     sound.then(|| url.into())
 }
 

@@ -129,7 +129,7 @@ pub(super) fn verify(
     Ok(claims)
 }
 
-/// What a token says that was verified when it came, long ago perhaps.
+/// What a token says that was verified when it came, long ago perhaps, or that came of a refresh.
 pub(super) fn claims_of_verified(token: &str) -> Option<Claims> {
     read(split(token)?.payload)
 }

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use base64ct::{Base64UrlUnpadded, Encoding};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
     testing::{Answer, Peer, Signer},
     *,
 };
-use crate::config::ProviderKind;
+use crate::{
+    config::ProviderKind,
+    identity::{AccountId, UserId},
+};
 
 const NOW: i64 = 1_795_000_000;
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -461,8 +466,12 @@ async fn tokens_are_refreshed_and_microsoft_is_told_the_scope() {
         let mut settings = settings(&peer, kind);
         settings.endpoints.token = Url::parse(&format!("{}/token", peer.origin)).ok();
         let provider = Provider::new(&settings, true).unwrap();
-        let granted: Vec<String> = granted.into_iter().map(str::to_owned).collect();
-        let tokens = provider.refresh(&refresh, &granted, Timestamp::from_secs(NOW));
+        let seen = Tokens {
+            scopes: granted.into_iter().map(str::to_owned).collect(),
+            ..nothing()
+        };
+        let account = account("", "ada");
+        let tokens = provider.refresh(&refresh, &seen, &account, Timestamp::from_secs(NOW));
         let tokens = tokens.await.unwrap();
         assert_eq!(tokens.access.unwrap().expose(), "newer");
         assert!(tokens.refresh.is_none() && tokens.scopes.is_empty());
@@ -473,6 +482,81 @@ async fn tokens_are_refreshed_and_microsoft_is_told_the_scope() {
         );
         assert_eq!(form.get("scope").map(String::as_str), scope);
     }
+}
+
+fn nothing() -> Tokens {
+    Tokens {
+        access: None,
+        refresh: None,
+        id: None,
+        access_expires_at: None,
+        refresh_expires_at: None,
+        scopes: Vec::new(),
+    }
+}
+
+fn account(issuer: &str, subject: &str) -> Account {
+    let at = Timestamp::from_secs(NOW);
+    Account {
+        id: AccountId(Uuid::nil()),
+        user_id: UserId(Uuid::nil()),
+        provider_id: "there".to_owned(),
+        account_id: subject.to_owned(),
+        issuer: issuer.to_owned(),
+        scopes: Vec::new(),
+        password_set_at: None,
+        created_at: at,
+        updated_at: at,
+    }
+}
+
+#[test]
+fn what_comes_of_a_refresh_is_about_the_account_or_nothing() {
+    let claims = |value: Value| -> Claims { serde_json::from_value(value).unwrap() };
+    let google = Provider::new(&testing::settings(ProviderKind::Google), true).unwrap();
+    let own = account("https://accounts.google.com", "1001");
+    for (said, is_own) in [
+        (json!({"iss": "https://accounts.google.com", "sub": "1001"}), true),
+        (json!({"iss": "accounts.google.com", "sub": "1001"}), true),
+        (json!({"iss": "https://accounts.google.com", "sub": "1002"}), false),
+        (json!({"iss": "https://elsewhere.example", "sub": "1001"}), false),
+        (json!({"iss": "https://accounts.google.com"}), false),
+        (json!({"sub": "1001"}), false),
+    ] {
+        assert_eq!(google.is_of(&claims(said.clone()), &own, &nothing()), is_own, "{said}");
+    }
+    let microsoft = Provider::new(&testing::settings(ProviderKind::Microsoft), true).unwrap();
+    let tenant = |id: &str| format!("https://login.microsoftonline.com/{id}/v2.0");
+    let (here, there) = (
+        tenant("11111111-1111-4111-8111-111111111111"),
+        tenant("22222222-2222-4222-8222-222222222222"),
+    );
+    let own = account(&here, "an-oid");
+    for (said, is_own) in [
+        (json!({"iss": here, "oid": "an-oid", "sub": "pairwise"}), true),
+        (json!({"iss": here, "oid": "another", "sub": "pairwise"}), false),
+        (json!({"iss": there, "oid": "an-oid", "sub": "pairwise"}), false),
+    ] {
+        assert_eq!(
+            microsoft.is_of(&claims(said.clone()), &own, &nothing()),
+            is_own,
+            "{said}"
+        );
+    }
+    // Brought from elsewhere: what is known is the id_token that came along, if one did.
+    let brought = account("", "known-by-something-else");
+    let payload = Base64UrlUnpadded::encode_string(json!({"iss": here, "sub": "pairwise"}).to_string().as_bytes());
+    let with_token = Tokens {
+        id: Some(Secret::new(format!("e30.{payload}.c2ln"))),
+        ..nothing()
+    };
+    let (same, other) = (
+        json!({"iss": here, "sub": "pairwise"}),
+        json!({"iss": here, "sub": "of another"}),
+    );
+    assert!(microsoft.is_of(&claims(same), &brought, &with_token));
+    assert!(!microsoft.is_of(&claims(other.clone()), &brought, &with_token));
+    assert!(microsoft.is_of(&claims(other), &brought, &nothing()));
 }
 
 #[tokio::test]
