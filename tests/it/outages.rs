@@ -324,9 +324,9 @@ async fn with_a_postgres_that_only_reads_sessions_go_on_and_changes_are_told_to_
     eventually(SOON, async || gateway.sign_in("ada@example.com").await.status() == 503).await;
     let took = refused_sign_in(&gateway).await;
     assert!(took < ACQUIRE + LENIENCY, "{took:?}");
-    for user in [&ada, &bob] {
-        assert_eq!(status(&gateway, user).await, 200);
-    }
+    assert_eq!(status(&gateway, &ada).await, 200);
+    // Half a second is little for a new connection where all tests run at once.
+    eventually(SOON, async || status(&gateway, &bob).await == 200).await;
     // Not thrown out this time: connections that only read are left by themselves.
     let client = db.client().await;
     let writing_again = format!("ALTER DATABASE {name} RESET default_transaction_read_only");
