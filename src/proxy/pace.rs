@@ -100,8 +100,8 @@ pub struct Pace {
     unread: AtomicBool,
     /// Whether the client is still there is to be asked.
     asks: AtomicBool,
-    /// Our side is closed, or about to be.
-    closing: AtomicBool,
+    /// One side is closed, or about to be.
+    ending: AtomicBool,
     /// Why the client is asked to leave; zero while it is not.
     leave: AtomicU8,
     /// Rung when it is.
@@ -123,7 +123,7 @@ impl Pace {
             block_ms: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             asks: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             leave: AtomicU8::new(0),
             leaving: Notify::new(),
         }
@@ -224,9 +224,14 @@ impl Pace {
         self.asks.store(true, Ordering::Relaxed);
     }
 
-    /// Whoever speaks on the connection has begun to close it.
-    pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
+    /// Nothing more comes, or goes.
+    pub fn ends(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whoever speaks on the connection has begun to close it, or has met its end.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// The last byte of an answer was handed over.
@@ -390,7 +395,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let this = &mut *self;
-        this.pace.closing.store(true, Ordering::Relaxed);
+        this.pace.ends();
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             if !this.pace.unread.load(Ordering::Relaxed) {

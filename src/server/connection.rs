@@ -342,10 +342,39 @@ impl Leaver {
     }
 }
 
+/// Requests that hyper took for the end of their connection: it resets a CONNECT of HTTP/2 that announces content, and then
+/// says that the connection has ended, which it has not. What else is under way on it may be somebody else's, where a
+/// proxy shares it. When asked again it goes on.
+struct Strays {
+    /// `None`: HTTP/1.1, where the end is the end.
+    turns: Option<Arc<Turns>>,
+    heard: u64,
+    since_heard: u32,
+}
+
+impl Strays {
+    /// So many may come in what is read at once; who says more often that it has ended is believed.
+    const AT_ONCE: u32 = 1_000;
+
+    fn new(turns: Option<&Arc<Turns>>) -> Self {
+        Self {
+            turns: turns.cloned(),
+            heard: 0,
+            since_heard: 0,
+        }
+    }
+
+    fn goes_on(&mut self) -> bool {
+        let Some(turns) = &self.turns else { return false };
+        let heard = turns.heard_in_all();
+        self.since_heard = if heard == self.heard { self.since_heard + 1 } else { 0 };
+        self.heard = heard;
+        self.since_heard < Self::AT_ONCE
+    }
+}
+
 /// Runs a connection to its end, or to the end of our patience with the client. `turns`: of HTTP/2.
 ///
-/// hyper resets a CONNECT of HTTP/2 that announces content and then says that the connection has ended, which it has not:
-/// what else is under way on it is somebody else's, where a proxy shares it. It ends when it is being closed.
 async fn attend<C: Attended>(
     conversation: &Conversation,
     mut connection: Pin<Box<C>>,
@@ -364,6 +393,7 @@ async fn attend<C: Attended>(
     let mut leaver: Option<Leaver> = None;
     // and whatever it does.
     let mut end_by: Option<Instant> = None;
+    let mut strays = Strays::new(turns.as_ref());
     loop {
         let chore = {
             let mut chore = pin!(async {
@@ -377,7 +407,7 @@ async fn attend<C: Attended>(
                 // The connection first: told to finish before it has read its first request, it would close instead.
                 biased;
                 ended = connection.as_mut() => match ended {
-                    Ok(()) if C::SAYS_GOODBYE && !pace.is_closing() => continue,
+                    Ok(()) if !pace.is_ending() && strays.goes_on() => continue,
                     Ok(()) => return,
                     Err(error) => {
                         refusal::record_end(conversation, &error);

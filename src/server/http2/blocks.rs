@@ -67,6 +67,16 @@ impl<S> Followed<S> {
     }
 }
 
+impl<S> Followed<S> {
+    fn wrote(&self, sent: Result<usize>) -> Poll<Result<usize>> {
+        match &sent {
+            Ok(sent) => self.turns.sent(*sent),
+            Err(_) => self.pace.ends(),
+        }
+        Poll::Ready(sent)
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
@@ -75,7 +85,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
+        if read.is_err() || buf.filled().len() == before {
+            this.pace.ends();
+            return Poll::Ready(read);
+        }
         this.turns.heard();
         let owed = this.frames.owed;
         this.frames.began = false;
@@ -100,13 +114,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
-        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.turns.sent(sent);
-        Poll::Ready(Ok(sent))
+        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        self.wrote(sent)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        if flushed.is_err() {
+            self.pace.ends();
+        }
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -118,9 +135,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.turns.sent(sent);
-        Poll::Ready(Ok(sent))
+        let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        self.wrote(sent)
     }
 
     fn is_write_vectored(&self) -> bool {

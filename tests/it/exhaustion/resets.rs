@@ -176,6 +176,28 @@ async fn a_connect_that_announces_content_ends_nothing_but_itself() {
     client.answered(1).await;
 }
 
+/// Each worker would have had its share of these.
+#[tokio::test]
+async fn clients_that_break_their_connections_off_hold_nobody_up() {
+    let gateway = Gateway::start().await;
+    for number in 0..16 {
+        let mut client = Frames::connect(gateway.addr()).await;
+        client.send(frames::get(1, "/public/x")).await;
+        client.answered(1).await;
+        if number % 2 == 0 {
+            // Reset, not closed.
+            socket2::SockRef::from(&client.stream)
+                .set_linger(Some(std::time::Duration::ZERO))
+                .unwrap();
+        }
+        drop(client);
+    }
+    eventually(SOON, async || gateway.metric("vestibule_open_connections").await < 1.5).await;
+    for _ in 0..16 {
+        assert_eq!(gateway.get("/public/x").await.status(), 200);
+    }
+}
+
 #[tokio::test]
 async fn who_takes_a_page_s_requests_back_goes_on() {
     let gateway = Gateway::start().await;
