@@ -6,7 +6,7 @@
 //! longest: were it free for a moment, somebody who has just come could have it.
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence},
     time::Duration,
 };
 
@@ -75,7 +75,7 @@ impl Limit {
     /// To be called once for each place that was taken.
     pub(super) fn give_back(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.handed.add_permits(1);
+            self.hand_over();
             return;
         }
         self.taken.fetch_sub(1, Ordering::SeqCst);
@@ -87,7 +87,25 @@ impl Limit {
 
     fn hand_over_if_free(&self) {
         if self.take() {
-            self.handed.add_permits(1);
+            self.hand_over();
+        }
+    }
+
+    /// Hands a place that is taken to who has waited for longest.
+    fn hand_over(&self) {
+        self.handed.add_permits(1);
+        // The last who waited may have left before it was there, having another.
+        fence(Ordering::SeqCst);
+        self.take_back_unless_awaited();
+    }
+
+    /// What was handed to some who went away meanwhile is nobody's.
+    fn take_back_unless_awaited(&self) {
+        while self.waiting.load(Ordering::SeqCst) == 0
+            && let Ok(handed) = self.handed.try_acquire()
+        {
+            handed.forget();
+            self.give_back();
         }
     }
 
@@ -116,11 +134,10 @@ impl<'l> Queued<'l> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        let was_last = self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
-        // What was handed to somebody who went away meanwhile is nobody's.
-        if was_last && let Ok(handed) = self.0.handed.try_acquire() {
-            handed.forget();
-            self.0.give_back();
+        if self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // Of two, one sees what the other did: who leaves the place, or who hands it over that nobody waits.
+            fence(Ordering::SeqCst);
+            self.0.take_back_unless_awaited();
         }
     }
 }
@@ -232,7 +249,10 @@ mod tests {
         }
         tasks.ended().await;
         assert_eq!(done.load(Ordering::SeqCst), 64 * 200);
-        assert_eq!((limit.taken(), limit.waiting()), (0, 0));
+        assert_eq!(
+            (limit.taken(), limit.waiting(), limit.handed.available_permits()),
+            (0, 0, 0)
+        );
         assert!(most.load(Ordering::SeqCst) <= 3);
     }
 }
