@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Gateway, SOON, eventually};
+use crate::harness::{Gateway, SOON, eventually, people::PASSWORD};
 
 const SIGN_UP: &str = "/api/auth/sign-up/email";
 const SIGN_IN: &str = "/api/auth/sign-in/email";
@@ -104,7 +104,7 @@ async fn no_endpoint_takes_a_target_beyond_two_kibibytes() {
     let ada = gateway.signed_in("ada@example.com").await;
     let long = format!("/{}", "x".repeat(2048));
     let fields = json!({
-        "name": "A", "email": "eve@example.com", "password": "correct horse", "newEmail": "eve@example.com",
+        "name": "A", "email": "eve@example.com", "password": PASSWORD, "newEmail": "eve@example.com",
         "callbackURL": long, "redirectTo": long,
     });
     for (path, field) in [
@@ -190,7 +190,7 @@ async fn a_picture_is_a_link_of_the_web_or_a_path() {
             "{bad}"
         );
         assert_eq!(answer.json()["message"], json!(format!("[body.image] {says}")), "{bad}");
-        let sign_up = json!({ "name": "E", "email": "eve@example.com", "password": "correct horse", "image": bad });
+        let sign_up = json!({ "name": "E", "email": "eve@example.com", "password": PASSWORD, "image": bad });
         assert_eq!(
             gateway.post(SIGN_UP).json(&sign_up).await.code(),
             "VALIDATION_ERROR",
