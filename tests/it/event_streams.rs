@@ -49,6 +49,14 @@ async fn event(client: &mut RawClient) -> String {
     String::from_utf8(piece).unwrap()
 }
 
+/// What the application still hears until its connection is over, ended or broken off.
+async fn until_its_end(upstream: &mut Conversation) -> Vec<u8> {
+    let mut rest = Vec::new();
+    let told = tokio::io::AsyncReadExt::read_to_end(&mut upstream.stream, &mut rest);
+    let _ = timeout(SOON, told).await.expect("the upstream hears of it");
+    rest
+}
+
 #[tokio::test]
 async fn ws_02_a_stream_ends_when_its_session_does() {
     let gateway = Gateway::start().await;
@@ -56,12 +64,7 @@ async fn ws_02_a_stream_ends_when_its_session_does() {
     let (mut client, mut upstream) = listening(&gateway, &ada).await;
     gateway.sign_out(&ada).await;
     assert_eq!(event(&mut client).await, "", "the last chunk");
-    let mut rest = Vec::new();
-    let told = tokio::io::AsyncReadExt::read_to_end(&mut upstream.stream, &mut rest);
-    timeout(SOON, told)
-        .await
-        .expect("the upstream hears of it")
-        .unwrap_or(0);
+    until_its_end(&mut upstream).await;
 }
 
 /// The client keeps its window shut, so that nobody asks for more of the answer: neither that nor what it still has to say may
@@ -97,10 +100,8 @@ async fn ws_02_a_stream_that_is_not_read_ends_with_its_session_and_what_is_sent_
     client.send(frame(DATA, 0, 1, b"two")).await;
     let ended = client.until(|frame| frame.stream == 1).await;
     assert_eq!(ended.kind, RST_STREAM);
-    let rest = tokio::io::AsyncReadExt::read_to_end(&mut upstream.stream, &mut heard);
-    // Broken off, not ended.
-    timeout(SOON, rest).await.expect("the upstream hears of it").ok();
     assert_eq!(heard, b"one");
+    assert!(until_its_end(&mut upstream).await.is_empty());
 }
 
 /// It has begun to send its next request, so that nobody reads while this one is answered.
@@ -119,12 +120,7 @@ async fn a_stream_ends_when_its_client_has_gone_whatever_it_left_behind() {
     let mut upstream = conversations.next().await;
     begin(&mut client, &mut upstream).await;
     drop(client);
-    let mut rest = Vec::new();
-    let told = tokio::io::AsyncReadExt::read_to_end(&mut upstream.stream, &mut rest);
-    timeout(SOON, told)
-        .await
-        .expect("the upstream hears of it")
-        .unwrap_or(0);
+    until_its_end(&mut upstream).await;
 }
 
 #[tokio::test]
