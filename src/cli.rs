@@ -26,6 +26,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    app::memory,
     chain::Chain,
     config::{self, Config, Overrides},
     server::tls::Tls,
@@ -107,6 +108,10 @@ impl ConfigArg {
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> ExitCode {
     panics::say_no_values();
+    // Of the two that go on, `serve` may be told otherwise, and `dev` is for looking at.
+    if !matches!(cli.command, Command::Serve(_) | Command::Dev(_)) {
+        memory::keep_to_itself();
+    }
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Dev(args) => dev::run(&args),

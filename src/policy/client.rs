@@ -65,6 +65,8 @@ pub enum HostError {
     Bad,
     #[error("the host is not served here, or not on this connection")]
     Misdirected,
+    #[error("the client's certificate has expired since the handshake, or what is asked for has changed")]
+    HandshakeOver,
 }
 
 impl ClientRules {

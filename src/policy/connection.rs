@@ -3,10 +3,20 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
+
+use crate::clock::Timestamp;
+
+/// So long before a client's certificate ends it is asked to shake hands again: it may have the next one by then, and no
+/// request of it fails.
+const RENEW_BEFORE: Duration = Duration::from_mins(1);
 
 /// The facts of one connection.
 #[derive(Clone, Debug)]
@@ -71,9 +81,46 @@ pub struct Tls {
     pub shown: Arc<CertificateNames>,
     /// Whose certificate the client has shown, as upstreams are told; it was verified.
     pub client: Option<Arc<ClientCertificate>>,
+    /// What it was asked for, and by whom it may be issued.
+    pub agreed_by: Arc<ClientTerms>,
+}
+
+/// What a handshake asks of clients' certificates: until other terms take its place.
+#[derive(Debug, Default)]
+pub struct ClientTerms {
+    replaced: AtomicBool,
+}
+
+impl ClientTerms {
+    /// Who agreed by these terms might not by those that are in force now.
+    pub fn replace(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether what a handshake has found out is true still.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    Good,
+    /// It will not be, soon.
+    Ending,
+    Ended,
 }
 
 impl Tls {
+    /// Whether the client would come in now as it did: what it has shown has not expired, and who may have issued it has not
+    /// changed. A connection may last for months, a certificate for hours.
+    pub fn standing(&self, now: Timestamp) -> Standing {
+        if self.agreed_by.replaced.load(Ordering::Relaxed) {
+            return Standing::Ended;
+        }
+        match self.client.as_ref().and_then(|client| client.expires_at) {
+            Some(end) if end <= now => Standing::Ended,
+            Some(end) if end <= now.plus(RENEW_BEFORE) => Standing::Ending,
+            _ => Standing::Good,
+        }
+    }
+
     /// Whether the client may ask for `host` on this connection (RFC 9110, 7.4): it must have asked the handshake for
     /// it, or been shown a certificate that is for it too. A client that named no host is bound to none.
     pub fn is_for(&self, host: &str) -> bool {
@@ -87,6 +134,8 @@ impl Tls {
 #[derive(Debug, Default)]
 pub struct ClientCertificate {
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+    /// `None`: it can't be told.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The hosts that a certificate is for.
@@ -160,6 +209,7 @@ mod tests {
             asked: asked.map(Into::into),
             shown: Arc::new(CertificateNames::new(["a.example"])),
             client: None,
+            agreed_by: Arc::default(),
         };
         assert!(asking(None).is_for("anything.example"));
         assert!(asking(Some("a.example")).is_for("a.example"));

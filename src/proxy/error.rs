@@ -113,7 +113,7 @@ impl ProxyError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Path(_) | Self::Route(NoRoute::Unfit(_)) => Code::BadPath,
-            Self::Host(HostError::Misdirected) => Code::MisdirectedRequest,
+            Self::Host(HostError::Misdirected | HostError::HandshakeOver) => Code::MisdirectedRequest,
             Self::Host(_) => Code::BadHost,
             Self::Header(_) => Code::BadHeader,
             Self::Route(NoRoute::Path) | Self::NoFile => Code::NotFound,

@@ -67,6 +67,8 @@ pub enum Leave {
     Resets = 2,
     /// It sent more frames that carry nothing than it may.
     IdleFrames = 3,
+    /// What it has shown in its handshake is good no more, or not for long.
+    ShakeHands = 4,
 }
 
 /// What the time that is over was for.
@@ -266,12 +268,18 @@ impl Pace {
         first
     }
 
+    /// Whether anybody has asked it: answers say so then.
+    pub fn is_to_leave(&self) -> bool {
+        self.leave.load(Ordering::Relaxed) != 0
+    }
+
     /// Resolves once, when the client is asked to leave.
     pub async fn asked_to_leave(&self) -> Leave {
         self.leaving.notified().await;
         match self.leave.load(Ordering::Relaxed) {
             2 => Leave::Resets,
             3 => Leave::IdleFrames,
+            4 => Leave::ShakeHands,
             _ => Leave::MakeRoom,
         }
     }

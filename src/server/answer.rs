@@ -27,14 +27,14 @@ use crate::{
     policy::{
         self,
         client::HostError,
-        connection::Door,
+        connection::{Door, Standing},
         cors::{self, Readers},
         marks::Marks,
         path::{NormalPath, PathError},
     },
     problem::Form,
     proxy::{
-        self, Inbound, body::ProxyBody, caller::Caller, error::ProxyError, grpc, record::Record, rewrite,
+        self, Inbound, body::ProxyBody, caller::Caller, error::ProxyError, grpc, pace::Leave, record::Record, rewrite,
         upgrade::ExtendedConnect,
     },
     upstream::body::{Limits, RequestBody},
@@ -142,7 +142,8 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
     };
     // What a client has sent behind an upgrade was meant for a tunnel: it must not be read as a request. And while we leave,
     // its next connection goes to whoever takes over: an idle one that is closed may be in use just then.
-    let ends = asked_upgrade || (version != Version::HTTP_2 && worker.tasks.stop.is_leaving());
+    let we_part = || worker.tasks.stop.is_leaving() || conversation.pace.is_to_leave();
+    let ends = asked_upgrade || (version != Version::HTTP_2 && we_part());
     if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         refusal::close_after(&mut response);
     }
@@ -178,6 +179,15 @@ async fn dispatch(
         && let Some(answer) = answer_to_authority(worker, parts)
     {
         return Ok(answer);
+    }
+    if let Some(tls) = &facts.tls {
+        let standing = tls.standing(record.at);
+        if standing != Standing::Good {
+            conversation.pace.ask_to_leave(Leave::ShakeHands);
+        }
+        if standing == Standing::Ended {
+            return Err(HostError::HandshakeOver.into());
+        }
     }
     if parts.version == Version::HTTP_2 {
         http2::check_head(parts)?;

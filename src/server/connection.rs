@@ -454,8 +454,8 @@ async fn attend<C: Attended>(
                 let now = clock::monotonic();
                 end_by = match why {
                     // It has nothing to lose, unless it has just begun something.
-                    Leave::MakeRoom if !C::SAYS_GOODBYE && pace.at_rest() => return,
-                    Leave::MakeRoom => None,
+                    Leave::MakeRoom | Leave::ShakeHands if !C::SAYS_GOODBYE && pace.at_rest() => return,
+                    Leave::MakeRoom | Leave::ShakeHands => None,
                     Leave::Resets | Leave::IdleFrames => {
                         note_flood(conversation, why);
                         Some(now + LEAVE)
@@ -494,7 +494,7 @@ fn note_flood(conversation: &Conversation, why: Leave) {
     let limit = match why {
         Leave::Resets => Limit::MaxResets,
         Leave::IdleFrames => Limit::MaxIdleFrames,
-        Leave::MakeRoom => return,
+        Leave::MakeRoom | Leave::ShakeHands => return,
     };
     conversation.worker.recorder.stats.limit(limit);
     let (peer, limit) = (conversation.facts.peer.addr(), limit.as_str());

@@ -2,7 +2,9 @@
 //!
 //! Whatever changes, a configuration, a file, replaces the whole of [`Terms`] at once: handshakes go by what is there
 //! when they begin, and tickets from before are no good any more, so that nobody resumes past new rules. A change that
-//! can't be loaded changes nothing, and is told. There is no 0-RTT: what comes by it can be sent again by anybody.
+//! can't be loaded changes nothing, and is told. There is no 0-RTT: what comes by it can be sent again by anybody. Where
+//! clients are asked for certificates there are no tickets either: whoever resumes shows none, so that it would never be seen
+//! that theirs has expired.
 //!
 //! [`Issued`] is for certificates that come from elsewhere than files. Who orders them (ACME) implements it and gives it
 //! to [`Tls::new`]; its certificates are shown for hosts that no file is for. While it has a challenge pending, a client
@@ -43,13 +45,14 @@ use tracing::{error, info, warn};
 pub use self::certificate::CertificateError;
 use self::{
     certificate::Certificate,
+    client_certificate::Asked,
     sni::{ACME_TLS, Certificates, Resolver},
 };
 use crate::{
     chain::Chain,
     clock::{Clock, Timestamp},
     config::{self, ClientAuth, ConfigErrors, TlsVersion},
-    policy::connection::{self, ClientCertificate},
+    policy::connection::{self, ClientCertificate, ClientTerms},
 };
 
 const HTTP_2: &[u8] = b"h2";
@@ -128,6 +131,8 @@ pub struct Terms {
     config: Arc<ServerConfig>,
     resolver: Arc<Resolver>,
     stamps: Vec<Stamp>,
+    asked: Asked,
+    clients: Arc<ClientTerms>,
 }
 
 /// By which a changed file is known.
@@ -177,10 +182,18 @@ impl Tls {
         next
     }
 
-    /// From now on handshakes go by `terms`.
-    pub fn put_in_force(&self, terms: Terms) {
+    /// From now on handshakes go by `terms`. Clients that might not come in by them shake hands again.
+    pub fn put_in_force(&self, mut terms: Terms) {
         terms.warn(self.clock.now());
+        let before = self.terms.load_full();
+        let goes_on = terms.asked.includes(&before.asked);
+        if goes_on {
+            terms.clients = Arc::clone(&before.clients);
+        }
         self.terms.store(Arc::new(terms));
+        if !goes_on {
+            before.clients.replace();
+        }
         self.reloaded.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -270,15 +283,15 @@ impl Terms {
             certificates: Certificates::new(certificates),
             issued: issued.cloned(),
         });
+        let asked = Asked::load(&settings.clients)?;
+        let shown_by = Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>;
         Ok(Self {
-            config: server_config(
-                settings,
-                &provider,
-                Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>,
-            )?,
+            config: server_config(settings.min_version, &asked, &provider, shown_by)?,
             settings: settings.clone(),
             resolver,
             stamps,
+            asked,
+            clients: Arc::default(),
         })
     }
 
@@ -297,6 +310,7 @@ impl Terms {
                 shown: self.resolver.shown(asked.as_deref()),
                 asked: asked.map(String::into_boxed_str),
                 client,
+                agreed_by: Arc::clone(&self.clients),
             },
             stream,
         }
@@ -334,24 +348,31 @@ impl fmt::Debug for Terms {
 }
 
 fn server_config(
-    settings: &config::Tls,
+    min_version: TlsVersion,
+    clients: &Asked,
     provider: &Arc<CryptoProvider>,
     resolver: Arc<dyn ResolvesServerCert>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let versions: &[&SupportedProtocolVersion] = match settings.min_version {
+    let versions: &[&SupportedProtocolVersion] = match min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(versions)?;
-    let builder = match client_certificate::verifier(&settings.clients, provider)? {
+    let verifier = clients.verifier(provider)?;
+    let resumes = verifier.is_none();
+    let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(resolver);
     config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
     // Tickets, whose keys are drawn anew every six hours; nothing is kept here for a session.
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    if resumes {
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+    } else {
+        config.send_tls13_tickets = 0;
+    }
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
 }

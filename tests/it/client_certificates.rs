@@ -1,14 +1,21 @@
 //! Certificates that clients show: who is let in, and what the upstream is told. Nobody else can tell it.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use base64ct::{Base64, Encoding as _};
 use rcgen::{CertificateParams, DistinguishedName, DnType, SanType};
+use rustls::HandshakeKind;
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
+use vestibule::clock::Timestamp;
 
 use crate::harness::{
-    Gateway, Setup,
-    certificates::{Authority, Folder, Pair, TlsClient},
+    Gateway, SOON, Setup,
+    certificates::{Authority, Folder, Pair, TlsClient, connect, get_on},
+    client::Response,
+    eventually,
+    gateway::START,
+    h2_client::H2Client,
 };
 
 const HOST: &str = "app.example.com";
@@ -22,7 +29,7 @@ struct Site {
     authority: Authority,
     clients: Authority,
     gateway: Gateway,
-    _folder: Folder,
+    folder: Folder,
 }
 
 async fn site(client_auth: &str) -> Site {
@@ -36,7 +43,7 @@ async fn site(client_auth: &str) -> Site {
         gateway: Setup::default().with(&toml).start().await,
         authority,
         clients,
-        _folder: folder,
+        folder,
     }
 }
 
@@ -180,6 +187,102 @@ async fn a_certificate_that_is_optional_may_be_left_out_but_not_be_wrong() {
     assert_eq!(told(&site.gateway).len(), 4);
     let wrong = TlsClient::trusting(&site.authority).showing(&machine(&Authority::new("clients")));
     assert!(wrong.get(addr, HOST, "/public/x", "").await.is_err());
+}
+
+/// A certificate that ends in 2100, and how long that is from where the clock of tests begins.
+fn machine_until_2100(authority: &Authority) -> (Pair, Duration) {
+    let mut params = CertificateParams::new(vec!["machine.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2100, 1, 1);
+    let end = Timestamp::from_secs(4_102_444_800);
+    (authority.issue_as(&params), end.since(START))
+}
+
+#[tokio::test]
+async fn on_a_connection_too_a_certificate_is_good_until_it_expires() {
+    let site = site("required").await;
+    let (addr, clock) = (site.gateway.addr(), site.gateway.clock().clone());
+    let (pair, left) = machine_until_2100(&site.clients);
+    let client = TlsClient::trusting(&site.authority).showing(&pair);
+    let connect = async || client.connect(addr, HOST).await.unwrap();
+    let (first, second, third) = (connect().await, connect().await, connect().await);
+    let over_http_2 = async || {
+        let client = TlsClient::trusting(&site.authority).showing(&pair).offering(&["h2"]);
+        let stream = client.connect(addr, HOST).await.unwrap();
+        H2Client::over(stream, &format!("https://{HOST}")).await
+    };
+    let ((leaves, ended), (late, _)) = (over_http_2().await, over_http_2().await);
+    let closes = |answer: &Response| answer.head.one("connection") == Some("close");
+
+    let answer = get_on(first, HOST, "/public/x", "").await.unwrap();
+    assert_eq!((answer.status(), closes(&answer)), (200, false));
+    assert_eq!(leaves.get("/public/x").await.status, 200);
+
+    clock.advance(left - Duration::from_secs(30));
+    let answer = get_on(second, HOST, "/public/x", "").await.unwrap();
+    assert_eq!(
+        (answer.status(), closes(&answer)),
+        (200, true),
+        "it may shake hands again in time"
+    );
+    assert_eq!(leaves.get("/public/x").await.status, 200);
+    let ended = timeout(SOON, ended).await.expect("and is told so over HTTP/2");
+    ended.unwrap().unwrap();
+
+    clock.advance(Duration::from_secs(30));
+    let served = site.gateway.upstream().requests().len();
+    let answer = get_on(third, HOST, "/public/x", "").await.unwrap();
+    assert_eq!((answer.status(), closes(&answer)), (421, true));
+    let answer = late.get("/public/x").await;
+    assert_eq!((answer.status, answer.code()), (421, "MISDIRECTED_REQUEST".to_owned()));
+    assert_eq!(site.gateway.upstream().requests().len(), served);
+}
+
+#[tokio::test]
+async fn nobody_resumes_past_their_certificate() {
+    for client_auth in ["required", "optional"] {
+        let site = site(client_auth).await;
+        let client = TlsClient::trusting(&site.authority).showing(&machine(&site.clients));
+        for config in [client.config(), client.only_1_2().config()] {
+            for _ in 0..2 {
+                let stream = connect(Arc::clone(&config), site.gateway.addr(), HOST).await.unwrap();
+                assert_eq!(
+                    stream.get_ref().1.handshake_kind(),
+                    Some(HandshakeKind::Full),
+                    "{client_auth}"
+                );
+                // Tickets come behind the handshake.
+                assert_eq!(get_on(stream, HOST, "/public/x", "").await.unwrap().status(), 200);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_is_taken_away_speaks_for_nobody_on_open_connections_either() {
+    let site = site("required").await;
+    let addr = site.gateway.addr();
+    let client = TlsClient::trusting(&site.authority).showing(&machine(&site.clients));
+    let (before, kept) = (
+        client.connect(addr, HOST).await.unwrap(),
+        client.connect(addr, HOST).await.unwrap(),
+    );
+    let others = Authority::new("others");
+    let change = async |authorities: &str, nth: f64| {
+        site.folder.write("clients.crt", authorities);
+        let taken = "vestibule_tls_reloads_total{outcome=\"ok\"}";
+        eventually(SOON, async || site.gateway.metric(taken).await == nth).await;
+    };
+    change(&(site.clients.pem() + &others.pem()), 1.0).await;
+    let answer = get_on(before, HOST, "/public/x", "").await.unwrap();
+    assert_eq!(answer.status(), 200, "one more changes nothing for who was let in");
+    change(&others.pem(), 2.0).await;
+    let answer = get_on(kept, HOST, "/public/x", "").await.unwrap();
+    assert_eq!(
+        (answer.status(), answer.code()),
+        (421, "MISDIRECTED_REQUEST".to_owned())
+    );
+    assert!(client.get(addr, HOST, "/public/x", "").await.is_err());
+    assert_eq!(site.gateway.upstream().requests().len(), 1);
 }
 
 #[tokio::test]

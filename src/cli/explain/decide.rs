@@ -145,6 +145,7 @@ impl<'c> Judges<'c> {
                 asked: None,
                 shown: Arc::default(),
                 client: certificate,
+                agreed_by: Arc::default(),
             });
         }
         let client = client::judge(&stranger, Version::HTTP_11, &uri, &headers, &self.clients)?;

@@ -234,6 +234,7 @@ fn a_connection_within_tls_is_https_and_for_the_hosts_of_its_certificate() {
                 asked: Some("a.example".into()),
                 shown: Arc::new(CertificateNames::new(["a.example"])),
                 client: None,
+                agreed_by: Arc::default(),
             }),
             ..from(peer)
         };

@@ -7,7 +7,7 @@
 //! certificate issued often chooses such words in it, so no value may look like structure, and no name like one of
 //! another kind.
 
-use std::{fmt::Write as _, net::Ipv4Addr, path::Path, sync::Arc};
+use std::{fmt::Write as _, mem, net::Ipv4Addr, path::Path, sync::Arc};
 
 use base64ct::{Base64, Encoding as _};
 use http::{HeaderName, HeaderValue};
@@ -28,6 +28,7 @@ use x509_parser::{
 
 use super::{TlsError, certificate::certificates};
 use crate::{
+    clock::Timestamp,
     config::ClientAuth,
     policy::connection::ClientCertificate,
     session::identity_headers::{MAX_VALUE, encoded},
@@ -38,34 +39,59 @@ const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 const NAMES: HeaderName = HeaderName::from_static("x-client-cert-names");
 const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
 
-/// Who judges the certificates of clients; `None`: they are not asked for any.
-pub(super) fn verifier(
-    clients: &ClientAuth,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
-    let (file, required) = match clients {
-        ClientAuth::NotAsked => return Ok(None),
-        ClientAuth::Optional(file) => (file, false),
-        ClientAuth::Required(file) => (file, true),
-    };
-    let builder = WebPkiClientVerifier::builder_with_provider(authorities(file)?, Arc::clone(provider));
-    let builder = if required {
-        builder
-    } else {
-        builder.allow_unauthenticated()
-    };
-    let verifier = builder.build().map_err(|error| unusable(file, error.to_string()))?;
-    Ok(Some(verifier))
+/// What clients are asked for, with the files read.
+pub(super) struct Asked {
+    settings: ClientAuth,
+    authorities: Vec<CertificateDer<'static>>,
 }
 
-fn authorities(file: &Path) -> Result<Arc<RootCertStore>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
-        roots
-            .add(certificate)
-            .map_err(|error| unusable(file, error.to_string()))?;
+impl Asked {
+    pub(super) fn load(settings: &ClientAuth) -> Result<Self, TlsError> {
+        let authorities = match settings {
+            ClientAuth::NotAsked => Vec::new(),
+            ClientAuth::Optional(file) | ClientAuth::Required(file) => certificates(file)?,
+        };
+        Ok(Self {
+            settings: settings.clone(),
+            authorities,
+        })
     }
-    Ok(Arc::new(roots))
+
+    /// Who judges the certificates of clients; `None`: they are not asked for any.
+    pub(super) fn verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+        let (file, required) = match &self.settings {
+            ClientAuth::NotAsked => return Ok(None),
+            ClientAuth::Optional(file) => (file, false),
+            ClientAuth::Required(file) => (file, true),
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in &self.authorities {
+            roots
+                .add(certificate.clone())
+                .map_err(|error| unusable(file, error.to_string()))?;
+        }
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+        let builder = if required {
+            builder
+        } else {
+            builder.allow_unauthenticated()
+        };
+        let verifier = builder.build().map_err(|error| unusable(file, error.to_string()))?;
+        Ok(Some(verifier))
+    }
+
+    /// Whether whoever has agreed by `before` would by these as well, and with the same result.
+    pub(super) fn includes(&self, before: &Self) -> bool {
+        let same_question = mem::discriminant(&self.settings) == mem::discriminant(&before.settings);
+        same_question
+            && before
+                .authorities
+                .iter()
+                .all(|authority| self.authorities.contains(authority))
+    }
 }
 
 fn unusable(file: &Path, problem: String) -> TlsError {
@@ -81,7 +107,9 @@ pub(super) fn told(der: &CertificateDer<'_>) -> ClientCertificate {
         (CLIENT_CERT, format!(":{}:", Base64::encode_string(der))),
         (FINGERPRINT, hex(&Sha256::digest(der))),
     ];
+    let mut expires_at = None;
     if let Ok((_, parsed)) = X509Certificate::from_der(der) {
+        expires_at = Some(Timestamp::from_secs(parsed.validity().not_after.timestamp()));
         let subject = distinguished(parsed.subject()).unwrap_or_default();
         texts.push((SUBJECT, encoded(&subject, b"")));
         let alternative = parsed.subject_alternative_name().ok().flatten();
@@ -99,6 +127,7 @@ pub(super) fn told(der: &CertificateDer<'_>) -> ClientCertificate {
         .filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?)));
     ClientCertificate {
         headers: headers.collect(),
+        expires_at,
     }
 }
 
