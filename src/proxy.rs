@@ -161,7 +161,7 @@ pub async fn handle(
         .and_then(|signed_in| signed_in.used(&proxy.sessions, &live.cookies, inbound));
     let path = rewrite::outgoing(route, &inbound.path)?;
     let Target::Upstream(upstream) = route.target else {
-        let response = Box::pin(answers::answer(route, &asked(inbound, &path))).await?;
+        let response = Box::pin(answered_here(live, route, inbound, &path)).await?;
         return Ok(finished(response, route, slid));
     };
 
@@ -241,14 +241,22 @@ fn forwarded(
     (body, watch)
 }
 
-/// What a route that answers by itself looks at.
-const fn asked<'a>(inbound: &'a Inbound, leaves: &'a NormalPath) -> Asked<'a> {
-    Asked {
+/// The answer of a route that forwards nothing.
+async fn answered_here(
+    live: &Snapshot,
+    route: &Route,
+    inbound: &Inbound,
+    leaves: &NormalPath,
+) -> Result<Response<ProxyBody>, ProxyError> {
+    let host = inbound.caller.facts.host.name();
+    let asked = Asked {
         method: &inbound.method,
         headers: &inbound.headers,
         came: &inbound.path,
         leaves,
-    }
+        is_guarded: &|name| live.routes.guards_file(route, host, name, &inbound.method),
+    };
+    answers::answer(route, &asked).await
 }
 
 /// The way of an upstream's answer to the client.

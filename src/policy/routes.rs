@@ -20,7 +20,7 @@ use std::{borrow::Cow, sync::Arc};
 use http::{HeaderValue, Method};
 
 use super::path::{NormalPath, PathError};
-use crate::config::{Kept, Route, is_registered};
+use crate::config::{Kept, Route, Target, is_registered};
 
 mod edges;
 mod tree;
@@ -101,6 +101,19 @@ impl RouteTable {
         match normal.unfit_for(Kept::default()) {
             None => Err(search.reason()),
             Some(error) => Err(NoRoute::Unfit(error)),
+        }
+    }
+
+    /// Whether a file that `route` would serve has another name, `path`, under which a route of files lets in fewer.
+    pub fn guards_file(&self, route: &Route, host: &str, path: &str, method: &Method) -> bool {
+        let named = NormalPath::parse_keeping(path, self.kept);
+        match named.map(|named| self.find(host, &named, method).cloned()) {
+            Ok(Ok(other)) => {
+                matches!(other.target, Target::Files(_))
+                    && (route.access.lets_in_more_than(&other.access) || route.cors.lets_in_more_than(&other.cors))
+            }
+            Err(_) | Ok(Err(NoRoute::Unfit(_))) => true,
+            Ok(Err(NoRoute::Path | NoRoute::Method { .. } | NoRoute::UnknownMethod)) => false,
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Asked<'a> {
     pub came: &'a NormalPath,
     /// As an upstream would get it.
     pub leaves: &'a NormalPath,
+    /// Whether another name of the file that is asked for is for fewer.
+    pub is_guarded: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
 crate::secret::unprinted!(Asked<'a>);

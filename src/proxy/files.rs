@@ -8,6 +8,7 @@
 //! Reading happens on the runtime's threads for blocking work, a piece at a time: a slow disk holds no worker up.
 
 use std::{
+    borrow::Cow,
     fs,
     future::Future,
     io::{self, ErrorKind, SeekFrom},
@@ -42,6 +43,12 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The one name with a dot in front that is meant to be found (RFC 8615).
 const WELL_KNOWN: &str = ".well-known";
 
+/// Beside a file may lie what it comes to when it is compressed.
+const COMPRESSED: [&str; 2] = [".br", ".gz"];
+
+/// A folder's own file.
+const INDEX: &str = "index.html";
+
 /// What of a request says whether a file is wanted, if it has changed, and how it may be encoded.
 const ASKS: [HeaderName; 5] = [
     header::ACCEPT_ENCODING,
@@ -60,6 +67,9 @@ pub(super) async fn serve(files: &Files, asked: &Asked<'_>) -> Result<Response<P
     // The folder itself, asked for without the slash that its page's links begin at.
     if asked.leaves.as_str() == "/" && !asked.came.as_str().ends_with('/') {
         return Ok(to_folder(asked));
+    }
+    if other_names(asked.came.as_str()).any(|name| (asked.is_guarded)(&name)) {
+        return Err(ProxyError::NoFile);
     }
     let found = match look(files, asked, asked.leaves.target().clone()).await? {
         None => match &files.fallback {
@@ -85,6 +95,31 @@ pub(super) async fn serve(files: &Files, asked: &Asked<'_>) -> Result<Response<P
     Ok(response.map(ProxyBody::file))
 }
 
+/// What a file is called besides `path`, in words that a route may be for: what it is compressed from, its folder.
+fn other_names(path: &str) -> impl Iterator<Item = String> {
+    let whole = of_folder(path);
+    let plain = COMPRESSED.iter().find_map(|ending| whole.strip_suffix(ending));
+    let plain = plain.unwrap_or(&whole).to_owned();
+    let folder = plain
+        .strip_suffix(INDEX)
+        .filter(|folder| folder.ends_with('/'))
+        .map(str::to_owned);
+    let path = path.to_owned();
+    [Some(whole.into_owned()), Some(plain), folder]
+        .into_iter()
+        .flatten()
+        .filter(move |name| *name != path)
+}
+
+/// The file that is sent for `path`, if it is a folder's.
+fn of_folder(path: &str) -> Cow<'_, str> {
+    if path.ends_with('/') {
+        format!("{path}{INDEX}").into()
+    } else {
+        path.into()
+    }
+}
+
 /// Looks for one file; `None` if it isn't there, or not to be seen.
 async fn look(
     files: &Files,
@@ -102,8 +137,12 @@ async fn look(
     if let Some(range) = range(asked) {
         request.headers_mut().insert(header::RANGE, range);
     }
+    let file = of_folder(asked.came.as_str());
+    let compressed = !COMPRESSED
+        .iter()
+        .any(|ending| (asked.is_guarded)(&format!("{file}{ending}")));
     let mut whole = request.clone();
-    let found = open(files, request).await?;
+    let found = open(files, request, compressed).await?;
     let is_part = |response: &Response<_>| {
         matches!(
             response.status(),
@@ -118,7 +157,7 @@ async fn look(
     if is_other {
         drop(found);
         whole.headers_mut().remove(header::RANGE);
-        return open(files, whole).await;
+        return open(files, whole, compressed).await;
     }
     Ok(found)
 }
@@ -145,18 +184,20 @@ fn is_still(now: &HeaderMap, of: &HeaderValue) -> bool {
         .any(|name| now.get(name) == Some(of))
 }
 
-/// Has `tower_http` look for a file, and answer.
+/// Has `tower_http` look for a file, and answer. `compressed`: with what lies beside it, if the client takes that.
 async fn open(
     files: &Files,
     request: Request<Empty<Bytes>>,
+    compressed: bool,
 ) -> Result<Option<Response<ServeFileSystemResponseBody>>, ProxyError> {
     let folder = Contained {
         folder: files.folder.clone(),
     };
-    let mut dir: ServeDir<DefaultServeDirFallback, Contained> = ServeDir::with_backend(&files.folder, folder)
-        .precompressed_br()
-        .precompressed_gzip()
-        .ignore_multi_range_requests(true);
+    let mut dir: ServeDir<DefaultServeDirFallback, Contained> =
+        ServeDir::with_backend(&files.folder, folder).ignore_multi_range_requests(true);
+    if compressed {
+        dir = dir.precompressed_br().precompressed_gzip();
+    }
     match timeout(OPEN_TIMEOUT, dir.try_call(request)).await {
         Ok(Ok(response)) if response.status() == StatusCode::NOT_FOUND => Ok(None),
         Ok(Ok(response)) => Ok(Some(response)),

@@ -140,10 +140,8 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
             response
         }
     };
-    // What a client has sent behind an upgrade was meant for a tunnel: it must not be read as a request. And while we leave,
-    // its next connection goes to whoever takes over: an idle one that is closed may be in use just then.
-    let we_part = || worker.tasks.stop.is_leaving() || conversation.pace.is_to_leave();
-    let ends = asked_upgrade || (version != Version::HTTP_2 && we_part());
+    // What a client has sent behind an upgrade was meant for a tunnel: it must not be read as a request.
+    let ends = asked_upgrade || (version != Version::HTTP_2 && is_last(&conversation));
     if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         refusal::close_after(&mut response);
     }
@@ -152,6 +150,12 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
     }
     record.status = response.status();
     response.map(|body| body.recorded(record))
+}
+
+/// Whether a connection of HTTP/1.1 ends behind the answer. While we leave, the client's next one goes to whoever takes
+/// over: an idle one that is closed may be in use just then.
+fn is_last(conversation: &Conversation) -> bool {
+    conversation.worker.tasks.stop.is_leaving() || conversation.pace.is_to_leave()
 }
 
 /// Lets a page of another origin read the answer, if the route says so. Refusals too: it must tell 401 from 403.

@@ -217,7 +217,7 @@ async fn on_a_connection_too_a_certificate_is_good_until_it_expires() {
     assert_eq!((answer.status(), closes(&answer)), (200, false));
     assert_eq!(leaves.get("/public/x").await.status, 200);
 
-    clock.advance(left - Duration::from_secs(30));
+    clock.advance(left.saturating_sub(Duration::from_secs(30)));
     let answer = get_on(second, HOST, "/public/x", "").await.unwrap();
     assert_eq!(
         (answer.status(), closes(&answer)),
@@ -270,7 +270,7 @@ async fn an_authority_that_is_taken_away_speaks_for_nobody_on_open_connections_e
     let change = async |authorities: &str, nth: f64| {
         site.folder.write("clients.crt", authorities);
         let taken = "vestibule_tls_reloads_total{outcome=\"ok\"}";
-        eventually(SOON, async || site.gateway.metric(taken).await == nth).await;
+        eventually(SOON, async || site.gateway.metric(taken).await >= nth).await;
     };
     change(&(site.clients.pem() + &others.pem()), 1.0).await;
     let answer = get_on(before, HOST, "/public/x", "").await.unwrap();

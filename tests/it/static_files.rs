@@ -387,3 +387,60 @@ async fn a_range_that_is_none_of_bytes_is_none() {
     let same = gateway.get("/assets/app.js").header("If-None-Match", tag).await;
     assert_eq!((same.status(), same.head.one("vary")), (304, Some("accept-encoding")));
 }
+
+#[tokio::test]
+async fn a_file_is_guarded_under_all_its_names() {
+    let root = site();
+    let dist = root.path().join("dist");
+    for name in [
+        "q3.html",
+        "q3.html.br",
+        "open.css",
+        "open.css.gz",
+        "backup.csv.gz",
+        "index.html.gz",
+    ] {
+        fs::write(dist.join(name), name).unwrap();
+    }
+    let guarded = |path: &str| {
+        format!(
+            "[[routes]]\npath = '{path}'\nrequire = {{ roles = ['admin'] }}\nserve = '{0}'\n",
+            dist.display()
+        )
+    };
+    let routes = format!(
+        "[[routes]]\npath = '/*'\nauth = 'public'\nserve = '{}'\n{}{}{}{}",
+        dist.display(),
+        guarded("/q3.html"),
+        guarded("/backup.csv.gz"),
+        guarded("/docs/index.html"),
+        guarded("/"),
+    );
+    let gateway = Setup::default().with(&routes).start().await;
+    let ask = async |path: &str| {
+        let answer = gateway.get(path).header("accept-encoding", "br, gzip").await;
+        (answer.status(), answer.text().to_owned())
+    };
+    for (path, status) in [
+        ("/q3.html", 401),
+        ("/q3.html.br", 404),
+        ("/q3.html%2Ebr", 404),
+        ("/q3%2Ehtml.br", 404),
+        ("/backup.csv.gz", 401),
+        ("/backup.csv", 404),
+        ("/docs/index.html", 401),
+        ("/docs/", 404),
+        ("/", 401),
+        ("/index.html", 404),
+        ("/index.html.gz", 404),
+    ] {
+        assert_eq!(ask(path).await.0, status, "{path}");
+    }
+    assert_eq!(
+        ask("/open.css").await,
+        (200, "open.css.gz".to_owned()),
+        "others are served as they were"
+    );
+    assert_eq!(ask("/open.css.gz").await, (200, "open.css.gz".to_owned()));
+    assert_eq!(ask("/notes.txt").await, (200, "café".to_owned()));
+}

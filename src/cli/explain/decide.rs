@@ -186,11 +186,13 @@ impl<'c> Judges<'c> {
         let came = path;
         let path = rewrite::outgoing(route, &came)?;
         if !matches!(route.target, Target::Upstream(_)) {
+            let host = client.host.name();
             let asked = answers::Asked {
                 method: &method,
                 headers: &headers,
                 came: &came,
                 leaves: &path,
+                is_guarded: &|name| self.routes.guards_file(route, host, name, &method),
             };
             return answered_here(route, &asked);
         }
