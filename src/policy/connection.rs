@@ -1,4 +1,5 @@
-//! What is known of a client's connection before its first request: found out once, shared by all its requests.
+//! What is known of a client's connection before its first request: found out once, shared by all its requests. Whether it
+//! is true still, each of them asks ([`Tls::standing`]).
 
 use std::{
     collections::HashSet,
