@@ -52,7 +52,7 @@ pub use error::{ConfigError, ConfigErrors, Place};
 pub use expectations::{
     Carried, Expectation, Expected, ExpectedHeader, ExpectedOutcome, Person, load_expectations, parse_expectations,
 };
-pub use identity::{AssertionRules, Identity, IdentityNames, SigningAlgorithm};
+pub use identity::{AssertionRules, Identity, SigningAlgorithm};
 pub use mail::{Mail, SmtpSecurity, SmtpUrl};
 pub use method::is_registered;
 pub use origin::{Origin, OriginPattern, is_loopback_host};

@@ -11,12 +11,16 @@ use std::{
 
 use uuid::Uuid;
 
+mod names;
 mod network;
 mod said;
 
-pub use self::network::Network;
-pub use self::said::{Assertion, Assertions, Wording};
-use crate::{clock::Timestamp, fields::Lines, secret::random};
+pub use self::{
+    names::{IdentityNames, Rendered},
+    network::Network,
+    said::{Assertion, Assertions, Wording},
+};
+use crate::{clock::Timestamp, secret::random};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -157,7 +161,7 @@ pub struct Session {
     /// When it was last seen, as far as is known here: microseconds, see [`Timestamp::micros`].
     pub last_seen: AtomicI64,
     /// The identity headers as they leave for upstreams.
-    pub headers: Lines,
+    pub headers: Rendered,
     /// What upstreams were told of it, signed.
     pub assertions: Assertions,
 }

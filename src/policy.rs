@@ -169,8 +169,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        fields::Lines,
-        identity::{Assertions, Identity, SessionId, UserId},
+        identity::{Assertions, Identity, Rendered, SessionId, UserId},
     };
 
     fn route(access: Access) -> Arc<Route> {
@@ -195,7 +194,7 @@ mod tests {
             refresh_at: None,
             extending: std::sync::atomic::AtomicBool::new(false),
             last_seen: std::sync::atomic::AtomicI64::new(0),
-            headers: Lines::new(),
+            headers: Rendered::default(),
             assertions: Assertions::default(),
             methods: Vec::new(),
         })

@@ -177,6 +177,9 @@ impl Reloader {
         let swapped = &self.swapped;
         let old = self.config();
         let need_restart = config::keep_what_needs_a_restart(&old, &mut next);
+        if next.identity.names == old.identity.names {
+            next.identity.names = Arc::clone(&old.identity.names);
+        }
         let next = Arc::new(next);
 
         // What can fail.

@@ -1,6 +1,6 @@
 //! `[identity]`: under which header names upstreams are told who calls.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::HeaderName;
 
@@ -11,11 +11,13 @@ use super::{
     section::Section,
     units::duration,
 };
+use crate::identity::IdentityNames;
 
-/// Under which names an identity travels to upstreams. `None`: that part is not sent.
+/// How an identity travels to upstreams.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    pub names: IdentityNames,
+    /// Of configurations in force one after the other the same ones, while they are equal ([`crate::identity::Rendered`]).
+    pub names: Arc<IdentityNames>,
     pub assertion: AssertionRules,
 }
 
@@ -51,36 +53,6 @@ impl SigningAlgorithm {
 
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
-    }
-}
-
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct IdentityNames {
-    pub user_id: Option<HeaderName>,
-    pub email: Option<HeaderName>,
-    pub email_verified: Option<HeaderName>,
-    pub name: Option<HeaderName>,
-    pub roles: Option<HeaderName>,
-    pub session_id: Option<HeaderName>,
-    pub auth_time: Option<HeaderName>,
-    pub auth_methods: Option<HeaderName>,
-}
-
-impl IdentityNames {
-    /// Those that are sent.
-    pub fn iter(&self) -> impl Iterator<Item = &HeaderName> {
-        [
-            &self.user_id,
-            &self.email,
-            &self.email_verified,
-            &self.name,
-            &self.roles,
-            &self.session_id,
-            &self.auth_time,
-            &self.auth_methods,
-        ]
-        .into_iter()
-        .flatten()
     }
 }
 
@@ -191,7 +163,7 @@ impl Identity {
         let auth_methods = name("auth_methods", "How: `pwd`.", "X-Auth-Methods", preset.auth_methods);
         let assertion = AssertionRules::read(s);
         Some(Self {
-            names: IdentityNames {
+            names: Arc::new(IdentityNames {
                 user_id: user_id?,
                 email: email?,
                 email_verified: email_verified?,
@@ -200,7 +172,7 @@ impl Identity {
                 session_id: session_id?,
                 auth_time: auth_time?,
                 auth_methods: auth_methods?,
-            },
+            }),
             assertion: assertion?,
         })
     }

@@ -124,7 +124,7 @@ pub fn prepare(material: Material<'_>, permit: Permit<'_>) -> Outbound {
     outgoing.put_lines(&caller.lines);
     outgoing.put(&X_REQUEST_ID, request_id);
     if let Some(session) = permit.session() {
-        outgoing.put_lines(&session.headers);
+        outgoing.put_lines(&reserved.told(session));
     }
     if let Some(authorization) = &handover.authorization {
         outgoing.put(&header::AUTHORIZATION, authorization);

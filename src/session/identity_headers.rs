@@ -11,13 +11,15 @@
 //! decoding gives the text back. In roles, a comma is encoded as well, for it separates them. A value longer than
 //! [`MAX_VALUE`] is left out, as is an empty one.
 
+use std::{borrow::Cow, sync::Arc};
+
 use http::{HeaderName, HeaderValue};
 
 use crate::{
     clock::Timestamp,
     config::{self, PROXIES_PREFIXES, RESERVED_NAMES, RESERVED_PREFIXES, fold_header_byte as fold},
     fields::Lines,
-    identity::{Identity, SessionId},
+    identity::{Identity, IdentityNames, Rendered, Session, SessionId},
 };
 
 /// The longest value that is sent: upstreams commonly accept 8 KiB for a header line.
@@ -26,18 +28,29 @@ pub const MAX_VALUE: usize = 8 * 1024 - 256;
 /// Writes identities as the configuration names their parts.
 #[derive(Clone, Debug)]
 pub struct Renderer {
-    names: config::IdentityNames,
+    names: Arc<IdentityNames>,
 }
 
 impl Renderer {
     pub fn new(identity: &config::Identity) -> Self {
         Self {
-            names: identity.names.clone(),
+            names: Arc::clone(&identity.names),
         }
     }
 
     /// The headers of one session, ready to be sent.
     pub fn render(
+        &self,
+        identity: &Identity,
+        session: SessionId,
+        created_at: Timestamp,
+        methods: &[impl AsRef<str>],
+    ) -> Rendered {
+        let lines = self.lines(identity, session, created_at, methods);
+        Rendered::new(Arc::clone(&self.names), lines)
+    }
+
+    fn lines(
         &self,
         identity: &Identity,
         session: SessionId,
@@ -128,6 +141,8 @@ pub enum Disposition {
 /// The names that a client can't speak under, and those that the data path treats by itself.
 #[derive(Clone, Debug)]
 pub struct Reserved {
+    /// Identities are told under these names, which nobody else can speak under.
+    renderer: Renderer,
     /// For each first letter (the lowest five bits of it), which lengths occur: most names end here.
     lengths: [u64; 32],
     /// For each length, the folded names of that length.
@@ -156,6 +171,7 @@ struct Entry {
 impl Reserved {
     pub fn new(identity: &config::Identity) -> Self {
         let mut reserved = Self {
+            renderer: Renderer::new(identity),
             lengths: [0; 32],
             by_length: Vec::new(),
             prefixes: Default::default(),
@@ -169,18 +185,7 @@ impl Reserved {
         for (name, disposition) in HANDLED {
             reserved.add(name, *disposition);
         }
-        let names = &identity.names;
-        let configured = [
-            &names.user_id,
-            &names.email,
-            &names.email_verified,
-            &names.name,
-            &names.roles,
-            &names.session_id,
-            &names.auth_time,
-            &names.auth_methods,
-        ];
-        let configured = configured.into_iter().flatten().map(HeaderName::as_str);
+        let configured = identity.names.iter().map(HeaderName::as_str);
         for name in configured.chain(RESERVED_NAMES.iter().copied()) {
             reserved.add(name, Disposition::Reserved);
         }
@@ -253,6 +258,15 @@ impl Reserved {
             }
         }
         Disposition::Pass
+    }
+
+    /// What upstreams are told of a session: under the names that are reserved here, whatever it was rendered by.
+    pub fn told<'s>(&self, session: &'s Session) -> Cow<'s, Lines> {
+        let Self { renderer, .. } = self;
+        let rendered = session.headers.under(&renderer.names).map(Cow::Borrowed);
+        rendered.unwrap_or_else(|| {
+            Cow::Owned(renderer.lines(&session.identity, session.id, session.created_at, &session.methods))
+        })
     }
 
     /// Whether a client can't speak under this name, in any spelling.
@@ -349,7 +363,7 @@ mod tests {
     fn settings() -> config::Identity {
         let name = |text| Some(HeaderName::from_static(text));
         config::Identity {
-            names: config::IdentityNames {
+            names: Arc::new(IdentityNames {
                 user_id: name("x-user-id"),
                 email: name("x-user-email"),
                 email_verified: name("x-user-email-verified"),
@@ -358,7 +372,7 @@ mod tests {
                 session_id: name("x-session-id"),
                 auth_time: None,
                 auth_methods: name("company_login.how"),
-            },
+            }),
             assertion: config::AssertionRules {
                 send: false,
                 algorithm: config::SigningAlgorithm::EdDsa,
@@ -378,7 +392,7 @@ mod tests {
         };
         let session = SessionId(Uuid::from_u128(7));
         Renderer::new(&settings())
-            .render(&identity, session, Timestamp::from_secs(0), &["pwd", "otp"])
+            .lines(&identity, session, Timestamp::from_secs(0), &["pwd", "otp"])
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
             .collect()
@@ -532,7 +546,7 @@ mod tests {
     fn a_long_configured_name_is_reserved() {
         let long = format!("x-{}-id", "company-".repeat(12));
         let mut settings = settings();
-        settings.names.user_id = Some(long.parse().unwrap());
+        Arc::make_mut(&mut settings.names).user_id = Some(long.parse().unwrap());
         let reserved = Reserved::new(&settings);
         assert!(reserved.is_reserved(&long.replace('-', "_").parse().unwrap()));
         assert!(!reserved.is_reserved(&format!("{long}x").parse().unwrap()));
@@ -541,7 +555,7 @@ mod tests {
     #[test]
     fn a_configured_name_beats_what_the_data_path_would_do() {
         let mut settings = settings();
-        settings.names.user_id = Some(HeaderName::from_static("authorization"));
+        Arc::make_mut(&mut settings.names).user_id = Some(HeaderName::from_static("authorization"));
         assert!(Reserved::new(&settings).is_reserved(&http::header::AUTHORIZATION));
     }
 

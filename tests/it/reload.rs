@@ -203,6 +203,41 @@ async fn whoever_is_signed_in_stays_so_and_is_told_to_upstreams_under_new_names(
     assert!(!seen.has("x-user-id"), "a cached session has the old name no more");
 }
 
+/// Its client's word was judged by the old names when it came: the new ones were anybody's then.
+#[tokio::test]
+async fn a_request_in_flight_tells_upstreams_who_calls_under_the_names_it_came_under() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    let db = gateway.db().client().await;
+    db.batch_execute("BEGIN; LOCK TABLE user_sessions IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let asking = gateway
+        .get("/api/x")
+        .header("X-Person", "somebody else")
+        .header("X-User-Id", "somebody else")
+        .with(&ada);
+    let asking = tokio::spawn(asking.into_future());
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%s.token_hash = ANY ($1)%'";
+    eventually(SOON, async || {
+        db.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
+        db.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    gateway.reload("[identity]\nuser_id = 'X-Person'").await.unwrap();
+    db.batch_execute("COMMIT").await.unwrap();
+
+    assert_eq!(asking.await.unwrap().status(), 200);
+    let seen = gateway.upstream().last().head;
+    assert_eq!(seen.one("x-user-id"), Some(ada.id.as_str()));
+    assert_eq!(seen.one("x-person"), Some("somebody else"), "as before the reload");
+    assert_eq!(gateway.get("/api/x").with(&ada).await.status(), 200);
+    let seen = gateway.upstream().last().head;
+    assert_eq!(seen.one("x-person"), Some(ada.id.as_str()));
+    assert!(!seen.has("x-user-id"));
+}
+
 #[tokio::test]
 async fn a_secret_is_rotated_without_signing_anybody_out() {
     let gateway = Gateway::start().await;

@@ -7,8 +7,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     config::SigningAlgorithm,
-    fields::Lines,
-    identity::{Assertions, Identity, SessionId, UserId},
+    identity::{Assertions, Identity, Rendered, SessionId, UserId},
 };
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
@@ -65,7 +64,7 @@ fn session(name: &str, roles: &[String], expires_at: Timestamp) -> Session {
         refresh_at: None,
         extending: AtomicBool::new(false),
         last_seen: AtomicI64::new(0),
-        headers: Lines::new(),
+        headers: Rendered::default(),
         assertions: Assertions::default(),
     }
 }

@@ -6,10 +6,7 @@ use std::{
 use uuid::Uuid;
 
 use super::*;
-use crate::{
-    fields::Lines,
-    identity::{Assertions, Identity, SessionId},
-};
+use crate::identity::{Assertions, Identity, Rendered, SessionId};
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
@@ -32,7 +29,7 @@ pub(in crate::session) fn named(user: UserId, name: &str) -> Arc<Session> {
         refresh_at: None,
         extending: AtomicBool::new(false),
         last_seen: AtomicI64::new(0),
-        headers: Lines::new(),
+        headers: Rendered::default(),
         methods: Vec::new(),
         assertions: Assertions::default(),
     })

@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use super::{doubt::GIVE_UP_AFTER, *};
 use crate::{
-    fields::Lines,
-    identity::{Assertions, Identity, Session, SessionId},
+    identity::{Assertions, Identity, Rendered, Session, SessionId},
     secret::TokenHash,
 };
 
@@ -59,7 +58,7 @@ fn session(owner: u128, roles: &[&str], expires_at: Timestamp) -> Session {
         refresh_at: None,
         extending: AtomicBool::new(false),
         last_seen: AtomicI64::new(0),
-        headers: Lines::new(),
+        headers: Rendered::default(),
         assertions: Assertions::default(),
         methods: Vec::new(),
     }
