@@ -4,13 +4,13 @@
 //! in force, the schema checked, the listeners open, and the gateway isn't draining; Postgres away *after* the start
 //! leaves it ready, since every instance would be taken out at once: the answer says `degraded`.
 
+mod connections;
 mod downstream;
 mod revocations;
 mod sessions;
 mod upstreams;
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -22,16 +22,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text::encode},
     metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use tokio::{net::TcpListener, time::sleep};
-use tracing::warn;
+use tokio::net::TcpListener;
 
 use self::{downstream::Downstream, revocations::Revocations, sessions::SessionWork};
 use super::{
@@ -46,11 +43,6 @@ use crate::{
     telemetry::{self, AccessLog, DURATION_BUCKETS_US, Limit, Stats},
     upstream::Upstream,
 };
-
-/// An operator's tool sends its request at once.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// After a failed `accept` (as with no file descriptors left).
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// One of the things that are told here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,38 +93,9 @@ impl Admin {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Answers on `listener` until no connections are taken any more: that comes after the drain delay, in which
-    /// readiness is seen to be false.
+    /// Answers on `listener` until no connections are taken any more.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tasks: Tasks) {
-        let (closing, drained) = (tasks.stop.closing.clone(), tasks.stop.soft.clone());
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = closing.cancelled() => return,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    warn!(%error, "the admin listener could not accept a connection");
-                    sleep(ACCEPT_AGAIN).await;
-                    continue;
-                }
-            };
-            let admin = Arc::clone(&self);
-            let stop = drained.clone();
-            tasks.spawn("admin connection", async move {
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let response = admin.answer(&request);
-                    async move { Ok::<_, Infallible>(response) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
-                // Its own failures concern nobody but the one who asked.
-                let _ = stop.run_until_cancelled(connection).await;
-            });
-        }
+        connections::serve(self, listener, tasks).await;
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {

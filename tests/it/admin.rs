@@ -1,6 +1,8 @@
 //! The admin listener: liveness, readiness, metrics; and nothing of it in public.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::timeout;
 
 use crate::harness::{Gateway, RawClient, SOON, client::Response, eventually};
 
@@ -8,7 +10,7 @@ use crate::harness::{Gateway, RawClient, SOON, client::Response, eventually};
 async fn ask(gateway: &Gateway, method: &str, path: &str) -> Response {
     let mut client = RawClient::connect(gateway.admin()).await;
     client
-        .send(format!("{method} {path} HTTP/1.1\r\nHost: admin\r\n\r\n"))
+        .send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
         .await;
     client.answer_to(method).await
 }
@@ -166,4 +168,52 @@ async fn the_admin_listener_forwards_nothing() {
         assert_eq!(gateway.admin_get(path).await.status(), 404, "{path}");
     }
     assert!(gateway.upstream().requests().is_empty());
+}
+
+/// A site whose name leads to this machine (DNS rebinding), opened by a browser on it.
+#[tokio::test]
+async fn a_name_that_is_not_of_this_machine_is_told_nothing() {
+    let gateway = Gateway::start().await;
+    let port = gateway.admin().port();
+    for (host, status) in [
+        (format!("evil.example:{port}"), 421),
+        ("evil.example".to_owned(), 421),
+        ("127.0.0.1.evil.example".to_owned(), 421),
+        ("localhost.evil.example".to_owned(), 421),
+        ("\"".to_owned(), 421),
+        (gateway.admin().to_string(), 200),
+        (format!("localhost:{port}"), 200),
+        ("LOCALHOST".to_owned(), 200),
+        (format!("[::1]:{port}"), 200),
+        ("10.0.0.5".to_owned(), 200),
+    ] {
+        let mut client = RawClient::connect(gateway.admin()).await;
+        client
+            .send(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
+        assert_eq!(client.answer().await.status(), status, "{host}");
+    }
+    let mut old = RawClient::connect(gateway.admin()).await;
+    old.send("GET /livez HTTP/1.0\r\n\r\n").await;
+    assert_eq!(old.answer().await.status(), 200, "a probe that names no host");
+}
+
+#[tokio::test]
+async fn dos_connections_that_ask_nothing_leave_a_place_for_a_probe() {
+    let gateway = Gateway::start().await;
+    let mut first = RawClient::connect(gateway.admin()).await;
+    first.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(first.answer().await.status(), 200);
+    let mut idle = Vec::new();
+    for _ in 0..500 {
+        idle.push(RawClient::connect(gateway.admin()).await);
+    }
+    assert_eq!(gateway.admin_get("/livez").await.status(), 200);
+    assert!(first.is_closed().await, "who came first makes room");
+    let mut left = 0;
+    for client in &mut idle {
+        let closed = timeout(Duration::from_millis(20), client.is_closed()).await;
+        left += usize::from(closed.is_err());
+    }
+    assert!((1..=64).contains(&left), "{left} of 500 still have a place");
 }

@@ -111,7 +111,7 @@ async fn requests_are_still_served_during_the_drain_delay_and_refused_after() {
 async fn readiness(admin: std::net::SocketAddr) -> Option<u16> {
     TcpStream::connect(admin).await.ok()?;
     let mut client = RawClient::connect(admin).await;
-    client.send("GET /readyz HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+    client.send("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     Some(client.answer().await.status())
 }
 
