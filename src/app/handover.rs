@@ -6,6 +6,12 @@
 //! database, or hang. So whoever asks later is heard at once, and the one before it has lost its turn: it hears that from
 //! us when it is ready, and ends.
 //!
+//! One of the two goes on, whatever becomes of the other, and at whatever moment. The old one stops only when it has read
+//! that the new one takes over, which that one says only to an old one that has just asked for it: an answer that comes
+//! too late, from a machine that stood still, finds nobody. And the old one goes on only after it has said that it will,
+//! or without another word if the new one is gone: a connection that ends in silence is an old one that is no more, in whose
+//! place the new one goes on.
+//!
 //! Each worker's socket has a queue of its own, and what waits in one that is closed is reset. So all of them are handed
 //! over, whatever number of workers either side has.
 //!
@@ -13,10 +19,12 @@
 //! same user. The socket's mode is 0600 besides.
 //!
 //! ```text
-//! next → running   "vestibule hand-over 1\n"
+//! next → running   "vestibule hand-over 2\n"
 //! running → next   length (u32, big endian), names and numbers of sockets (JSON); then the sockets, a few at a time
 //! next → running   'R'  ready
-//! running → next   'G'  gone: I accept nothing any more
+//! running → next   'G'  go on: I stop if you say that you do
+//! next → running   'T'  taken over
+//! running → next   'W'  withdrawn, instead of 'G': I go on
 //! ```
 
 use std::{
@@ -55,9 +63,11 @@ use tracing::{info, warn};
 
 use crate::config::Listen;
 
-const HELLO: &[u8] = b"vestibule hand-over 1\n";
+const HELLO: &[u8] = b"vestibule hand-over 2\n";
 const READY: u8 = b'R';
-const GONE: u8 = b'G';
+const GO_ON: u8 = b'G';
+const TAKEN: u8 = b'T';
+const WITHDRAWN: u8 = b'W';
 /// Sockets in one message; the kernel takes 253.
 const BATCH: usize = 64;
 /// Names of sockets are short, and few.
@@ -136,21 +146,29 @@ impl Inherited {
         self.sockets.remove(name).unwrap_or_default()
     }
 
-    /// Says that this gateway serves, and waits until the other one accepts nothing any more. Sockets that nobody asked
-    /// for are closed.
+    /// Says that this gateway serves, and waits until the other one stops, or is gone. Sockets that nobody asked for are
+    /// closed.
     pub(super) async fn take_over(mut self) -> anyhow::Result<()> {
         let Some(before) = &mut self.before else { return Ok(()) };
-        let mut gone = [0];
         let told = async {
-            before.write_all(&[READY]).await?;
-            before.read_exact(&mut gone).await
+            // One that has withdrawn, or is gone, doesn't take this: what it said can be read all the same.
+            let _ = before.write_all(&[READY]).await;
+            before.read_u8().await
         };
         match timeout(AT_ONCE, told).await {
-            Ok(Ok(_)) if gone == [GONE] => Ok(()),
-            Ok(Ok(_)) => bail!("the gateway that ran before said something else than that it stops"),
-            Ok(Err(error)) => Err(error).context(
-                "the gateway that ran before has withdrawn its hand-over: it took too long, or another one started after",
+            Ok(Ok(GO_ON)) => {
+                // It waits for nothing else: if it can't take this, it is gone.
+                let _ = before.write_all(&[TAKEN]).await;
+                Ok(())
+            }
+            Ok(Ok(WITHDRAWN)) => bail!(
+                "the gateway that ran before has withdrawn its hand-over: it took too long, or another one started after"
             ),
+            Ok(Ok(_)) => bail!("the gateway that ran before said something else than that it stops"),
+            Ok(Err(error)) => {
+                warn!(%error, "the gateway that ran before has ended before this one was ready: going on in its place");
+                Ok(())
+            }
             Err(_) => bail!("the gateway that ran before does not answer any more"),
         }
     }
@@ -188,27 +206,32 @@ impl Door {
                         None => pending().await,
                     }
                 };
-                tokio::select! {
+                let outcome = tokio::select! {
                     next = asked.as_mut() => {
-                        if starting.replace(next).is_some() {
+                        if let Some(late) = starting.replace(next) {
                             warn!("another gateway starts: the one that started before has lost its turn");
+                            withdraw(&late);
                         }
                         asked.set(self.next(&offered));
                         continue;
                     }
-                    is_ready = is_ready => if let Err(error) = is_ready {
-                        warn!(error = format!("{error:#}"), "a hand-over came to nothing, going on");
-                        starting = None;
-                        continue;
-                    },
+                    outcome = is_ready => outcome,
+                };
+                let Some(mut next) = starting.take() else { continue };
+                let outcome = match outcome {
+                    // Whoever asks now is too late: if this one is gone, it is heard next.
+                    Ok(()) => taken(&mut next).await,
+                    Err(error) => {
+                        withdraw(&next);
+                        Err(error)
+                    }
+                };
+                match outcome {
+                    Ok(()) => break,
+                    Err(error) => warn!(error = format!("{error:#}"), "a hand-over came to nothing, going on"),
                 }
-                taken_over.cancel();
-                if let Some(next) = &mut starting {
-                    // It serves, whether or not it hears this.
-                    let _ = timeout(AT_ONCE, next.write_all(&[GONE])).await;
-                }
-                return;
             }
+            taken_over.cancel();
         };
         stop.run_until_cancelled(answering).await;
     }
@@ -242,15 +265,30 @@ async fn hand_over(mut next: UnixStream, offered: &Offered) -> anyhow::Result<Un
 
 /// Waits until the next gateway is ready.
 async fn ready(next: &mut UnixStream) -> anyhow::Result<()> {
-    let mut said = [0];
-    timeout(START, next.read_exact(&mut said))
+    let said = timeout(START, next.read_u8())
         .await
         .context("it did not become ready in time")?
         .context("it ended before it was ready")?;
-    if said != [READY] {
+    if said != READY {
         bail!("it said something else than that it is ready");
     }
     Ok(())
+}
+
+/// Has the next gateway, which is ready, say that it takes over. From then on it may, so there is no time-out: it says so,
+/// or ends.
+async fn taken(next: &mut UnixStream) -> anyhow::Result<()> {
+    const ENDED: &str = "it ended when it was to take over";
+    next.write_all(&[GO_ON]).await.context(ENDED)?;
+    if next.read_u8().await.context(ENDED)? != TAKEN {
+        bail!("it said something else than that it takes over");
+    }
+    Ok(())
+}
+
+/// Says that it is not to take over. There is room for a byte, unless nobody is there to read it.
+fn withdraw(next: &UnixStream) {
+    let _ = next.try_write(&[WITHDRAWN]);
 }
 
 async fn send(next: &mut UnixStream, offered: &Offered) -> anyhow::Result<()> {

@@ -43,6 +43,9 @@ impl Sockets {
             Some(path) => Inherited::ask_for(path).await?,
             None => Inherited::default(),
         };
+        // First, because it is listened at from the start, so that it can't be had twice: a second gateway by the same
+        // configuration ends here, and takes nothing from the first, which may be waiting for Postgres.
+        let (admin, admin_is_shared) = open_admin(config.admin.listen, &mut inherited).await?;
         let workers = config.server.workers.get();
         let public: Vec<_> = doors(config)
             .map(|(asked, door, key)| Listening::open(asked, door, key, workers, &mut inherited, passed))
@@ -53,7 +56,6 @@ impl Sockets {
                 "these were handed over, and no key has them: who connects there is not answered"
             );
         }
-        let (admin, admin_is_shared) = open_admin(config.admin.listen, &mut inherited).await?;
         let offered = match &config.server.handover {
             Some(_) => Some(offer(&public, &admin, config.admin.listen)?),
             None => None,

@@ -129,9 +129,12 @@ impl Bound {
                 ));
             }
             let asking = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            asking.set_nonblocking(true)?;
             match asking.connect(&addr) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Its queue is full.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::AddrInUse.into()),
                 Err(error) => return Err(error),
                 Ok(()) => return Err(io::ErrorKind::AddrInUse.into()),
             }

@@ -11,7 +11,9 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use crate::harness::{RawClient, SOON, eventually, gateway::SITE, program::Program, surroundings::Surroundings};
+use crate::harness::{
+    RawClient, SOON, eventually, gateway::SITE, program::Program, relay::Relay, surroundings::Surroundings,
+};
 
 /// Each client has to be asked to leave before the connections that it keeps are closed, however busy the machine is.
 pub(crate) const DRAINS: &str = "drain_delay = '2s'\nshutdown_grace = '30s'";
@@ -155,6 +157,82 @@ async fn a_gateway_that_hangs_while_it_starts_keeps_nobody_else_out() {
     load.end().await;
     next.signal("TERM").await;
     assert_eq!(next.ended().await.code, Some(0));
+}
+
+/// A gateway that runs, and one that has its sockets and waits until its database can be reached, at the end of the relay.
+async fn one_that_runs_and_one_that_starts(around: &Surroundings) -> (Program, SocketAddr, Program, Relay) {
+    let (running, public, _) = Program::serve(&around.config_as("a.toml", "")).await;
+    let (relay, relayed) = Relay::before(&around.db).await;
+    relay.refuse();
+    let waits = around.config_as("b.toml", &format!("[database]\nurl = '{}'", relayed.url()));
+    let mut next = Program::start(
+        &["serve", "--config", waits.to_str().unwrap()],
+        &[],
+        around.folder.path(),
+    );
+    next.line("not serving yet").await;
+    (running, public, next, relay)
+}
+
+async fn ask(addr: SocketAddr) -> u16 {
+    let mut client = RawClient::connect(addr).await;
+    let host = SITE.split_once("://").unwrap().1;
+    client.ask("GET", "/public/x", host).await.status()
+}
+
+#[tokio::test]
+async fn a_gateway_that_dies_while_the_next_one_starts_leaves_everything_to_it() {
+    let around = around().await;
+    let (running, public, mut next, relay) = one_that_runs_and_one_that_starts(&around).await;
+    running.kill().await;
+    // It waits in the queue in the kernel, which the next one has.
+    let waiting = tokio::spawn(ask(public));
+    relay.lead_to(&around.db);
+    assert_eq!(next.serving().await.0, public);
+    next.line("going on in its place").await;
+    assert_eq!(waiting.await.unwrap(), 200);
+    // And it hands over in its turn.
+    let (_last, same_public, _) = Program::serve(&around.config_as("c.toml", "")).await;
+    assert_eq!(same_public, public);
+    assert_eq!(next.ended().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_gateway_that_stands_still_when_the_next_one_is_ready_goes_on() {
+    let around = around().await;
+    let (mut running, public, next, relay) = one_that_runs_and_one_that_starts(&around).await;
+    running.signal("STOP").await;
+    relay.lead_to(&around.db);
+    let ended = next.ended().await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("does not answer any more"), "{}", ended.stderr);
+
+    running.signal("CONT").await;
+    running.line("a hand-over came to nothing").await;
+    assert_eq!(ask(public).await, 200);
+    let (_last, same_public, _) = Program::serve(&around.config_as("c.toml", "")).await;
+    assert_eq!(same_public, public);
+    assert_eq!(running.ended().await.code, Some(0));
+}
+
+/// The one that starts stands still, long enough for another to have taken over meanwhile.
+#[tokio::test]
+async fn a_gateway_that_has_lost_its_turn_does_not_take_it_after_the_other_has_gone() {
+    let around = around().await;
+    let (running, public, next, relay) = one_that_runs_and_one_that_starts(&around).await;
+    next.signal("STOP").await;
+    let (last, same_public, _) = Program::serve(&around.config_as("c.toml", "")).await;
+    assert_eq!(same_public, public);
+    assert_eq!(running.ended().await.code, Some(0));
+
+    relay.lead_to(&around.db);
+    next.signal("CONT").await;
+    let ended = next.ended().await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("has withdrawn"), "{}", ended.stderr);
+    assert_eq!(ask(public).await, 200);
+    last.signal("TERM").await;
+    assert_eq!(last.ended().await.code, Some(0));
 }
 
 #[tokio::test]

@@ -2,17 +2,27 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixListener as StdListener},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener as StdListener, UnixStream as StdStream},
+    },
     path::Path,
 };
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
 
-use crate::harness::{Gateway, Setup, h2_client::H2Client};
+use crate::harness::{
+    Gateway, Setup,
+    h2_client::H2Client,
+    program::{self, Program, free_port},
+    relay::Relay,
+    surroundings::Surroundings,
+};
 
 async fn gateway(folder: &TempDir, more: &str) -> Gateway {
     let path = folder.path().join("http.sock");
@@ -92,8 +102,42 @@ fn what_is_in_use_or_no_socket_is_left_alone() {
     let _theirs = StdListener::bind(&path).unwrap();
     let taken = Bound::open(&Listen::Unix(path.clone())).unwrap_err();
     assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    // Nor is one whose queue is full waited for.
+    let full = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let path = folder.path().join("full.sock");
+    full.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+    full.listen(0).unwrap();
+    let _first = StdStream::connect(&path).unwrap();
+    let taken = Bound::open(&Listen::Unix(path)).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
     let file = folder.path().join("notes.txt");
     fs::write(&file, "mine").unwrap();
     assert!(Bound::open(&Listen::Unix(file.clone())).is_err());
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+}
+
+/// Nobody answers at the first one's socket yet: it waits for Postgres.
+#[tokio::test]
+async fn a_second_start_takes_no_socket_from_a_gateway_that_starts() {
+    let around = Surroundings::new().await;
+    let path = around.file("http.sock");
+    let (relay, relayed) = Relay::before(&around.db).await;
+    relay.refuse();
+    let admin = free_port();
+    let over = format!(
+        "[server]\nlisten = ['127.0.0.1:0', 'unix:{}']\n[admin]\nlisten = '127.0.0.1:{admin}'\n[database]\nurl = '{}'",
+        path.display(),
+        relayed.url()
+    );
+    let config = around.config(&over);
+    let args = ["serve", "--config", config.to_str().unwrap()];
+    let mut first = Program::start(&args, &[], around.folder.path());
+    first.line("not serving yet").await;
+    let second = program::run(&args, &[], around.folder.path()).await;
+    assert_eq!(second.code, Some(1));
+    assert!(second.stderr.contains("can't listen on"), "{}", second.stderr);
+
+    relay.lead_to(&around.db);
+    first.serving().await;
+    assert!(ask(&path, "").await.starts_with("HTTP/1.1 200"));
 }
