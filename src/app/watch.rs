@@ -2,34 +2,41 @@
 //!
 //! Folders are watched rather than files: editors put a new file in the old one's place, and Kubernetes turns a symbolic
 //! link. So the folder in which a path lies and the one where it leads to are watched. What happens there is waited out
-//! for a moment, then contents are compared: a touched file is no change, and a file that is wrong is told of once.
+//! for a moment, and whoever writes one of the files until they close it (half a file can be valid, and say something
+//! else); then contents are compared: a touched file is no change, and a file that is wrong is told of once.
 //!
 //! Signals and changes while a reload runs are one reload after it.
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fs,
     future::pending,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind},
 };
 use tokio::{signal::unix::Signal, sync::mpsc, task::block_in_place, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{reload::Reloader, systemd};
-use crate::config::{self, Config, ConfigErrors};
+use crate::{
+    clock,
+    config::{self, Config, ConfigErrors},
+};
 
 /// A change has come to its end when nothing happens for so long.
 const QUIET: Duration = Duration::from_millis(100);
-/// A folder in which something happens all the time is looked at all the same, after so many of those.
-const PATIENCE: usize = 20;
+/// A folder in which something happens all the time is looked at all the same, after this.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// So is a file that somebody writes and does not close.
+const WRITING: Duration = Duration::from_mins(1);
 
 /// A configuration file, and what to do when it changes.
 pub(super) struct Watched {
@@ -101,12 +108,49 @@ struct Folders {
     /// At most one waits: that something happened is all that is said.
     events: mpsc::Receiver<()>,
     watched: BTreeSet<PathBuf>,
+    writers: Arc<Mutex<Writers>>,
+}
+
+/// Who writes the files that are watched, as far as that is told: it is on Linux.
+#[derive(Default)]
+struct Writers {
+    /// What the files are called, wherever they lie.
+    names: BTreeSet<OsString>,
+    /// Those of them that were written, and not closed since.
+    open: BTreeSet<OsString>,
+}
+
+impl Writers {
+    fn hear(&mut self, event: &notify::Event) {
+        if event.need_rescan() {
+            // An end may have gone unheard.
+            self.open.clear();
+        }
+        for name in event.paths.iter().filter_map(|path| path.file_name()) {
+            match event.kind {
+                EventKind::Modify(ModifyKind::Data(_)) if cfg!(target_os = "linux") && self.names.contains(name) => {
+                    self.open.insert(name.to_owned());
+                }
+                EventKind::Access(AccessKind::Close(AccessMode::Write))
+                | EventKind::Modify(ModifyKind::Name(_))
+                | EventKind::Remove(_) => {
+                    self.open.remove(name);
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 impl Folders {
     fn new() -> Self {
         let (tell, events) = mpsc::channel(1);
+        let writers = Arc::<Mutex<Writers>>::default();
+        let hear = Arc::clone(&writers);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if let Ok(event) = &event {
+                locked(&hear).hear(event);
+            }
             // Reading is no change, and we read ourselves.
             let read_only = event.is_ok_and(|event| match event.kind {
                 EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
@@ -124,6 +168,7 @@ impl Folders {
             watcher,
             events,
             watched: BTreeSet::new(),
+            writers,
         }
     }
 
@@ -131,7 +176,13 @@ impl Folders {
     fn follow(&mut self, file: &Path, more: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
         let paths = std::iter::once(file).chain(more.iter().map(PathBuf::as_path));
-        let wanted: BTreeSet<PathBuf> = paths.flat_map(folders_of).collect();
+        let paths: Vec<PathBuf> = paths.flat_map(places_of).collect();
+        locked(&self.writers).names = paths
+            .iter()
+            .filter_map(|path| path.file_name())
+            .map(ToOwned::to_owned)
+            .collect();
+        let wanted: BTreeSet<PathBuf> = paths.iter().filter_map(|path| folder_of(path)).collect();
         for gone in self.watched.difference(&wanted) {
             // It may not exist any more.
             let _ = watcher.unwatch(gone);
@@ -152,24 +203,36 @@ impl Folders {
             // Nothing is watched.
             return pending().await;
         }
-        for _ in 0..PATIENCE {
-            if timeout(QUIET, self.events.recv()).await.is_err() {
+        let began = clock::monotonic();
+        loop {
+            let quiet = timeout(QUIET, self.events.recv()).await.is_err();
+            let waited = clock::monotonic().saturating_duration_since(began);
+            let ended = if locked(&self.writers).open.is_empty() {
+                quiet || waited >= PATIENCE
+            } else {
+                waited >= WRITING
+            };
+            if ended {
                 return;
             }
         }
     }
 }
 
-/// The folder in which a path lies, and the one where it leads to.
-fn folders_of(path: &Path) -> Vec<PathBuf> {
-    let folder = |path: &Path| {
-        let folder = path.parent()?;
-        let here = Path::new(".");
-        Some(if folder.as_os_str().is_empty() { here } else { folder }.to_owned())
-    };
-    let leads_to = fs::canonicalize(path).ok();
-    [folder(path), leads_to.as_deref().and_then(folder)]
+/// Nothing that is changed under it is left half done.
+fn locked(writers: &Mutex<Writers>) -> MutexGuard<'_, Writers> {
+    writers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A path, and where it leads to.
+fn places_of(path: &Path) -> impl Iterator<Item = PathBuf> {
+    [Some(path.to_owned()), fs::canonicalize(path).ok()]
         .into_iter()
         .flatten()
-        .collect()
+}
+
+fn folder_of(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent()?;
+    let here = Path::new(".");
+    Some(if folder.as_os_str().is_empty() { here } else { folder }.to_owned())
 }

@@ -1,6 +1,8 @@
 //! `vestibule serve` notices that its configuration has changed, however that was done.
 
-use std::{fs, net::SocketAddr, os::unix::fs::symlink};
+use std::{fs, io::Write as _, net::SocketAddr, os::unix::fs::symlink, time::Duration};
+
+use tokio::time::sleep;
 
 use crate::harness::{RawClient, SOON, eventually, gateway::SITE, program::Program, surroundings::Surroundings};
 
@@ -22,7 +24,7 @@ async fn becomes(addr: SocketAddr, status: u16) {
 
 async fn reloads(admin: SocketAddr, outcome: &str) -> u64 {
     let mut client = RawClient::connect(admin).await;
-    client.send("GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+    client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let metrics = client.answer().await;
     let name = format!("vestibule_reloads_total{{outcome=\"{outcome}\"}} ");
     let count = metrics.text().lines().find_map(|line| line.strip_prefix(&name));
@@ -42,6 +44,30 @@ async fn a_file_that_is_written_or_replaced_is_noticed() {
     becomes(public, 401).await;
     around.put(&file, &around.text(OPEN));
     becomes(public, 200).await;
+}
+
+/// What stands there meanwhile is valid, and lets everybody in.
+#[tokio::test]
+async fn half_a_file_is_never_in_force() {
+    let around = Surroundings::new().await;
+    let file = around.file("gateway.toml");
+    let half = around.text(OPEN);
+    fs::write(&file, around.text(CLOSED)).unwrap();
+    let (_program, public, admin) = Program::serve(&file).await;
+    assert_eq!(get(public, "/x").await, 401);
+    let mut writing = fs::File::create(&file).unwrap();
+    writing.write_all(half.as_bytes()).unwrap();
+    for _ in 0..10 {
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(get(public, "/x").await, 401);
+    }
+    assert_eq!(reloads(admin, "ok").await, 0);
+    writing
+        .write_all(b"[[routes]]\npath = '/y'\nrespond = { status = 204 }\nauth = 'public'\n")
+        .unwrap();
+    drop(writing);
+    eventually(SOON, async || get(public, "/y").await == 204).await;
+    assert_eq!(reloads(admin, "ok").await, 1);
 }
 
 #[tokio::test]
