@@ -1,9 +1,15 @@
 //! What operators write on the command line, parsed into what can't be wrong. Whatever does not parse is wrong usage, and
 //! clap says so with the words that stand here.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    io::{self, BufRead as _},
+    str::FromStr,
+    time::Duration,
+};
 
-use crate::{clock::Timestamp, config::parse_duration, identity::UserId};
+use anyhow::Context;
+
+use crate::{clock::Timestamp, config::parse_duration, identity::UserId, secret::Secret};
 
 /// A user, by id or by e-mail address.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -81,6 +87,18 @@ impl FromStr for When {
         ago.map(Self::Ago)
             .map_err(|problem| format!("{problem}, or a time such as 2026-11-21T07:15:08Z"))
     }
+}
+
+/// A URL with a password in it perhaps. Who says "-" writes it to standard input, out of the sight of others: they see what a
+/// process was started with.
+pub(super) fn url(text: &str) -> anyhow::Result<Secret<String>> {
+    if text != "-" {
+        return Ok(Secret::new(text.to_owned()));
+    }
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    read.context("could not read the URL from standard input")?;
+    Ok(Secret::new(line.trim().to_owned()))
 }
 
 /// For clap: at most so many rows are asked for at once, so that a slip does not fetch a million.

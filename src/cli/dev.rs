@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use self::welcome::{App, Welcome};
-use super::{EXIT_CONFIG, cold_runtime, serve::Signals};
+use super::{EXIT_CONFIG, argument, cold_runtime, serve::Signals};
 use crate::{
     app::{self, Options, activation::Passed},
     clock::Clock,
@@ -55,7 +55,7 @@ pub struct DevArgs {
     /// The configuration file [default: gateway.toml, or a built-in one if there is none]
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Use this database instead of a private Postgres
+    /// Use this database instead of a private Postgres; "-" reads the URL from standard input, out of the sight of others
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// Where Postgres' programs are, if not in a usual place
@@ -76,6 +76,7 @@ crate::secret::unprinted!(DevArgs);
 
 pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     prepare_home(&args.dir)?;
+    let database_url = args.database_url.as_deref().map(argument::url).transpose()?;
     let (file, built_in) = match &args.config {
         Some(file) => (file.clone(), false),
         None if Path::new("gateway.toml").exists() => (PathBuf::from("gateway.toml"), false),
@@ -85,7 +86,9 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     let overrides = Overrides::default()
         .set(
             "database.url",
-            args.database_url.as_deref().unwrap_or("postgres://127.0.0.1/"),
+            database_url
+                .as_ref()
+                .map_or("postgres://127.0.0.1/", |url| url.expose()),
         )
         .set("mail.smtp", "smtp://127.0.0.1:25")
         .set("auth.secret", &kept_secret(&args.dir.join("secret"))?);
@@ -100,7 +103,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     here.put_into(&mut config);
     let _events = Events::init(&config.log).context("can't start a thread for the log")?;
 
-    let cluster = match &args.database_url {
+    let cluster = match &database_url {
         Some(_) => None,
         None => Some(Cluster::durable(&args.dir, args.postgres.as_deref())?),
     };

@@ -13,7 +13,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::{OpenOptionsExt, chown},
+    os::unix::fs::{OpenOptionsExt, fchown},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -198,10 +198,11 @@ fn kept_password(path: &Path, cluster_exists: bool) -> Result<String, ClusterErr
     Ok(password)
 }
 
-fn private_file(path: &Path, content: &str) -> io::Result<()> {
+fn private_file(path: &Path, content: &str) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{content}")?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// The one for a new cluster.
@@ -232,7 +233,7 @@ impl Make<'_> {
             fs::remove_file(&password_file).doing(|| format!("could not remove {}", password_file.display()))?;
         }
         private_file(&password_file, password)
-            .and_then(|()| self.hand_over(&password_file))
+            .and_then(|file| self.hand_over(&file))
             .doing(|| format!("could not write {}", password_file.display()))?;
         let mut initdb = self.command("initdb");
         initdb
@@ -323,9 +324,10 @@ impl Make<'_> {
         command
     }
 
-    fn hand_over(&self, path: &Path) -> io::Result<()> {
+    /// The file itself, whatever is found at its path by now: the folder is its user's.
+    fn hand_over(&self, file: &File) -> io::Result<()> {
         match self.user {
-            Some(user) => chown(path, Some(user.uid), Some(user.gid)),
+            Some(user) => fchown(file, Some(user.uid), Some(user.gid)),
             None => Ok(()),
         }
     }

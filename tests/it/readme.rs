@@ -157,6 +157,12 @@ async fn the_commands_of_the_readme_do_what_it_says() {
     assert_eq!(place.sh(again).await, format!("[{todo}]"), "a user of before");
     let mail = "curl -s 'http://localhost:8025/latest.txt?to=ada@example.com'";
     assert!(place.sh(mail).await.contains("verify-email"), "a mail of before");
+    let inbox = place.folder.path().join("data/inbox");
+    assert_eq!(
+        (mode(&inbox), mode(&inbox.join("000001.eml"))),
+        (0o700, 0o600),
+        "nobody else's to read"
+    );
 
     // Nothing outlives it, not even when it is killed.
     let started = &started | &descendants(dev.id());

@@ -4,11 +4,7 @@
 //! (`db::imports`): killed anywhere and started again, the end is the same. Users come first, then what is theirs.
 //! Memory is bounded by the batch, and by what is left out.
 
-use std::{
-    io::{self, BufRead},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -24,7 +20,7 @@ use super::{
 };
 use crate::{
     app,
-    cli::{ConfigArg, EXIT_USAGE, cold_runtime, output},
+    cli::{ConfigArg, EXIT_USAGE, argument, cold_runtime, output},
     clock::{Clock, Timestamp, monotonic},
     config::{self, Config, Migrate},
     db::{
@@ -33,7 +29,6 @@ use crate::{
         migrate::{self, SchemaState},
         sessions::StoredSession,
     },
-    secret::Secret,
 };
 
 /// For connecting to either side: somebody waits and watches.
@@ -91,7 +86,7 @@ pub(super) fn run(args: &BetterAuthArgs) -> anyhow::Result<ExitCode> {
     let runtime = cold_runtime().context("can't start a runtime")?;
     runtime.block_on(async {
         let settings = Settings {
-            url: source_url(&args.from)?,
+            url: argument::url(&args.from)?,
             listen_url: None,
             ca: None,
             pooler: Pooler::None,
@@ -153,16 +148,6 @@ pub(super) fn run(args: &BetterAuthArgs) -> anyhow::Result<ExitCode> {
 fn wrong_usage(wrong: &str) -> ExitCode {
     eprintln!("vestibule: {wrong}");
     ExitCode::from(EXIT_USAGE)
-}
-
-fn source_url(from: &str) -> anyhow::Result<Secret<String>> {
-    if from != "-" {
-        return Ok(Secret::new(from.to_owned()));
-    }
-    let mut line = String::new();
-    let read = io::stdin().lock().read_line(&mut line);
-    read.context("could not read the URL from standard input")?;
-    Ok(Secret::new(line.trim().to_owned()))
 }
 
 /// The gateway's database, with the schema that this program knows.

@@ -1,8 +1,10 @@
-//! The mails themselves: a file each, and what the pages show of it in memory.
+//! The mails themselves: a file each, which nobody else on the machine can read, and what the pages show of it in memory.
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -75,6 +77,7 @@ impl Inbox {
     /// With what is in `folder` already; makes it if it isn't there.
     pub fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         let mut ids: Vec<u64> = Vec::new();
         for entry in fs::read_dir(folder)? {
             let name = entry?.file_name();
@@ -99,7 +102,7 @@ impl Inbox {
     pub fn keep(&self, received: &Received) -> Verdict {
         let mut mails = self.mails();
         let id = mails.back().map_or(1, |newest| newest.id.saturating_add(1));
-        if let Err(error) = fs::write(file(&self.0.folder, id), &received.data) {
+        if let Err(error) = write(&file(&self.0.folder, id), &received.data) {
             return Verdict::Refuse(452, format!("4.3.1 The inbox can't keep it: {error}"));
         }
         mails.push_back(Arc::new(Mail::parse(id, &received.data)));
@@ -153,6 +156,12 @@ impl Inbox {
         // Every change leaves the list whole.
         self.0.mails.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn write(path: &Path, data: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(data)
 }
 
 fn file(folder: &Path, id: u64) -> PathBuf {
