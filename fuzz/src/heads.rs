@@ -1,7 +1,7 @@
 //! Property: what stands in front of the HTTP parser leaves clean messages as they are, wherever reads end, and lets no
 //! bare line feed and no fragment through to it. The input is what a client sends on a connection.
 
-use oracle::http1::{self, Read};
+use oracle::http1::{self, Doubt, Read};
 use vestibule::proxy::head_guard::HeadGuard;
 
 pub fn holds(input: &[u8]) {
@@ -11,8 +11,8 @@ pub fn holds(input: &[u8]) {
         match http1::read(&input[at..]) {
             Read::Whole(request, length) => {
                 at += length;
-                if request.has(b"upgrade") {
-                    // What follows may be a tunnel, or is never read.
+                if request.has(b"upgrade") || request.doubt == Some(Doubt::TwoFramings) {
+                    // What follows may be a tunnel, or is never read (RFC 9112, 6.1).
                     return assert_eq!(&whole[..at], &input[..at]);
                 }
             }
