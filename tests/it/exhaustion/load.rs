@@ -4,7 +4,8 @@
 //!
 //! The attackers have a thread of their own, and so has whoever is measured; on a machine with two cores all of it, the
 //! gateway, the application and Postgres share them. So attackers pace themselves: what is measured is what an attack
-//! costs others, not who gets the processor. Such a machine is faster in one minute than in the next: an attack is
+//! costs others, not who gets the processor. A crowd is looked at once all of it is there; what it costs that somebody
+//! comes is an attack of its own. Such a machine is faster in one minute than in the next: an attack is
 //! compared with the quiet right before it and right after it, three times (`VESTIBULE_TEST_ROUNDS`), and the round between
 //! the other two is printed. `VESTIBULE_TEST_ATTACK` names one attack, to look at it alone.
 
@@ -37,7 +38,7 @@ use super::{
 };
 use crate::{
     harness::{
-        Database, RawClient, Setup, gateway::SITE, mailbox::Mailbox, people::PASSWORD, program::Program,
+        Database, RawClient, Setup, eventually, gateway::SITE, mailbox::Mailbox, people::PASSWORD, program::Program,
         upstream::Upstream,
     },
     memory::{MIB, resident},
@@ -47,6 +48,8 @@ use crate::{
 const PHASE: Duration = Duration::from_secs(8);
 /// Until it is under way, and the gateway at rest again.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Longer than it takes.
+const A_CROWD_COMES: Duration = Duration::from_mins(1);
 /// What is measured asks so often on each of its connections.
 const EVERY: Duration = Duration::from_millis(5);
 const CONNECTIONS: usize = 4;
@@ -69,6 +72,8 @@ type Attack = Pin<Box<dyn Future<Output = ()>>>;
 struct Target {
     addr: SocketAddr,
     over: Arc<AtomicBool>,
+    /// Not all are there yet.
+    gathers: Arc<AtomicBool>,
 }
 
 impl Target {
@@ -103,17 +108,21 @@ async fn flood(target: Target, begin: Vec<u8>, repeated: Vec<u8>) {
 }
 
 async fn idle(target: Target, http2: bool) {
+    target.gathers.store(true, Ordering::Relaxed);
     let mut crowd_of = Vec::new();
-    while !target.is_over() {
-        if crowd_of.len() < crowd() {
-            let mut stream = TcpStream::connect(target.addr).await.unwrap();
-            if !http2 {
-                stream.write_all(get("/public/x").as_bytes()).await.unwrap();
-            }
-            crowd_of.push(stream);
-        } else {
-            sleep(Duration::from_millis(10)).await;
+    while !target.is_over() && crowd_of.len() < crowd() {
+        let mut stream = TcpStream::connect(target.addr).await.unwrap();
+        if !http2 {
+            stream.write_all(get("/public/x").as_bytes()).await.unwrap();
         }
+        crowd_of.push(stream);
+        if crowd_of.len().is_multiple_of(2) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    target.gathers.store(false, Ordering::Relaxed);
+    while !target.is_over() {
+        sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -433,7 +442,9 @@ async fn somebody_ordinary_under_each_attack() {
             let target = Target {
                 addr,
                 over: Arc::clone(&over),
+                gathers: Arc::default(),
             };
+            let gathers = Arc::clone(&target.gathers);
             let (before, began, queries) = (used(&program), Instant::now(), misses().await);
             let attacking = thread::spawn(move || {
                 let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -441,6 +452,7 @@ async fn somebody_ordinary_under_each_attack() {
                 // What it has left under way is dropped.
             });
             sleep(SETTLE).await;
+            eventually(A_CROWD_COMES, async || !gathers.load(Ordering::Relaxed)).await;
             let attacked = ask().await;
             let held = resident(&program);
             over.store(true, Ordering::Relaxed);
