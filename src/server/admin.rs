@@ -98,7 +98,8 @@ impl Admin {
         connections::serve(self, listener, tasks).await;
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    /// `is_foreign`: who asks may be a web site in the browser of somebody on this machine.
+    fn answer<B>(&self, request: &Request<B>, is_foreign: bool) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET only\n".to_owned());
         }
@@ -111,6 +112,11 @@ impl Admin {
                 "{\"status\":\"alive\"}\n".to_owned(),
             ),
             Some(Page::Ready) => self.readiness(),
+            Some(Page::Metrics) if is_foreign => text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "text/plain",
+                "Ask for metrics by this listener's address, or at localhost\n".to_owned(),
+            ),
             Some(Page::Metrics) => text(
                 StatusCode::OK,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -4,12 +4,12 @@
 //! thousand: their descriptors would be missing on the data path, and a probe that finds no place takes the gateway out
 //! of service. So there is a bound, a newcomer has the place of whoever came first, and nobody stays for long.
 //!
-//! On a loopback address, names that aren't this machine's are refused: a web site whose name was made to lead here
-//! could otherwise read, in the browser of somebody on this machine, what only those on it may.
+//! On a loopback address, metrics are for whoever asks for them by a name of this machine's: a web site whose name was made
+//! to lead here could otherwise read, in the browser of somebody on it, what only those on it may.
 
 use std::{collections::VecDeque, convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Request, StatusCode, header, uri::Authority};
+use http::{HeaderMap, Request, header, uri::Authority};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Admin, text};
+use super::Admin;
 use crate::{config, lifecycle::Tasks};
 
 /// At once. Probes and collectors of metrics are a handful.
@@ -37,7 +37,9 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// readiness is seen to be false.
 pub(super) async fn serve(admin: Arc<Admin>, listener: TcpListener, tasks: Tasks) {
     let (closing, drained) = (tasks.stop.closing.clone(), tasks.stop.soft.clone());
-    let local_only = listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback());
+    let local_only = listener
+        .local_addr()
+        .is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
     let mut open = Open::default();
     loop {
         let accepted = tokio::select! {
@@ -67,12 +69,8 @@ pub(super) async fn serve(admin: Arc<Admin>, listener: TcpListener, tasks: Tasks
 /// All that one client asks. Its own failures concern nobody but the one who asked.
 async fn answer(admin: &Admin, stream: TcpStream, local_only: bool) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = if local_only && !is_for_this_machine(request.headers()) {
-            let told = "Ask this listener by its address, or as localhost.\n".to_owned();
-            text(StatusCode::MISDIRECTED_REQUEST, "text/plain", told)
-        } else {
-            admin.answer(&request)
-        };
+        let is_foreign = local_only && !is_for_this_machine(request.headers());
+        let response = admin.answer(&request, is_foreign);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -86,9 +84,10 @@ async fn answer(admin: &Admin, stream: TcpStream, local_only: bool) {
     }
 }
 
-/// Whether `Host` is an address, or a name that no DNS server has a say in. A probe that speaks HTTP/1.0 has none; browsers do.
+/// Whether `Host` is an address, or a name that no DNS server has a say in. Browsers always say one.
 fn is_for_this_machine(headers: &HeaderMap) -> bool {
-    headers.get_all(header::HOST).iter().all(|host| {
+    let hosts = headers.get_all(header::HOST).iter();
+    hosts.filter(|host| !host.is_empty()).all(|host| {
         let authority = Authority::try_from(host.as_bytes());
         authority.is_ok_and(|authority| {
             let name = authority.host();
