@@ -27,13 +27,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 
 pub use self::running::{Ended, Running};
 use self::{
     activation::Passed,
     certificates::Shown,
-    handover::{self as next_gateway, Offered},
+    handover::{Door, Offered},
     reload::{Reloader, Swapped},
     sockets::Sockets,
     workers::Common,
@@ -136,19 +136,19 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
         tls: shown.tls.clone(),
         issued: shown.issued(),
     };
-    let (threads, workers) = common.start_workers(sockets.public)?;
+    let mut workers = common.start_workers(sockets.public)?;
     for upstream in &common.upstreams {
         upstream.start(&tasks);
     }
     let reloader = Arc::new(Reloader::new(
         Arc::clone(&config),
         Swapped {
-            workers,
+            workers: workers.all.clone(),
             sessions: Arc::clone(&sessions),
             auth,
             upstreams: Arc::new(ArcSwap::from_pointee(common.upstreams)),
             postman,
-            places: common.places,
+            places: Arc::clone(&common.places),
             tunnels: common.tunnels,
             tls: shown.tls,
             reloads: Arc::new(Reloads::new(config.read_from.fingerprint(), common.clock.now())),
@@ -158,17 +158,21 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
             tasks: tasks.clone(),
         },
     ));
-    admin.ready(reloader.subjects(&log));
     let closing = tasks.stop.closing.clone();
     tasks.spawn_essential("old configurations", Arc::clone(&reloader).free_old_ones(closing));
+
+    // Nothing can be accepted before the gateway that was here before has said that it stops, lest it be cut off if that one
+    // goes on; and nothing that can fail is left to be done then. Who connects meanwhile waits in the kernel's queues.
+    let door = config.server.handover.as_deref().map(Door::make).transpose()?;
+    sockets.inherited.take_over().await?;
+    workers.open(&common.places)?;
+    admin.ready(reloader.subjects(&log));
     if let Some(serving) = serving_admin {
         tasks.spawn_essential("admin listener", serving);
     }
-    // From here on the gateway that was here before stops.
-    sockets.inherited.take_over().await?;
     let taken_over = CancellationToken::new();
-    if let Some(offered) = sockets.offered {
-        open_door(&reloader.config(), offered, &taken_over, &tasks)?;
+    if let (Some(door), Some(offered)) = (door, sockets.offered) {
+        open_door(door, offered, &taken_over, &tasks);
     }
     starting.done();
     Ok(Running {
@@ -176,7 +180,7 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
         admin_addr,
         tasks,
         admin,
-        threads,
+        threads: workers.threads,
         reloader,
         taken_over,
         sessions,
@@ -209,16 +213,18 @@ async fn wait_for_sessions(config: &Config, sessions: &Sessions, cancel: &Cancel
     Ok(())
 }
 
-/// Lets the next gateway ask for the listening sockets.
-fn open_door(config: &Config, offered: Offered, taken_over: &CancellationToken, tasks: &Tasks) -> anyhow::Result<()> {
-    let Some(path) = &config.server.handover else {
-        return Ok(());
-    };
-    let door = next_gateway::Door::open(path)
-        .with_context(|| format!("can't listen on {} (server.handover)", path.display()))?;
-    let closing = tasks.stop.closing.clone();
-    tasks.spawn("hand-over", door.serve(offered, taken_over.clone(), closing));
-    Ok(())
+/// Lets the next gateway ask for the listening sockets. Without that this one serves all the same.
+fn open_door(door: Door, offered: Offered, taken_over: &CancellationToken, tasks: &Tasks) {
+    match door.open() {
+        Ok(door) => {
+            let closing = tasks.stop.closing.clone();
+            tasks.spawn_essential("hand-over", door.serve(offered, taken_over.clone(), closing));
+        }
+        Err(error) => error!(
+            error = format!("{error:#}"),
+            "no gateway can take over from this one: restart it before its next hand-over"
+        ),
+    }
 }
 
 /// A start that fails half way must not leave anything running.

@@ -38,7 +38,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::PermissionsExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
     pin::pin,
     process,
     time::Duration,
@@ -78,6 +78,10 @@ const MAX_SOCKETS: usize = 65_536;
 const AT_ONCE: Duration = Duration::from_secs(5);
 /// For a start: what takes longer has gone wrong.
 const START: Duration = Duration::from_mins(10);
+/// A gateway that is gone before it has handed over is asked so often,
+const ASK: u32 = 3;
+/// after so long each time.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// After a failed `accept`.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -112,25 +116,35 @@ pub(super) struct Inherited {
 impl Inherited {
     /// Asks at `path` whether a gateway runs.
     pub(super) async fn ask_for(path: &Path) -> anyhow::Result<Self> {
-        let context = || {
-            format!(
-                "can't take over from the gateway at {} (server.handover)",
-                path.display()
-            )
-        };
-        let mut before = match timeout(AT_ONCE, UnixStream::connect(path)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        let mut asked = 0;
+        loop {
+            asked += 1;
+            match Self::ask_once(path).await {
+                // It stopped in this very moment, or somebody else has just taken over from it: now nobody is there, or they.
+                Err(error) if is_gone(&error) && asked < ASK => sleep(ASK_AGAIN).await,
+                asked => {
+                    return asked.with_context(|| {
+                        format!(
+                            "can't take over from the gateway at {} (server.handover)",
+                            path.display()
+                        )
+                    });
+                }
+            }
+        }
+    }
+
+    async fn ask_once(path: &Path) -> anyhow::Result<Self> {
+        const SILENT: &str = "it does not answer";
+        let mut before = match timeout(AT_ONCE, UnixStream::connect(path)).await.context(SILENT)? {
+            Ok(stream) => stream,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 return Ok(Self::default());
             }
-            Ok(Err(error)) => return Err(error).with_context(context),
-            Err(_) => bail!("{}: it does not answer", context()),
+            Err(error) => return Err(error.into()),
         };
-        ensure_same_user(&before).with_context(context)?;
-        let Ok(sockets) = timeout(AT_ONCE, receive(&mut before)).await else {
-            bail!("{}: it does not answer", context());
-        };
-        let sockets = sockets.with_context(context)?;
+        ensure_same_user(&before)?;
+        let sockets = timeout(AT_ONCE, receive(&mut before)).await.context(SILENT)??;
         info!(
             sockets = sockets.values().map(Vec::len).sum::<usize>(),
             "taking over from a gateway that runs"
@@ -174,26 +188,58 @@ impl Inherited {
     }
 }
 
-/// Where the next gateway asks.
-pub(super) struct Door(UnixListener);
+/// Where the next gateway will ask: a socket that is listened at, and not at its place yet.
+pub(super) struct Door {
+    listener: UnixListener,
+    beside: Beside,
+    path: PathBuf,
+}
+
+/// A socket's file beside its place, so that nobody ever finds it there with another mode, or not at all. Removed in the end,
+/// unless it was moved.
+struct Beside(PathBuf);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
 
 impl Door {
-    /// Takes the place of whatever socket is at `path`: whoever is behind it has said that it stops, or does not answer.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        // Made beside it and moved there, so that nobody ever finds it with another mode, or not at all.
-        let mut own = path.as_os_str().to_owned();
-        own.push(format!(".{}", process::id()));
-        let own = Path::new(&own);
-        match fs::remove_file(own) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(own)?;
-        fs::set_permissions(own, fs::Permissions::from_mode(0o600))?;
-        fs::rename(own, path)?;
-        Ok(Self(listener))
+    /// Does what may go wrong.
+    pub(super) fn make(path: &Path) -> anyhow::Result<Self> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}", process::id()));
+        let beside = Beside(beside.into());
+        let file = &beside.0;
+        let make = || {
+            match fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(file)?;
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+            Ok(listener)
+        };
+        let listener = make().with_context(|| format!("can't listen on {} (server.handover)", file.display()))?;
+        Ok(Self {
+            listener,
+            beside,
+            path: path.to_owned(),
+        })
     }
 
+    /// Takes the place of whatever socket is there: whoever is behind it has said that it stops, or does not answer.
+    pub(super) fn open(self) -> io::Result<OpenDoor> {
+        fs::rename(&self.beside.0, &self.path)?;
+        Ok(OpenDoor(self.listener))
+    }
+}
+
+/// Where the next gateway asks.
+pub(super) struct OpenDoor(UnixListener);
+
+impl OpenDoor {
     /// Answers until somebody has taken over, or `stop`.
     pub(super) async fn serve(self, offered: Offered, taken_over: CancellationToken, stop: CancellationToken) {
         let answering = async {
@@ -232,6 +278,8 @@ impl Door {
                 }
             }
             taken_over.cancel();
+            // The gateway stops next.
+            pending::<()>().await;
         };
         stop.run_until_cancelled(answering).await;
     }
@@ -275,12 +323,23 @@ async fn ready(next: &mut UnixStream) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has the next gateway, which is ready, say that it takes over. From then on it may, so there is no time-out: it says so,
-/// or ends.
+/// Has the next gateway, which is ready, say that it takes over. From then on it may, so there is no end to waiting: it says
+/// so, or ends.
 async fn taken(next: &mut UnixStream) -> anyhow::Result<()> {
     const ENDED: &str = "it ended when it was to take over";
     next.write_all(&[GO_ON]).await.context(ENDED)?;
-    if next.read_u8().await.context(ENDED)? != TAKEN {
+    let process = socket_peercred(&*next).map_or(0, |peer| peer.pid.as_raw_pid());
+    let mut said = pin!(next.read_u8());
+    let said = if let Ok(said) = timeout(AT_ONCE, said.as_mut()).await {
+        said
+    } else {
+        warn!(
+            process,
+            "the gateway that is to take over stands still: until it goes on, or ends, no other can"
+        );
+        said.await
+    };
+    if said.context(ENDED)? != TAKEN {
         bail!("it said something else than that it takes over");
     }
     Ok(())
@@ -314,9 +373,9 @@ async fn receive(before: &mut UnixStream) -> anyhow::Result<BTreeMap<String, Vec
     let length = before
         .read_u32()
         .await
-        .context("it speaks another version of the hand-over")?;
+        .context("it ended, or speaks another version of the hand-over")?;
     if length > MAX_LIST {
-        bail!("its list of sockets is too long");
+        bail!("it speaks another version of the hand-over, or its list of sockets is too long");
     }
     let mut list = vec![0; usize::try_from(length)?];
     before.read_exact(&mut list).await?;
@@ -370,6 +429,17 @@ fn receive_batch(before: &UnixStream) -> io::Result<Vec<OwnedFd>> {
         }
     }
     Ok(sockets)
+}
+
+/// Whether the other side has ended the connection.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let error = error.root_cause().downcast_ref::<io::Error>();
+    error.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
+    })
 }
 
 fn ensure_same_user(other: &UnixStream) -> anyhow::Result<()> {

@@ -54,11 +54,26 @@ pub(super) struct Common {
     pub(super) issued: Option<Arc<dyn Issued>>,
 }
 
-/// The workers, and their threads.
-pub(super) type Workers = (Vec<thread::JoinHandle<()>>, Vec<Arc<Worker>>);
+/// Workers that run, and accept nothing yet.
+pub(super) struct Workers {
+    pub(super) threads: Vec<thread::JoinHandle<()>>,
+    pub(super) all: Vec<Arc<Worker>>,
+    /// The sockets of each.
+    sockets: Vec<(Handle, Vec<(Bound, Door)>)>,
+}
+
+impl Workers {
+    /// They accept connections from here on.
+    pub(super) fn open(&mut self, places: &Arc<Semaphore>) -> anyhow::Result<()> {
+        for (worker, (runtime, own)) in self.all.iter().zip(self.sockets.drain(..)) {
+            open(worker, own, &runtime, places)?;
+        }
+        Ok(())
+    }
+}
 
 impl Common {
-    /// Each worker gets a socket of each address, or more where there are more; they accept connections from here on.
+    /// Each worker gets a socket of each address, or more where there are more.
     pub(super) fn start_workers(&self, bound: Vec<Listening>) -> anyhow::Result<Workers> {
         let count = self.config.server.workers.get();
         let mut sockets: Vec<Vec<(Bound, Door)>> = (0..count).map(|_| Vec::new()).collect();
@@ -70,19 +85,25 @@ impl Common {
                 }
             }
         }
-        let mut threads = Vec::new();
-        let mut workers = Vec::new();
+        let mut started = Workers {
+            threads: Vec::new(),
+            all: Vec::new(),
+            sockets: Vec::new(),
+        };
         for (index, own) in sockets.into_iter().enumerate() {
             let (handle, thread) = worker_thread(index, &self.tasks)?;
-            threads.push(thread);
+            started.threads.push(thread);
             let worker = Arc::new(self.worker(handle.clone()));
+            worker
+                .tasks
+                .spawn_essential("upstream sweeper", sweep_pools(Arc::clone(&worker)));
             if index == 0 {
                 self.watch_streams(&worker.live);
             }
-            open(&worker, own, &handle, &self.places)?;
-            workers.push(worker);
+            started.all.push(worker);
+            started.sockets.push((handle, own));
         }
-        Ok((threads, workers))
+        Ok(started)
     }
 
     /// Streams of sessions that end are closed, while requests are being finished too. All workers have the same rules:
@@ -145,15 +166,13 @@ fn worker_thread(index: usize, tasks: &Tasks) -> anyhow::Result<(Handle, thread:
     Ok((handle, thread))
 }
 
-/// Starts a worker's own tasks, and accepts its connections.
+/// Accepts a worker's connections.
 fn open(
     worker: &Arc<Worker>,
     sockets: Vec<(Bound, Door)>,
     runtime: &Handle,
     places: &Arc<Semaphore>,
 ) -> anyhow::Result<()> {
-    let sweeping = Arc::clone(worker);
-    worker.tasks.spawn_essential("upstream sweeper", sweep_pools(sweeping));
     // A listener belongs to the runtime on which it is made.
     let _entered = runtime.enter();
     for (socket, door) in sockets {

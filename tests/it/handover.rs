@@ -12,7 +12,11 @@ use std::{
 use tokio::task::JoinHandle;
 
 use crate::harness::{
-    RawClient, SOON, eventually, gateway::SITE, program::Program, relay::Relay, surroundings::Surroundings,
+    RawClient, SOON, eventually,
+    gateway::SITE,
+    program::{NOBODY, Program},
+    relay::Relay,
+    surroundings::Surroundings,
 };
 
 /// Each client has to be asked to leave before the connections that it keeps are closed, however busy the machine is.
@@ -202,6 +206,12 @@ async fn a_gateway_that_stands_still_when_the_next_one_is_ready_goes_on() {
     let around = around().await;
     let (mut running, public, next, relay) = one_that_runs_and_one_that_starts(&around).await;
     running.signal("STOP").await;
+    let mut slow = around.upstream.by_hand("/public/slow");
+    let mut client = RawClient::connect(public).await;
+    let host = SITE.split_once("://").unwrap().1;
+    client
+        .send(format!("GET /public/slow HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+        .await;
     relay.lead_to(&around.db);
     let ended = next.ended().await;
     assert_eq!(ended.code, Some(1));
@@ -209,8 +219,41 @@ async fn a_gateway_that_stands_still_when_the_next_one_is_ready_goes_on() {
 
     running.signal("CONT").await;
     running.line("a hand-over came to nothing").await;
+    // Whoever came meanwhile was not served by one that was about to end.
+    let mut conversation = slow.next().await;
+    conversation
+        .send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\ndone")
+        .await;
+    assert_eq!(client.answer().await.text(), "done");
     assert_eq!(ask(public).await, 200);
     let (_last, same_public, _) = Program::serve(&around.config_as("c.toml", "")).await;
+    assert_eq!(same_public, public);
+    assert_eq!(running.ended().await.code, Some(0));
+}
+
+/// It can ask there, and could not be asked.
+#[tokio::test]
+async fn a_gateway_that_could_not_hand_over_in_its_turn_takes_nothing_over() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+
+    let around = Surroundings::new().await;
+    let folder = around.file("door");
+    fs::create_dir(&folder).unwrap();
+    if fs::metadata(&folder).unwrap().uid() == 0 {
+        chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let allow = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+    let over = format!("[server]\nhandover = '{}'", folder.join("socket").display());
+    let (running, public, _) = Program::serve_as_somebody(&around.config_as("a.toml", &over)).await;
+    allow(0o500);
+    let refused = Program::start_as_somebody(&around.config_as("b.toml", &over));
+    let refused = refused.ended().await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("(server.handover)"), "{}", refused.stderr);
+    assert_eq!(ask(public).await, 200);
+
+    allow(0o700);
+    let (_next, same_public, _) = Program::serve_as_somebody(&around.config_as("c.toml", &over)).await;
     assert_eq!(same_public, public);
     assert_eq!(running.ended().await.code, Some(0));
 }

@@ -54,6 +54,9 @@ struct Said {
     stderr: String,
 }
 
+/// As whom programs run that are not to be root.
+pub(crate) const NOBODY: u32 = 65_534;
+
 /// The program that is tried: the one built with the tests, unless `VESTIBULE_BIN` names another, such as that of `make
 /// release`.
 pub(crate) fn path() -> PathBuf {
@@ -210,16 +213,22 @@ impl Program {
 
     /// As [`Program::serve`], but never as root: as somebody else, if the tests run as root.
     pub(crate) async fn serve_as_somebody(config: &Path) -> (Self, SocketAddr, SocketAddr) {
+        let mut program = Self::start_as_somebody(config);
+        let (public, admin) = program.serving().await;
+        (program, public, admin)
+    }
+
+    /// `vestibule serve` as [`NOBODY`], if the tests run as root.
+    pub(crate) fn start_as_somebody(config: &Path) -> Self {
         let mut command = command(&["serve", "--config", config.to_str().unwrap()], &[], Path::new("/"));
         let folder = config.parent().unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(folder, open).unwrap();
         if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
-            const NOBODY: u32 = 65_534;
             // Where it is built may be closed to others.
             let copy = folder.join("vestibule");
             let program = path();
-            if std::fs::hard_link(&program, &copy).is_err() {
+            if !copy.exists() && std::fs::hard_link(&program, &copy).is_err() {
                 std::fs::copy(program, &copy).unwrap();
             }
             let mut another = Command::new(copy);
@@ -231,9 +240,7 @@ impl Program {
             another.kill_on_drop(true);
             command = another;
         }
-        let mut program = Self::spawn(&mut command);
-        let (public, admin) = program.serving().await;
-        (program, public, admin)
+        Self::spawn(&mut command)
     }
 
     /// Waits until it says that it serves.
