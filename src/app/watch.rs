@@ -5,13 +5,18 @@
 //! for a moment, and whoever writes one of the files until they close it (half a file can be valid, and say something
 //! else); then contents are compared: a touched file is no change, and a file that is wrong is told of once.
 //!
+//! What is watched are folders as they were found, and not all that happens to a path happens in its folder: the folder may
+//! be replaced itself, or a link far above it be turned, and some file systems tell nothing. So contents are compared every
+//! few seconds all the same, and folders that are others by now are watched anew.
+//!
 //! Signals and changes while a reload runs are one reload after it.
 
 use std::{
-    collections::BTreeSet,
-    ffi::OsString,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    ffi::{OsStr, OsString},
     fs,
     future::pending,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -21,7 +26,12 @@ use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind},
 };
-use tokio::{signal::unix::Signal, sync::mpsc, task::block_in_place, time::timeout};
+use tokio::{
+    signal::unix::Signal,
+    sync::mpsc,
+    task::block_in_place,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -35,7 +45,9 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(100);
 /// A folder in which something happens all the time is looked at all the same, after this.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So is a file that somebody writes and does not close.
+/// Contents are compared so often, whether or not something was heard.
+const UNASKED: Duration = Duration::from_secs(5);
+/// A file that somebody writes and does not close is looked at all the same, after this.
 const WRITING: Duration = Duration::from_mins(1);
 
 /// A configuration file, and what to do when it changes.
@@ -107,9 +119,15 @@ struct Folders {
     watcher: Option<RecommendedWatcher>,
     /// At most one waits: that something happened is all that is said.
     events: mpsc::Receiver<()>,
-    watched: BTreeSet<PathBuf>,
+    /// By their real paths, each with what it was when it was found.
+    watched: BTreeMap<PathBuf, Inode>,
     writers: Arc<Mutex<Writers>>,
+    /// It was told already that a folder can't be watched.
+    has_warned: bool,
 }
+
+/// A device, and a number on it.
+type Inode = (u64, u64);
 
 /// Who writes the files that are watched, as far as that is told: it is on Linux.
 #[derive(Default)]
@@ -121,6 +139,14 @@ struct Writers {
 }
 
 impl Writers {
+    /// From here on they are these files'.
+    fn follow<'n>(&mut self, names: impl Iterator<Item = &'n OsStr>) {
+        self.names = names.map(ToOwned::to_owned).collect();
+        // The end of others may not be heard.
+        let Self { names, open } = self;
+        open.retain(|name| names.contains(name));
+    }
+
     fn hear(&mut self, event: &notify::Event) {
         if event.need_rescan() {
             // An end may have gone unheard.
@@ -162,13 +188,14 @@ impl Folders {
             }
         });
         let watcher = watcher
-            .inspect_err(|error| warn!(%error, "changed configuration files will not be noticed: send SIGHUP"))
+            .inspect_err(|error| warn!(%error, "changed configuration files will be noticed late"))
             .ok();
         Self {
             watcher,
             events,
-            watched: BTreeSet::new(),
+            watched: BTreeMap::new(),
             writers,
+            has_warned: false,
         }
     }
 
@@ -177,42 +204,63 @@ impl Folders {
         let Some(watcher) = &mut self.watcher else { return };
         let paths = std::iter::once(file).chain(more.iter().map(PathBuf::as_path));
         let paths: Vec<PathBuf> = paths.flat_map(places_of).collect();
-        locked(&self.writers).names = paths
-            .iter()
-            .filter_map(|path| path.file_name())
-            .map(ToOwned::to_owned)
-            .collect();
-        let wanted: BTreeSet<PathBuf> = paths.iter().filter_map(|path| folder_of(path)).collect();
-        for gone in self.watched.difference(&wanted) {
+        locked(&self.writers).follow(paths.iter().filter_map(|path| path.file_name()));
+        let wanted: BTreeMap<PathBuf, Inode> = paths.iter().filter_map(|path| folder_of(path)).collect();
+        let stays = |folder: &PathBuf, inode: &Inode| wanted.get(folder) == Some(inode);
+        for (gone, _) in self.watched.extract_if(.., |folder, inode| !stays(folder, inode)) {
             // It may not exist any more.
-            let _ = watcher.unwatch(gone);
+            let _ = watcher.unwatch(&gone);
         }
-        for new in wanted.difference(&self.watched) {
-            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
-                let folder = new.display();
-                warn!(%folder, %error, "changes in this folder will not be noticed: send SIGHUP");
+        for (new, inode) in wanted {
+            let entry = self.watched.entry(new);
+            if let Entry::Vacant(entry) = entry {
+                match watcher.watch(entry.key(), RecursiveMode::NonRecursive) {
+                    Ok(()) => self.has_warned = false,
+                    // Told once. It is tried again whenever contents are compared, which is how changes are noticed meanwhile.
+                    Err(error) if !self.has_warned => {
+                        let folder = entry.key().display();
+                        warn!(%folder, %error, "changes in this folder will be noticed late");
+                        self.has_warned = true;
+                        continue;
+                    }
+                    Err(_) => continue,
+                }
+                entry.insert(inode);
             }
         }
-        self.watched = wanted;
     }
 
-    /// Resolves when something has happened in one of them, and has come to its end. Cancel-safe: at worst, what happened
-    /// is looked at with the next change.
+    /// Whether somebody is in the middle of writing one of the files.
+    fn are_written(&self) -> bool {
+        !locked(&self.writers).open.is_empty()
+    }
+
+    /// Resolves when something has happened in one of them, and has come to its end, or nothing for [`UNASKED`]. Cancel-safe:
+    /// at worst, what happened is looked at with the next change.
     async fn changed(&mut self) {
-        if self.events.recv().await.is_none() {
+        match timeout(UNASKED, self.events.recv()).await {
+            Ok(Some(())) => {}
             // Nothing is watched.
-            return pending().await;
+            Ok(None) => return sleep(UNASKED).await,
+            Err(_) => return,
         }
-        let began = clock::monotonic();
+        let mut began = clock::monotonic();
+        let mut were_written = false;
         loop {
             let quiet = timeout(QUIET, self.events.recv()).await.is_err();
-            let waited = clock::monotonic().saturating_duration_since(began);
-            let ended = if locked(&self.writers).open.is_empty() {
-                quiet || waited >= PATIENCE
-            } else {
-                waited >= WRITING
-            };
-            if ended {
+            let now = clock::monotonic();
+            let are_written = self.are_written();
+            if were_written && !are_written {
+                // What comes with it comes now.
+                began = now;
+            }
+            were_written = are_written;
+            let waited = now.saturating_duration_since(began);
+            if are_written && waited >= WRITING {
+                locked(&self.writers).open.clear();
+                return;
+            }
+            if !are_written && (quiet || waited >= PATIENCE) {
                 return;
             }
         }
@@ -231,8 +279,12 @@ fn places_of(path: &Path) -> impl Iterator<Item = PathBuf> {
         .flatten()
 }
 
-fn folder_of(path: &Path) -> Option<PathBuf> {
+/// The folder that a path is in, by its real path.
+fn folder_of(path: &Path) -> Option<(PathBuf, Inode)> {
     let folder = path.parent()?;
     let here = Path::new(".");
-    Some(if folder.as_os_str().is_empty() { here } else { folder }.to_owned())
+    let folder = if folder.as_os_str().is_empty() { here } else { folder };
+    let folder = fs::canonicalize(folder).ok()?;
+    let found = fs::metadata(&folder).ok()?;
+    Some((folder, (found.dev(), found.ino())))
 }

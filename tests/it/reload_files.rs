@@ -54,6 +54,9 @@ async fn half_a_file_is_never_in_force() {
     let half = around.text(OPEN);
     fs::write(&file, around.text(CLOSED)).unwrap();
     let (_program, public, admin) = Program::serve(&file).await;
+    // Once the file is watched.
+    fs::write(&file, format!("{}# watched\n", around.text(CLOSED))).unwrap();
+    eventually(SOON, async || reloads(admin, "ok").await == 1).await;
     assert_eq!(get(public, "/x").await, 401);
     let mut writing = fs::File::create(&file).unwrap();
     writing.write_all(half.as_bytes()).unwrap();
@@ -61,13 +64,13 @@ async fn half_a_file_is_never_in_force() {
         sleep(Duration::from_millis(100)).await;
         assert_eq!(get(public, "/x").await, 401);
     }
-    assert_eq!(reloads(admin, "ok").await, 0);
+    assert_eq!(reloads(admin, "ok").await, 1);
     writing
         .write_all(b"[[routes]]\npath = '/y'\nrespond = { status = 204 }\nauth = 'public'\n")
         .unwrap();
     drop(writing);
     eventually(SOON, async || get(public, "/y").await == 204).await;
-    assert_eq!(reloads(admin, "ok").await, 1);
+    assert_eq!(reloads(admin, "ok").await, 2);
 }
 
 #[tokio::test]
@@ -84,6 +87,32 @@ async fn a_link_that_is_turned_is_noticed() {
     assert_eq!(get(public, "/x").await, 401);
     symlink("..v2", around.file("..data_tmp")).unwrap();
     fs::rename(around.file("..data_tmp"), around.file("..data")).unwrap();
+    becomes(public, 200).await;
+}
+
+/// Nothing happens in the folder that was watched: a link above it is turned, the folder is replaced by another.
+#[tokio::test]
+async fn another_folder_in_the_place_of_the_files_is_noticed() {
+    let around = Surroundings::new().await;
+    for (version, rules) in [("v1", CLOSED), ("v2", OPEN)] {
+        let folder = around.file(version).join("conf");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("gateway.toml"), around.text(rules)).unwrap();
+    }
+    symlink("v1", around.file("current")).unwrap();
+    let (_program, public, _) = Program::serve(&around.file("current/conf/gateway.toml")).await;
+    assert_eq!(get(public, "/x").await, 401);
+    symlink("v2", around.file("next")).unwrap();
+    fs::rename(around.file("next"), around.file("current")).unwrap();
+    becomes(public, 200).await;
+
+    let conf = around.file("v2/conf");
+    fs::remove_dir_all(&conf).unwrap();
+    fs::create_dir(&conf).unwrap();
+    fs::write(conf.join("gateway.toml"), around.text(CLOSED)).unwrap();
+    becomes(public, 401).await;
+    // And what happens in it is heard again.
+    fs::write(conf.join("gateway.toml"), around.text(OPEN)).unwrap();
     becomes(public, 200).await;
 }
 
