@@ -56,7 +56,7 @@ impl Snapshot {
             config: Arc::clone(config),
             clients: ClientRules::new(config),
             routes: RouteTable::build(&routes, config.server.max_body),
-            origins: TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins),
+            origins: TrustedOrigins::of(config),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
             reserved: Arc::new(Reserved::new(&config.identity)),
             pools: upstreams.iter().map(pool).collect(),
@@ -101,7 +101,8 @@ impl Snapshot {
         let goes_on = matches!(route.target, Target::Upstream(_)) && (route.websocket || !stream.upgrade);
         let is_ours = |page| {
             let listed = route.cors.listed();
-            origin::check(&stream.method, stream.upgrade, page, &self.origins, listed).is_ok()
+            let same_origin = origin::same_origin_on(route, &self.origins, &stream.host);
+            origin::check(&stream.method, stream.upgrade, page, &self.origins, listed, same_origin).is_ok()
         };
         (goes_on && stream.page.as_deref().is_none_or(is_ours)).then_some(route)
     }

@@ -41,6 +41,7 @@ use self::{
     caller::Caller,
     early_hints::EarlyHints,
     error::ProxyError,
+    handover::Presented,
     headers::{CorsBy, Material, Outbound},
     memory::Memory,
     rate::Rates,
@@ -64,7 +65,7 @@ use crate::{
     secret::TokenHash,
     session::{
         LookupError, Sessions,
-        credential::{self, Credential, Kind, SessionCookies, Shared},
+        credential::{self, Credential, Cut, Kind, SessionCookies, Shared},
         streams::{About, Holder, StreamGuard, Why},
     },
     upstream::{
@@ -114,9 +115,7 @@ pub async fn handle(
     hints: Option<&EarlyHints>,
     record: &mut Record,
 ) -> Result<Response<ProxyBody>, ProxyError> {
-    // A browser sends no body with a preflight: what has one is a request like others.
-    let preflight = cors::preflight(&inbound.method, &inbound.headers)
-        .filter(|_| body.as_ref().is_none_or(Incoming::is_end_stream));
+    let preflight = preflight_of(inbound, body.as_ref());
     // It asks about another request: that one's method decides.
     let method = preflight.as_ref().map_or(&inbound.method, |asked| &asked.method);
     let host = inbound.caller.facts.host.name();
@@ -133,7 +132,8 @@ pub async fn handle(
     if upgrade.is_some() && !route.websocket {
         return Err(ProxyError::UpgradeRefused);
     }
-    proxy.rates.before_sign_in(route, &inbound.caller.facts, inbound.now)?;
+    let facts = &inbound.caller.facts;
+    proxy.rates.before_sign_in(route, facts, inbound.now)?;
 
     let shown = memory.shown(live, inbound);
     let found = &shown.found;
@@ -143,14 +143,13 @@ pub async fn handle(
         None
     };
     record.user = signed_in.as_ref().map(|signed_in| signed_in.session.identity.id);
-    check_origin(signed_in.as_ref(), found, upgrade.is_some(), route, inbound, live)?;
+    check_origin(signed_in.as_ref(), &shown.left, upgrade.is_some(), route, inbound, live)?;
     let page = upgrade
         .as_ref()
-        .and_then(|_| page_of(signed_in.as_ref(), found, route, inbound));
-    proxy
-        .rates
-        .once_known(route, &inbound.caller.facts, record.user, inbound.now)?;
+        .and_then(|_| page_of(signed_in.as_ref(), &shown.left, route, inbound));
+    proxy.rates.once_known(route, facts, record.user, inbound.now)?;
     let session = signed_in.as_ref().map(|signed_in| &*signed_in.session);
+    let is_preflight = pass_on.is_some();
     let permit = match pass_on {
         Some(proof) => policy::pass_on(route, &proof),
         None => policy::authorise(route, session, inbound.now)?,
@@ -168,7 +167,8 @@ pub async fn handle(
     let pool = live.pool(upstream);
     record.pool = Some(Arc::clone(pool));
     let name = pool.upstream().name();
-    let handover = handover::decide(proxy, live, route, name, found, signed_in.as_ref(), inbound).await?;
+    let presented = Presented::new(found, signed_in.as_ref(), is_preflight);
+    let handover = handover::decide(proxy, live, route, name, &presented, inbound).await?;
     let max_body = route.max_body.unwrap_or(live.config.server.max_body);
     check_length(inbound, max_body)?;
     // A client that calls its request a gRPC call gains nothing where none is served.
@@ -342,6 +342,12 @@ fn lasting(
     proxy.sessions.stream(about, session, inbound.now)
 }
 
+/// A browser sends no body with a preflight: what has one is a request like others.
+fn preflight_of<'i>(inbound: &'i Inbound, body: Option<&Incoming>) -> Option<Preflight<'i>> {
+    let preflight = cors::preflight(&inbound.method, &inbound.headers);
+    preflight.filter(|_| body.is_none_or(Incoming::is_end_stream))
+}
+
 /// The one that was asked about: others may take other routes.
 fn methods(asked: &Preflight<'_>) -> HeaderValue {
     // A method is a token, which header values may hold.
@@ -408,36 +414,37 @@ impl SignedIn {
 /// A browser sends its cookie along with whatever another site has it send.
 fn check_origin(
     signed_in: Option<&SignedIn>,
-    found: &credential::Found,
+    left: &Cut,
     upgrades: bool,
     route: &Route,
     inbound: &Inbound,
     live: &Snapshot,
 ) -> Result<(), ForeignOrigin> {
-    if !is_by_cookie(signed_in, found, route) {
+    if !is_by_cookie(signed_in, left, route) {
         return Ok(());
     }
     let (method, headers) = (&inbound.method, &inbound.headers);
-    origin::check(method, upgrades, headers, &live.origins, route.cors.listed())
+    let same_origin = origin::same_origin_on(route, &live.origins, inbound.caller.facts.host.name());
+    origin::check(
+        method,
+        upgrades,
+        headers,
+        &live.origins,
+        route.cors.listed(),
+        same_origin,
+    )
 }
 
 /// Whether it is a cookie that may let a request in.
-fn is_by_cookie(signed_in: Option<&SignedIn>, found: &credential::Found, route: &Route) -> bool {
-    match signed_in {
-        Some(signed_in) => signed_in.credential.kind == Kind::Cookie,
-        // There the upstream judges it by itself.
-        None => route.credentials == Credentials::Keep && !policy::wants_session(route) && brings_cookie(found),
-    }
+fn is_by_cookie(signed_in: Option<&SignedIn>, left: &Cut, route: &Route) -> bool {
+    // Where they are kept the upstream judges cookies by itself: whatever we make of them, it may find one to go by.
+    (route.credentials == Credentials::Keep && *left != Cut::Unchanged)
+        || signed_in.is_some_and(|signed_in| signed_in.credential.kind == Kind::Cookie)
 }
 
 /// What a request says of the page that it came from, if a cookie may let it in.
-fn page_of(
-    signed_in: Option<&SignedIn>,
-    found: &credential::Found,
-    route: &Route,
-    inbound: &Inbound,
-) -> Option<Box<HeaderMap>> {
-    is_by_cookie(signed_in, found, route).then(|| Box::new(origin::said_of_page(&inbound.headers)))
+fn page_of(signed_in: Option<&SignedIn>, left: &Cut, route: &Route, inbound: &Inbound) -> Option<Box<HeaderMap>> {
+    is_by_cookie(signed_in, left, route).then(|| Box::new(origin::said_of_page(&inbound.headers)))
 }
 
 /// The first of the request's credentials that stands for a live session.
@@ -458,14 +465,6 @@ async fn authenticate(
         }
     }
     Ok(None)
-}
-
-/// Whether what a request shows first is a cookie, which browsers send by themselves.
-fn brings_cookie(found: &credential::Found) -> bool {
-    found
-        .candidates()
-        .next()
-        .is_some_and(|shown| shown.kind == Kind::Cookie)
 }
 
 async fn unproven(

@@ -19,7 +19,7 @@ use vestibule::{
         connection::{Connection, Peer},
         cors,
         marks::Marks,
-        origin,
+        origin::{self, SameOrigin},
         path::NormalPath,
     },
     proxy::{
@@ -139,7 +139,15 @@ fn steps(configured: &Configured, head: configured::Head) -> Result<Option<Sent>
         None
     };
     if let Some((_, Kind::Cookie)) = session {
-        origin::check(&method, upgrade.is_some(), &headers, &live.origins, &[]).map_err(|error| refused(&error))?;
+        origin::check(
+            &method,
+            upgrade.is_some(),
+            &headers,
+            &live.origins,
+            &[],
+            SameOrigin::Ours,
+        )
+        .map_err(|error| refused(&error))?;
     }
     let session = session.map(|(session, _)| session);
     let permit = policy::authorise(route, session, Timestamp::from_secs(0)).map_err(|error| refused(&error))?;

@@ -16,7 +16,7 @@ use crate::{
     clock::Timestamp,
     db::{self, DbError, audit, sessions::StoredSession, users::User},
     identity,
-    policy::client::ClientFacts,
+    policy::{client::ClientFacts, origin::SameOrigin},
     problem::PAGE_POLICY,
     secret::{SessionToken, wipe_bytes},
     session::credential::{Credential, Kind},
@@ -43,6 +43,8 @@ pub(super) struct Call<'a> {
     pub(super) body: Fields,
     pub(super) ip_address: IpAddr,
     pub(super) user_agent: String,
+    /// What the word of a page of the host that is asked is worth.
+    same_origin: SameOrigin,
     method: &'a Method,
     handed_out: HandedOut,
 }
@@ -131,6 +133,7 @@ impl<'a> Call<'a> {
             query: Fields::of_query(head.uri.query()),
             body: Fields::no_body(),
             ip_address: client.addr,
+            same_origin: auth.origins.same_origin_at(client.host.name()),
             user_agent: user_agent.map(clipped).unwrap_or_default(),
             method: &head.method,
             headers: &head.headers,
@@ -173,7 +176,7 @@ impl<'a> Call<'a> {
             return Ok(());
         }
         let origins = &self.auth.origins;
-        origins.auth_api_check(self.method, self.headers, route.without_cookie)?;
+        origins.auth_api_check(self.method, self.headers, route.without_cookie, self.same_origin)?;
         for (target, fields) in self.targets(route) {
             match fields.get(target.field()) {
                 None | Some(Value::Null) => {}

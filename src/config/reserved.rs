@@ -57,6 +57,7 @@ pub const PROXIES_PREFIXES: &[&str] = &[
     "x-ms-token-",
     "x-pomerium-",
     "x-ssl-",
+    "x-vouch-",
     "x-webauth-",
 ];
 

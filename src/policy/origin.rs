@@ -10,7 +10,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use url::Url;
 
-use crate::config::{Origin, OriginPattern};
+use crate::config::{Config, Origin, OriginPattern, Route};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -22,6 +22,17 @@ const SEC_FETCH_USER: HeaderName = HeaderName::from_static("sec-fetch-user");
 pub struct TrustedOrigins {
     public: Origin,
     patterns: Vec<OriginPattern>,
+    /// The domain to whose every host browsers send session cookies (RFC 6265, 5.1.3), if they have one.
+    shared: Option<String>,
+}
+
+/// What it is worth that a page is of the same origin as the host that it asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SameOrigin {
+    /// The page is ours, or sends no cookie that others have left.
+    Ours,
+    /// Session cookies come to the host because it is below their domain, and nobody has said that its pages are trusted.
+    Theirs,
 }
 
 /// The request comes from a page that is not ours.
@@ -53,8 +64,9 @@ pub enum WithoutCookie {
 
 /// Judges a proxied request that a session cookie authenticated.
 ///
-/// A trusted `Origin` passes. Else `Sec-Fetch-Site` decides, which no page can forge. A foreign or `null` `Origin`,
-/// or without either a foreign `Referer`, is refused. With none of them it is no browser.
+/// A trusted `Origin` passes. Else `Sec-Fetch-Site` decides, which no page can forge, and `same_origin` says what it is worth
+/// at this host. A foreign or `null` `Origin`, or without either a foreign `Referer`, is refused. With none of them it is no
+/// browser.
 ///
 /// `also` are origins that are trusted on this route alone: whom the operator lets read its answers may write as well.
 pub fn check(
@@ -63,6 +75,7 @@ pub fn check(
     headers: &HeaderMap,
     trusted: &TrustedOrigins,
     also: &[OriginPattern],
+    same_origin: SameOrigin,
 ) -> Result<(), ForeignOrigin> {
     if is_safe(method) && !is_upgrade {
         return Ok(());
@@ -75,15 +88,25 @@ pub fn check(
         return Ok(());
     }
     let ours = match (only(headers, &SEC_FETCH_SITE), origin) {
-        (Field::One(site), _) => site == "same-origin" || site == "none",
+        (Field::One("same-origin"), _) => same_origin == SameOrigin::Ours,
+        // Somebody has typed the address, say: no page has a part in it.
+        (Field::One("none"), Field::Absent) => true,
         (Field::Absent, Field::Absent) => match only(headers, &header::REFERER) {
             Field::Absent => true,
             Field::One(referer) => origin_of_url(referer).is_some_and(|origin| trusts(origin.as_str())),
             Field::Unclear => false,
         },
-        (Field::Unclear, _) | (Field::Absent, Field::One(_) | Field::Unclear) => false,
+        (Field::One(_) | Field::Unclear, _) | (Field::Absent, Field::One(_) | Field::Unclear) => false,
     };
     if ours { Ok(()) } else { Err(ForeignOrigin) }
+}
+
+/// The same of requests for a route: whoever gave the host one of its own has said whose its pages are.
+pub fn same_origin_on(route: &Route, trusted: &TrustedOrigins, host: &str) -> SameOrigin {
+    match route.host {
+        Some(_) => SameOrigin::Ours,
+        None => trusted.same_origin_at(host),
+    }
 }
 
 /// The fields that [`check`] goes by, for judging a request once more.
@@ -98,11 +121,44 @@ pub fn said_of_page(headers: &HeaderMap) -> HeaderMap {
 }
 
 impl TrustedOrigins {
+    /// For sessions whose cookies stay with one host.
     pub fn new(public: &Origin, patterns: &[OriginPattern]) -> Self {
         Self {
             public: public.clone(),
             patterns: patterns.to_vec(),
+            shared: None,
         }
+    }
+
+    pub fn of(config: &Config) -> Self {
+        Self {
+            shared: config.auth.session.cookie.domain.clone(),
+            ..Self::new(&config.server.public_url, &config.auth.trusted_origins)
+        }
+    }
+
+    /// What a page of `host` is to requests for that same host; a name in lower case, without a port.
+    pub fn same_origin_at(&self, host: &str) -> SameOrigin {
+        let is_theirs = self.shared.as_deref().is_some_and(|domain| {
+            let above = host.strip_suffix(domain);
+            let gets_cookies = above.is_some_and(|above| above.is_empty() || above.ends_with('.'));
+            gets_cookies && !self.trusts_host(host)
+        });
+        if is_theirs {
+            SameOrigin::Theirs
+        } else {
+            SameOrigin::Ours
+        }
+    }
+
+    fn trusts_host(&self, host: &str) -> bool {
+        let is_exact =
+            |pattern: &OriginPattern| matches!(pattern, OriginPattern::Exact(origin) if origin.host() == host);
+        host == self.public.host()
+            || self.patterns.iter().any(is_exact)
+            || ["https", "http"]
+                .iter()
+                .any(|scheme| matches_any(&self.patterns, &format!("{scheme}://{host}")))
     }
 
     pub const fn public(&self) -> &Origin {
@@ -130,6 +186,7 @@ impl TrustedOrigins {
         method: &Method,
         headers: &HeaderMap,
         without_cookie: WithoutCookie,
+        same_origin: SameOrigin,
     ) -> Result<(), AuthOriginError> {
         if is_safe(method) {
             return Ok(());
@@ -140,7 +197,7 @@ impl TrustedOrigins {
                 // A page elsewhere can't add a token: its browser would ask for leave before.
                 WithoutCookie::TouchesCookies if has_bearer(headers) => return Ok(()),
                 WithoutCookie::TouchesCookies => {
-                    if check(method, false, headers, self, &[]).is_ok() {
+                    if check(method, false, headers, self, &[], same_origin).is_ok() {
                         return Ok(());
                     }
                 }
@@ -165,7 +222,7 @@ impl TrustedOrigins {
         }
         match only(headers, &header::ORIGIN) {
             Field::One("null") => match only(headers, &SEC_FETCH_SITE) {
-                Field::One("same-origin") => Ok(()),
+                Field::One("same-origin") if same_origin == SameOrigin::Ours => Ok(()),
                 _ => Err(AuthOriginError::Missing),
             },
             Field::One(origin) if self.trusts(origin) => Ok(()),
@@ -222,9 +279,8 @@ impl TrustedOrigins {
         }
         Url::parse(self.public.as_str())
             .and_then(|base| base.join(target))
-            .ok()
-            .and_then(|url| Origin::of(&url))
-            .is_some_and(|origin| origin == self.public)
+            // What is left of `/..//host` is a path that a client may take for a host.
+            .is_ok_and(|url| !url.path().starts_with("//") && Origin::of(&url).as_ref() == Some(&self.public))
     }
 }
 
@@ -450,6 +506,8 @@ mod tests {
             (&[site("same-origin")], true),
             (&[site("none")], true),
             (&[NULL, site("same-origin")], true),
+            (&[FOREIGN, site("none")], false),
+            (&[NULL, site("none")], false),
             (&[site("same-site")], false),
             (&[site("cross-site")], false),
             (&[site("")], false),
@@ -464,23 +522,23 @@ mod tests {
         ] {
             let headers = headers(lines);
             assert_eq!(
-                check(&Method::POST, false, &headers, &trusted(), &[]).is_ok(),
+                check(&Method::POST, false, &headers, &trusted(), &[], SameOrigin::Ours).is_ok(),
                 passes,
                 "POST {lines:?}"
             );
             assert_eq!(
-                check(&Method::GET, true, &headers, &trusted(), &[]).is_ok(),
+                check(&Method::GET, true, &headers, &trusted(), &[], SameOrigin::Ours).is_ok(),
                 passes,
                 "upgrade {lines:?}"
             );
             assert_eq!(
-                check(&Method::GET, false, &headers, &trusted(), &[]),
+                check(&Method::GET, false, &headers, &trusted(), &[], SameOrigin::Ours),
                 Ok(()),
                 "GET {lines:?}"
             );
         }
         let unknown = Method::from_bytes(b"FROB").unwrap();
-        assert!(check(&unknown, false, &headers(&[FOREIGN]), &trusted(), &[]).is_err());
+        assert!(check(&unknown, false, &headers(&[FOREIGN]), &trusted(), &[], SameOrigin::Ours).is_err());
     }
 
     #[test]
@@ -494,11 +552,11 @@ mod tests {
             (&[("origin", "https://partner.example.evil.example")], false),
         ] {
             let headers = headers(lines);
-            let verdict = check(&Method::POST, false, &headers, &trusted(), &partner);
+            let verdict = check(&Method::POST, false, &headers, &trusted(), &partner, SameOrigin::Ours);
             assert_eq!(verdict.is_ok(), passes, "{lines:?}");
         }
         let headers = headers(&[("origin", "https://partner.example")]);
-        assert!(check(&Method::POST, false, &headers, &trusted(), &[]).is_err());
+        assert!(check(&Method::POST, false, &headers, &trusted(), &[], SameOrigin::Ours).is_err());
     }
 
     #[test]
@@ -548,12 +606,47 @@ mod tests {
             let headers = headers(lines);
             let trusted = trusted();
             assert_eq!(
-                trusted.auth_api_check(&Method::POST, &headers, without_cookie),
+                trusted.auth_api_check(&Method::POST, &headers, without_cookie, SameOrigin::Ours),
                 expected,
                 "{lines:?}"
             );
-            assert_eq!(trusted.auth_api_check(&Method::GET, &headers, without_cookie), Ok(()));
+            assert_eq!(
+                trusted.auth_api_check(&Method::GET, &headers, without_cookie, SameOrigin::Ours),
+                Ok(())
+            );
         }
+    }
+
+    #[test]
+    fn a_host_of_others_has_pages_of_others() {
+        let at = |trusted: &TrustedOrigins, host| trusted.same_origin_at(host);
+        let mut trusted = trusted();
+        assert_eq!(at(&trusted, "evil.example"), SameOrigin::Ours, "no cookie comes there");
+        trusted.shared = Some("example".to_owned());
+        for host in [
+            "app.example",
+            "admin.example",
+            "other.test",
+            "gateway",
+            "127.0.0.1",
+            "notexample",
+        ] {
+            assert_eq!(at(&trusted, host), SameOrigin::Ours, "{host}");
+        }
+        for host in ["evil.example", "x.app.example", "example"] {
+            assert_eq!(at(&trusted, host), SameOrigin::Theirs, "{host}");
+        }
+        trusted.shared = Some("example.com".to_owned());
+        assert_eq!(
+            at(&trusted, "any.example.com"),
+            SameOrigin::Ours,
+            "a wildcard trusts it"
+        );
+        assert_eq!(at(&trusted, "example.com"), SameOrigin::Theirs);
+        let page = headers(&[("sec-fetch-site", "same-origin")]);
+        let judged = |same_origin| check(&Method::POST, false, &page, &trusted, &[], same_origin);
+        assert_eq!(judged(SameOrigin::Theirs), Err(ForeignOrigin));
+        assert_eq!(judged(SameOrigin::Ours), Ok(()));
     }
 
     #[test]
@@ -580,6 +673,10 @@ mod tests {
             "dash",
             "//evil.example",
             "///evil.example",
+            "/..//evil.example",
+            "/.//evil.example",
+            "/x/..//evil.example",
+            "/%2e%2e//evil.example",
             "/\\evil.example",
             "\\\\evil.example",
             "/%2fevil.example",

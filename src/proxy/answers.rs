@@ -38,7 +38,7 @@ pub async fn answer(route: &Route, asked: &Asked<'_>) -> Result<Response<ProxyBo
     let mut response = match &route.target {
         // The caller forwards those.
         Target::Upstream(_) => return Err(ProxyError::Internal),
-        Target::Files(folder) => files::serve(folder, asked).await?,
+        Target::Files(folder) => files::serve(folder, &route.rewrite, asked).await?,
         Target::Redirect(redirect) => redirected(redirect, asked.leaves)?,
         Target::Answer(answer) => fixed(answer),
     };

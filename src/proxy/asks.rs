@@ -40,7 +40,7 @@ enum StepUp {
 }
 
 impl Asks {
-    /// Notes a field whose name begins with [`super::headers::OWN_PREFIX`]. Most answers have none.
+    /// Notes a field that is for us ([`super::headers::is_own`]). Most answers have none.
     pub(super) fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
         let word = value.as_bytes().trim_ascii();
         match name.as_str() {

@@ -14,6 +14,7 @@ use std::{
     io::{self, ErrorKind, SeekFrom},
     path::{Component, Path, PathBuf},
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
@@ -21,6 +22,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
 use http_body_util::Empty;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::io::Errno;
 use tokio::{
     io::{AsyncRead, AsyncSeek, ReadBuf},
@@ -33,8 +35,8 @@ use tower_http::services::fs::{
 
 use super::{answers::Asked, body::ProxyBody, error::ProxyError};
 use crate::{
-    config::Files,
-    policy::{self, marks::Marks, routes::NoRoute},
+    config::{Files, Rewrite},
+    policy::{self, marks::Marks, path::NormalPath, routes::NoRoute},
 };
 
 /// A disk that takes longer is as good as gone.
@@ -59,7 +61,11 @@ const ASKS: [HeaderName; 5] = [
 ];
 
 /// Answers with a file, or says that there is none.
-pub(super) async fn serve(files: &Files, asked: &Asked<'_>) -> Result<Response<ProxyBody>, ProxyError> {
+pub(super) async fn serve(
+    files: &Files,
+    rewrite: &Rewrite,
+    asked: &Asked<'_>,
+) -> Result<Response<ProxyBody>, ProxyError> {
     if !matches!(*asked.method, Method::GET | Method::HEAD) {
         let allow = HeaderValue::from_static("GET, HEAD");
         return Err(NoRoute::Method { allow }.into());
@@ -71,12 +77,16 @@ pub(super) async fn serve(files: &Files, asked: &Asked<'_>) -> Result<Response<P
     if other_names(asked.came.as_str()).any(|name| (asked.is_guarded)(&name)) {
         return Err(ProxyError::NoFile);
     }
-    let found = match look(files, asked, asked.leaves.target().clone()).await? {
+    let is_guarded = |below: &Path| {
+        let name = name_of(below, rewrite, asked.came);
+        name.is_some_and(|name| (asked.is_guarded)(&name) || other_names(&name).any(|name| (asked.is_guarded)(&name)))
+    };
+    let found = match look(files, asked, asked.leaves.target().clone(), &is_guarded).await? {
         None => match &files.fallback {
             // An application's own paths; what a page loads is there, or it is not.
             Some(page) if policy::is_navigation(&Method::GET, asked.headers, Marks::of(asked.headers)) => {
                 let page = PathAndQuery::try_from(format!("/{page}")).map_err(|_| ProxyError::NoFile)?;
-                look(files, asked, page).await?
+                look(files, asked, page, &is_guarded).await?
             }
             Some(_) | None => None,
         },
@@ -120,11 +130,33 @@ fn of_folder(path: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether a file, by its path below the folder, is for fewer.
+type IsGuarded<'g> = &'g (dyn Fn(&Path) -> bool + Sync);
+
+/// What somebody who asks as for `came` asks for to get what lies there `below` the folder. `None`: that way leads elsewhere.
+fn name_of(below: &Path, rewrite: &Rewrite, came: &NormalPath) -> Option<String> {
+    let segments = came.as_str().split_inclusive('/').take(rewrite.strip + 1);
+    let mut name: String = segments.collect();
+    let mut path = String::new();
+    for component in below.components() {
+        path.push('/');
+        path.extend(percent_encode(component.as_os_str().as_encoded_bytes(), IN_SEGMENT));
+    }
+    let path = path.strip_prefix(&rewrite.add)?;
+    name.truncate(name.trim_end_matches('/').len());
+    name.push_str(path);
+    Some(name)
+}
+
+/// What a segment of a path may hold as it is.
+const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Looks for one file; `None` if it isn't there, or not to be seen.
 async fn look(
     files: &Files,
     asked: &Asked<'_>,
     target: PathAndQuery,
+    is_guarded: IsGuarded<'_>,
 ) -> Result<Option<Response<ServeFileSystemResponseBody>>, ProxyError> {
     let mut request = Request::new(Empty::<Bytes>::new());
     request.method_mut().clone_from(asked.method);
@@ -142,7 +174,7 @@ async fn look(
         .iter()
         .any(|ending| (asked.is_guarded)(&format!("{file}{ending}")));
     let mut whole = request.clone();
-    let found = open(files, request, compressed).await?;
+    let found = open(files, request, compressed, is_guarded).await?;
     let is_part = |response: &Response<_>| {
         matches!(
             response.status(),
@@ -157,7 +189,7 @@ async fn look(
     if is_other {
         drop(found);
         whole.headers_mut().remove(header::RANGE);
-        return open(files, whole, compressed).await;
+        return open(files, whole, compressed, is_guarded).await;
     }
     Ok(found)
 }
@@ -189,17 +221,22 @@ async fn open(
     files: &Files,
     request: Request<Empty<Bytes>>,
     compressed: bool,
+    is_guarded: IsGuarded<'_>,
 ) -> Result<Option<Response<ServeFileSystemResponseBody>>, ProxyError> {
-    let folder = Contained {
-        folder: files.folder.clone(),
+    let contained = Contained {
+        // As `tower_http` begins paths.
+        folder: Path::new(".").join(&files.folder),
+        followed: Arc::default(),
     };
     let mut dir: ServeDir<DefaultServeDirFallback, Contained> =
-        ServeDir::with_backend(&files.folder, folder).ignore_multi_range_requests(true);
+        ServeDir::with_backend(&files.folder, contained.clone()).ignore_multi_range_requests(true);
     if compressed {
         dir = dir.precompressed_br().precompressed_gzip();
     }
     match timeout(OPEN_TIMEOUT, dir.try_call(request)).await {
         Ok(Ok(response)) if response.status() == StatusCode::NOT_FOUND => Ok(None),
+        // A link leads to what another route guards.
+        Ok(Ok(_)) if contained.followed().iter().any(|below| is_guarded(below)) => Ok(None),
         Ok(Ok(response)) => Ok(Some(response)),
         Ok(Err(error)) => match error.kind() {
             ErrorKind::NotFound
@@ -247,11 +284,18 @@ fn name_charset(headers: &mut HeaderMap) {
 #[derive(Clone, Debug)]
 struct Contained {
     folder: PathBuf,
+    /// Where links led, below the folder.
+    followed: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 type Promise<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
 impl Contained {
+    fn followed(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        // It is whole whenever it is let go.
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Where `path` leads, if that is a file or folder to be seen.
     fn find(&self, path: &Path) -> io::Result<(PathBuf, fs::Metadata)> {
         // Followed anew each time: a release is often made current by turning a link.
@@ -269,6 +313,9 @@ impl Contained {
         // Opening a pipe could wait for ever.
         if !seen || !(about.is_file() || about.is_dir()) {
             return Err(ErrorKind::NotFound.into());
+        }
+        if below != asked {
+            self.followed().push(below.to_owned());
         }
         Ok((path, about))
     }

@@ -49,14 +49,35 @@ impl Handover {
     }
 }
 
+/// What a request shows, and for whom it counts.
+pub(super) struct Presented<'s> {
+    found: &'s Found,
+    signed_in: Option<&'s SignedIn>,
+    /// A browser asks whether a page may ask, for nobody.
+    is_preflight: bool,
+}
+
+impl<'s> Presented<'s> {
+    pub(super) const fn new(found: &'s Found, signed_in: Option<&'s SignedIn>, is_preflight: bool) -> Self {
+        Self {
+            found,
+            signed_in,
+            is_preflight,
+        }
+    }
+}
+
 /// Decides for one request.
 pub(super) async fn decide(
     proxy: &Proxy,
     live: &Snapshot,
     route: &Route,
     upstream: &str,
-    found: &Found,
-    signed_in: Option<&SignedIn>,
+    &Presented {
+        found,
+        signed_in,
+        is_preflight,
+    }: &Presented<'_>,
     inbound: &Inbound,
 ) -> Result<Handover, ProxyError> {
     let assertion = |wording| match signed_in {
@@ -94,6 +115,8 @@ pub(super) async fn decide(
             });
         }
         Credentials::Assertion => handover.authorization = assertion(Wording::Bearer)?,
+        // Browsers show nothing then. Somebody else's would not be judged by anybody.
+        Credentials::Keep if is_preflight => {}
         Credentials::Keep => {
             handover.drops_authorization = false;
             handover.cuts_cookies = false;

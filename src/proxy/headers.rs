@@ -17,7 +17,7 @@ use super::{
     rewrite, trailers,
 };
 use crate::{
-    config::HeaderRules,
+    config::{HeaderRules, fold_header_byte},
     policy::{Permit, cors::Readers, marks::Marks, path::NormalPath},
     session::{
         credential::{Cut, SessionCookies},
@@ -31,7 +31,17 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What an upstream says under these names is for us alone.
-pub(super) const OWN_PREFIX: &str = "x-vestibule-";
+const OWN_PREFIX: &str = "x-vestibule-";
+
+/// Whether only we may say this, in whatever spelling.
+pub(super) fn is_own(name: &HeaderName) -> bool {
+    let head = name.as_str().as_bytes().get(..OWN_PREFIX.len());
+    head.is_some_and(|head| {
+        head.iter()
+            .zip(OWN_PREFIX.bytes())
+            .all(|(byte, own)| fold_header_byte(*byte) == own)
+    })
+}
 
 /// A request fit for an upstream. Only [`prepare`] makes one, and it demands a [`Permit`].
 #[derive(Debug)]
@@ -339,7 +349,7 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
             }
             header::SET_COOKIE => sets_ours |= cookies.is_ours(value),
             _ => {
-                if name.as_str().starts_with(OWN_PREFIX) {
+                if is_own(name) {
                     asks.note(name, value);
                     removed.push(name.clone());
                 } else if *name == KEEP_ALIVE || *name == PROXY_CONNECTION {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{headers::OWN_PREFIX, rewrite};
+use super::{headers::is_own, rewrite};
 use crate::{
     config::{HeaderRules, Route},
     session::identity_headers::{Disposition, Reserved},
@@ -41,7 +41,7 @@ pub(super) fn may_follow_request(name: &HeaderName, reserved: &Reserved, rules: 
 }
 
 pub(super) fn may_follow_answer(name: &HeaderName) -> bool {
-    !name.as_str().starts_with(OWN_PREFIX) && may_follow(name)
+    !is_own(name) && may_follow(name)
 }
 
 fn retain(trailers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {

@@ -30,6 +30,7 @@ use crate::{
         connection::{Door, Standing},
         cors::{self, Readers},
         marks::Marks,
+        origin::SameOrigin,
         path::{NormalPath, PathError},
     },
     problem::Form,
@@ -82,7 +83,7 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
     };
     // hyper asks for the body when it is first read: a refusal must not do that.
     let waits = !incoming.is_end_stream() && marks.has(Marks::EXPECT);
-    let asked_upgrade = marks.has(Marks::UPGRADE);
+    let asked_tunnel = marks.has(Marks::UPGRADE) || parts.method == Method::CONNECT;
     let origin = marks
         .has(Marks::ORIGIN)
         .then(|| cors::origin_of(&parts.headers).cloned())
@@ -140,8 +141,8 @@ pub(super) async fn answer(conversation: Arc<Conversation>, request: Request<Inc
             response
         }
     };
-    // What a client has sent behind an upgrade was meant for a tunnel: it must not be read as a request.
-    let ends = asked_upgrade || (version != Version::HTTP_2 && is_last(&conversation));
+    // What a client has sent behind an upgrade or a CONNECT was meant for a tunnel: it must not be read as a request.
+    let ends = asked_tunnel || (version != Version::HTTP_2 && is_last(&conversation));
     if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         refusal::close_after(&mut response);
     }
@@ -226,6 +227,10 @@ async fn dispatch(
             .query()
             .map_or_else(|| below.to_owned(), |query| format!("{below}?{query}"));
         parts.uri = Uri::try_from(target).unwrap_or_default();
+        // Who can read the answer could read the session's token in it.
+        if live.origins.same_origin_at(client.host.name()) == SameOrigin::Theirs {
+            parts.headers.remove(header::COOKIE);
+        }
         let (none, ()) = Request::default().into_parts();
         let parts = mem::replace(parts, none);
         let answered = auth_api(worker, live, parts, body.take(), caller, record).await?;

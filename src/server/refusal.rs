@@ -111,6 +111,7 @@ pub(super) fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
         // It is none; but a link that was damaged on its way may still be good.
         return match auth::damaged(target.path()) {
             Some(pattern) => PathAndQuery::try_from(format!("{base_path}{pattern}")).unwrap_or(target),
+            None if auth::holds_link(target.path(), base_path) => hidden(base_path, target),
             None => target,
         };
     };
@@ -118,8 +119,13 @@ pub(super) fn loggable(live: &Snapshot, target: PathAndQuery) -> PathAndQuery {
         Some(below) if auth::loggable(below) != below => {
             PathAndQuery::try_from(format!("{base_path}{}", auth::loggable(below))).unwrap_or(target)
         }
+        None if auth::holds_link(target.path(), base_path) => hidden(base_path, target),
         Some(_) | None => target,
     }
+}
+
+fn hidden(base_path: &str, target: PathAndQuery) -> PathAndQuery {
+    PathAndQuery::try_from(format!("{base_path}:hidden")).unwrap_or(target)
 }
 
 /// Has hyper end a connection of HTTP/1.1 behind an answer.

@@ -350,6 +350,17 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("x-auth-groups", Disposition::ToldByProxies),
     ("x-auth-roles", Disposition::ToldByProxies),
     ("x-auth-subject", Disposition::ToldByProxies),
+    // APISIX's and Kong's for OpenID Connect, Google's API gateways', WSO2's, Red Hat's; certificates as HAProxy's and nginx's
+    // examples have them.
+    ("x-userinfo", Disposition::ToldByProxies),
+    ("x-endpoint-api-userinfo", Disposition::ToldByProxies),
+    ("x-apigateway-api-userinfo", Disposition::ToldByProxies),
+    ("x-jwt-assertion", Disposition::ToldByProxies),
+    ("x-rh-identity", Disposition::ToldByProxies),
+    ("x-client-dn", Disposition::ToldByProxies),
+    ("x-client-verify", Disposition::ToldByProxies),
+    ("ssl-cert", Disposition::ToldByProxies),
+    ("remote-addr", Disposition::ToldByProxies),
 ];
 
 #[cfg(test)]

@@ -47,6 +47,12 @@ fn setup() -> Setup {
         cors = "upstream"
 
         [[routes]]
+        path = "/kept/*"
+        upstream = "app"
+        cors = "upstream"
+        credentials = "keep"
+
+        [[routes]]
         path = "/mixed"
         methods = ["GET"]
         upstream = "app"
@@ -374,6 +380,19 @@ async fn what_is_left_to_the_upstream_passes_untouched() {
     assert_eq!(seen.head.one("cookie"), Some("theme=dark"));
     assert!(
         !seen.head.has("authorization") && !seen.head.has("x-user-id"),
+        "{:?}",
+        seen.head
+    );
+
+    // Nor where the upstream gets them otherwise: nobody has looked whose they are.
+    let asked = preflight(&gateway, "/kept/x", EVIL, "PUT")
+        .with(&ada)
+        .bearer(&ada.token);
+    assert_eq!(asked.await.status(), 200);
+    let seen = gateway.upstream().last();
+    assert_eq!(seen.head.method(), "OPTIONS");
+    assert!(
+        !seen.head.has("cookie") && !seen.head.has("authorization"),
         "{:?}",
         seen.head
     );

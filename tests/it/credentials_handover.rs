@@ -80,6 +80,40 @@ async fn csrf_06_a_cookie_that_is_kept_on_a_public_route_comes_from_our_own_page
     assert_eq!(gateway.post("/keep/x").with(&ada).body("x").await.status(), 200);
 }
 
+/// Whatever we make of the cookies, the upstream gets them: a sibling can set one beside another, and any page may bring what
+/// looks like a token.
+#[tokio::test]
+async fn csrf_06_what_comes_beside_a_cookie_that_is_kept_does_not_hide_it() {
+    for auth in ["public", "optional"] {
+        let gateway = gateway(auth).await;
+        let ada = gateway.signed_in("ada@example.com").await;
+        let eve = gateway.signed_in("eve@example.com").await;
+        let junk = format!("{}=junk; ", gateway.session_cookie()).repeat(9);
+        let two = format!("{}; {}", eve.cookie, ada.cookie);
+        let many = format!("{junk}{}", ada.cookie);
+        for cookie in [&two, &many, &ada.cookie] {
+            for bearer in [None, Some("A".repeat(43))] {
+                let ask = |origin: &str| {
+                    let call = gateway
+                        .post("/keep/x")
+                        .header("Cookie", cookie)
+                        .header("Origin", origin);
+                    match &bearer {
+                        Some(bearer) => call.bearer(bearer).body("x"),
+                        None => call.body("x"),
+                    }
+                };
+                let foreign = ask("https://evil.example").await;
+                assert_eq!(foreign.status(), 403, "{auth} {bearer:?} {cookie}");
+                assert_eq!(gateway.upstream().seen("/keep/x"), 0);
+                let safe = gateway.get("/keep/safe").header("Cookie", cookie);
+                assert_eq!(safe.header("Origin", "https://evil.example").await.status(), 200);
+            }
+        }
+        assert_eq!(gateway.post("/keep/x").with(&ada).body("x").await.status(), 200);
+    }
+}
+
 #[tokio::test]
 async fn an_assertion_may_stand_where_libraries_look_for_it() {
     let gateway = gateway("required").await;

@@ -14,7 +14,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::harness::{Gateway, Setup};
+use crate::harness::{Gateway, Setup, client::Call, gateway::SITE, program::Program, surroundings::Surroundings};
 
 const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
 
@@ -443,4 +443,61 @@ async fn a_file_is_guarded_under_all_its_names() {
     );
     assert_eq!(ask("/open.css.gz").await, (200, "open.css.gz".to_owned()));
     assert_eq!(ask("/notes.txt").await, (200, "café".to_owned()));
+}
+
+#[tokio::test]
+async fn a_file_is_guarded_under_the_name_of_a_link_that_leads_to_it() {
+    let root = site();
+    let dist = root.path().join("dist");
+    fs::create_dir_all(dist.join("secret/a b")).unwrap();
+    for name in ["secret/k.txt", "secret/k.txt.gz", "secret/a b/k.txt", "open.txt"] {
+        fs::write(dist.join(name), name).unwrap();
+    }
+    for (to, link) in [
+        ("secret", "link"),
+        ("secret/k.txt", "k.txt"),
+        ("secret/a b/k.txt", "docs/k.txt"),
+        ("open.txt", "also.txt"),
+    ] {
+        let to = dist.join(to);
+        symlink(to, dist.join(link)).unwrap();
+    }
+    let at = |path: &str, rules: &str| format!("[[routes]]\npath = '{path}'\nserve = '{}'\n{rules}\n", dist.display());
+    let routes = [
+        at("/*", "auth = 'public'"),
+        at("/secret/*", ""),
+        at("/files/*", "auth = 'public'\nstrip_prefix = '/files'"),
+        at("/files/secret/*", "strip_prefix = '/files'"),
+    ];
+    let gateway = Setup::default().with(&routes.concat()).start().await;
+    for (path, status) in [
+        ("/secret/k.txt", 401),
+        ("/link/k.txt", 404),
+        ("/link/k.txt.gz", 404),
+        ("/k.txt", 404),
+        ("/docs/k.txt", 404),
+        ("/also.txt", 200),
+        ("/files/secret/k.txt", 401),
+        ("/files/link/k.txt", 404),
+        ("/files/k.txt", 404),
+        ("/files/also.txt", 200),
+    ] {
+        let answer = gateway.get(path).header("accept-encoding", "gzip").await;
+        assert_eq!(answer.status(), status, "{path}");
+    }
+}
+
+/// As `serve = "dist"` beside the `gateway.toml` of the folder in which the gateway is started.
+#[tokio::test]
+async fn a_folder_is_found_from_where_the_gateway_was_started() {
+    let around = Surroundings::new().await;
+    fs::create_dir(around.file("dist")).unwrap();
+    fs::write(around.file("dist/notes.txt"), "found").unwrap();
+    around.config("[[routes]]\npath = '/*'\nauth = 'public'\nserve = 'dist'");
+    for config in ["gateway.toml", "./gateway.toml"] {
+        let mut program = Program::start(&["serve", "--config", config], &[], around.folder.path());
+        let (public, _) = program.serving().await;
+        let answer = Call::new(public, SITE, "GET", "/notes.txt").await;
+        assert_eq!((answer.status(), answer.text()), (200, "found"), "{config}");
+    }
 }

@@ -81,6 +81,23 @@ async fn where_nobody_is_signed_in_it_is_stripped_and_does_nothing() {
 }
 
 #[tokio::test]
+async fn another_spelling_of_it_is_stripped_and_does_nothing() {
+    let (gateway, ada) = asking("200 OK", &["X_Vestibule_Sign_Out: user", "X-Vestibule_Assertion: x"]).await;
+    let answer = gateway.get("/api/ask").with(&ada).await;
+    assert_eq!((answer.status(), answer.text()), (200, "body"));
+    assert!(
+        !answer
+            .head
+            .fields
+            .iter()
+            .any(|(name, _)| name.to_ascii_lowercase().contains("vestibule")),
+        "{:?}",
+        answer.head
+    );
+    assert_eq!(status(&gateway, &ada).await, 200);
+}
+
+#[tokio::test]
 async fn a_client_that_says_it_in_a_request_asks_for_nothing() {
     let gateway = Gateway::start().await;
     let ada = gateway.signed_in("ada@example.com").await;

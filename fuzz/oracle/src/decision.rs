@@ -214,7 +214,7 @@ fn is_from_our_page(headers: &[Field], world: &World) -> bool {
         return true;
     }
     match values(headers, b"sec-fetch-site")[..] {
-        [site] if is_text(site) => return site == b"same-origin" || site == b"none",
+        [site] if is_text(site) => return site == b"same-origin" || (site == b"none" && origin.is_empty()),
         [] if origin.is_empty() => {}
         _ => return false,
     }

@@ -129,6 +129,15 @@ const PEOPLE: &[&str] = &[
     "x-proxy-user",
     "x-remote-group",
     "x-remote-uid",
+    "remote-addr",
+    "ssl-cert",
+    "x-apigateway-api-userinfo",
+    "x-client-dn",
+    "x-client-verify",
+    "x-endpoint-api-userinfo",
+    "x-jwt-assertion",
+    "x-rh-identity",
+    "x-userinfo",
 ];
 
 /// What such names begin with where there are many. One that is written with `_` is told in no other way.
@@ -162,6 +171,7 @@ const OTHER_GATEWAYS: &[&str] = &[
     "x-ms-token-",
     "x-pomerium-",
     "x-ssl-",
+    "x-vouch-",
     "x-webauth-",
 ];
 

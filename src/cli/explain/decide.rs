@@ -80,7 +80,7 @@ impl<'c> Judges<'c> {
             config,
             clients: ClientRules::new(config),
             routes: RouteTable::build(&routes, config.server.max_body),
-            origins: TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins),
+            origins: TrustedOrigins::of(config),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
             reserved: Reserved::new(&config.identity),
             renderer: Renderer::new(&config.identity),
@@ -176,7 +176,8 @@ impl<'c> Judges<'c> {
         let person = person.filter(|_| wanted);
         if person.as_ref().is_some_and(|person| person.by == Carried::Cookie) {
             let also = route.cors.listed();
-            origin::check(&method, upgrade.is_some(), &headers, &self.origins, also)?;
+            let same_origin = origin::same_origin_on(route, &self.origins, client.host.name());
+            origin::check(&method, upgrade.is_some(), &headers, &self.origins, also, same_origin)?;
         }
         let session = person.map(|person| Arc::new(self.session(person)));
         let permit = match pass_on {

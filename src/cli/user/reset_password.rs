@@ -69,7 +69,7 @@ impl LinkArgs {
             return Ok(());
         };
         let config = &operator.config;
-        let trusted = TrustedOrigins::new(&config.server.public_url, &config.auth.trusted_origins);
+        let trusted = TrustedOrigins::of(config);
         if trusted.allows_redirect(target) {
             return Ok(());
         }

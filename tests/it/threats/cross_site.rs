@@ -5,7 +5,7 @@ use serde_json::json;
 use vestibule::auth::ROUTES;
 
 use super::{BOTH, ask};
-use crate::harness::{Gateway, Setup, people::PASSWORD};
+use crate::harness::{Gateway, Setup, client::Call, people::PASSWORD};
 
 /// What browsers say of requests that a page elsewhere makes.
 const ELSEWHERE: [&[(&str, &str)]; 10] = [
@@ -333,4 +333,61 @@ async fn cors_01_no_origin_is_named_that_is_not_listed() {
             }
         }
     }
+}
+
+/// A tenant's page, which the gateway serves as well, on a host to which browsers send everybody's session cookie.
+#[tokio::test]
+async fn csrf_06_a_page_of_a_host_below_the_cookie_s_domain_acts_for_nobody() {
+    let routes = "[auth]\ntrusted_origins = ['https://friend.example.com']\nsession.cookie.domain = 'example.com'\n\
+                  [[routes]]\npath = '/api/*'\nupstream = 'app'\n\
+                  [[routes]]\npath = '/shop/*'\nhost = '*.shops.example.com'\nupstream = 'app'\n\
+                  [[routes]]\npath = '/friends/*'\nhost = 'friend.example.com'\nupstream = 'app'";
+    let gateway = Setup::default().with(routes).start().await;
+    gateway.verified("ada@example.com").await;
+    let signed_in = gateway.sign_in("ada@example.com").await;
+    let cookie = signed_in.set_cookie("__Secure-vestibule.session_token").unwrap();
+    let cookie = cookie.split(';').next().unwrap();
+    let tenant = "https://evil.shops.example.com";
+    let ask = |site: &str, method: &str, path: &str, origin: &str| {
+        let call = Call::new(gateway.addr(), site, method, path).header("Cookie", cookie);
+        call.header("Origin", origin).header("Sec-Fetch-Site", "same-origin")
+    };
+    for origin in [tenant, "null"] {
+        for method in ["POST", "DELETE", "PUT"] {
+            let refused = ask(tenant, method, "/api/transfer", origin).body("x").await;
+            assert_eq!(refused.status(), 403, "{method} {origin}");
+        }
+        for path in [
+            "/api/auth/update-user",
+            "/api/auth/sign-out",
+            "/api/auth/revoke-sessions",
+        ] {
+            let refused = ask(tenant, "POST", path, origin).json(&json!({ "name": "Eve" })).await;
+            assert!(matches!(refused.status(), 401 | 403), "{path} {origin}");
+            assert!(!refused.head.has("set-cookie"), "{path} {origin}");
+        }
+    }
+    let socket = ask(tenant, "GET", "/api/ws", tenant)
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    assert_eq!(socket.await.status(), 403);
+    assert_eq!(gateway.upstream().requests().len(), 0);
+    for path in ["/api/auth/get-session", "/api/auth/me", "/api/auth/verify-token"] {
+        let answer = ask(tenant, "GET", path, tenant).await;
+        assert!(!answer.text().contains("ada@example.com"), "{path}: {}", answer.text());
+    }
+    let who = gateway.get("/api/auth/get-session").header("Cookie", cookie).await;
+    assert_eq!(who.json()["user"]["email"], "ada@example.com", "her session goes on");
+
+    // Its own routes are its own, and pages that are trusted act as ever.
+    let own = ask(tenant, "POST", "/shop/basket", tenant).body("x").await;
+    assert_eq!(own.status(), 200);
+    let friend = "https://friend.example.com";
+    for origin in [friend, "null"] {
+        assert_eq!(ask(friend, "POST", "/api/x", origin).body("x").await.status(), 200);
+    }
+    let who = ask(friend, "GET", "/api/auth/get-session", friend).await;
+    assert_eq!(who.json()["user"]["email"], "ada@example.com");
 }

@@ -421,6 +421,34 @@ async fn page_01_a_name_in_a_mail_is_text() {
     }
 }
 
+/// A link that was damaged on its way is good once it is mended.
+#[tokio::test]
+async fn log_02_a_link_that_leads_nowhere_is_not_in_the_log() {
+    let keeps = "[[routes]]\npath = '/kept/*'\nupstream = 'app'\nencoded_slashes = 'keep'";
+    for routes in ["", keeps] {
+        let gateway = Setup::default().with(routes).start().await;
+        for target in [
+            "/api/auth/reset-password/S3CRET",
+            "/api/auth/reset-password%2FS3CRET",
+            "/api/auth/reset-password;x/S3CRET",
+            "/api/auth/reset-password%3Ftoken=S3CRET",
+            "/api/auth/verify-email%3Ftoken=S3CRET",
+            "/api/auth/verify-email&token=S3CRET",
+            "/api/auth/delete-user/callback%3Ftoken%3DS3CRET",
+            "/api%2Fauth%2Freset-password%2FS3CRET",
+            "/kept/https:%2F%2Fapp%2Fapi%2Fauth%2Freset-password%2FS3CRET",
+            "/kept/https:%2F%2Fapp%2Fapi%2Fauth%2Fverify-email%3Ftoken%3DS3CRET",
+            "/nothing/api/auth/verify-email%3Ftoken=S3CRET",
+        ] {
+            assert!(gateway.get(target).await.status() >= 300, "{target}");
+        }
+        let log = gateway.last_words().await;
+        assert_eq!(log.lines().count(), 11, "{log}");
+        assert!(!log.contains("S3CRET"), "{log}");
+        assert!(log.contains("/api/auth/verify-email:hidden"), "{log}");
+    }
+}
+
 #[tokio::test]
 async fn log_01_whatever_is_sent_is_one_line_each() {
     let gateway = Gateway::start().await;

@@ -18,6 +18,32 @@ fn asking(gateway: &Gateway, path: &str, lines: &str) -> String {
     )
 }
 
+/// What follows was meant for a tunnel.
+#[tokio::test]
+async fn behind_a_connect_that_is_refused_nothing_is_read() {
+    let gateway = Gateway::start().await;
+    for (version, lines) in [
+        ("1.1", ""),
+        ("1.1", "Content-Length: 0\r\n"),
+        ("1.1", "Transfer-Encoding: chunked\r\n"),
+        ("1.0", "Connection: keep-alive\r\n"),
+    ] {
+        let mut client = gateway.raw().await;
+        let host = gateway.host();
+        let hidden = format!("GET /public/hidden HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let body = if lines.contains("chunked") { "0\r\n\r\n" } else { "" };
+        client
+            .send(format!(
+                "CONNECT {host} HTTP/{version}\r\nHost: {host}\r\n{lines}\r\n{body}{hidden}"
+            ))
+            .await;
+        let answer = client.answer_to("CONNECT").await;
+        assert!((400..500).contains(&answer.status()), "{lines}");
+        assert!(client.is_closed().await, "{lines}");
+        assert_eq!(gateway.upstream().seen("/public/hidden"), 0, "{lines}");
+    }
+}
+
 #[tokio::test]
 async fn route_17_without_a_session_there_is_no_socket_however_it_is_asked_for() {
     let gateway = Gateway::start().await;
