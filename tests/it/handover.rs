@@ -178,7 +178,7 @@ async fn one_that_runs_and_one_that_starts(around: &Surroundings) -> (Program, S
     (running, public, next, relay)
 }
 
-async fn ask(addr: SocketAddr) -> u16 {
+pub(crate) async fn ask(addr: SocketAddr) -> u16 {
     let mut client = RawClient::connect(addr).await;
     let host = SITE.split_once("://").unwrap().1;
     client.ask("GET", "/public/x", host).await.status()

@@ -60,6 +60,7 @@ mod grpc_tls;
 mod handover;
 mod handover_http2;
 mod handover_listeners;
+mod handover_protocol;
 mod happy_eyeballs;
 mod header_rules;
 mod health_checks;
