@@ -60,11 +60,7 @@ use crate::{
     config::Config,
     db::Db,
     mail::OutboxBell,
-    policy::{
-        self,
-        client::ClientFacts,
-        origin::{TrustedOrigins, WithoutCookie},
-    },
+    policy::{self, client::ClientFacts, csrf::WithoutCookie, origin::TrustedOrigins},
     problem::{Code, Form, Problem},
     secret::sealed::SealingKeys,
     session::{Sessions, credential::SessionCookies},

@@ -13,13 +13,7 @@ use crate::{
     config::{Config, Route, Target},
     identity::Session,
     lifecycle::Tasks,
-    policy::{
-        self,
-        client::ClientRules,
-        origin::{self, TrustedOrigins},
-        path::NormalPath,
-        routes::RouteTable,
-    },
+    policy::{self, client::ClientRules, csrf, origin::TrustedOrigins, path::NormalPath, routes::RouteTable},
     session::{credential::SessionCookies, identity_headers::Reserved, streams::About},
     upstream::{Pool, Upstream},
 };
@@ -101,8 +95,8 @@ impl Snapshot {
         let goes_on = matches!(route.target, Target::Upstream(_)) && (route.websocket || !stream.upgrade);
         let is_ours = |page| {
             let listed = route.cors.listed();
-            let same_origin = origin::same_origin_on(route, &self.origins, &stream.host);
-            origin::check(&stream.method, stream.upgrade, page, &self.origins, listed, same_origin).is_ok()
+            let same_origin = csrf::same_origin_on(route, &self.origins, &stream.host);
+            csrf::check(&stream.method, stream.upgrade, page, &self.origins, listed, same_origin).is_ok()
         };
         (goes_on && stream.page.as_deref().is_none_or(is_ours)).then_some(route)
     }

@@ -16,10 +16,12 @@ use crate::{
 pub mod client;
 pub mod connection;
 pub mod cors;
+pub mod csrf;
 pub mod marks;
 pub mod origin;
 pub mod path;
 pub mod rate;
+pub mod redirect;
 pub mod routes;
 pub mod sign_in;
 

@@ -57,8 +57,8 @@ use crate::{
     policy::{
         self, Denied, Unmet,
         cors::{self, Preflight, Readers, Verdict},
+        csrf::{self, ForeignOrigin},
         marks::Marks,
-        origin::{self, ForeignOrigin},
         path::NormalPath,
         routes::NoRoute,
     },
@@ -424,8 +424,8 @@ fn check_origin(
         return Ok(());
     }
     let (method, headers) = (&inbound.method, &inbound.headers);
-    let same_origin = origin::same_origin_on(route, &live.origins, inbound.caller.facts.host.name());
-    origin::check(
+    let same_origin = csrf::same_origin_on(route, &live.origins, inbound.caller.facts.host.name());
+    csrf::check(
         method,
         upgrades,
         headers,
@@ -444,7 +444,7 @@ fn is_by_cookie(signed_in: Option<&SignedIn>, left: &Cut, route: &Route) -> bool
 
 /// What a request says of the page that it came from, if a cookie may let it in.
 fn page_of(signed_in: Option<&SignedIn>, left: &Cut, route: &Route, inbound: &Inbound) -> Option<Box<HeaderMap>> {
-    is_by_cookie(signed_in, left, route).then(|| Box::new(origin::said_of_page(&inbound.headers)))
+    is_by_cookie(signed_in, left, route).then(|| Box::new(csrf::said_of_page(&inbound.headers)))
 }
 
 /// The first of the request's credentials that stands for a live session.

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use oracle::redirect::{self, Lands};
 use vestibule::{
     config::{Origin, OriginPattern},
-    policy::origin::{TrustedOrigins, append_query},
+    policy::{origin::TrustedOrigins, redirect::append_query},
 };
 
 const PUBLIC: &str = "https://app.example.com";

@@ -17,9 +17,9 @@ use vestibule::{
     policy::{
         self, client,
         connection::{Connection, Peer},
-        cors,
+        cors, csrf,
         marks::Marks,
-        origin::{self, SameOrigin},
+        origin::SameOrigin,
         path::NormalPath,
     },
     proxy::{
@@ -139,7 +139,7 @@ fn steps(configured: &Configured, head: configured::Head) -> Result<Option<Sent>
         None
     };
     if let Some((_, Kind::Cookie)) = session {
-        origin::check(
+        csrf::check(
             &method,
             upgrade.is_some(),
             &headers,

@@ -8,7 +8,8 @@ use super::{AuthError, Route, http::protect};
 use crate::{
     policy::{
         cors::{self, Preflight, Readers, Verdict},
-        origin::{AuthOriginError, TrustedOrigins},
+        csrf::AuthOriginError,
+        origin::TrustedOrigins,
     },
     problem::{Form, Problem},
 };

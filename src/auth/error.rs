@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use crate::{
     auth::password::{PasswordError, Unacceptable},
     db::{self, DbError},
-    policy::origin::AuthOriginError,
+    policy::csrf::AuthOriginError,
     problem::{Code, Problem},
     session::LookupError,
 };

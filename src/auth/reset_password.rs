@@ -26,7 +26,7 @@ use crate::{
         users,
     },
     identity::UserId,
-    policy::origin::append_query,
+    policy::redirect::append_query,
     secret::{OneTimeToken, ResetPassword},
 };
 

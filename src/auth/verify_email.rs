@@ -38,7 +38,7 @@ use crate::{
     },
     identity::UserId,
     mail::Message,
-    policy::origin::append_query,
+    policy::redirect::append_query,
     secret::{
         ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, SameBrowser, Secret, TokenHash, VerifyEmail,
     },

@@ -1,6 +1,6 @@
 //! Whether somebody whose session is missing or too old is sent to the sign-in page, and by which address.
 
-use super::{Denied, Unmet, origin::append_query};
+use super::{Denied, Unmet, redirect::append_query};
 use crate::config::OnDenied;
 
 /// Who waits for the answer.

@@ -6,7 +6,7 @@ use http::header;
 
 use super::rate::TooOften;
 use crate::{
-    policy::{Denied, Unmet, client::HostError, origin::ForeignOrigin, path::PathError, routes::NoRoute},
+    policy::{Denied, Unmet, client::HostError, csrf::ForeignOrigin, path::PathError, routes::NoRoute},
     problem::{Code, Problem},
     session::LookupError,
     telemetry::Side,

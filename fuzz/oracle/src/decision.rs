@@ -170,7 +170,13 @@ fn judge(request: &Request, peer: IpAddr, world: &World) -> Result<Option<Forwar
     };
     let mut target = path::rewritten(&normal.path, route.strip, route.add.as_bytes());
     target.extend_from_slice(query);
-    let fields = outgoing(request, &caller, person, (drops_authorization, client::trusts(peer, &world.trust), upgrade), world);
+    let fields = outgoing(
+        request,
+        &caller,
+        person,
+        (drops_authorization, client::trusts(peer, &world.trust), upgrade),
+        world,
+    );
     Ok(Some(Forwarded {
         route: route.number,
         method: request.method.clone(),

@@ -197,14 +197,22 @@ pub fn kind(name: &[u8]) -> Kind {
     }
     let folded = folded(name);
     let if_written_so = |written: &str| {
-        if lower == written.as_bytes() { Kind::Address } else { Kind::Ours }
+        if lower == written.as_bytes() {
+            Kind::Address
+        } else {
+            Kind::Ours
+        }
     };
     if ADDRESSES.contains(&folded.as_str()) || PEOPLE.contains(&folded.as_str()) {
         return if_written_so(&folded);
     }
     for prefix in OTHER_GATEWAYS {
         if folded.starts_with(&prefix.replace('_', "-")) {
-            return if_written_so(&if prefix.contains('_') { folded.replace('-', "_") } else { folded });
+            return if_written_so(&if prefix.contains('_') {
+                folded.replace('-', "_")
+            } else {
+                folded
+            });
         }
     }
     let is_ours = OURS.contains(&folded.as_str())

@@ -28,7 +28,7 @@ use crate::{
         report,
     },
     chain::Chain,
-    policy::origin::append_query,
+    policy::redirect::append_query,
     problem::Code,
     secret::Secret,
 };

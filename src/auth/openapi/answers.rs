@@ -17,7 +17,7 @@ use crate::{
     auth::{AuthError, Route, error::Target, input::Accepts, password::PasswordError},
     db::DbError,
     policy::{
-        origin::{AuthOriginError, WithoutCookie},
+        csrf::{AuthOriginError, WithoutCookie},
         rate::Rule,
     },
     problem::{Code, Form, Problem},

@@ -33,8 +33,9 @@ use crate::{
         client::{self, ClientRules},
         connection::{Connection, Door, Peer, Tls},
         cors::{self, Readers, Verdict},
+        csrf,
         marks::Marks,
-        origin::{self, TrustedOrigins},
+        origin::TrustedOrigins,
         path::{self, NormalPath},
         routes::RouteTable,
         sign_in::{self, AskedBy},
@@ -176,8 +177,8 @@ impl<'c> Judges<'c> {
         let person = person.filter(|_| wanted);
         if person.as_ref().is_some_and(|person| person.by == Carried::Cookie) {
             let also = route.cors.listed();
-            let same_origin = origin::same_origin_on(route, &self.origins, client.host.name());
-            origin::check(&method, upgrade.is_some(), &headers, &self.origins, also, same_origin)?;
+            let same_origin = csrf::same_origin_on(route, &self.origins, client.host.name());
+            csrf::check(&method, upgrade.is_some(), &headers, &self.origins, also, same_origin)?;
         }
         let session = person.map(|person| Arc::new(self.session(person)));
         let permit = match pass_on {
