@@ -85,15 +85,11 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
     let sockets = Sockets::open(&config, &mut options.passed).await?;
     let (public, admin_addr) = (sockets.public_addrs(), sockets.admin.local_addr()?);
     let admin = Arc::new(Admin::default());
-    let serving_admin = Arc::clone(&admin).serve(sockets.admin, tasks.clone());
-    // From the very start: alive, not yet ready. But where another gateway answers too, which is ready, not before this
-    // one is.
-    let mut serving_admin = Some(serving_admin);
-    if !sockets.admin_is_shared
-        && let Some(serving) = serving_admin.take()
-    {
-        tasks.spawn_essential("admin listener", serving);
-    }
+    let serving = CancellationToken::new();
+    let left_alone = sockets.admin_is_shared.then(|| sockets.inherited.left_alone());
+    let alive = Arc::clone(&admin).serve(sockets.admin, tasks.clone());
+    let alive = answering(alive, left_alone.transpose()?, serving.clone());
+    tasks.spawn_essential("admin listener", alive);
 
     // Before Postgres is waited for: what an operator got wrong is told at once.
     let shown = Shown::load(&config, &options.clock, &tasks)?;
@@ -167,9 +163,7 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
     sockets.inherited.take_over().await?;
     workers.open(&common.places)?;
     admin.ready(reloader.subjects(&log));
-    if let Some(serving) = serving_admin {
-        tasks.spawn_essential("admin listener", serving);
-    }
+    serving.cancel();
     let taken_over = CancellationToken::new();
     if let (Some(door), Some(offered)) = (door, sockets.offered) {
         open_door(door, offered, &taken_over, &tasks);
@@ -186,6 +180,19 @@ pub async fn start(config: Config, mut options: Options) -> anyhow::Result<Runni
         sessions,
         _log: log,
     })
+}
+
+/// The admin listener, from the very start: alive, not yet ready. But where another gateway answers too, which is ready, not
+/// before that one is gone (`left_alone`) or this one is `serving`.
+async fn answering(
+    alive: impl Future<Output = ()>,
+    left_alone: Option<impl Future<Output = ()>>,
+    serving: CancellationToken,
+) {
+    if let Some(left_alone) = left_alone {
+        serving.run_until_cancelled(left_alone).await;
+    }
+    alive.await;
 }
 
 fn sessions(config: &Config, db: &Db, cold: &Handle, places: Places) -> Sessions {

@@ -49,7 +49,7 @@ use rustix::{
     cmsg_space,
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, recvmsg, sendmsg, sockopt::socket_peercred,
+        SendFlags, recv, recvmsg, sendmsg, sockopt::socket_peercred,
     },
     process::geteuid,
 };
@@ -158,6 +158,17 @@ impl Inherited {
     /// Those of a name; nobody else gets them.
     pub(super) fn sockets(&mut self, name: &str) -> Vec<OwnedFd> {
         self.sockets.remove(name).unwrap_or_default()
+    }
+
+    /// Resolves if the gateway that ran before ends without a word; never if there was none.
+    pub(super) fn left_alone(&self) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+        let before = self.before.as_ref().map(again).transpose()?;
+        Ok(async move {
+            let Some(before) = before else { return pending().await };
+            if has_word(&before).await {
+                pending::<()>().await;
+            }
+        })
     }
 
     /// Says that this gateway serves, and waits until the other one stops, or is gone. Sockets that nobody asked for are
@@ -440,6 +451,19 @@ fn is_gone(error: &anyhow::Error) -> bool {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
         )
     })
+}
+
+/// The same connection once more.
+fn again(stream: &UnixStream) -> io::Result<UnixStream> {
+    UnixStream::from_std(stream.as_fd().try_clone_to_owned()?.into())
+}
+
+/// Whether the other side says something before it ends; that is left to be read.
+async fn has_word(stream: &UnixStream) -> bool {
+    let mut byte = [0];
+    let mut peek = || Ok(recv(stream, &mut byte, RecvFlags::PEEK)?);
+    let peeked = stream.async_io(Interest::READABLE, &mut peek).await;
+    peeked.is_ok_and(|(_, there)| there > 0)
 }
 
 fn ensure_same_user(other: &UnixStream) -> anyhow::Result<()> {

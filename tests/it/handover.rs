@@ -164,8 +164,8 @@ async fn a_gateway_that_hangs_while_it_starts_keeps_nobody_else_out() {
 }
 
 /// A gateway that runs, and one that has its sockets and waits until its database can be reached, at the end of the relay.
-async fn one_that_runs_and_one_that_starts(around: &Surroundings) -> (Program, SocketAddr, Program, Relay) {
-    let (running, public, _) = Program::serve(&around.config_as("a.toml", "")).await;
+async fn one_that_runs_and_one_that_starts(around: &Surroundings) -> (Program, [SocketAddr; 2], Program, Relay) {
+    let (running, public, admin) = Program::serve(&around.config_as("a.toml", "")).await;
     let (relay, relayed) = Relay::before(&around.db).await;
     relay.refuse();
     let waits = around.config_as("b.toml", &format!("[database]\nurl = '{}'", relayed.url()));
@@ -175,7 +175,7 @@ async fn one_that_runs_and_one_that_starts(around: &Surroundings) -> (Program, S
         around.folder.path(),
     );
     next.line("not serving yet").await;
-    (running, public, next, relay)
+    (running, [public, admin], next, relay)
 }
 
 pub(crate) async fn ask(addr: SocketAddr) -> u16 {
@@ -184,11 +184,22 @@ pub(crate) async fn ask(addr: SocketAddr) -> u16 {
     client.ask("GET", "/public/x", host).await.status()
 }
 
+async fn health(admin: SocketAddr, path: &str) -> u16 {
+    let mut client = RawClient::connect(admin).await;
+    client.ask("GET", path, &admin.to_string()).await.status()
+}
+
 #[tokio::test]
 async fn a_gateway_that_dies_while_the_next_one_starts_leaves_everything_to_it() {
     let around = around().await;
-    let (running, public, mut next, relay) = one_that_runs_and_one_that_starts(&around).await;
+    let (running, [public, admin], mut next, relay) = one_that_runs_and_one_that_starts(&around).await;
+    // Whoever asks how it is hears of the one that runs, as long as it does.
+    assert_eq!(health(admin, "/readyz").await, 200);
     running.kill().await;
+    assert_eq!(
+        (health(admin, "/livez").await, health(admin, "/readyz").await),
+        (200, 503)
+    );
     // It waits in the queue in the kernel, which the next one has.
     let waiting = tokio::spawn(ask(public));
     relay.lead_to(&around.db);
@@ -204,7 +215,7 @@ async fn a_gateway_that_dies_while_the_next_one_starts_leaves_everything_to_it()
 #[tokio::test]
 async fn a_gateway_that_stands_still_when_the_next_one_is_ready_goes_on() {
     let around = around().await;
-    let (mut running, public, next, relay) = one_that_runs_and_one_that_starts(&around).await;
+    let (mut running, [public, _], next, relay) = one_that_runs_and_one_that_starts(&around).await;
     running.signal("STOP").await;
     let mut slow = around.upstream.by_hand("/public/slow");
     let mut client = RawClient::connect(public).await;
@@ -262,7 +273,7 @@ async fn a_gateway_that_could_not_hand_over_in_its_turn_takes_nothing_over() {
 #[tokio::test]
 async fn a_gateway_that_has_lost_its_turn_does_not_take_it_after_the_other_has_gone() {
     let around = around().await;
-    let (running, public, next, relay) = one_that_runs_and_one_that_starts(&around).await;
+    let (running, [public, _], next, relay) = one_that_runs_and_one_that_starts(&around).await;
     next.signal("STOP").await;
     let (last, same_public, _) = Program::serve(&around.config_as("c.toml", "")).await;
     assert_eq!(same_public, public);
