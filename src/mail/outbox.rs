@@ -30,8 +30,6 @@ use crate::{
 /// Mails in hand at once, each on an SMTP connection of its own. Sending is waiting for the other side's answers;
 /// this many wait side by side, and even careful providers allow as many connections.
 const HANDS: usize = 8;
-const CONNECTIONS: u32 = 8;
-const _: () = assert!(HANDS == CONNECTIONS as usize, "each hand has a connection");
 
 /// How often the table is looked at when nobody rings.
 const POLL_EVERY: Duration = Duration::from_secs(2);
@@ -82,9 +80,8 @@ impl Postman {
 pub struct Carrier(Smtp);
 
 impl Carrier {
-    /// Must be called within a Tokio runtime, as [`Outbox::new`].
     pub fn new(settings: &Mail, keys: SealingKeys) -> Result<Self, MailError> {
-        Smtp::new(settings, keys, CONNECTIONS, &[]).map(Self)
+        Smtp::new(settings, keys, &[]).map(Self)
     }
 }
 
@@ -98,7 +95,6 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Must be called within a Tokio runtime: the pool of SMTP connections looks after itself there.
     /// `keys` open what [`super::enqueue`] sealed.
     pub fn new(db: Db, settings: &Mail, keys: SealingKeys, clock: Clock, bell: OutboxBell) -> Result<Self, MailError> {
         Self::trusting(db, settings, keys, clock, bell, &[])
@@ -113,7 +109,7 @@ impl Outbox {
         bell: OutboxBell,
         roots: &[lettre::transport::smtp::client::Certificate],
     ) -> Result<Self, MailError> {
-        let smtp = Smtp::new(settings, keys, CONNECTIONS, roots)?;
+        let smtp = Smtp::new(settings, keys, roots)?;
         Ok(Self {
             db,
             clock,
@@ -166,7 +162,10 @@ impl Outbox {
                 () = stop.cancelled() => break,
                 Some(()) = in_hand.next(), if !in_hand.is_empty() => {}
                 () = self.bell.0.notified(), if !look => look = true,
-                _ = poll.tick(), if !look => look = true,
+                _ = poll.tick(), if !look => {
+                    look = true;
+                    meanwhile(&mut in_hand, self.postman.0.load_full().close_idle()).await;
+                }
                 _ = sweep.tick() => meanwhile(&mut in_hand, self.sweep()).await,
             }
         }
@@ -214,7 +213,8 @@ impl Outbox {
             return Err(SendError::ForGood("expired".to_owned()));
         }
         let smtp = self.postman.0.load_full();
-        match smtp.send(mail).await {
+        let age = self.clock.now().since(mail.created_at);
+        match smtp.send(mail, age).await {
             Err(SendError::ForNow(error)) if self.clock.now().since(mail.created_at) > GIVE_UP_AFTER => {
                 Err(SendError::ForGood(error))
             }

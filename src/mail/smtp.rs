@@ -1,20 +1,26 @@
 //! One attempt to hand a mail to the SMTP server, and what its failure means.
 
+mod connections;
+
 use std::time::{Duration, SystemTime};
 
 use lettre::{
-    Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    Address, Message,
     message::{
         Mailbox, MultiPart,
         header::{Header, HeaderName, HeaderValue},
     },
     transport::smtp::{
-        PoolConfig,
+        self,
         authentication::Credentials,
-        client::{Certificate, Tls, TlsParameters},
+        client::{AsyncSmtpConnection, Certificate, TlsParameters},
+        commands::{Data, Mail as MailFrom, Rcpt},
+        extension::{Extension, MailBodyParameter, MailParameter},
+        response::Severity,
     },
 };
 
+use self::connections::{Connections, Failed, Privacy, say_goodbye};
 use super::body::Part;
 use crate::{
     chain::Chain,
@@ -28,11 +34,9 @@ use crate::{
 /// their queue's time; ours has a user waiting.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// For connecting and for each answer of the server; several fit into [`PATIENCE`].
-const STEP: Duration = Duration::from_secs(10);
-
-/// An open connection that nobody needs any more is closed after this; servers drop idle ones after minutes.
-const IDLE: Duration = Duration::from_secs(30);
+/// Servers refuse recipients whom they don't know with a bare 550, and everybody's while they are not set up to relay for us.
+/// So it ends a mail only when it has been said for so long.
+const UNEXPLAINED_FOR: Duration = Duration::from_hours(4);
 
 /// Mail can't be sent with these settings.
 #[derive(Debug, thiserror::Error)]
@@ -54,54 +58,72 @@ pub(super) enum SendError {
     ForGood(String),
 }
 
+/// Why a mail was not handed over.
+enum Refused {
+    /// When the server was told who it is to.
+    Recipient(smtp::Error),
+    /// When it had all of it.
+    Message(smtp::Error),
+    /// At any other moment.
+    Else(Failed),
+}
+
 /// The way to the SMTP server; keeps connections open while there is work.
 #[derive(Debug)]
 pub(super) struct Smtp {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    connections: Connections,
     from: Mailbox,
     /// Open the bodies.
     keys: SealingKeys,
 }
 
 impl Smtp {
-    /// `connections`: how many mails are sent at once. `roots`: trusted besides the system's certificates.
-    pub(super) fn new(
-        settings: &Mail,
-        keys: SealingKeys,
-        connections: u32,
-        roots: &[Certificate],
-    ) -> Result<Self, MailError> {
+    /// `roots`: trusted besides the system's certificates.
+    pub(super) fn new(settings: &Mail, keys: SealingKeys, roots: &[Certificate]) -> Result<Self, MailError> {
         let from = settings.from.parse().map_err(MailError::From)?;
         let smtp = &settings.smtp;
-        let tls = match smtp.security {
-            SmtpSecurity::Plain => Tls::None,
-            SmtpSecurity::StartTls => Tls::Required(tls(&smtp.host, roots)?),
-            SmtpSecurity::Tls => Tls::Wrapper(tls(&smtp.host, roots)?),
+        let privacy = match smtp.security {
+            SmtpSecurity::Plain => Privacy::None,
+            SmtpSecurity::StartTls => Privacy::StartTls(tls(&smtp.host, roots)?),
+            SmtpSecurity::Tls => Privacy::Tls(tls(&smtp.host, roots)?),
         };
-        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&smtp.host)
-            .port(smtp.port)
-            .tls(tls)
-            .timeout(Some(STEP))
-            .pool_config(PoolConfig::new().max_size(connections).idle_timeout(IDLE));
-        if let Some((user, password)) = &smtp.credentials {
-            builder = builder.credentials(Credentials::new(user.clone(), password.expose().clone()));
-        }
+        let credentials = smtp.credentials.as_ref();
+        let credentials = credentials.map(|(user, password)| Credentials::new(user.clone(), password.expose().clone()));
         Ok(Self {
-            transport: builder.build(),
+            connections: Connections::new(smtp.host.clone(), smtp.port, privacy, credentials),
             from,
             keys,
         })
     }
 
-    pub(super) async fn send(&self, mail: &Claimed) -> Result<(), SendError> {
+    /// One attempt, at a mail of this age.
+    pub(super) async fn send(&self, mail: &Claimed, age: Duration) -> Result<(), SendError> {
         let open = |part: Part, kept: &str| part.open(&self.keys, mail.id, kept).ok_or_else(unopened);
         let (text, html) = (open(Part::Text, &mail.text)?, open(Part::Html, &mail.html)?);
         let message = self.compose(mail, &text, &html)?;
-        match tokio::time::timeout(PATIENCE, self.transport.send(message)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(judge(&error, &text)),
+        match tokio::time::timeout(PATIENCE, self.hand_over(&message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refused)) => Err(judge(&refused, &text, age)),
             Err(_) => Err(SendError::ForNow(format!("no success within {PATIENCE:?}"))),
         }
+    }
+
+    /// Closes connections that nobody needs any more.
+    pub(super) async fn close_idle(&self) {
+        self.connections.close_idle().await;
+    }
+
+    /// Cancelled in the middle, it closes the connection.
+    async fn hand_over(&self, message: &Message) -> Result<(), Refused> {
+        let mut connection = self.connections.get().await.map_err(Refused::Else)?;
+        let outcome = converse(&mut connection, message).await;
+        match &outcome {
+            Ok(()) => self.connections.keep(connection),
+            // It waits for the next command.
+            Err(refused) if refused.status().is_some() => say_goodbye(connection).await,
+            Err(_) => {}
+        }
+        outcome
     }
 
     /// The same bytes at every attempt, but for the boundary between the parts.
@@ -121,6 +143,54 @@ impl Smtp {
     }
 }
 
+impl Refused {
+    fn otherwise(error: smtp::Error) -> Self {
+        Self::Else(error.into())
+    }
+
+    /// What the server answered, if it did.
+    fn status(&self) -> Option<u16> {
+        let error = match self {
+            Self::Recipient(error) | Self::Message(error) | Self::Else(Failed::Smtp(error)) => error,
+            Self::Else(_) => return None,
+        };
+        error.status().map(Into::into)
+    }
+
+    /// Whether the recipient will never get mail.
+    fn is_for_good(&self, text: &str, age: Duration) -> bool {
+        let status = self.status().filter(|status| (500..600).contains(status));
+        match (self, status) {
+            (Self::Recipient(_), Some(status)) => {
+                says_never(text).unwrap_or(is_of_mailbox(status) && age > UNEXPLAINED_FOR)
+            }
+            (Self::Message(_), Some(_)) => says_never(text).unwrap_or(false),
+            (Self::Recipient(_) | Self::Message(_) | Self::Else(_), _) => false,
+        }
+    }
+}
+
+/// A transaction (RFC 5321, 3.3), to the server's word that it has the mail.
+async fn converse(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), Refused> {
+    let (envelope, bytes) = (message.envelope(), message.formatted());
+    let mut parameters = Vec::new();
+    if !bytes.is_ascii() && connection.server_info().supports_feature(Extension::EightBitMime) {
+        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+    }
+    let from = MailFrom::new(envelope.from().cloned(), parameters);
+    connection.command(from).await.map_err(Refused::otherwise)?;
+    for to in envelope.to() {
+        let to = Rcpt::new(to.clone(), Vec::new());
+        connection.command(to).await.map_err(Refused::Recipient)?;
+    }
+    connection.command(Data).await.map_err(Refused::otherwise)?;
+    let answer = connection.message(&bytes).await.map_err(Refused::Message)?;
+    if answer.code().severity != Severity::PositiveCompletion {
+        return Err(Refused::Else(Failed::OutOfStep));
+    }
+    Ok(())
+}
+
 fn tls(host: &str, roots: &[Certificate]) -> Result<TlsParameters, MailError> {
     let mut builder = TlsParameters::builder(host.to_owned());
     for root in roots {
@@ -131,13 +201,14 @@ fn tls(host: &str, roots: &[Certificate]) -> Result<TlsParameters, MailError> {
 
 /// Only an answer about this very recipient ends a mail. Servers also say 5xx to a wrong password, a host on a block
 /// list or a sender that they don't relay for: that is for an administrator to mend, and the mail should still be there
-/// then.
-fn judge(error: &lettre::transport::smtp::Error, body: &str) -> SendError {
-    let text = without_links(&Chain(error).to_string(), body);
-    let ends = error
-        .status()
-        .is_some_and(|status| recipient_is_refused(status.into(), &text));
-    if ends {
+/// then. So do those on the way, before TLS, who must not be able to end mails.
+fn judge(refused: &Refused, body: &str, age: Duration) -> SendError {
+    let said = match refused {
+        Refused::Recipient(error) | Refused::Message(error) => Chain(error).to_string(),
+        Refused::Else(error) => Chain(error).to_string(),
+    };
+    let text = without_links(&said, body);
+    if refused.is_for_good(&text, age) {
         SendError::ForGood(text)
     } else {
         SendError::ForNow(text)
@@ -165,17 +236,16 @@ fn without_links(said: &str, body: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Whether an answer says that its recipient will never get mail: by its enhanced status code (RFC 3463) if it has one.
-/// The bare codes are those that RFC 5321, 4.2.2, has for mailboxes and not for transactions as a whole, as 554 is.
-fn recipient_is_refused(status: u16, text: &str) -> bool {
-    if !(500..600).contains(&status) {
-        return false;
-    }
-    match text.split_whitespace().find_map(enhanced_code) {
-        // No such mailbox, no such domain, not an address, has moved, takes no mail at all; mailbox disabled.
-        Some((subject, detail)) => matches!((subject, detail), (1, 1 | 2 | 3 | 6 | 10) | (2, 1)),
-        None => matches!(status, 550 | 551 | 553),
-    }
+/// Whether a refusal says, by an enhanced status code (RFC 3463), that its recipient will never get mail. `None`: it has none.
+fn says_never(text: &str) -> Option<bool> {
+    let (subject, detail) = text.split_whitespace().find_map(enhanced_code)?;
+    // No such mailbox, no such domain, not an address, has moved, takes no mail at all; mailbox disabled.
+    Some(matches!((subject, detail), (1, 1 | 2 | 3 | 6 | 10) | (2, 1)))
+}
+
+/// The codes that RFC 5321, 4.2.2, has for mailboxes and not for transactions as a whole, as 554 is.
+const fn is_of_mailbox(status: u16) -> bool {
+    matches!(status, 550 | 551 | 553)
 }
 
 /// Subject and detail of `5.1.1`, also in the spellings `#5.1.1` and `(#5.1.1)`.
@@ -239,33 +309,31 @@ mod tests {
     }
 
     #[test]
-    fn only_a_refused_recipient_ends_a_mail() {
-        for (status, text) in [
-            (550, "permanent error (550): 5.1.1 no such user"),
-            (550, "permanent error (550): no such user"),
-            (551, "not here"),
-            (553, "not an address"),
-            (501, "5.1.3 not an address"),
-            (556, "5.1.10 takes no mail"),
-            (550, "no mailbox of that name (#5.1.1)"),
-            (550, "5.2.1 disabled"),
+    fn a_refusal_says_itself_whether_it_is_for_good() {
+        for (text, never) in [
+            ("permanent error (550): 5.1.1 no such user", Some(true)),
+            ("5.1.3 not an address", Some(true)),
+            ("5.1.10 takes no mail", Some(true)),
+            ("no mailbox of that name (#5.1.1)", Some(true)),
+            ("5.2.1 disabled", Some(true)),
+            ("5.7.0 sign in first", Some(false)),
+            ("5.7.1 client host [192.0.2.1] blocked", Some(false)),
+            ("5.1.8 sender's domain does not exist", Some(false)),
+            ("5.5.1 bad sequence of commands", Some(false)),
+            ("permanent error (550): no such user", None),
+            ("4.1.1 greylisted", None),
         ] {
-            assert!(recipient_is_refused(status, text), "{status} {text}");
+            assert_eq!(says_never(text), never, "{text}");
         }
-        for (status, text) in [
-            (450, "4.1.1 greylisted"),
-            (451, "5.1.1 a contradiction"),
-            (530, "5.7.0 sign in first"),
-            (535, "5.7.8 wrong password"),
-            (550, "5.7.1 client host [192.0.2.1] blocked"),
-            (550, "5.1.8 sender's domain does not exist"),
-            (552, "message too large"),
-            (553, "5.7.1 sender not owned by user"),
-            (554, "no SMTP service here"),
-            (554, "5.7.1 relay access denied"),
-            (503, "5.5.1 bad sequence of commands"),
+        for (status, of_mailbox) in [
+            (550, true),
+            (551, true),
+            (553, true),
+            (552, false),
+            (554, false),
+            (535, false),
         ] {
-            assert!(!recipient_is_refused(status, text), "{status} {text}");
+            assert_eq!(is_of_mailbox(status), of_mailbox, "{status}");
         }
     }
 }
