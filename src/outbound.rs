@@ -6,12 +6,15 @@
 //! address, and could carry a secret to it. An exchange has one time limit for all of it, an answer a limit in size.
 //! There are no cookies, and no proxies from the environment.
 //!
+//! Clients can begin exchanges faster than a peer takes them, and go away while those last. So they are bounded: the peer
+//! would turn away everybody here, and a peer that hangs would hold a socket and a look-up for each.
+//!
 //! What an error says goes to the log: it names whom was asked, never a query, a header or a body.
 
 mod address;
 mod connector;
 
-use std::{error::Error, io, net::IpAddr, time::Duration};
+use std::{error::Error, io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -26,7 +29,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{CertificateError, pki_types::CertificateDer};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use url::{Host, Url};
 
 use self::connector::{Connector, ResolveError};
@@ -38,6 +41,10 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// must not meet a connection that is being closed, as one that spends a code can't be sent again.
 const IDLE_FOR: Duration = Duration::from_secs(4);
 const MAX_IDLE_PER_HOST: usize = 8;
+/// Exchanges at the same time: a peer that answers within half a second is asked more than a hundred times a second.
+const AT_ONCE: usize = 64;
+/// Those, and who waits for one of their places: for as long as the exchange might have taken.
+const AT_MOST: usize = 512;
 /// GitHub answers nobody without one.
 const USER_AGENT_OF_OURS: HeaderValue = HeaderValue::from_static(concat!("vestibule/", env!("CARGO_PKG_VERSION")));
 
@@ -59,6 +66,13 @@ pub struct Rules {
 pub struct Outbound {
     rules: Rules,
     client: Client<Connector, Full<Bytes>>,
+    places: Arc<Places>,
+}
+
+#[derive(Debug)]
+struct Places {
+    at_once: Semaphore,
+    at_most: Semaphore,
 }
 
 /// Rules that can't be kept.
@@ -102,6 +116,8 @@ pub enum OutboundError {
     },
     #[error("{asked} did not answer in full within {after:?}")]
     Timeout { asked: String, after: Duration },
+    #[error("{AT_MOST} exchanges with the peer of {asked} are under way or wait for others to end")]
+    Busy { asked: String },
     #[error("the exchange with {asked} broke off")]
     Broken {
         asked: String,
@@ -129,7 +145,11 @@ impl Outbound {
             .http1_max_buf_size(MAX_HEAD_BYTES)
             .retry_canceled_requests(true)
             .build(connector);
-        Ok(Self { rules, client })
+        let places = Arc::new(Places {
+            at_once: Semaphore::new(AT_ONCE),
+            at_most: Semaphore::new(AT_MOST),
+        });
+        Ok(Self { rules, client, places })
     }
 
     /// Whether `url` may be asked, as far as that can be told without looking up its name.
@@ -179,7 +199,15 @@ impl Outbound {
         parts.headers.remove(ACCEPT_ENCODING);
 
         let asked = without_secrets(&url);
-        let exchange = self.exchange(Request::from_parts(parts, Full::from(body)), &asked);
+        let Ok(_place) = self.places.at_most.try_acquire() else {
+            return Err(OutboundError::Busy { asked });
+        };
+        let exchange = async {
+            // It is never closed.
+            let _place = self.places.at_once.acquire().await;
+            self.exchange(Request::from_parts(parts, Full::from(body)), &asked)
+                .await
+        };
         let after = self.rules.timeout;
         let answer = timeout(after, exchange).await;
         answer.unwrap_or_else(|_| Err(OutboundError::Timeout { asked, after }))

@@ -4,6 +4,7 @@ mod server;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use proptest::prelude::*;
+use tokio::time::sleep;
 
 use self::server::{Server, Tls};
 use super::*;
@@ -228,6 +229,42 @@ async fn an_endless_answer_is_cut() {
     });
     let error = get(lenient(), &server.http("/")).await.unwrap_err();
     assert!(matches!(error, OutboundError::Broken { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_peer_is_asked_only_so_much_at_once() {
+    let silent = Server::start(|mut peer| {
+        peer.request();
+        peer.until_closed();
+    });
+    let outbound = Outbound::new(Rules {
+        timeout: Duration::from_secs(4),
+        ..lenient()
+    })
+    .unwrap();
+    let ask = || outbound.send(Request::get(silent.http("/")).body(Vec::new()).unwrap());
+    let all = futures_util::future::join_all((0..AT_MOST + 3).map(|_| ask()));
+    let looking = async {
+        while silent.connections() < AT_ONCE {
+            sleep(Duration::from_millis(20)).await;
+        }
+        sleep(Duration::from_millis(200)).await;
+        silent.connections()
+    };
+    let (asked, connections) = tokio::join!(all, looking);
+    let mut ends = [0, 0];
+    for error in asked.into_iter().map(Result::unwrap_err) {
+        match error {
+            OutboundError::Timeout { .. } => ends[0] += 1,
+            OutboundError::Busy { .. } => ends[1] += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((ends, connections), ([AT_MOST, 3], AT_ONCE));
+    assert!(
+        matches!(ask().await, Err(OutboundError::Timeout { .. })),
+        "a place again"
+    );
 }
 
 #[tokio::test]
