@@ -31,6 +31,9 @@ use crate::{
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("vestibule/", env!("CARGO_PKG_VERSION"), " instant-acme"));
 
+/// No authority needs longer: `Retry-After` says more by mistake.
+const LONGEST_PAUSE: Duration = Duration::from_hours(7 * 24);
+
 /// How long the authority wants to be left alone, as its last refusal said.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Patience(Arc<Mutex<Option<Duration>>>);
@@ -60,6 +63,16 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     Some(Timestamp::from_micros(at.as_microsecond()).since(now))
 }
 
+/// The library adds what is said to the time, and panics beyond the end of time.
+fn cut_retry_after(answer: &mut Response<Vec<u8>>, now: Timestamp) {
+    let said = answer.headers().get(header::RETRY_AFTER);
+    let said = said.and_then(|value| retry_after(value.to_str().ok()?, now));
+    if said.is_some_and(|said| said > LONGEST_PAUSE) {
+        let longest = HeaderValue::from(LONGEST_PAUSE.as_secs());
+        answer.headers_mut().insert(header::RETRY_AFTER, longest);
+    }
+}
+
 /// What `instant-acme` sends its requests with.
 struct Http {
     outbound: Outbound,
@@ -81,7 +94,7 @@ impl HttpClient for Http {
                 Err(never) => match never {},
             };
             let answer = outbound.send(Request::from_parts(head, body)).await;
-            let answer = answer.map_err(|error| Error::Other(Box::new(error)))?;
+            let mut answer = answer.map_err(|error| Error::Other(Box::new(error)))?;
             let status = answer.status();
             if status.is_client_error() || status.is_server_error() {
                 patience.note(&answer, clock.now());
@@ -90,6 +103,7 @@ impl HttpClient for Http {
                     return Err(Error::Other(format!("the authority answered {status}").into()));
                 }
             }
+            cut_retry_after(&mut answer, clock.now());
             Ok(BytesResponse::from(answer.map(Full::<Bytes>::from)))
         })
     }
@@ -240,6 +254,26 @@ mod tests {
         assert_eq!(after("Fri, 20 Nov 2026 08:01:00 GMT"), Some(0), "over");
         for nothing in ["", "soon", "-5", "1.5"] {
             assert_eq!(after(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn no_pause_is_beyond_the_end_of_time() {
+        let now = Timestamp::from_secs(1_795_248_000);
+        let week = LONGEST_PAUSE.as_secs().to_string();
+        for (said, passed_on) in [
+            ("120", "120"),
+            (week.as_str(), week.as_str()),
+            ("18446744073709551615", week.as_str()),
+            ("Tue, 21 Nov 9026 08:01:00 GMT", week.as_str()),
+            ("soon", "soon"),
+        ] {
+            let mut answer = Response::builder()
+                .header(header::RETRY_AFTER, said)
+                .body(Vec::new())
+                .unwrap();
+            cut_retry_after(&mut answer, now);
+            assert_eq!(answer.headers()[header::RETRY_AFTER], passed_on);
         }
     }
 }
