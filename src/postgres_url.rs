@@ -9,7 +9,10 @@
 use std::{error::Error as _, iter::Peekable, path::PathBuf, str::CharIndices, str::FromStr as _};
 
 use percent_encoding::percent_decode_str;
-use tokio_postgres::{Config, config::TargetSessionAttrs};
+use tokio_postgres::{
+    Config,
+    config::{SslMode, TargetSessionAttrs},
+};
 
 /// What a URL, or a list of `key=value`, says.
 #[derive(Debug)]
@@ -18,6 +21,18 @@ pub struct PostgresUrl {
     pub config: Config,
     /// `sslrootcert`: authorities that certificates may be of, in place of the system's.
     pub root_certificate: Option<PathBuf>,
+    /// `sslrootcert` names those or the system's.
+    pub names_authorities: bool,
+}
+
+impl PostgresUrl {
+    /// Insists on TLS unless there is to be none at all: for who has said whose certificates to trust. Elsewhere whoever is on
+    /// the way may say that the server has none.
+    pub fn insist_on_tls(&mut self) {
+        if self.config.get_ssl_mode() == SslMode::Prefer {
+            self.config.ssl_mode(SslMode::Require);
+        }
+    }
 }
 
 /// What is wrong with one.
@@ -64,6 +79,7 @@ pub fn parse(text: &str) -> Result<PostgresUrl, Unreadable> {
     Ok(PostgresUrl {
         config,
         root_certificate: understood.root_certificate,
+        names_authorities: understood.names_authorities,
     })
 }
 
@@ -72,6 +88,7 @@ pub fn parse(text: &str) -> Result<PostgresUrl, Unreadable> {
 struct Understood {
     text: String,
     root_certificate: Option<PathBuf>,
+    names_authorities: bool,
     verify_ca: bool,
 }
 
@@ -80,6 +97,7 @@ impl Understood {
     fn take(&mut self, key: &str, value: &str) -> Told {
         match (key, value) {
             ("sslrootcert", path) => {
+                self.names_authorities = true;
                 // libpq's word for what is the case anyhow.
                 self.root_certificate = (path != "system").then(|| PathBuf::from(path));
                 Told::Nothing

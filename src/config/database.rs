@@ -69,7 +69,7 @@ impl Database {
             .key(
                 "ca",
                 "Who may have signed Postgres' certificate, in place of the system's authorities; also as `sslrootcert` \
-                 in the URLs. Whether there has to be one is theirs to say: sslmode=verify-full.",
+                 in the URLs. With either there has to be one, without it is for the URLs to say: sslmode=verify-full.",
                 authorities(),
             )
             .optional("postgres-ca.crt");

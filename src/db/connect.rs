@@ -94,7 +94,10 @@ impl Connector {
             .as_ref()
             .map(|url| postgres_url::parse(url.expose()));
         let listen_url = listen_url.transpose().map_err(SettingsError::ListenUrl)?;
-        let hosts = |url: PostgresUrl, pooler: Pooler| -> Result<Hosts, SettingsError> {
+        let hosts = |mut url: PostgresUrl, pooler: Pooler| -> Result<Hosts, SettingsError> {
+            if settings.ca.is_some() || url.names_authorities {
+                url.insist_on_tls();
+            }
             let tls = tls(settings.ca.as_deref(), url.root_certificate.as_deref())?;
             let config = completed(url.config, settings, pooler, answers.limit());
             Ok(Hosts::new(config, tls, settings.acquire_timeout))

@@ -8,7 +8,11 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
-use tokio_postgres::{Client, Config, Connection, Error, Socket, config::Host, tls::MakeTlsConnect};
+use tokio_postgres::{
+    Client, Config, Connection, Error, Socket,
+    config::{Host, SslMode},
+    tls::MakeTlsConnect,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What has to be driven for a [`Client`] to get anywhere.
@@ -91,7 +95,7 @@ impl fmt::Debug for Hosts {
     }
 }
 
-/// `whole` with one of its hosts: there is no taking away what has been put into one.
+/// `whole` with one of its hosts, a socket of this machine without TLS, as libpq has it: there is no taking away what has been put into one.
 fn only(whole: &Config, index: usize) -> Config {
     let mut one = Config::new();
     match whole.get_hosts().get(index) {
@@ -133,7 +137,13 @@ fn only(whole: &Config, index: usize) -> Config {
     if let Some(retries) = whole.get_keepalives_retries() {
         one.keepalives_retries(retries);
     }
-    one.ssl_mode(whole.get_ssl_mode())
+    let is_socket = matches!(whole.get_hosts().get(index), Some(Host::Unix(_)));
+    let tls = if is_socket {
+        SslMode::Disable
+    } else {
+        whole.get_ssl_mode()
+    };
+    one.ssl_mode(tls)
         .ssl_negotiation(whole.get_ssl_negotiation())
         .keepalives(whole.get_keepalives())
         .keepalives_idle(whole.get_keepalives_idle())
@@ -162,5 +172,13 @@ mod tests {
         assert!(only(&config("host=a,b port=1"), 1) == config("host=b port=1"));
         assert!(only(&config("hostaddr=::1,::2"), 0) == config("hostaddr=::1"));
         assert!(only(&config("host=a,b hostaddr=::1,::2"), 1) == config("host=b hostaddr=::2"));
+        assert_eq!(
+            only(&config("host=/run/postgresql,b"), 0).get_ssl_mode(),
+            SslMode::Disable
+        );
+        assert_eq!(
+            only(&config("host=/run/postgresql,b"), 1).get_ssl_mode(),
+            SslMode::Require
+        );
     }
 }

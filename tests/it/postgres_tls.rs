@@ -119,3 +119,31 @@ async fn a_server_with_another_certificate_is_refused_and_it_is_said_why() {
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'auth'";
     assert_eq!(server.db.count(schemas).await, 0, "nothing was said to it");
 }
+
+/// Who is on the way could say that the server has none, and ask for a password in the clear.
+#[tokio::test]
+async fn who_names_authorities_is_not_spoken_to_without_tls() {
+    let folder = Folder::new();
+    let ca = folder.write("ca.crt", &Authority::new("Of databases").pem());
+    let surroundings = Surroundings::new().await;
+    let url = surroundings.db.url();
+    let with = |parameters: &str| {
+        let sign = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{sign}{parameters}")
+    };
+    for database in [
+        format!("url = '{url}'\nca = '{}'", ca.display()),
+        format!("url = '{}'\nca = '{}'", with("sslmode=prefer"), ca.display()),
+        format!("url = '{}'", with(&format!("sslrootcert={}", ca.display()))),
+        format!("url = '{}'", with("sslrootcert=system")),
+    ] {
+        let config = surroundings.config(&format!("[database]\n{database}"));
+        let ended: Ended = run(&["serve", "--config", config.to_str().unwrap()], &[], folder.path()).await;
+        assert_eq!(ended.code, Some(1), "{database}: {}", ended.stderr);
+        assert!(
+            ended.stderr.contains("server does not support TLS"),
+            "{database}: {}",
+            ended.stderr
+        );
+    }
+}
