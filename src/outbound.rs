@@ -29,7 +29,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{CertificateError, pki_types::CertificateDer};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
 use url::{Host, Url};
 
 use self::connector::{Connector, ResolveError};
@@ -43,7 +46,7 @@ const IDLE_FOR: Duration = Duration::from_secs(4);
 const MAX_IDLE_PER_HOST: usize = 8;
 /// Exchanges at the same time: a peer that answers within half a second is asked more than a hundred times a second.
 const AT_ONCE: usize = 64;
-/// Those, and who waits for one of their places: for as long as the exchange might have taken.
+/// Those, and who waits for one of their places: for half of the time that the exchange may take.
 const AT_MOST: usize = 512;
 /// GitHub answers nobody without one.
 const USER_AGENT_OF_OURS: HeaderValue = HeaderValue::from_static(concat!("vestibule/", env!("CARGO_PKG_VERSION")));
@@ -73,6 +76,15 @@ pub struct Outbound {
 struct Places {
     at_once: Semaphore,
     at_most: Semaphore,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            at_once: Semaphore::new(AT_ONCE),
+            at_most: Semaphore::new(AT_MOST),
+        }
+    }
 }
 
 /// Rules that can't be kept.
@@ -116,7 +128,7 @@ pub enum OutboundError {
     },
     #[error("{asked} did not answer in full within {after:?}")]
     Timeout { asked: String, after: Duration },
-    #[error("{AT_MOST} exchanges with the peer of {asked} are under way or wait for others to end")]
+    #[error("too many exchanges with the peer of {asked} are under way")]
     Busy { asked: String },
     #[error("the exchange with {asked} broke off")]
     Broken {
@@ -145,11 +157,17 @@ impl Outbound {
             .http1_max_buf_size(MAX_HEAD_BYTES)
             .retry_canceled_requests(true)
             .build(connector);
-        let places = Arc::new(Places {
-            at_once: Semaphore::new(AT_ONCE),
-            at_most: Semaphore::new(AT_MOST),
-        });
+        let places = Arc::default();
         Ok(Self { rules, client, places })
+    }
+
+    /// The same with places of its own: for what is asked once for everybody, and must not wait for what each asks.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self {
+            places: Arc::default(),
+            ..self.clone()
+        }
     }
 
     /// Whether `url` may be asked, as far as that can be told without looking up its name.
@@ -198,18 +216,17 @@ impl Outbound {
         // Nothing here would decode it.
         parts.headers.remove(ACCEPT_ENCODING);
 
-        let asked = without_secrets(&url);
+        let (asked, begun) = (without_secrets(&url), Instant::now());
         let Ok(_place) = self.places.at_most.try_acquire() else {
             return Err(OutboundError::Busy { asked });
         };
-        let exchange = async {
-            // It is never closed.
-            let _place = self.places.at_once.acquire().await;
-            self.exchange(Request::from_parts(parts, Full::from(body)), &asked)
-                .await
-        };
         let after = self.rules.timeout;
-        let answer = timeout(after, exchange).await;
+        // What is begun has time to end: its answer may be the only one, as to a code that is good once.
+        let Ok(_place) = timeout(after / 2, self.places.at_once.acquire()).await else {
+            return Err(OutboundError::Busy { asked });
+        };
+        let exchange = self.exchange(Request::from_parts(parts, Full::from(body)), &asked);
+        let answer = timeout_at(begun + after, exchange).await;
         answer.unwrap_or_else(|_| Err(OutboundError::Timeout { asked, after }))
     }
 

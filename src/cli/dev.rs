@@ -31,7 +31,7 @@ use super::{EXIT_CONFIG, argument, cold_runtime, serve::Signals};
 use crate::{
     app::{self, Options, activation::Passed},
     clock::Clock,
-    config::{self, Config, Endpoint, LogFormat, Migrate, Overrides, SmtpSecurity, SmtpUrl},
+    config::{self, Config, Endpoint, LogFormat, Migrate, Overrides, Pooler, SmtpSecurity, SmtpUrl},
     dev::{
         self, http,
         inbox::{self, Inbox},
@@ -144,6 +144,10 @@ impl Here {
         config.auth.rate_limit.enabled = false;
         if let Some(url) = &self.database {
             config.database.url = Secret::new(url.clone());
+            // What the file says of the way to another one.
+            config.database.listen_url = None;
+            config.database.ca = None;
+            config.database.pooler = Pooler::None;
             config.database.migrate = Migrate::OnStart;
         }
         if let Some(smtp) = &self.smtp {

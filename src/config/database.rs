@@ -194,6 +194,15 @@ fn contradictions(
                 .allowed("sslmode=verify-full, or neither `ca` nor `sslrootcert`"),
         );
     }
+    let both = [("url", Some(&url)), ("listen_url", listen_url.as_ref())];
+    let names_authorities = ca.is_some() || both.iter().any(|(_, url)| url.is_some_and(|url| url.names_authorities));
+    let nameless = |url: &PostgresUrl| url.config.get_hosts().is_empty() && !without_tls(url);
+    if names_authorities && let Some((name, _)) = both.iter().find(|(_, url)| url.is_some_and(nameless)) {
+        wrong = Some(
+            s.wrong(name, "it has `hostaddr` alone, and certificates are for names")
+                .allowed("`host` as well"),
+        );
+    }
     if let Some(wrong) = wrong {
         s.report(wrong);
         return None;

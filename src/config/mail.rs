@@ -93,6 +93,10 @@ fn mailbox() -> Kind<String> {
     parsed(
         "a mailbox such as \"Example <no-reply@example.com>\"",
         |text| match text.parse::<Mailbox>() {
+            // Few servers take another (RFC 6531).
+            Ok(mailbox) if !AsRef::<str>::as_ref(&mailbox.email).is_ascii() => {
+                Err("the address has letters beyond ASCII: write its domain as `xn--…`".into())
+            }
             Ok(_) => Ok(text.to_owned()),
             Err(_) => Err("not a mailbox".into()),
         },

@@ -94,8 +94,11 @@ impl Connector {
             .as_ref()
             .map(|url| postgres_url::parse(url.expose()));
         let listen_url = listen_url.transpose().map_err(SettingsError::ListenUrl)?;
+        let names_authorities = settings.ca.is_some()
+            || url.names_authorities
+            || listen_url.as_ref().is_some_and(|url| url.names_authorities);
         let hosts = |mut url: PostgresUrl, pooler: Pooler| -> Result<Hosts, SettingsError> {
-            if settings.ca.is_some() || url.names_authorities {
+            if names_authorities {
                 url.insist_on_tls();
             }
             let tls = tls(settings.ca.as_deref(), url.root_certificate.as_deref())?;

@@ -137,7 +137,9 @@ fn only(whole: &Config, index: usize) -> Config {
     if let Some(retries) = whole.get_keepalives_retries() {
         one.keepalives_retries(retries);
     }
-    let is_socket = matches!(whole.get_hosts().get(index), Some(Host::Unix(_)));
+    // An address is where it goes, whatever the host says.
+    let is_socket =
+        matches!(whole.get_hosts().get(index), Some(Host::Unix(_))) && whole.get_hostaddrs().get(index).is_none();
     let tls = if is_socket {
         SslMode::Disable
     } else {
@@ -172,13 +174,12 @@ mod tests {
         assert!(only(&config("host=a,b port=1"), 1) == config("host=b port=1"));
         assert!(only(&config("hostaddr=::1,::2"), 0) == config("hostaddr=::1"));
         assert!(only(&config("host=a,b hostaddr=::1,::2"), 1) == config("host=b hostaddr=::2"));
-        assert_eq!(
-            only(&config("host=/run/postgresql,b"), 0).get_ssl_mode(),
-            SslMode::Disable
-        );
-        assert_eq!(
-            only(&config("host=/run/postgresql,b"), 1).get_ssl_mode(),
-            SslMode::Require
-        );
+        for (hosts, index, tls) in [
+            ("host=/run/postgresql,b", 0, SslMode::Disable),
+            ("host=/run/postgresql,b", 1, SslMode::Require),
+            ("host=/run/postgresql hostaddr=127.0.0.1", 0, SslMode::Require),
+        ] {
+            assert_eq!(only(&config(hosts), index).get_ssl_mode(), tls, "{hosts}");
+        }
     }
 }

@@ -4,7 +4,13 @@
 //! a finished mail make it look again at once; a poll finds what nobody rings for: retries, mails of a gateway that
 //! died, mails of one whose bell was lost. Several workers, of several gateways, may share a table.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -14,11 +20,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
+use uuid::Uuid;
 
 use super::smtp::{MailError, PATIENCE, SendError, Smtp};
 use crate::{
     chain::Chain,
-    clock::Clock,
+    clock::{Clock, Timestamp},
     config::Mail,
     db::{
         Db, DbError,
@@ -48,6 +55,11 @@ const LAST_RETRY: Duration = Duration::from_mins(30);
 
 /// RFC 5321, 4.5.4.1: "the give-up time generally needs to be at least 4-5 days".
 const GIVE_UP_AFTER: Duration = Duration::from_hours(5 * 24);
+
+/// A refusal without a reason ends a mail when it has been said for so long.
+const UNEXPLAINED_FOR: Duration = Duration::from_hours(4);
+/// Beyond it, what is known of them is forgotten: they are tried for longer.
+const MOST_UNEXPLAINED: usize = 10_000;
 
 /// How long rows of mails that ended are kept for whoever asks whether one was sent; they hold no bodies.
 const KEPT_FOR: Duration = Duration::from_hours(30 * 24);
@@ -92,6 +104,8 @@ pub struct Outbox {
     clock: Clock,
     bell: OutboxBell,
     postman: Postman,
+    /// Since when these are refused without a reason, as far as this gateway has heard.
+    unexplained: Mutex<HashMap<Uuid, Timestamp>>,
 }
 
 impl Outbox {
@@ -115,6 +129,7 @@ impl Outbox {
             clock,
             bell,
             postman: Postman(Arc::new(ArcSwap::from_pointee(smtp))),
+            unexplained: Mutex::default(),
         })
     }
 
@@ -196,7 +211,7 @@ impl Outbox {
         }
         match outcome {
             Ok(()) => debug!(mail.id = %mail.id, mail.message = mail.message, attempt = mail.attempts, "mail sent"),
-            Err(SendError::ForNow(error)) => warn!(
+            Err(SendError::ForNow(error) | SendError::Unexplained(error)) => warn!(
                 mail.id = %mail.id, mail.message = mail.message, attempt = mail.attempts, error,
                 "a mail could not be sent, trying again",
             ),
@@ -213,13 +228,37 @@ impl Outbox {
             return Err(SendError::ForGood("expired".to_owned()));
         }
         let smtp = self.postman.0.load_full();
-        let age = self.clock.now().since(mail.created_at);
-        match smtp.send(mail, age).await {
-            Err(SendError::ForNow(error)) if self.clock.now().since(mail.created_at) > GIVE_UP_AFTER => {
+        let outcome = smtp.send(mail).await;
+        let now = self.clock.now();
+        if let Err(SendError::Unexplained(error)) = outcome {
+            let said_for = now.since(*self.unexplained().entry(mail.id).or_insert(now));
+            return Err(if said_for > UNEXPLAINED_FOR {
+                SendError::ForGood(error)
+            } else {
+                SendError::ForNow(error)
+            });
+        }
+        self.unexplained().remove(&mail.id);
+        match outcome {
+            Err(SendError::ForNow(error)) if now.since(mail.created_at) > GIVE_UP_AFTER => {
                 Err(SendError::ForGood(error))
             }
             outcome => outcome,
         }
+    }
+
+    fn unexplained(&self) -> MutexGuard<'_, HashMap<Uuid, Timestamp>> {
+        // It is whole whenever it is let go.
+        let mut unexplained = self.unexplained.lock().unwrap_or_else(PoisonError::into_inner);
+        // Others may have ended those mails.
+        let now = self.clock.now();
+        if unexplained.len() > MOST_UNEXPLAINED {
+            unexplained.retain(|_, since| now.since(*since) <= UNEXPLAINED_FOR.saturating_mul(2));
+        }
+        if unexplained.len() > MOST_UNEXPLAINED {
+            unexplained.clear();
+        }
+        unexplained
     }
 
     async fn write_down(&self, mail: &Claimed, outcome: &Result<(), SendError>) -> Result<(), DbError> {
@@ -227,7 +266,7 @@ impl Outbox {
         let client = self.db.client().await?;
         match outcome {
             Ok(()) => table::sent(&client, mail.id, now).await,
-            Err(SendError::ForNow(error)) => {
+            Err(SendError::ForNow(error) | SendError::Unexplained(error)) => {
                 let due_at = now.plus(pause_after(mail.attempts, random()));
                 table::retry(&client, mail, due_at, error).await
             }

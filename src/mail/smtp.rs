@@ -34,10 +34,6 @@ use crate::{
 /// their queue's time; ours has a user waiting.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Servers refuse recipients whom they don't know with a bare 550, and everybody's while they are not set up to relay for us.
-/// So it ends a mail only when it has been said for so long.
-const UNEXPLAINED_FOR: Duration = Duration::from_hours(4);
-
 /// Mail can't be sent with these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
@@ -53,6 +49,10 @@ pub(super) enum SendError {
     /// Trying again may help.
     #[error("{0}")]
     ForNow(String),
+    /// The recipient is refused, and it isn't said why: servers refuse those whom they don't know with a bare 550, and
+    /// everybody's while they are not set up to relay for us.
+    #[error("{0}")]
+    Unexplained(String),
     /// This mail will never be taken.
     #[error("{0}")]
     ForGood(String),
@@ -96,14 +96,13 @@ impl Smtp {
         })
     }
 
-    /// One attempt, at a mail of this age.
-    pub(super) async fn send(&self, mail: &Claimed, age: Duration) -> Result<(), SendError> {
+    pub(super) async fn send(&self, mail: &Claimed) -> Result<(), SendError> {
         let open = |part: Part, kept: &str| part.open(&self.keys, mail.id, kept).ok_or_else(unopened);
         let (text, html) = (open(Part::Text, &mail.text)?, open(Part::Html, &mail.html)?);
         let message = self.compose(mail, &text, &html)?;
         match tokio::time::timeout(PATIENCE, self.hand_over(&message)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(refused)) => Err(judge(&refused, &text, age)),
+            Ok(Err(refused)) => Err(judge(&refused, &text)),
             Err(_) => Err(SendError::ForNow(format!("no success within {PATIENCE:?}"))),
         }
     }
@@ -157,15 +156,13 @@ impl Refused {
         error.status().map(Into::into)
     }
 
-    /// Whether the recipient will never get mail.
-    fn is_for_good(&self, text: &str, age: Duration) -> bool {
+    /// What it means, if these are its words.
+    fn means(&self, text: String) -> SendError {
         let status = self.status().filter(|status| (500..600).contains(status));
-        match (self, status) {
-            (Self::Recipient(_), Some(status)) => {
-                says_never(text).unwrap_or(is_of_mailbox(status) && age > UNEXPLAINED_FOR)
-            }
-            (Self::Message(_), Some(_)) => says_never(text).unwrap_or(false),
-            (Self::Recipient(_) | Self::Message(_) | Self::Else(_), _) => false,
+        match (self, status, says_never(&text)) {
+            (Self::Recipient(_) | Self::Message(_), Some(_), Some(true)) => SendError::ForGood(text),
+            (Self::Recipient(_), Some(status), None) if is_of_mailbox(status) => SendError::Unexplained(text),
+            _ => SendError::ForNow(text),
         }
     }
 }
@@ -202,17 +199,12 @@ fn tls(host: &str, roots: &[Certificate]) -> Result<TlsParameters, MailError> {
 /// Only an answer about this very recipient ends a mail. Servers also say 5xx to a wrong password, a host on a block
 /// list or a sender that they don't relay for: that is for an administrator to mend, and the mail should still be there
 /// then. So do those on the way, before TLS, who must not be able to end mails.
-fn judge(refused: &Refused, body: &str, age: Duration) -> SendError {
+fn judge(refused: &Refused, body: &str) -> SendError {
     let said = match refused {
         Refused::Recipient(error) | Refused::Message(error) => Chain(error).to_string(),
         Refused::Else(error) => Chain(error).to_string(),
     };
-    let text = without_links(&said, body);
-    if refused.is_for_good(&text, age) {
-        SendError::ForGood(text)
-    } else {
-        SendError::ForNow(text)
-    }
+    refused.means(without_links(&said, body))
 }
 
 /// Another gateway may have the secret, or this one after a reload.

@@ -12,7 +12,9 @@ use tempfile::TempDir;
 use tokio::{net::TcpStream, process::Command, time::timeout};
 
 use crate::harness::{
-    SOON, eventually, example,
+    SOON,
+    certificates::Authority,
+    eventually, example,
     program::{Program, free_port},
 };
 
@@ -207,6 +209,22 @@ async fn with_a_configuration_alone_it_says_where_the_application_is_expected() 
     let expected = format!("start `app` yourself, listening on http://127.0.0.1:{}", place.app);
     dev.line(&expected).await;
     assert!(!dev.output().contains("answers with what it received"));
+    dev.signal("INT").await;
+    assert_eq!(dev.ended().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn of_another_database_nothing_is_used_but_the_cluster_s_own() {
+    let place = Place::new();
+    let of_the_project = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("gateway.toml")).unwrap();
+    let elsewhere = "[database]\nca = 'ca.crt'\npooler = 'transaction'\nlisten_url = 'postgres://127.0.0.1:9/none'\n";
+    let text = of_the_project.replace("[database]\n", elsewhere);
+    assert_ne!(text, of_the_project);
+    fs::write(place.folder.path().join("ca.crt"), Authority::new("Of databases").pem()).unwrap();
+    let config = place.folder.path().join("project.toml");
+    fs::write(&config, text).unwrap();
+    let mut dev = place.dev(&["--config", config.to_str().unwrap()]).await;
+    dev.line("listening for revocations").await;
     dev.signal("INT").await;
     assert_eq!(dev.ended().await.code, Some(0));
 }

@@ -59,6 +59,8 @@ pub(in crate::auth) struct Provider {
     /// For the endpoints that are not known.
     discovery: Option<Discovery>,
     keys: Keys,
+    /// For what the provider publishes for everybody.
+    published: Wire,
     wire: Wire,
 }
 
@@ -96,6 +98,7 @@ impl Provider {
             endpoints,
             discovery,
             keys: Keys::new(),
+            published: Wire::new(&settings.name, outbound.beside()),
             wire: Wire::new(&settings.name, outbound),
         })
     }
@@ -275,10 +278,10 @@ impl Provider {
     async fn verified(&self, token: &Secret<String>, expected: &Expected<'_>) -> Result<Claims, ProviderError> {
         let endpoint = self.endpoint(self.endpoints.jwks.as_ref(), |metadata| Some(metadata.jwks_uri().url()));
         let endpoint = endpoint.await?.ok_or_else(|| self.wire.unusable("it has no keys"))?;
-        let keys = self.keys.get(&self.wire, &endpoint).await?;
+        let keys = self.keys.get(&self.published, &endpoint).await?;
         let mut checked = id_token::verify(token.expose(), &keys, &*self.dialect, expected);
         if let Err(Bad::Key(_)) = checked
-            && let Some(newer) = self.keys.newer(&keys, &self.wire, &endpoint).await
+            && let Some(newer) = self.keys.newer(&keys, &self.published, &endpoint).await
         {
             checked = id_token::verify(token.expose(), &newer, &*self.dialect, expected);
         }
@@ -404,7 +407,7 @@ impl Provider {
     /// `None`: all that is needed is known without.
     async fn metadata(&self) -> Result<Option<Arc<Metadata>>, ProviderError> {
         match &self.discovery {
-            Some(discovery) => discovery.get(&self.wire).await.map(Some),
+            Some(discovery) => discovery.get(&self.published).await.map(Some),
             None => Ok(None),
         }
     }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use lettre::transport::smtp::{
     self,
     authentication::{Credentials, DEFAULT_MECHANISMS},
@@ -30,6 +31,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection that nobody has needed for so long is closed; servers drop idle ones after minutes.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// For a word from one that was kept: it may have died without one.
+const TEST: Duration = Duration::from_secs(3);
 
 /// For saying goodbye: the server may be in no state to answer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -86,7 +90,7 @@ impl Connections {
     /// One that answers. Dropped, it is closed; who is done with it says so by [`Connections::keep`].
     pub(super) async fn get(&self) -> Result<AsyncSmtpConnection, Failed> {
         while let Some(Idle { mut connection, since }) = self.last_used() {
-            if since.elapsed() < IDLE && connection.test_connected().await {
+            if since.elapsed() < IDLE && matches!(timeout(TEST, connection.test_connected()).await, Ok(true)) {
                 return Ok(connection);
             }
         }
@@ -105,9 +109,7 @@ impl Connections {
             .idle()
             .extract_if(.., |idle| idle.since.elapsed() >= IDLE)
             .collect();
-        for Idle { connection, .. } in over {
-            say_goodbye(connection).await;
-        }
+        join_all(over.into_iter().map(|idle| say_goodbye(idle.connection))).await;
     }
 
     fn last_used(&self) -> Option<Idle> {
