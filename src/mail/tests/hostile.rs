@@ -95,10 +95,10 @@ async fn a_refusal_that_does_not_say_why_ends_a_mail_only_in_the_long_run() {
         _ => (AT_ONCE, ordinary(line)),
     };
     let world = World::before(unexplained).await;
-    let (bell, _stop) = world.worker(&[]);
     world.enqueue("ada@example.com").await;
     // For the first time when the mail is old, as after somebody was away for long.
     world.clock.advance(Duration::from_hours(5));
+    let (bell, _stop) = world.worker(&[]);
     bell.ring();
     world
         .until(
