@@ -21,7 +21,7 @@ use std::{
 
 use shuttle::{
     Config, Runner,
-    future::block_on,
+    future::{JoinHandle, block_on},
     rand::{Rng, thread_rng},
     scheduler::RandomScheduler,
     sync::{Mutex, atomic::AtomicBool},
@@ -104,6 +104,8 @@ struct Facts {
     times_checked: u64,
     /// How often Postgres was found to be out of reach: what is cached passes then.
     times_unreachable: u64,
+    /// Who runs queries.
+    working: Vec<JoinHandle<()>>,
 }
 
 #[derive(Clone, Default)]
@@ -322,6 +324,18 @@ struct World {
     tokens: usize,
 }
 
+impl World {
+    /// Queries that everybody has left may still be under way, and the scheduler can't take somebody's lock away.
+    fn end(&self) {
+        loop {
+            let Some(work) = self.oracle.facts().working.pop() else {
+                return;
+            };
+            block_on(work).unwrap();
+        }
+    }
+}
+
 /// Asks for a session as the data path does. Some leave early, as clients do.
 fn request(world: &World, token: usize) {
     dawdle();
@@ -387,7 +401,8 @@ impl Source for Table {
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        drop(shuttle::future::spawn(work));
+        let work = shuttle::future::spawn(work);
+        self.0.facts().working.push(work);
     }
 }
 
@@ -564,6 +579,7 @@ fn run(cast: &Cast) {
     for token in (0..TOKENS).chain(0..TOKENS) {
         request(&world, token);
     }
+    world.end();
     world.look_ups.check();
     world.known.cache.check();
 }
@@ -597,6 +613,7 @@ fn run_of_two() {
     for thread in threads {
         thread.join().unwrap();
     }
+    world.end();
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is no configuration of the gateway's")]
