@@ -6,8 +6,9 @@
 
 use std::{
     fmt, io,
+    net::SocketAddr,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -42,7 +43,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const MAX_LINE: usize = 64 * 1024;
 
 /// How the conversation is kept private.
-#[derive(Clone)]
 pub(super) enum Privacy {
     None,
     /// Asked for before anything else is said, and insisted on (RFC 3207).
@@ -64,10 +64,10 @@ pub(super) enum Failed {
 
 /// Connections to one server.
 pub(super) struct Connections {
-    pub host: String,
-    pub port: u16,
-    pub privacy: Privacy,
-    pub credentials: Option<Credentials>,
+    host: String,
+    port: u16,
+    privacy: Privacy,
+    credentials: Option<Credentials>,
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -116,7 +116,7 @@ impl Connections {
         self.idle().pop()
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         // It is whole whenever it is let go.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -218,7 +218,7 @@ impl AsyncWrite for ByLine {
 }
 
 impl AsyncTokioStream for ByLine {
-    fn peer_addr(&self) -> io::Result<std::net::SocketAddr> {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.stream.get_ref().peer_addr()
     }
 }
