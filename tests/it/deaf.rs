@@ -146,7 +146,7 @@ async fn a_pooler_that_drops_listen_is_noticed_and_nothing_of_the_cache_is_belie
     gateway.hears().await;
     let ada = cached(&gateway, "ada@example.com").await;
     // What led past it does not any more.
-    way.lead_to(&Database::at(pooler.url()));
+    way.lead_to(&db.by(pooler.url()));
     way.cut(Whom::All);
     eventually(SOON, async || gateway.degraded().await.contains("not heard")).await;
     revoke(&db).await;

@@ -31,8 +31,8 @@ fn url_of(db: &Database, role: &str, password: &str) -> String {
 #[tokio::test]
 async fn a_gateway_needs_no_more_rights_than_the_document_gives_it() {
     let db = Database::empty().await;
-    let owner = Database::at(&url_of(&db, "least_rights_owner", "owner password"));
-    let gateway = Database::at(&url_of(&db, "least_rights", "gateway password"));
+    let owner = db.by(&url_of(&db, "least_rights_owner", "owner password"));
+    let gateway = db.by(&url_of(&db, "least_rights", "gateway password"));
     let [roles, audit] = statements().try_into().unwrap();
     db.run(&roles).await;
     let folder = tempfile::tempdir().unwrap();

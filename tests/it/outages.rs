@@ -243,7 +243,8 @@ async fn owned(role: &str) -> (Database, Database) {
     .await;
     url.set_username(role).unwrap();
     url.set_password(Some("a password")).unwrap();
-    (db, Database::at(url.as_str()))
+    let owned = db.by(url.as_str());
+    (db, owned)
 }
 
 async fn throw_out(db: &Database) {

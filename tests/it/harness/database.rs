@@ -1,17 +1,19 @@
 //! A database for each test, copied from one that was migrated once.
 //!
 //! One private cluster serves the whole run; it is started by the first test that asks, and ends with the process. A
-//! schema per test would not do: notifications are per database.
+//! schema per test would not do: notifications are per database. A database goes when its test ends: each takes ten
+//! megabytes of the disk, and those of a whole run fill one that others use, too.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_postgres::{Client, NoTls};
 use vestibule::{
     db::{Connector, Pooler, Settings, migrate},
@@ -24,12 +26,44 @@ pub(crate) const SCHEMA: &str = "auth";
 
 const TEMPLATE: &str = "vestibule_template";
 
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+/// How long a database outlives its test: a gateway that was dropped is still putting things away.
+const LINGERING: Duration = Duration::from_secs(2);
+
+static CLUSTER: OnceCell<Shared> = OnceCell::const_new();
 static NEXT: AtomicUsize = AtomicUsize::new(1);
+
+/// The cluster, and whom to tell of databases that nobody needs any more.
+struct Shared {
+    cluster: Cluster,
+    finished: mpsc::UnboundedSender<Finished>,
+}
+
+struct Finished {
+    name: String,
+    since: Instant,
+}
+
+/// A copy in the shared cluster, for as long as somebody may use it.
+struct Copy {
+    name: String,
+    finished: mpsc::UnboundedSender<Finished>,
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // Nobody listens any more if a database could not be removed: the next test that wants one says so.
+        let _ = self.finished.send(Finished {
+            name: std::mem::take(&mut self.name),
+            since: Instant::now(),
+        });
+    }
+}
 
 #[derive(Clone)]
 pub(crate) struct Database {
     url: Arc<str>,
+    /// `None` on a server of the test's own.
+    copy: Option<Arc<Copy>>,
 }
 
 impl Database {
@@ -44,7 +78,8 @@ impl Database {
     }
 
     async fn copy_of(template: &str) -> Self {
-        let cluster = CLUSTER.get_or_init(prepare).await;
+        let Shared { cluster, finished } = CLUSTER.get_or_init(prepare).await;
+        assert!(!finished.is_closed(), "databases of finished tests are removed no more");
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let client = connect(&cluster.url("postgres")).await;
         // `wal_log` copies block by block: no checkpoint, which the other strategy forces twice.
@@ -52,12 +87,27 @@ impl Database {
         client.batch_execute(&create).await.unwrap();
         Self {
             url: cluster.url(&name).into(),
+            copy: Some(Arc::new(Copy {
+                name,
+                finished: finished.clone(),
+            })),
         }
     }
 
     /// On a server of the test's own.
     pub(crate) fn at(url: &str) -> Self {
-        Self { url: url.into() }
+        Self {
+            url: url.into(),
+            copy: None,
+        }
+    }
+
+    /// The same database by another way, or as somebody else.
+    pub(crate) fn by(&self, url: &str) -> Self {
+        Self {
+            url: url.into(),
+            copy: self.copy.clone(),
+        }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -139,7 +189,7 @@ impl Database {
 }
 
 /// Starts the cluster and migrates the template.
-async fn prepare() -> Cluster {
+async fn prepare() -> Shared {
     let started = tokio::task::spawn_blocking(Cluster::temporary).await.unwrap();
     let cluster = started.unwrap_or_else(|error| panic!("the tests need a Postgres of their own: {error}"));
     let url = cluster.url("postgres");
@@ -150,9 +200,7 @@ async fn prepare() -> Cluster {
         .batch_execute(&format!("CREATE DATABASE {TEMPLATE}"))
         .await
         .unwrap();
-    let template = Database {
-        url: cluster.url(TEMPLATE).into(),
-    };
+    let template = Database::at(&cluster.url(TEMPLATE));
     migrate::run(&template.connector(), SCHEMA).await.unwrap();
     // A database that somebody is connected to can't be copied, and closing takes a moment.
     let connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
@@ -165,7 +213,25 @@ async fn prepare() -> Cluster {
             == 0
     })
     .await;
-    cluster
+    let (finished, received) = mpsc::unbounded_channel();
+    let remover = thread::Builder::new().name("database-remover".to_owned());
+    remover.spawn(move || remove(&url, received)).unwrap();
+    Shared { cluster, finished }
+}
+
+/// Removes databases that nobody needs any more, one by one; `url` is of another in their cluster.
+fn remove(url: &str, mut finished: mpsc::UnboundedReceiver<Finished>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(async {
+        let client = connect(url).await;
+        while let Some(Finished { name, since }) = finished.recv().await {
+            tokio::time::sleep_until((since + LINGERING).into()).await;
+            let removed = client
+                .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
+                .await;
+            removed.unwrap_or_else(|error| panic!("{name} could not be removed: {error:?}"));
+        }
+    });
 }
 
 async fn connect(url: &str) -> Client {

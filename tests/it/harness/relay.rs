@@ -126,7 +126,7 @@ impl Relay {
         let mut url: url::Url = db.url().parse().unwrap();
         let relay = Self::start(0, address_of(&url)).await;
         url.set_port(Some(relay.addr.port())).unwrap();
-        (relay, Database::at(url.as_str()))
+        (relay, db.by(url.as_str()))
     }
 
     pub(crate) const fn addr(&self) -> SocketAddr {
