@@ -43,6 +43,8 @@ pub struct Cluster {
     port: u16,
     password: String,
     folder: PathBuf,
+    /// The folder goes with it.
+    is_temporary: bool,
 }
 
 crate::secret::unprinted!(Cluster);
@@ -180,6 +182,16 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.is_temporary {
+            // Who stops it removes the folder as well, but for one that had ended by itself. What is left is in a temporary place.
+            let _ = self.server.stop();
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
 /// The password of before; a new one for a new cluster.
 fn kept_password(path: &Path, cluster_exists: bool) -> Result<String, ClusterError> {
     match fs::read_to_string(path) {
@@ -300,6 +312,7 @@ impl Make<'_> {
                         port,
                         password,
                         folder: self.folder.to_owned(),
+                        is_temporary: ending.remove.is_some(),
                     });
                 }
                 Err(error) => {
@@ -412,5 +425,23 @@ mod tests {
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         cluster.stop().unwrap();
         assert!(!folder.exists() && TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+    }
+
+    #[test]
+    fn a_temporary_cluster_that_crashed_leaves_nothing_either() {
+        let mut cluster = Cluster::temporary().unwrap();
+        let folder = cluster.folder().to_owned();
+        let lock = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap();
+        let killed = Command::new("kill")
+            .args(["-KILL", lock.lines().next().unwrap()])
+            .status();
+        assert!(killed.unwrap().success());
+        let begun = monotonic();
+        while !cluster.ended() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "its end was not noticed");
+            thread::sleep(Duration::from_millis(5));
+        }
+        drop(cluster);
+        assert!(!folder.exists());
     }
 }

@@ -17,12 +17,13 @@ use crate::clock::monotonic;
 
 /// Runs `"$@"` and ends it with the signal in `$on_close` when the pipe closes; then `$remove_at_end` is removed as
 /// well, since nobody is left to do it. The pipe is watched by a shell of its own: one that waits for a child can't
-/// read. It was killed by us, with a status above 128, if the program ended by itself.
+/// read. It was killed by us, with a status above 128, if the program ended by itself; once it has heard that the pipe is
+/// closed, it can't be.
 const ONE_PROGRAM: &str = r#"
 exec 3<&0
 "$@" 3<&- </dev/null &
 child=$!
-{ read -r _ <&3; kill -"$on_close" "$child"; } >/dev/null 2>&1 &
+{ read -r _ <&3; trap '' TERM; kill -"$on_close" "$child"; } >/dev/null 2>&1 &
 watcher=$!
 exec 3<&-
 wait "$child"

@@ -185,6 +185,7 @@ impl Outbox {
             }
         }
         while in_hand.next().await.is_some() {}
+        self.postman.0.load_full().close_all().await;
     }
 
     async fn claim(&self, limit: usize) -> Result<Vec<Claimed>, DbError> {

@@ -107,9 +107,14 @@ impl Smtp {
         }
     }
 
-    /// Closes connections that nobody needs any more.
+    /// Closes connections that nobody has needed for long.
     pub(super) async fn close_idle(&self) {
         self.connections.close_idle().await;
+    }
+
+    /// Closes connections that carry no mail.
+    pub(super) async fn close_all(&self) {
+        self.connections.close_all().await;
     }
 
     /// Cancelled in the middle, it closes the connection.

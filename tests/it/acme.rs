@@ -306,6 +306,33 @@ async fn an_authority_that_stumbles_is_borne() {
     another(&authority, &site, None).await;
 }
 
+/// Added to the time, what it says is beyond time's end.
+#[tokio::test]
+async fn an_authority_that_says_to_come_back_never_is_asked_again() {
+    let clock = Clock::manual(START);
+    let (authority, db) = (Authority::start(&clock).await, Database::fresh().await);
+    let never = json!({ "retry_after": u64::MAX, "processing": 100 });
+    authority.fails(&never).await;
+    let site = Site::start(&authority, &db, &clock, "").await;
+    authority.looks_at(&[site.tls()], &[site.plain()]).await;
+    eventually(2 * SOON, async || site.failures().await == 1).await;
+
+    authority.fails(&json!({})).await;
+    moved(&authority, &site, AFTER_A_PAUSE).await;
+    let first = another(&authority, &site, None).await;
+
+    // The same when it tells whether it wants it renewed earlier.
+    authority.fails(&never).await;
+    let soon = START.plus(DAY).micros() / 1_000_000;
+    authority.tell(&json!({ "ari": [soon, soon] })).await;
+    moved(&authority, &site, 2 * DAY).await;
+    eventually(2 * SOON, async || site.failures().await == 1).await;
+    assert_eq!(authority.count("asked").await, 1);
+    authority.fails(&json!({})).await;
+    moved(&authority, &site, AFTER_A_PAUSE).await;
+    another(&authority, &site, Some(&first)).await;
+}
+
 #[tokio::test]
 async fn what_the_authority_finds_wrong_is_kept_for_the_operator() {
     let (authority, db, site) = site("").await;

@@ -125,6 +125,7 @@ fn values_that_would_do_harm_are_refused() {
         ("mail", "smtp", "'mail.example.com:25'", None),
         ("mail", "smtp", "'smtp://user@mail.example.com'", None),
         ("mail", "from", "'Example'", None),
+        ("mail", "from", "'Müller <no-reply@müller.example>'", None),
         ("identity", "preset", "'x-users'", Some("x-user")),
         ("identity", "user_id", "'Cookie'", None),
         ("identity", "user_id", "'X User'", None),
@@ -234,6 +235,7 @@ fn values_that_are_fine_are_taken() {
         ("auth.password.argon2", "memory", "'64KiB'"),
         ("mail", "smtp", "'smtp://[::1]:2525'"),
         ("mail", "from", "'Vestibule <no-reply@localhost>'"),
+        ("mail", "from", "'Müller <no-reply@xn--mller-kva.example>'"),
         ("identity", "user_id", "'X-My-User'"),
         ("identity", "name", "false"),
         ("identity", "preset", "'remote-user'"),
@@ -304,6 +306,21 @@ fn what_a_pooler_and_certificates_need_goes_together() {
             None,
         ),
         (format!("url = 'postgres://h/x?sslmode=verify-full'\nca = '{ca}'"), None),
+        (
+            format!("url = 'postgres:///x?hostaddr=127.0.0.1'\nca = '{ca}'"),
+            Some("database.url"),
+        ),
+        (
+            format!(
+                "url = 'postgres://h/x?hostaddr=127.0.0.1'\nlisten_url = 'postgres:///x?hostaddr=::1'\nca = '{ca}'"
+            ),
+            Some("database.listen_url"),
+        ),
+        (
+            format!("url = 'postgres://h/x?hostaddr=127.0.0.1&sslrootcert={ca}'"),
+            None,
+        ),
+        ("url = 'postgres:///x?hostaddr=127.0.0.1'".to_owned(), None),
     ] {
         let text = MINIMAL.replace("url = { env = \"DATABASE_URL\" }", &database);
         match (parse(&text, "gateway.toml", &environment), blamed) {

@@ -103,12 +103,18 @@ impl Connections {
         self.idle().push(Idle { connection, since });
     }
 
-    /// Closes those that nobody needs any more.
+    /// Closes those that nobody has needed for long.
     pub(super) async fn close_idle(&self) {
-        let over: Vec<_> = self
-            .idle()
-            .extract_if(.., |idle| idle.since.elapsed() >= IDLE)
-            .collect();
+        self.close(|idle| idle.since.elapsed() >= IDLE).await;
+    }
+
+    /// Closes those that are in no use.
+    pub(super) async fn close_all(&self) {
+        self.close(|_| true).await;
+    }
+
+    async fn close(&self, which: impl Fn(&Idle) -> bool) {
+        let over: Vec<_> = self.idle().extract_if(.., |idle| which(idle)).collect();
         join_all(over.into_iter().map(|idle| say_goodbye(idle.connection))).await;
     }
 

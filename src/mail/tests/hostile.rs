@@ -13,8 +13,8 @@ use tokio::{
 use super::*;
 use crate::mail::smtp::PATIENCE;
 
-/// What a server says to a line of a client's on one of its connections, and after how long. The greeting answers "", and
-/// what is said to "." answers a mail.
+/// What a server says to a line of a client's on one of its connections, and after how long; nothing: it hangs up. The
+/// greeting answers "", and what is said to "." answers a mail.
 type Script = fn(connection: usize, line: &str) -> (Duration, &'static str);
 
 const AT_ONCE: Duration = Duration::ZERO;
@@ -55,6 +55,9 @@ async fn speak(stream: TcpStream, answer: impl Fn(&str) -> (Duration, &'static s
         if !in_mail || line.trim_end() == "." {
             let (after, said) = answer(line.trim_end());
             sleep(after).await;
+            if said.is_empty() {
+                return;
+            }
             in_mail = said.starts_with("354");
             if stream.write_all(format!("{said}\r\n").as_bytes()).await.is_err() {
                 return;
@@ -185,4 +188,111 @@ async fn replies_from_before_tls_do_not_count_within() {
     bell.ring();
     world.until("last_error IS NOT NULL OR sent_at IS NOT NULL", 1).await;
     assert_eq!(world.count("sent_at IS NOT NULL").await, 0);
+}
+
+/// The client speaks first in TLS, and this server never does; nor does it take the connection down.
+#[tokio::test]
+async fn a_server_that_says_nothing_within_tls_keeps_a_mail_for_no_longer_than_its_time() {
+    let mut world = World::plain().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let heard = world.settings.smtp.port;
+    world.settings.smtp.security = SmtpSecurity::Tls;
+    world.settings.smtp.port = silent.local_addr().unwrap().port();
+    let (bell, stop) = world.worker(&[]);
+    world.enqueue("ada@example.com").await;
+    bell.ring();
+    sleep(PATIENCE).await;
+    world
+        .until("attempts = 1 AND last_error IS NOT NULL AND failed_at IS NULL", 1)
+        .await;
+    stop.cancel();
+
+    world.settings.smtp.security = SmtpSecurity::Plain;
+    world.settings.smtp.port = heard;
+    world.clock.advance(Duration::from_secs(6));
+    let (bell, _stop) = world.worker(&[]);
+    bell.ring();
+    world.until("sent_at IS NOT NULL", 1).await;
+}
+
+/// Whether it closes them, says why, or says nothing any more.
+#[tokio::test]
+async fn a_connection_that_died_while_nobody_needed_it_costs_no_attempt() {
+    let closes: Script = |connection, line| match (connection, line) {
+        (0, "NOOP") => (AT_ONCE, ""),
+        _ => (AT_ONCE, ordinary(line)),
+    };
+    let says_why: Script = |connection, line| match (connection, line) {
+        (0, "NOOP") => (AT_ONCE, "421 4.4.2 idle for too long"),
+        _ => (AT_ONCE, ordinary(line)),
+    };
+    let hangs: Script = |connection, line| match (connection, line) {
+        (0, "NOOP") => (Duration::from_hours(1), ""),
+        _ => (AT_ONCE, ordinary(line)),
+    };
+    for script in [closes, says_why, hangs] {
+        let world = World::before(script).await;
+        let (bell, _stop) = world.worker(&[]);
+        for (to, sent) in [("ada@example.com", 1), ("bob@example.com", 2)] {
+            world.enqueue(to).await;
+            bell.ring();
+            world.until("sent_at IS NOT NULL AND attempts = 1", sent).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_carries_a_mail_when_another_takes_over_finishes_it() {
+    let slow: Script = |_, line| match line {
+        "." => (Duration::from_secs(2), "250 queued"),
+        _ => (AT_ONCE, ordinary(line)),
+    };
+    let before = World::before(slow).await;
+    let after = World::plain().await;
+    let bell = OutboxBell::default();
+    let (db, clock) = (before.db.clone(), before.clock.clone());
+    let outbox = Outbox::trusting(db, &before.settings, keys(), clock, bell.clone(), &[]).unwrap();
+    let postman = outbox.postman();
+    let stop = CancellationToken::new();
+    before.tasks.spawn("outbox", outbox.run(stop.clone()));
+    before.enqueue("ada@example.com").await;
+    bell.ring();
+    before.until("attempts = 1", 1).await;
+    // It has said where it goes by then, and waits for the answer.
+    sleep(Duration::from_millis(500)).await;
+    postman.replace(Carrier::new(&after.settings, keys()).unwrap());
+    before.until("sent_at IS NOT NULL", 1).await;
+    assert!(after.kept().is_empty(), "it was sent twice");
+
+    before.enqueue("bob@example.com").await;
+    bell.ring();
+    before.until("sent_at IS NOT NULL AND attempts = 1", 2).await;
+    let kept = after.kept();
+    assert_eq!(
+        (kept.len(), kept[0].to.as_slice()),
+        (1, ["bob@example.com".to_owned()].as_slice())
+    );
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn who_stops_says_goodbye() {
+    static GOODBYES: AtomicUsize = AtomicUsize::new(0);
+    let counting: Script = |_, line| {
+        GOODBYES.fetch_add(usize::from(line == "QUIT"), Ordering::Relaxed);
+        (AT_ONCE, ordinary(line))
+    };
+    let world = World::before(counting).await;
+    let (bell, stop) = world.worker(&[]);
+    world.enqueue("ada@example.com").await;
+    bell.ring();
+    world.until("sent_at IS NOT NULL", 1).await;
+    stop.cancel();
+    for _ in 0..1000 {
+        if GOODBYES.load(Ordering::Relaxed) == 1 {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it left without a word");
 }

@@ -218,7 +218,10 @@ class Directory(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         if self.command != "GET":
             self.send_header("Replay-Nonce", self.state.nonce())
-        for name, value in (headers or {}).items():
+        headers = dict(headers or {})
+        if self.state.fault("retry_after") is not None:
+            headers["Retry-After"] = str(self.state.fault("retry_after"))
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
