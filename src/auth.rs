@@ -13,6 +13,7 @@ mod cors;
 pub mod email;
 mod error;
 mod error_page;
+mod evenness;
 mod http;
 mod input;
 mod jwks;
@@ -47,6 +48,7 @@ pub use self::{
     sign_up::FIRST_ROLE,
 };
 use self::{
+    evenness::Evenness,
     http::{Answer, Call, empty},
     input::Accepts,
     oauth::{Family, Providers},
@@ -315,6 +317,7 @@ pub struct Auth {
     /// What links in mails begin with: `public_url` and the base path, whatever `Host` a request named.
     base_url: String,
     documents: Documents,
+    evenness: Arc<Evenness>,
 }
 
 impl Auth {
@@ -337,6 +340,7 @@ impl Auth {
             origins: TrustedOrigins::of(&config),
             base_url: format!("{public_url}{}", config.auth.base_path),
             documents: Documents::default(),
+            evenness: Arc::new(Evenness::new()),
             db,
             sessions,
             clock,
@@ -363,6 +367,7 @@ impl Auth {
             origins: TrustedOrigins::of(new),
             base_url: format!("{public_url}{}", new.auth.base_path),
             documents: Documents::default(),
+            evenness: Arc::clone(&self.evenness),
             db: self.db.clone(),
             sessions: Arc::clone(&self.sessions),
             clock: self.clock.clone(),

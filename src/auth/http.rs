@@ -1,6 +1,6 @@
 //! One request to the auth API as its behaviours see it, and how their answers are written.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
@@ -8,13 +8,17 @@ use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{Auth, AuthError, Route, complete::Remember, error::Target, input::Fields};
 use crate::{
     clock::Timestamp,
-    db::{self, DbError, audit, sessions::StoredSession, users::User},
+    db::{
+        self, DbError, Transaction, audit,
+        sessions::StoredSession,
+        users::{self, User},
+    },
     identity,
     policy::{client::ClientFacts, origin::SameOrigin},
     problem::PAGE_POLICY,
@@ -91,6 +95,21 @@ impl Current {
         } else {
             Remember::No
         }
+    }
+
+    /// Locks the user, who is as they are now, if the session still lives: since it was found, somebody may have ended it.
+    ///
+    /// Whoever ends all sessions of a user, or bans them, locks the user as well. So what is done in `tx` was done before that was
+    /// acknowledged, or isn't done at all: nobody who was signed out leaves anything behind by which they come back.
+    pub(super) async fn hold(&self, tx: &Transaction<'_>, now: Timestamp) -> Result<User, AuthError> {
+        let user = users::lock(tx, self.user.id).await?;
+        let user = user
+            .filter(|user| !user.is_banned(now))
+            .ok_or(AuthError::Unauthorized)?;
+        if !db::sessions::is_live(tx, self.session.id, user.id, now).await? {
+            return Err(AuthError::Unauthorized);
+        }
+        Ok(user)
     }
 
     /// For the audit log: the user did this to themselves, in this session.
@@ -218,6 +237,9 @@ impl<'a> Call<'a> {
             Remember::No => None,
         };
         self.set_cookie(cookies.set(token, max_age));
+        if let Some(host_only) = cookies.clear_host_only(self.headers) {
+            self.set_cookie(host_only);
+        }
         self.handed_out.bearer = Some(cookies.bearer_value(token));
     }
 
@@ -454,15 +476,6 @@ pub(super) fn protect(headers: &mut HeaderMap) {
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-}
-
-/// Whoever asks for a mail is answered no sooner: longer than writing one into the outbox takes, so that the time does
-/// not tell whether one was.
-const ANSWER_AFTER: Duration = Duration::from_millis(60);
-
-/// Waits until [`ANSWER_AFTER`] has gone by since `began`.
-pub(super) async fn even_out(began: std::time::Instant) {
-    sleep_until(Instant::from_std(began + ANSWER_AFTER)).await;
 }
 
 /// What a URL in a header can't hold as it is.

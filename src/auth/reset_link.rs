@@ -17,13 +17,25 @@ use crate::{
     secret::{OneTimeToken, ResetPassword, Secret, sealed::SealingKeys},
 };
 
-/// Issues a link in `tx`. It leads on to `redirect_to`, which has been judged, with the token added to it: the page
-/// there asks for the new password. The link is good with the commit, and voids those before it.
-pub async fn issue(
+/// Issues a link in `tx` for somebody to hand over. It leads on to `redirect_to`, which has been judged, with the token added
+/// to it: the page there asks for the new password. The link is good with the commit, and voids those before it. Whoever
+/// uses it has not shown that they read the user's mail.
+pub async fn print(
     tx: &Transaction<'_>,
     config: &Config,
     user: &User,
     redirect_to: Option<&str>,
+    now: Timestamp,
+) -> Result<Secret<String>, DbError> {
+    issue(tx, config, user, redirect_to, true, now).await
+}
+
+async fn issue(
+    tx: &Transaction<'_>,
+    config: &Config,
+    user: &User,
+    redirect_to: Option<&str>,
+    is_printed: bool,
     now: Timestamp,
 ) -> Result<Secret<String>, DbError> {
     let token = OneTimeToken::<ResetPassword>::generate();
@@ -33,6 +45,8 @@ pub async fn issue(
         browser: None,
         sign_up: None,
         new_email: None,
+        session: None,
+        is_printed,
         expires_at: now.plus(config.auth.password.reset_expires_in),
     };
     one_time_tokens::insert(tx, &token, &issue, now).await?;
@@ -46,7 +60,7 @@ pub async fn issue(
     )))
 }
 
-/// As [`issue`], and writes the mail that carries the link, also in `tx`. Ring the outbox's bell after the commit.
+/// As [`print`], but writes the mail that carries the link, also in `tx`. Ring the outbox's bell after the commit.
 pub async fn mail(
     tx: &Transaction<'_>,
     config: &Config,
@@ -54,7 +68,7 @@ pub async fn mail(
     redirect_to: Option<&str>,
     now: Timestamp,
 ) -> Result<(), DbError> {
-    let link = issue(tx, config, user, redirect_to, now).await?;
+    let link = issue(tx, config, user, redirect_to, false, now).await?;
     let message = Message::ResetPassword {
         name: &user.name,
         link: link.expose(),

@@ -11,7 +11,7 @@ use url::Url;
 use super::{
     AuthError,
     account::{change_password, ways_in},
-    http::{Answer, Call, even_out},
+    http::{Answer, Call},
     openapi::{Description, Field, Group, TOKEN, Work, Yes, always, object, text},
     password::Unacceptable,
     post::{is_left_out, may_write},
@@ -38,7 +38,7 @@ pub(super) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let redirect_to = check.optional_target("redirectTo");
     check.done()?;
     let sent = mail_link(call, email.as_str(), redirect_to.as_deref()).await;
-    even_out(began).await;
+    call.auth.evenness.even_out(began).await;
     sent?;
     call.auth.outbox.ring();
     Ok(Answer::json(json!({
@@ -158,7 +158,8 @@ pub(super) async fn reset(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         return Err(error);
     };
     change_password::put(call, &tx, user, &hash).await?;
-    if users::trust_address(&tx, user).await? || !owner.email_verified {
+    let shows_reader = !issued.is_printed && users::trust_address(&tx, user).await?;
+    if shows_reader || !owner.email_verified {
         // Whoever came by a provider has not shown that they read this mail.
         ways_in::drop_linked(call, &tx, user).await?;
     }

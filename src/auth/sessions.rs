@@ -13,7 +13,7 @@ use super::{
     openapi::{Description, Field, Group, Who, Work, Yes, always, list as list_of, named, object, or_null},
 };
 use crate::{
-    db::{self, DbError, audit, sessions as table, sessions::Revoked},
+    db::{self, DbError, audit, one_time_tokens, sessions as table, sessions::Revoked, users},
     identity::{SessionId, UserId},
     secret::SessionToken,
 };
@@ -61,6 +61,8 @@ pub(super) async fn revoke(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let user = current.user.id;
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
+    // As in `revoke_all`.
+    users::lock(&tx, user).await?;
     let (handle, token) = (token.parse::<SessionId>().ok(), SessionToken::parse(&token));
     let hash = token.map(|token| token.hash()).filter(|_| handle.is_none());
     let revoked = match (handle, hash) {
@@ -97,6 +99,8 @@ pub(super) async fn revoke_all(call: &mut Call<'_>, own: Own) -> Result<Answer, 
     };
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
+    // Who acts in one of them locks the user, too, and has done so or will find it ended.
+    users::lock(&tx, current.user.id).await?;
     let revoked = table::revoke_all(&tx, current.user.id, except, call.now).await?;
     note(call, &tx, &revoked, kind).await?;
     db::commit(tx).await?;
@@ -110,13 +114,19 @@ pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let cookies = &call.auth.cookies;
     let carried = cookies.find(call.headers);
     let companions = cookies.device_tokens(call.headers);
-    if !carried.is_empty() || !companions.is_empty() {
+    // All that the request carries: a cookie that is cleared while its session lives on would look like an end. Several of one
+    // name are nobody's otherwise, and end all the same.
+    let hashes = carried.candidates().map(|credential| credential.hash);
+    let hashes = hashes.chain(cookies.all_sessions(call.headers));
+    let hashes: Vec<_> = hashes.chain(companions.iter().map(SessionToken::hash)).collect();
+    if !hashes.is_empty() {
         let mut client = call.auth.db.client().await?;
         let tx = db::begin(&mut client).await?;
-        // All that the request carries: a cookie that is cleared while its session lives on would look like an end.
-        let hashes = carried.candidates().map(|credential| credential.hash);
-        let hashes: Vec<_> = hashes.chain(companions.iter().map(SessionToken::hash)).collect();
         let revoked = table::revoke_tokens(&tx, &hashes, None, call.now).await?;
+        // Whoever asked for a change of address and leaves may still open its links.
+        let users: Vec<_> = revoked.iter().map(|ended| ended.user_id).collect();
+        let ids: Vec<_> = revoked.iter().map(|ended| ended.id).collect();
+        one_time_tokens::detach(&tx, &users, &ids).await?;
         for ended in &revoked {
             let entry = audit::Entry {
                 session: Some(ended.id),

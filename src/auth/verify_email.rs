@@ -20,7 +20,7 @@ use super::{
     Auth, AuthError,
     account::{change_email, ways_in},
     complete::{Proof, Remember, Shown, complete_in},
-    http::{Answer, Call, Refresh, component, even_out},
+    http::{Answer, Call, Refresh, component},
     objects,
     openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, named, object, or_null},
     post::{is_left_out, post},
@@ -77,6 +77,8 @@ pub(super) async fn mail_link(call: &Call<'_>, tx: &Transaction<'_>, link: &Link
         browser: Some(link.browser),
         sign_up: link.sign_up,
         new_email: None,
+        session: None,
+        is_printed: false,
         expires_at: call.now.plus(expires_in),
     };
     one_time_tokens::insert(tx, &token, &issue, call.now).await?;
@@ -113,7 +115,7 @@ pub(super) async fn send(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         resend(call, email.as_str(), callback_url.as_deref()).await?;
     } else {
         let sent = resend(call, email.as_str(), callback_url.as_deref()).await;
-        even_out(began).await;
+        call.auth.evenness.even_out(began).await;
         sent?;
     }
     auth.outbox.ring();

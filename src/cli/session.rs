@@ -19,6 +19,7 @@ use crate::{
     db::{
         self, audit,
         sessions::{self, Listed},
+        users,
     },
     identity::{Place, SessionId},
 };
@@ -223,6 +224,10 @@ async fn revoke(operator: &Operator, args: &RevokeArgs) -> Result<ExitCode, Stop
         })?;
     }
     let tx = db::begin(&mut client).await?;
+    if let Some(user) = &user {
+        // Who acts in one of them locks the user, too, and has done so or will find it ended.
+        users::lock(&tx, user.id).await?;
+    }
     let ended = match &user {
         Some(user) => sessions::revoke_all(&tx, user.id, None, now).await?,
         None => sessions::revoke_any(&tx, &args.ids, now).await?,

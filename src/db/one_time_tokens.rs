@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{DbError, GenericClient, Params, Query, column};
 use crate::{
     clock::Timestamp,
-    identity::UserId,
+    identity::{SessionId, UserId},
     secret::{
         ApproveEmailChange, ConfirmEmailChange, DeleteAccount, OneTimeToken, Purpose, ResetPassword, Secret, TokenHash,
         VerifyEmail,
@@ -25,6 +25,10 @@ pub struct Issue<'a> {
     pub sign_up: Option<&'a SignUp>,
     /// The address that is to be the user's.
     pub new_email: Option<&'a str>,
+    /// The session that asked, if the link is good only while that lives.
+    pub session: Option<SessionId>,
+    /// Handed over by an operator, not mailed: it tells nothing of who reads the address.
+    pub is_printed: bool,
     pub expires_at: Timestamp,
 }
 
@@ -52,8 +56,8 @@ pub const INSERT: Query = Query {
     name: "one_time_tokens.insert",
     sql: "
         INSERT INTO one_time_tokens (token_hash, purpose, user_id, email, browser_hash, name, password_hash, created_at,
-            expires_at, new_email)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            expires_at, new_email, session_id, printed)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     ",
 };
 
@@ -82,6 +86,8 @@ pub async fn insert<P: Purpose>(
                 &now,
                 &issue.expires_at,
                 &issue.new_email,
+                &issue.session.map(|session| session.0),
+                &issue.is_printed,
             ],
         )
         .await
@@ -97,6 +103,8 @@ pub struct Issued {
     pub browser: Option<TokenHash>,
     pub sign_up: Option<SignUp>,
     pub new_email: Option<String>,
+    pub session: Option<SessionId>,
+    pub is_printed: bool,
     pub expires_at: Timestamp,
     pub is_consumed: bool,
 }
@@ -107,7 +115,7 @@ pub struct Issued {
 pub const FIND: Query = Query {
     name: "one_time_tokens.find",
     sql: "
-        SELECT user_id, email, browser_hash, name, password_hash, new_email, expires_at,
+        SELECT user_id, email, browser_hash, name, password_hash, new_email, session_id, printed, expires_at,
             consumed_at IS NOT NULL AS is_consumed
         FROM one_time_tokens
         WHERE token_hash = $1 AND purpose = $2
@@ -121,6 +129,7 @@ pub async fn find<P: Purpose>(client: &impl GenericClient, token: &OneTimeToken<
     };
     let user: Option<Uuid> = column(&FIND, &row, "user_id")?;
     let browser: Option<&[u8]> = column(&FIND, &row, "browser_hash")?;
+    let session: Option<Uuid> = column(&FIND, &row, "session_id")?;
     Ok(Some(Issued {
         user: user.map(UserId),
         email: column(&FIND, &row, "email")?,
@@ -129,6 +138,8 @@ pub async fn find<P: Purpose>(client: &impl GenericClient, token: &OneTimeToken<
             .map(TokenHash::from_bytes),
         sign_up: SignUp::from_row(&FIND, &row)?,
         new_email: column(&FIND, &row, "new_email")?,
+        session: session.map(SessionId),
+        is_printed: column(&FIND, &row, "printed")?,
         expires_at: column(&FIND, &row, "expires_at")?,
         is_consumed: column(&FIND, &row, "is_consumed")?,
     }))
@@ -300,6 +311,23 @@ pub async fn void(client: &impl GenericClient, user: UserId, purposes: &[&str], 
     VOID.run(client, &[&user.0, &purposes, &now]).await.map(drop)
 }
 
+/// Leaves links good without the sessions in which they were asked for. Answered by `one_time_tokens_user_id_idx`.
+pub const DETACH: Query = Query {
+    name: "one_time_tokens.detach",
+    sql: "
+        UPDATE one_time_tokens
+        SET session_id = NULL
+        WHERE user_id = ANY($1) AND session_id = ANY($2)
+    ",
+};
+
+/// For when those who asked end these sessions of these users themselves.
+pub async fn detach(client: &impl GenericClient, users: &[UserId], sessions: &[SessionId]) -> Result<(), DbError> {
+    let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let sessions: Vec<Uuid> = sessions.iter().map(|session| session.0).collect();
+    DETACH.run(client, &[&users, &sessions]).await.map(drop)
+}
+
 /// Leaves the links of sign-ups good for verifying alone. Answered by `one_time_tokens_user_id_idx`.
 pub const DROP_SIGN_UPS: Query = Query {
     name: "one_time_tokens.drop_sign_ups",
@@ -345,6 +373,7 @@ pub const ALL: &[Query] = &[
     CONSUME,
     CONSUME_OTHERS,
     VOID,
+    DETACH,
     DROP_SIGN_UPS,
     DELETE_EXPIRED,
 ];

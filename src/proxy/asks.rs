@@ -106,7 +106,7 @@ pub(super) fn take_back(
 ) {
     if came_by.kind == Kind::Cookie {
         let companion = browser.and_then(|browser| cookies.clear_companion(browser, &came_by.hash));
-        for cookie in cookies.clear().into_iter().chain(companion) {
+        for cookie in cookies.clear().chain(companion) {
             answer.append(header::SET_COOKIE, cookie);
         }
         rewrite::keep_from_caches(answer);

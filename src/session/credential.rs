@@ -60,6 +60,8 @@ pub struct SessionCookies {
     /// The same of cookies that have to come along with whoever a mailed link or a provider leads here: a navigation from
     /// another site, at which a browser keeps `SameSite=Strict` back. So these are `Lax` where sessions are strict.
     arriving: String,
+    /// With a `Domain`: the attributes of cookies that were set when there was none, which browsers keep beside those.
+    host_only: Option<String>,
     find_family: memmem::Finder<'static>,
 }
 
@@ -171,14 +173,15 @@ impl SessionCookies {
             let find = memmem::Finder::new(format!("{name}=").as_bytes()).into_owned();
             Cookie { name, find }
         };
-        let mut attributes = String::new();
-        if let Some(domain) = &rules.domain {
-            let _ = write!(attributes, "; Domain={domain}");
-        }
-        attributes.push_str("; Path=/; HttpOnly");
-        if secure {
-            attributes.push_str("; Secure");
-        }
+        let common = if secure {
+            "; Path=/; HttpOnly; Secure"
+        } else {
+            "; Path=/; HttpOnly"
+        };
+        let (mut attributes, host_only) = match &rules.domain {
+            Some(domain) => (format!("; Domain={domain}{common}"), Some(common.to_owned())),
+            None => (common.to_owned(), None),
+        };
         let device = cookie("session_token_multi-").name;
         let arriving = match rules.same_site {
             SameSite::Lax | SameSite::Strict => SameSite::Lax,
@@ -198,6 +201,7 @@ impl SessionCookies {
             device,
             attributes,
             arriving,
+            host_only,
             find_family: memmem::Finder::new(family.as_bytes()).into_owned(),
             family,
         }
@@ -279,8 +283,29 @@ impl SessionCookies {
     }
 
     /// Takes all that belongs to a session back from the browser.
-    pub fn clear(&self) -> [HeaderValue; 3] {
-        [&self.session, &self.session_data, &self.dont_remember].map(|cookie| self.clear_cookie(&cookie.name))
+    pub fn clear(&self) -> impl Iterator<Item = HeaderValue> {
+        let all = [&self.session, &self.session_data, &self.dont_remember];
+        let host_only = self
+            .host_only
+            .iter()
+            .map(|attributes| clear_cookie(&self.session.name, attributes));
+        all.into_iter()
+            .map(|cookie| self.clear_cookie(&cookie.name))
+            .chain(host_only)
+    }
+
+    /// Takes a session cookie back that was set before there was a `Domain`, if the browser may have one: beside the new one
+    /// neither would count.
+    pub fn clear_host_only(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let attributes = self.host_only.as_ref().filter(|_| self.brought(headers))?;
+        Some(clear_cookie(&self.session.name, attributes))
+    }
+
+    /// The sessions of all cookies of the session's name, also where several people's came along and none counts.
+    pub fn all_sessions(&self, headers: &HeaderMap) -> impl Iterator<Item = TokenHash> {
+        let values = self.session.values(headers).take(MAX_CANDIDATES);
+        let verified = values.filter_map(|value| self.signed(value, Spelling::Cookie));
+        verified.filter(|plain| token_shaped(plain)).map(TokenHash::of)
     }
 
     pub fn clear_dont_remember(&self) -> HeaderValue {

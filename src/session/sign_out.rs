@@ -9,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 use super::{LookupError, Sessions};
 use crate::{
     clock::Timestamp,
-    db::{self, DbError, audit, sessions as table},
+    db::{self, DbError, audit, sessions as table, users},
     identity::{Session, SessionId, UserId, new_id},
 };
 
@@ -62,6 +62,8 @@ impl Sessions {
     ) -> Result<(), DbError> {
         let mut client = self.db.client().await?;
         let tx = db::begin(&mut client).await?;
+        // Who acts in one of them locks the user, too, and has done so or will find it ended.
+        users::lock(&tx, user).await?;
         let ended = match scope {
             Scope::Session => Vec::from_iter(table::revoke(&tx, session, user, now).await?),
             Scope::User => table::revoke_all(&tx, user, None, now).await?,

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Gateway, Setup,
+    Gateway, SOON, Setup,
     client::Response,
+    eventually,
     people::{PASSWORD, User},
 };
 
@@ -636,5 +637,139 @@ async fn a_change_to_a_taken_address_voids_the_one_before_like_any_other() {
         post(&gateway, "change-email", &ada, &json!({ "newEmail": second })).await;
         let opened = gateway.open(&link).with(&ada).await;
         assert_eq!(opened.head.one("location"), Some("/?error=TOKEN_EXPIRED"), "{second}");
+    }
+}
+
+/// A thief of a session asks for another address; the owner ends the session, or an operator bans the user. Nothing is left
+/// of it, while the owner's own change goes on.
+#[tokio::test]
+async fn a_change_of_address_ends_with_the_session_in_which_it_was_asked_for() {
+    let gateway = Setup::default()
+        .with("[auth.account]\nchange_email = 'new'")
+        .start()
+        .await;
+    for (number, way) in ["others", "one", "all", "by hand", "deleted", "banned"]
+        .into_iter()
+        .enumerate()
+    {
+        let (email, evil) = (format!("ada{number}@example.com"), format!("eve{number}@example.com"));
+        let ada = gateway.signed_in(&email).await;
+        let stolen = again(&gateway, &email).await;
+        post(&gateway, "change-email", &stolen, &json!({ "newEmail": evil })).await;
+        let link = gateway.mailbox().next_to(&evil).await.link();
+        match way {
+            "others" => drop(post(&gateway, "revoke-other-sessions", &ada, &json!({})).await),
+            "one" => drop(post(&gateway, "revoke-session", &ada, &json!({ "token": stolen.token })).await),
+            "all" => drop(post(&gateway, "revoke-sessions", &ada, &json!({})).await),
+            "by hand" => {
+                let ended = format!(
+                    "UPDATE user_sessions SET revoked_at = now() WHERE user_id = '{}'",
+                    ada.id
+                );
+                gateway.db().run(&ended).await;
+            }
+            "deleted" => {
+                let ended = format!("DELETE FROM user_sessions WHERE user_id = '{}'", ada.id);
+                gateway.db().run(&ended).await;
+            }
+            _ => {
+                let banned = format!("UPDATE users SET banned = true WHERE id = '{}'", ada.id);
+                gateway.db().run(&banned).await;
+            }
+        }
+        let opened = gateway.open(&link).await;
+        assert_eq!(opened.head.one("location"), Some("/?error=INVALID_TOKEN"), "{way}");
+        let moved = format!("SELECT count(*) FROM users WHERE email = '{evil}'");
+        assert_eq!(gateway.db().count(&moved).await, 0, "{way}");
+    }
+
+    let ada = gateway.signed_in("ada@example.com").await;
+    again(&gateway, "ada@example.com").await;
+    post(
+        &gateway,
+        "change-email",
+        &ada,
+        &json!({ "newEmail": "new@example.com" }),
+    )
+    .await;
+    let link = gateway.mailbox().next_to("new@example.com").await.link();
+    post(&gateway, "revoke-other-sessions", &ada, &json!({})).await;
+    gateway.open(&link).with(&ada).await;
+    assert_eq!(session_of(&gateway, &ada).await["user"]["email"], "new@example.com");
+}
+
+/// What the old address had agreed to is not good any more, either.
+#[tokio::test]
+async fn nor_does_an_old_address_agree_for_a_session_that_has_ended() {
+    let gateway = Gateway::start().await;
+    let ada = gateway.signed_in("ada@example.com").await;
+    gateway.mailbox().next_to("ada@example.com").await;
+    let stolen = again(&gateway, "ada@example.com").await;
+    post(
+        &gateway,
+        "change-email",
+        &stolen,
+        &json!({ "newEmail": "eve@example.com" }),
+    )
+    .await;
+    let approve = gateway.mailbox().next_to("ada@example.com").await.link();
+    post(&gateway, "revoke-other-sessions", &ada, &json!({})).await;
+    let opened = gateway.open(&approve).await;
+    assert_eq!(opened.head.one("location"), Some("/?error=INVALID_TOKEN"));
+    let mails = "SELECT count(*) FROM mail_outbox WHERE recipient LIKE 'eve%'";
+    assert_eq!(gateway.db().count(mails).await, 0);
+}
+
+/// The session was good when the request came, and had ended when its turn came.
+#[tokio::test]
+async fn who_was_signed_out_meanwhile_changes_nothing() {
+    let gateway = Setup::default()
+        .with("[auth.account]\nchange_email = 'new'")
+        .start()
+        .await;
+    let everything = "SELECT u.email, (SELECT count(*) FROM accounts AS a WHERE a.user_id = u.id)::text,
+            coalesce((SELECT max(a.password_set_at) FROM accounts AS a WHERE a.user_id = u.id)::text, ''),
+            (SELECT count(*) FROM one_time_tokens AS t WHERE t.user_id = u.id AND t.purpose <> 'verify-email')::text
+        FROM users AS u WHERE u.id = $1::text::uuid";
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": NEW });
+    for (number, (path, body)) in [
+        ("change-email", json!({ "newEmail": "eve@example.com" })),
+        ("change-password", change),
+        ("set-password", json!({ "newPassword": NEW })),
+        ("delete-user", json!({ "password": PASSWORD })),
+        ("unlink-account", json!({ "providerId": "elsewhere" })),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let ada = gateway.signed_in(&format!("ada{number}@example.com")).await;
+        let by_hand = gateway.db().client().await;
+        let another = "INSERT INTO accounts (id, user_id, provider_id, account_id, issuer, created_at, updated_at)
+            SELECT gen_random_uuid(), id, 'elsewhere', id::text, 'https://elsewhere.example', now(), now() FROM users
+            WHERE id = $1::text::uuid";
+        by_hand.execute(another, &[&ada.id]).await.unwrap();
+        if path == "set-password" {
+            let without = "DELETE FROM accounts WHERE provider_id = 'credential' AND user_id = $1::text::uuid";
+            by_hand.execute(without, &[&ada.id]).await.unwrap();
+        }
+        let row = async || {
+            let row = by_hand.query_one(everything, &[&ada.id]).await.unwrap();
+            (0..4).map(|at| row.get::<_, String>(at)).collect::<Vec<_>>()
+        };
+        let before = row().await;
+        by_hand.batch_execute("BEGIN").await.unwrap();
+        let lock = "SELECT 1 FROM users WHERE id = $1::text::uuid FOR UPDATE";
+        by_hand.execute(lock, &[&ada.id]).await.unwrap();
+        let call = gateway.post(&format!("/api/auth/{path}")).with(&ada).json(&body);
+        let call = tokio::spawn(call.into_future());
+        let waits = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'";
+        eventually(SOON, async || gateway.db().count(waits).await == 1).await;
+        let end = "UPDATE user_sessions SET revoked_at = now() WHERE user_id = $1::text::uuid";
+        by_hand.execute(end, &[&ada.id]).await.unwrap();
+        by_hand.batch_execute("COMMIT").await.unwrap();
+        let answer = call.await.unwrap();
+        assert_eq!(answer.status(), 401, "{path}: {}", answer.text());
+        assert_eq!(row().await, before, "{path}");
     }
 }

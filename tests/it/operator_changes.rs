@@ -216,6 +216,39 @@ async fn a_newer_reset_link_voids_the_older_ones() {
     assert_eq!(desk.gateway.db().count(good).await, 1);
 }
 
+/// Whoever was handed it need not be who reads the mail: whether the address is theirs stays in doubt.
+#[tokio::test]
+async fn a_printed_reset_link_tells_nothing_of_who_reads_the_address() {
+    let desk = Desk::new().await;
+    let gateway = &desk.gateway;
+    gateway.verified("ada@example.com").await;
+    gateway.db().run("UPDATE users SET address_in_doubt = true").await;
+    let choose = async |link: &str| {
+        let token = link
+            .split("/reset-password/")
+            .nth(1)
+            .unwrap()
+            .split('?')
+            .next()
+            .unwrap();
+        let body = json!({ "token": token, "newPassword": PASSWORD });
+        let chosen = gateway.post("/api/auth/reset-password").json(&body).await;
+        assert_eq!(chosen.status(), 200, "{}", chosen.text());
+        gateway
+            .db()
+            .count("SELECT count(*) FROM users WHERE address_in_doubt")
+            .await
+    };
+    let reset = ["user", "reset-password", "ada@example.com"];
+    let printed = desk.json(&[&reset[..], &["--print-link"]].concat()).await;
+    assert_eq!(choose(text(&printed["resetLink"])).await, 1);
+
+    gateway.mailbox().next_to("ada@example.com").await;
+    desk.says(&reset).await;
+    let mailed = gateway.mailbox().next_to("ada@example.com").await.link();
+    assert_eq!(choose(&mailed).await, 0);
+}
+
 #[tokio::test]
 async fn a_ban_ends_every_session_at_a_running_gateway_and_an_end_of_it_lets_in_again() {
     let desk = Desk::new().await;

@@ -8,6 +8,9 @@
 //!
 //! The links lead to `verify-email`, as those of a sign-up do. A second visit finds everything done and says so.
 //!
+//! Both links are good only while the session lives in which the change was asked for, or after its own sign-out. Who finds a
+//! stranger's session and ends it, ends what the stranger began.
+//!
 //! The last link counts whoever opens it, and mail scanners open every link. So the new address may be of somebody who
 //! knows nothing of this user: unless the link is opened where it was asked for, or in a session of the user, the address
 //! is in doubt, and no account at a provider is linked by it (`oauth/arrival.rs`). Opening the link there later will do.
@@ -18,7 +21,7 @@ use crate::{
     auth::{
         AuthError,
         complete::{Proof, Remember, Shown, complete_in},
-        http::{Answer, Call, Refresh, even_out},
+        http::{Answer, Call, Refresh},
         openapi::{Description, Field, Group, Who, Work, Yes, always, object},
         post::may_write,
         verify_email::{self, Opened, browser_mark, link_url},
@@ -30,7 +33,7 @@ use crate::{
         one_time_tokens::{self, Issue, Issued},
         users::{self, Reader, User},
     },
-    identity::UserId,
+    identity::{SessionId, UserId},
     mail::{self, Message},
     secret::{ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, TokenHash},
 };
@@ -54,9 +57,7 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
     let mark = browser_mark(call);
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    let user = users::lock(&tx, current.user.id)
-        .await?
-        .ok_or(AuthError::Unauthorized)?;
+    let user = current.hold(&tx, call.now).await?;
     // One change at a time: the newest is meant, also one that can't be. Else whether the older link is still good would
     // tell if the address has a user.
     let purposes = [ApproveEmailChange::NAME, ConfirmEmailChange::NAME];
@@ -72,6 +73,7 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
             user: &user,
             new_email: new_email.as_str(),
             browser: mark.hash(),
+            session: Some(current.session.id),
             callback_url: callback_url.as_deref(),
         };
         if way == ChangeEmail::Both && user.email_verified {
@@ -89,7 +91,7 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
     auth.outbox.ring();
     let life = auth.config.auth.email_verification.expires_in;
     call.set_cookie(auth.cookies.set_sign_up_mark(&mark, life));
-    even_out(began).await;
+    call.auth.evenness.even_out(began).await;
     Ok(Answer::json(json!({ "status": true })))
 }
 
@@ -98,6 +100,8 @@ struct Change<'a> {
     user: &'a User,
     new_email: &'a str,
     browser: TokenHash,
+    /// In which it was asked for.
+    session: Option<SessionId>,
     callback_url: Option<&'a str>,
 }
 
@@ -132,6 +136,8 @@ impl Change<'_> {
             browser: Some(self.browser),
             sign_up: None,
             new_email: Some(self.new_email),
+            session: self.session,
+            is_printed: false,
             expires_at: call.now.plus(call.auth.config.auth.email_verification.expires_in),
         };
         one_time_tokens::insert(tx, &token, &issue, call.now).await?;
@@ -151,6 +157,7 @@ pub(in crate::auth) async fn approve(
     let tx = db::begin(&mut client).await?;
     let (user, issued, new_email) = claim(call, &tx, token, visitor, subject).await?;
     if user.email == issued.email && !issued.is_consumed {
+        demand_asker(call, &tx, &user, &issued).await?;
         // While the new address has had its share of mails, the link stays good for another try.
         let asks =
             may_write(call, &tx, user.id, &new_email).await? && one_time_tokens::consume(&tx, token, call.now).await?;
@@ -162,6 +169,7 @@ pub(in crate::auth) async fn approve(
             user: &user,
             new_email: &new_email,
             browser: issued.browser.ok_or(AuthError::InvalidToken)?,
+            session: issued.session,
             callback_url,
         };
         change.ask_new(call, &tx).await?;
@@ -199,6 +207,7 @@ pub(in crate::auth) async fn confirm(
         }
         return Ok(Opened::Changed(Box::new(user)));
     }
+    demand_asker(call, &tx, &user, &issued).await?;
     let is_good = user.email == issued.email && one_time_tokens::consume(&tx, token, call.now).await?;
     // Somebody else may have taken the address meanwhile.
     if !is_good || users::by_email(&tx, &new_email).await?.is_some() {
@@ -268,6 +277,19 @@ async fn claim<P: Purpose>(
     let user = users::lock(tx, user).await?.ok_or(AuthError::UserNotFound)?;
     let new_email = issued.new_email.take().ok_or(AuthError::InvalidToken)?;
     Ok((user, issued, new_email))
+}
+
+/// Whether whoever asked may still do so: nothing of a change is left where the session was ended in which it was asked for, or
+/// the user was banned. The user is locked.
+async fn demand_asker(call: &Call<'_>, tx: &Transaction<'_>, user: &User, issued: &Issued) -> Result<(), AuthError> {
+    if user.is_banned(call.now) {
+        return Err(AuthError::InvalidToken);
+    }
+    match issued.session {
+        Some(session) if !db::sessions::is_live(tx, session, user.id, call.now).await? => Err(AuthError::InvalidToken),
+        // A gateway of the release before does not note it.
+        Some(_) | None => Ok(()),
+    }
 }
 
 pub(in crate::auth) fn describe() -> Description {

@@ -38,7 +38,7 @@ pub(in crate::auth) async fn change(call: &mut Call<'_>) -> Result<Answer, AuthE
     let user = current.user.id;
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    users::lock(&tx, user).await?.ok_or(AuthError::Unauthorized)?;
+    current.hold(&tx, call.now).await?;
     // Another change came first: what was shown is no longer the password.
     if accounts::password_set_at(&tx, user).await? != Some(stored.set_at) {
         return Err(AuthError::InvalidPassword);
@@ -91,7 +91,7 @@ pub(in crate::auth) async fn set(call: &mut Call<'_>) -> Result<Answer, AuthErro
     let hash = auth.passwords.hash(new).await?;
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    users::lock(&tx, user).await?.ok_or(AuthError::Unauthorized)?;
+    current.hold(&tx, call.now).await?;
     if accounts::password(&tx, user).await?.is_some() {
         return Err(AuthError::PasswordAlreadySet);
     }

@@ -86,9 +86,7 @@ async fn mail_link(call: &Call<'_>, current: &Current, callback_url: Option<&str
     let auth = call.auth;
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    let user = users::lock(&tx, current.user.id)
-        .await?
-        .ok_or(AuthError::Unauthorized)?;
+    let user = current.hold(&tx, call.now).await?;
     if !may_write(call, &tx, user.id, &user.email).await? {
         // The last link, which was sent, stays good.
         return Ok(db::commit(tx).await?);
@@ -101,6 +99,8 @@ async fn mail_link(call: &Call<'_>, current: &Current, callback_url: Option<&str
         browser: None,
         sign_up: None,
         new_email: None,
+        session: None,
+        is_printed: false,
         expires_at: call.now.plus(LINK_WORKS_FOR),
     };
     one_time_tokens::insert(&tx, &token, &issue, call.now).await?;
@@ -128,7 +128,7 @@ async fn remove(call: &mut Call<'_>, current: &Current, token: Option<&str>) -> 
     let user = current.user.id;
     let mut client = auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    users::lock(&tx, user).await?.ok_or(AuthError::Unauthorized)?;
+    current.hold(&tx, call.now).await?;
     if let Some(token) = token {
         let token = OneTimeToken::<DeleteAccount>::parse(token).ok_or(AuthError::DeletionLinkVoid)?;
         let issued = one_time_tokens::find(&tx, &token).await?;

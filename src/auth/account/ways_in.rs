@@ -14,7 +14,7 @@ use crate::{
     db::{
         self, DbError, Transaction,
         accounts::{self, Account, linked},
-        audit, users,
+        audit,
     },
     identity::UserId,
     mail::{self, Message},
@@ -47,7 +47,7 @@ pub(in crate::auth) async fn unlink(call: &mut Call<'_>) -> Result<Answer, AuthE
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     // Else two at once could each leave the other's.
-    let owner = users::lock(&tx, user).await?.ok_or(AuthError::Unauthorized)?;
+    let owner = current.hold(&tx, call.now).await?;
     let accounts = accounts::of(&tx, user).await?;
     if accounts.len() <= 1 {
         return Err(AuthError::LastAccount);

@@ -84,7 +84,7 @@ impl LinkArgs {
     pub(super) async fn send(&self, operator: &Operator, tx: &Transaction<'_>, user: &User) -> Result<Sent, Stop> {
         let target = self.redirect_to.as_deref().unwrap_or(DEFAULT_TARGET);
         let (sent, how) = if self.print_link {
-            let link = reset_link::issue(tx, &operator.config, user, Some(target), operator.now).await?;
+            let link = reset_link::print(tx, &operator.config, user, Some(target), operator.now).await?;
             (Sent::Printed(link), "printed")
         } else {
             reset_link::mail(tx, &operator.config, user, Some(target), operator.now).await?;

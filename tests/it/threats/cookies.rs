@@ -377,3 +377,62 @@ async fn cookie_08_every_cookie_of_ours_is_for_this_origin_and_for_no_script() {
         }
     }
 }
+
+/// As of the time before `domain` was set, which browsers keep beside the new one, or as a neighbour plants. Neither counts;
+/// yet who leaves must not come back because one of them is gone.
+#[tokio::test]
+async fn cookie_02_who_leaves_with_two_sessions_leaves_both() {
+    let domain = "[auth.session]\ncookie = { domain = 'example.com' }";
+    let gateway = Setup::default().with(domain).start().await;
+    let name = "__Secure-vestibule.session_token";
+    let mut cookies = Vec::new();
+    for email in ["ada@example.com", "eve@example.com"] {
+        gateway.verified(email).await;
+        let signed_in = gateway.sign_in(email).await;
+        cookies.push(
+            signed_in
+                .set_cookie(name)
+                .unwrap()
+                .split(';')
+                .next()
+                .unwrap()
+                .to_owned(),
+        );
+    }
+    let both = cookies.join("; ");
+    assert_eq!(gateway.get("/api/me").header("Cookie", &both).await.status(), 401);
+    let left = gateway
+        .post("/api/auth/sign-out")
+        .header("Cookie", &both)
+        .header("Origin", "https://app.example.com")
+        .json(&json!({}))
+        .await;
+    assert_eq!(left.status(), 200, "{}", left.text());
+    for cookie in &cookies {
+        let after = gateway.get("/api/me").header("Cookie", cookie).await;
+        assert_eq!(after.status(), 401);
+    }
+    let cleared = left.head.all("set-cookie");
+    let cleared: Vec<_> = cleared
+        .iter()
+        .filter(|line| line.starts_with(&format!("{name}=;")))
+        .collect();
+    let of_domain = cleared
+        .iter()
+        .filter(|line| line.contains("Domain=example.com"))
+        .count();
+    assert_eq!((cleared.len(), of_domain), (2, 1), "{cleared:?}");
+
+    // A sign-in in such a browser takes the older one back, so that the newer counts.
+    let body = json!({ "email": "ada@example.com", "password": PASSWORD });
+    let again = gateway
+        .post("/api/auth/sign-in/email")
+        .header("Cookie", &cookies[1])
+        .header("Origin", "https://app.example.com")
+        .json(&body)
+        .await;
+    assert_eq!(again.status(), 200, "{}", again.text());
+    let lines = again.head.all("set-cookie");
+    let host_only = |line: &&&str| line.starts_with(&format!("{name}=;")) && !line.contains("Domain");
+    assert_eq!(lines.iter().filter(host_only).count(), 1, "{lines:?}");
+}
