@@ -60,7 +60,8 @@ pub enum PathError {
     #[error("the path has a dot segment with a parameter")]
     DotWithParameter,
     #[error(
-        "the path has a parameter, and an upstream that reads paths without them would be asked for what is guarded better"
+        "the path has a parameter, and an upstream that reads paths without them would be asked for what is guarded better, \
+         or by no route"
     )]
     HidingParameter,
     #[error("the path climbs above the root")]

@@ -118,33 +118,53 @@ impl RouteTable {
     }
 
     /// Whether an upstream that reads more into a path than we do (slashes in escapes, segments without their parameters)
-    /// would be asked for what another route holds back: for whom it lets in, or what it lets through.
+    /// would be asked for what another route holds back, for whom it lets in or what it lets through, or for what nobody
+    /// is let in to.
     fn shortcut(&self, route: &Arc<Route>, host: &str, path: &NormalPath, method: &Method) -> Option<PathError> {
-        let leads = |read| self.is_held_back(route, host, read, method);
-        if path.with_slashes_read().is_some_and(leads) {
+        let leads = |read, how| self.is_held_back(route, host, read, method, how);
+        if (path.with_slashes_read()).is_some_and(|read| leads(read, Reading::Slashes)) {
             return Some(PathError::EncodedSlash);
         }
-        path.without_parameters()
-            .is_some_and(leads)
+        (path.without_parameters())
+            .is_some_and(|read| leads(read, Reading::Parameters))
             .then_some(PathError::HidingParameter)
     }
 
-    /// Whether what is `read` into a path that takes `route` is held back by another, or is no path.
+    /// Whether what is `read` into a path that takes `route` is held back by another, or by there being none, or is no
+    /// path.
     fn is_held_back(
         &self,
         route: &Arc<Route>,
         host: &str,
         read: Result<NormalPath, PathError>,
         method: &Method,
+        how: Reading,
     ) -> bool {
-        match read.map(|read| self.find(host, &read, method).cloned()) {
+        let Ok(read) = read else { return true };
+        match self.find(host, &read, method) {
             // What leads to the same route was judged by it, and counted.
-            Ok(Ok(guarded)) => !Arc::ptr_eq(&guarded, route) && guarded.holds_back_more_than(route, self.max_body),
+            Ok(guarded) => !Arc::ptr_eq(guarded, route) && guarded.holds_back_more_than(route, self.max_body),
             // A third reading of it would be.
-            Err(_) | Ok(Err(NoRoute::Unfit(_))) => true,
-            Ok(Err(NoRoute::Path | NoRoute::Method { .. } | NoRoute::UnknownMethod)) => false,
+            Err(NoRoute::Unfit(_)) => true,
+            Err(NoRoute::Path | NoRoute::Method { .. } | NoRoute::UnknownMethod) => match how {
+                Reading::Parameters => true,
+                // What is one segment here is seldom a path there: `group%2Fproject`. Unless it is one without parameters.
+                Reading::Slashes => {
+                    let plain = read.without_parameters();
+                    plain.is_some_and(|read| self.is_held_back(route, host, read, method, how))
+                }
+            },
         }
     }
+}
+
+/// How a path may be read that says more to an upstream than to us.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// With its encoded slashes as slashes, which its route keeps on purpose: where that leads nowhere, nothing is lost.
+    Slashes,
+    /// Without the parameters of its segments: what is 404 or 405 when written plainly must be so with one.
+    Parameters,
 }
 
 struct Search<'r, 't> {
@@ -507,6 +527,63 @@ mod tests {
         }
         // Read in both ways at once.
         assert_eq!(found("/admin;x%2Fy"), Err(NoRoute::Unfit(PathError::EncodedSlash)));
+    }
+
+    #[test]
+    fn a_parameter_leads_to_nothing_that_has_no_route() {
+        let open = |pattern| Route {
+            kept: Kept {
+                slashes: true,
+                bytes: false,
+            },
+            ..Route::example(pattern)
+        };
+        let table = built(&[
+            Arc::new(open("/projects/{id}")),
+            Arc::new(Route {
+                access: Access::Required(Needs::default()),
+                ..Route::example("/projects/all/members")
+            }),
+            Arc::new(Route::example("/api/users/{id}")),
+            Arc::new(Route {
+                methods: vec![Method::POST],
+                ..Route::example("/jobs/run")
+            }),
+            Arc::new(Route::example("/jobs/{id}")),
+            Arc::new(Route {
+                methods: vec![Method::POST],
+                ..Route::example("/only")
+            }),
+            Arc::new(Route::example("/only;v=1")),
+            Arc::new(Route::example("/files/*")),
+            Arc::new(Route::example("/exact")),
+        ]);
+        let found = |path: &str| {
+            let path = NormalPath::parse_keeping(path, table.kept()).unwrap();
+            table
+                .find("h", &path, &Method::GET)
+                .map(|route| route.path.text.as_str())
+        };
+        for (path, pattern) in [
+            ("/api/users/42;v=1", "/api/users/{id}"),
+            ("/jobs/run;v=1", "/jobs/{id}"),
+            ("/files/;v=1", "/files/*"),
+            ("/files/a;v=1", "/files/*"),
+            ("/projects/group%2Fproject", "/projects/{id}"),
+            ("/projects/group%2Fproject;v=1", "/projects/{id}"),
+            ("/projects/group;v=1%2Fproject", "/projects/{id}"),
+        ] {
+            assert_eq!(found(path), Ok(pattern), "{path}");
+        }
+        for path in ["/api/users/;x", "/api/users/%3B", "/only;v=1", "/projects/;x%2Fy"] {
+            assert_eq!(found(path), Err(NoRoute::Unfit(PathError::HidingParameter)), "{path}");
+        }
+        // No route has this as it is, so none is asked what it is without.
+        assert_eq!(found("/exact;v=1"), Err(NoRoute::Path));
+        // Read in both ways, in either order.
+        for path in ["/projects/all;x%2Fmembers", "/projects/all%2Fmembers;x"] {
+            assert_eq!(found(path), Err(NoRoute::Unfit(PathError::EncodedSlash)), "{path}");
+        }
     }
 
     #[test]

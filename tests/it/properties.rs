@@ -87,6 +87,9 @@ fn a_question() -> impl Strategy<Value = String> {
             "%E9",
             "/..",
             "/%61",
+            ";x",
+            "/;",
+            "%3B",
         ],
         5,
     );

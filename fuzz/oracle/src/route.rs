@@ -66,14 +66,8 @@ pub fn find<'r>(routes: &'r [Route], host: &str, path: &Normal, method: &str) ->
     if (path.holds.slashes && !route.kept.slashes) || (path.holds.bytes && !route.kept.bytes) {
         return Err(NoRoute::Unfit);
     }
-    // An upstream that takes encoded slashes for slashes, or leaves out what follows a semicolon in a segment, must not be
-    // asked for what another route holds back.
-    let readings = [
-        path.holds.slashes.then(|| path::with_slashes_read(path)),
-        path::has_parameters(path).then(|| path::without_parameters(path)),
-    ];
-    for read in readings.into_iter().flatten() {
-        let Some(read) = read else {
+    for reading in readings(path) {
+        let Some(read) = reading.path else {
             return Err(NoRoute::Unfit);
         };
         match find(routes, host, &read, method) {
@@ -81,10 +75,43 @@ pub fn find<'r>(routes: &'r [Route], host: &str, path: &Normal, method: &str) ->
             Ok(guarded) if route.websocket && !guarded.websocket => return Err(NoRoute::Unfit),
             // It would be misread in its turn.
             Err(NoRoute::Unfit) => return Err(NoRoute::Unfit),
+            Err(NoRoute::Path | NoRoute::Method) if reading.must_have_route => return Err(NoRoute::Unfit),
             Ok(_) | Err(NoRoute::Path | NoRoute::Method) => {}
         }
     }
     Ok(route)
+}
+
+/// What an upstream may read into a path. It must not be asked for what another route holds back.
+struct Reading {
+    /// `None`: no path.
+    path: Option<Normal>,
+    /// What nobody could ask for plainly.
+    must_have_route: bool,
+}
+
+fn readings(path: &Normal) -> Vec<Reading> {
+    let mut all = Vec::new();
+    // Without what follows a semicolon in a segment.
+    if path::has_parameters(path) {
+        all.push(Reading {
+            path: path::without_parameters(path),
+            must_have_route: true,
+        });
+    }
+    // With encoded slashes taken for slashes; then without parameters as well. Routes keep them to have such segments.
+    if path.holds.slashes {
+        let read = path::with_slashes_read(path);
+        let both = read
+            .as_ref()
+            .filter(|read| path::has_parameters(read))
+            .map(path::without_parameters);
+        all.extend([Some(read), both].into_iter().flatten().map(|path| Reading {
+            path,
+            must_have_route: false,
+        }));
+    }
+    all
 }
 
 /// Whether somebody passes `a` whom `b` refuses.
@@ -275,5 +302,25 @@ mod tests {
         assert_eq!(found("g.example", "/a/b", "PUT"), Ok(5));
         assert_eq!(found("x", "/a/b", "FROB"), Err(NoRoute::Method));
         assert_eq!(found("x", "/a/", "GET"), Ok(1));
+    }
+
+    #[test]
+    fn a_parameter_hides_no_path_that_has_no_route() {
+        let mut keeping = route(0, None, "/p/{id}", &[]);
+        keeping.kept.slashes = true;
+        let routes = [keeping, route(1, None, "/w/*", &[])];
+        let found = |path: &str| {
+            let all = Kept {
+                slashes: true,
+                bytes: true,
+            };
+            let path = path::normal(path.as_bytes(), all).expect("a path");
+            find(&routes, "x", &path, "GET").map(|route| route.number)
+        };
+        assert_eq!(found("/p/;x"), Err(NoRoute::Unfit));
+        assert_eq!(found("/p/;x%2Fy"), Err(NoRoute::Unfit));
+        assert_eq!(found("/p/a;x"), Ok(0));
+        assert_eq!(found("/p/a%2Fb;x"), Ok(0));
+        assert_eq!(found("/w/;x"), Ok(1));
     }
 }

@@ -391,6 +391,42 @@ async fn route_19_path_06_parameters_of_a_segment_lead_round_no_guard() {
     }
 }
 
+/// What is 404 or 405 when it is written plainly is not asked for by a segment that is empty but for its parameter.
+#[tokio::test]
+async fn route_19_path_06_parameters_of_a_segment_lead_to_nothing_that_has_no_route() {
+    let routes = r"
+        routes = [
+            { path = '/api/users/{id}', upstream = 'app', auth = 'public' },
+            { path = '/jobs/{id}', methods = ['POST'], upstream = 'app', auth = 'public' },
+            { path = '/projects/{id}', upstream = 'app', auth = 'public', encoded_slashes = 'keep' },
+            { path = '/files/*', upstream = 'app', auth = 'public' },
+        ]";
+    let gateway = Setup::default().with(routes).start().await;
+    for (target, status) in [
+        ("/api/users/;x", 400),
+        ("/api/users/;", 400),
+        ("/api/users/%3bx=1", 400),
+        ("/projects/;x%2Fy", 400),
+        // Plainly there is none, and none has them as they are.
+        ("/api/users/", 404),
+        ("/api/users;x/42/", 404),
+        ("/api/users/42;v=1", 200),
+        ("/projects/group%2Fproject", 200),
+        ("/projects/group%2Fproject;v=1", 200),
+        ("/files/;x", 200),
+        ("/files/a;v=1/", 200),
+    ] {
+        for via in BOTH {
+            let saw = ask(&gateway, via, "GET", target, &[]).await;
+            assert_eq!(saw.status, status, "{via:?} {target}");
+        }
+    }
+    let forwarded = gateway.upstream().requests();
+    let paths = forwarded.iter().map(|seen| seen.head.path());
+    assert!(paths.clone().all(|path| !path.contains("/;x") || path == "/files/;x"));
+    assert_eq!(paths.count(), 10);
+}
+
 /// As HTTP/1.0 and with what makes heads look like something else.
 #[tokio::test]
 async fn route_03_older_versions_of_the_protocol_are_judged_alike() {
