@@ -79,9 +79,9 @@ impl Subject {
     fn of(count: usize) -> Self {
         let text = format!("{OTHERWISE}{}", routes::text(count));
         let config = config::parse(&text, "gateway.toml", &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
-        let max_body = config.server.max_body;
+        let (base_path, max_body) = (config.auth.base_path, config.server.max_body);
         let routes: Vec<_> = config.routes.into_iter().map(Arc::new).collect();
-        let (building, table) = timed(|| RouteTable::build(&routes, max_body));
+        let (building, table) = timed(|| RouteTable::build(&routes, &base_path, max_body));
         println!("the table of {count:>6} routes is built in {building:.1?}");
         let mut drawn = 0x9e37_79b9_7f4a_7c15_u64;
         let order = (0..LOOK_UPS)

@@ -49,7 +49,7 @@ impl Snapshot {
             era: before.map_or_else(Era::default, |before| before.era.following()),
             config: Arc::clone(config),
             clients: ClientRules::new(config),
-            routes: RouteTable::build(&routes, config.server.max_body),
+            routes: RouteTable::build(&routes, &config.auth.base_path, config.server.max_body),
             origins: TrustedOrigins::of(config),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
             reserved: Arc::new(Reserved::new(&config.identity)),

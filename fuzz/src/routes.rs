@@ -31,10 +31,10 @@ pub fn holds(input: &[u8]) -> bool {
         return false;
     };
     let table: Vec<_> = config.routes.iter().cloned().map(Arc::new).collect();
-    let fast = RouteTable::build(&table, config.server.max_body);
+    let fast = RouteTable::build(&table, &config.auth.base_path, config.server.max_body);
     for request in requests.lines() {
         if let [host, method, path] = request.split(' ').collect::<Vec<_>>()[..] {
-            find(&routes, &table, &fast, (host, method, path));
+            find(&routes, &table, (&fast, &config.auth.base_path), (host, method, path));
         }
     }
     true
@@ -43,7 +43,7 @@ pub fn holds(input: &[u8]) -> bool {
 fn find(
     routes: &[Route],
     table: &[Arc<vestibule::config::Route>],
-    fast: &RouteTable,
+    (fast, base_path): (&RouteTable, &str),
     (host, method, path): (&str, &str, &str),
 ) {
     let kept = routes.iter().fold(Kept::default(), |all, route| Kept {
@@ -61,7 +61,7 @@ fn find(
     };
     let found = fast.find(host, &normal, &named);
     let number = |found: &Arc<vestibule::config::Route>| table.iter().position(|route| Arc::ptr_eq(route, found));
-    let due = route::find(routes, host, &slow, method);
+    let due = route::find(routes, base_path, host, &slow, method);
     match (&found, &due) {
         (Ok(found), Ok(due)) => {
             // Numbers of lines that are routes.

@@ -32,6 +32,8 @@ use tree::{End, Methods, Tree, decoded};
 pub struct RouteTable {
     tree: Tree,
     kept: Kept,
+    /// `auth.base_path`, below which is no route's.
+    base_path: String,
     /// Of routes that say none.
     max_body: u64,
 }
@@ -53,9 +55,9 @@ pub enum NoRoute {
 }
 
 impl RouteTable {
-    /// Two routes that tie are a configuration error and don't get here; of such, the first would win. `max_body`:
-    /// `server.max_body`.
-    pub fn build(routes: &[Arc<Route>], max_body: u64) -> Self {
+    /// Two routes that tie are a configuration error and don't get here; of such, the first would win. `base_path`:
+    /// `auth.base_path`; `max_body`: `server.max_body`.
+    pub fn build(routes: &[Arc<Route>], base_path: &str, max_body: u64) -> Self {
         let kept = routes.iter().fold(Kept::default(), |kept, route| Kept {
             slashes: kept.slashes | route.kept.slashes,
             bytes: kept.bytes | route.kept.bytes,
@@ -63,6 +65,7 @@ impl RouteTable {
         Self {
             tree: Tree::build(routes),
             kept,
+            base_path: base_path.to_owned(),
             max_body,
         }
     }
@@ -72,7 +75,7 @@ impl RouteTable {
         self.kept
     }
 
-    /// The route for a request to `host` (lower case, without port or trailing dot).
+    /// The route for a request to `host` (lower case, without port or trailing dot), whose path is not below the base path.
     ///
     /// A path that holds what its route doesn't keep is refused, and doesn't fall to another route: that one may demand
     /// less. So is one by which an upstream that reads it otherwise would come round a guard.
@@ -141,6 +144,10 @@ impl RouteTable {
         how: Reading,
     ) -> bool {
         let Ok(read) = read else { return true };
+        // What the auth API is asked never reaches an upstream.
+        if read.below(&self.base_path).is_some() {
+            return true;
+        }
         match self.find(host, &read, method) {
             // What leads to the same route was judged by it, and counted.
             Ok(guarded) => !Arc::ptr_eq(guarded, route) && guarded.holds_back_more_than(route, self.max_body),
@@ -291,7 +298,7 @@ mod tests {
     }
 
     fn built(routes: &[Arc<Route>]) -> RouteTable {
-        RouteTable::build(routes, 1 << 20)
+        RouteTable::build(routes, "/api/auth", 1 << 20)
     }
 
     fn table(patterns: &[&str]) -> RouteTable {
@@ -583,6 +590,44 @@ mod tests {
         // Read in both ways, in either order.
         for path in ["/projects/all;x%2Fmembers", "/projects/all%2Fmembers;x"] {
             assert_eq!(found(path), Err(NoRoute::Unfit(PathError::EncodedSlash)), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_reading_leads_below_the_base_path() {
+        let keeping = Route {
+            kept: Kept {
+                slashes: true,
+                bytes: false,
+            },
+            ..Route::example("/*")
+        };
+        let table = built(&[Arc::new(keeping), Arc::new(Route::example("/api/{name}"))]);
+        let found = |path: &str| {
+            let path = NormalPath::parse_keeping(path, table.kept()).unwrap();
+            table
+                .find("h", &path, &Method::GET)
+                .map(|route| route.path.text.as_str())
+        };
+        for path in [
+            "/api/auth;x",
+            "/api/auth;x/sign-up/email",
+            "/api;/auth",
+            "/;/api/auth/x",
+            "/api/auth%3B/x",
+        ] {
+            assert_eq!(found(path), Err(NoRoute::Unfit(PathError::HidingParameter)), "{path}");
+        }
+        for path in ["/api%2Fauth%2Fget-session", "/api%2Fauth;x", "/api;x%2Fauth"] {
+            assert_eq!(found(path), Err(NoRoute::Unfit(PathError::EncodedSlash)), "{path}");
+        }
+        for (path, pattern) in [
+            ("/api%2Fauthors", "/*"),
+            ("/x%2Fapi%2Fauth", "/*"),
+            ("/api/authors;x", "/api/{name}"),
+            ("/x;/api/auth", "/*"),
+        ] {
+            assert_eq!(found(path), Ok(pattern), "{path}");
         }
     }
 

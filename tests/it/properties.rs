@@ -53,7 +53,7 @@ fn of(pieces: &'static [&'static str], most: usize) -> impl Strategy<Value = Str
 
 fn a_route() -> impl Strategy<Value = String> {
     let host = prop::sample::select(vec!["-", "-", "-", "h.example", "*.example", "*.h.example"]);
-    let segment = prop::sample::select(vec!["/a", "/b", "/{p}", "/@me", "/c%20d", "/caf%C3%A9", "/x"]);
+    let segment = prop::sample::select(vec!["/a", "/b", "/{p}", "/@me", "/c%20d", "/caf%C3%A9", "/x", "/api"]);
     let end = prop::sample::select(vec!["", "", "/", "/*", "/*"]);
     let methods = prop::sample::select(vec!["-", "-", "GET", "POST,PUT", "HEAD", "LOCK,FROB"]);
     let access = prop::sample::select(vec!["-", "-", "public", "optional", "admin", "admin,user"]);
@@ -89,6 +89,8 @@ fn a_question() -> impl Strategy<Value = String> {
             "/%61",
             ";x",
             "/;",
+            "/api",
+            "/auth",
             "%3B",
         ],
         5,
@@ -116,6 +118,7 @@ const TARGETS: &[&str] = &[
     "/@me",
     "/open",
     "/7/items",
+    "/auth",
     "%E9",
 ];
 

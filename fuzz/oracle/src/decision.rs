@@ -101,9 +101,7 @@ fn judge(request: &Request, peer: IpAddr, world: &World) -> Result<Option<Forwar
         bytes: all.bytes || route.kept.bytes,
     });
     let normal = path::normal(path, kept).ok_or(Refusal::Path)?;
-    if let Some(below) = normal.path.strip_prefix(world.base_path.as_bytes())
-        && (below.is_empty() || below.starts_with(b"/"))
-    {
+    if path::is_below(&normal.path, &world.base_path) {
         return if normal.holds == Kept::default() {
             Ok(None)
         } else {
@@ -119,6 +117,7 @@ fn judge(request: &Request, peer: IpAddr, world: &World) -> Result<Option<Forwar
     let asked = asked_before(&method, headers).filter(|_| !has_body);
     let route = match route::find(
         &world.routes,
+        &world.base_path,
         &caller.host.name,
         &normal,
         asked.as_deref().unwrap_or(&method),

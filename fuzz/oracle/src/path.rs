@@ -118,6 +118,11 @@ pub fn without_parameters(normal: &Normal) -> Option<Normal> {
     self::normal(plain.as_bytes(), normal.holds)
 }
 
+/// Whether a path is `base`, or below it.
+pub fn is_below(path: &[u8], base: &str) -> bool {
+    path == base.as_bytes() || path.starts_with(format!("{base}/").as_bytes())
+}
+
 /// The path without its first `strip` segments, behind `add`.
 pub fn rewritten(path: &[u8], strip: usize, add: &[u8]) -> Vec<u8> {
     let segments: Vec<&[u8]> = path[1..].split(|byte| *byte == b'/').collect();

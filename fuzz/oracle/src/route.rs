@@ -48,8 +48,14 @@ enum Piece {
     Wildcard,
 }
 
-/// The route for a request to `host`, which is in lower case and without port.
-pub fn find<'r>(routes: &'r [Route], host: &str, path: &Normal, method: &str) -> Result<&'r Route, NoRoute> {
+/// The route for a request to `host`, which is in lower case and without port. `base_path`: where the gateway's own API is.
+pub fn find<'r>(
+    routes: &'r [Route],
+    base_path: &str,
+    host: &str,
+    path: &Normal,
+    method: &str,
+) -> Result<&'r Route, NoRoute> {
     let segments = path::decoded_segments(&path.path);
     let fitting: Vec<&Route> = routes
         .iter()
@@ -70,7 +76,10 @@ pub fn find<'r>(routes: &'r [Route], host: &str, path: &Normal, method: &str) ->
         let Some(read) = reading.path else {
             return Err(NoRoute::Unfit);
         };
-        match find(routes, host, &read, method) {
+        if path::is_below(&read.path, base_path) {
+            return Err(NoRoute::Unfit);
+        }
+        match find(routes, base_path, host, &read, method) {
             Ok(guarded) if lets_in_more(&route.access, &guarded.access) => return Err(NoRoute::Unfit),
             Ok(guarded) if route.websocket && !guarded.websocket => return Err(NoRoute::Unfit),
             // It would be misread in its turn.
@@ -290,7 +299,7 @@ mod tests {
         ];
         let found = |host: &str, path: &str, method: &str| {
             let path = path::normal(path.as_bytes(), Kept::default()).expect("a path");
-            find(&routes, host, &path, method).map(|route| route.number)
+            find(&routes, "/auth", host, &path, method).map(|route| route.number)
         };
         assert_eq!(found("x", "/a/b", "POST"), Ok(3));
         assert_eq!(found("x", "/a/b", "GET"), Ok(2));
@@ -305,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_hides_no_path_that_has_no_route() {
+    fn a_parameter_hides_no_path_that_is_no_routes() {
         let mut keeping = route(0, None, "/p/{id}", &[]);
         keeping.kept.slashes = true;
         let routes = [keeping, route(1, None, "/w/*", &[])];
@@ -315,12 +324,14 @@ mod tests {
                 bytes: true,
             };
             let path = path::normal(path.as_bytes(), all).expect("a path");
-            find(&routes, "x", &path, "GET").map(|route| route.number)
+            find(&routes, "/w/auth", "x", &path, "GET").map(|route| route.number)
         };
         assert_eq!(found("/p/;x"), Err(NoRoute::Unfit));
         assert_eq!(found("/p/;x%2Fy"), Err(NoRoute::Unfit));
         assert_eq!(found("/p/a;x"), Ok(0));
         assert_eq!(found("/p/a%2Fb;x"), Ok(0));
         assert_eq!(found("/w/;x"), Ok(1));
+        assert_eq!(found("/w/auth;x/y"), Err(NoRoute::Unfit));
+        assert_eq!(found("/w/authors;x/y"), Ok(1));
     }
 }

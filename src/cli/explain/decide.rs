@@ -80,7 +80,7 @@ impl<'c> Judges<'c> {
         Self {
             config,
             clients: ClientRules::new(config),
-            routes: RouteTable::build(&routes, config.server.max_body),
+            routes: RouteTable::build(&routes, &config.auth.base_path, config.server.max_body),
             origins: TrustedOrigins::of(config),
             cookies: SessionCookies::new(&config.auth, &config.server.public_url),
             reserved: Reserved::new(&config.identity),
