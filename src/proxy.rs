@@ -80,6 +80,8 @@ pub struct Proxy {
     pub sessions: Arc<Sessions>,
     /// Places for tunnels, shared by all workers.
     pub tunnels: Arc<Semaphore>,
+    /// Places for files that are being sent, shared by all workers.
+    pub files: Arc<Semaphore>,
     /// What is left of the routes' rate limits, shared by all workers.
     pub rates: Arc<Rates>,
     pub tasks: Tasks,
@@ -160,7 +162,7 @@ pub async fn handle(
         .and_then(|signed_in| signed_in.used(&proxy.sessions, &live.cookies, inbound));
     let path = rewrite::outgoing(route, &inbound.path)?;
     let Target::Upstream(upstream) = route.target else {
-        let response = Box::pin(answered_here(live, route, inbound, &path)).await?;
+        let response = Box::pin(answered_here(proxy, live, route, inbound, &path)).await?;
         return Ok(finished(response, route, slid));
     };
 
@@ -243,6 +245,7 @@ fn forwarded(
 
 /// The answer of a route that forwards nothing.
 async fn answered_here(
+    proxy: &Proxy,
     live: &Snapshot,
     route: &Route,
     inbound: &Inbound,
@@ -254,6 +257,7 @@ async fn answered_here(
         headers: &inbound.headers,
         came: &inbound.path,
         leaves,
+        open_files: &proxy.files,
         is_guarded: &|name| live.routes.guards_file(route, host, name, &inbound.method),
     };
     answers::answer(route, &asked).await

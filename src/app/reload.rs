@@ -53,6 +53,7 @@ pub struct Swapped {
     pub tls: Option<Arc<Tls>>,
     pub places: Arc<Semaphore>,
     pub tunnels: Arc<Semaphore>,
+    pub files: Arc<Semaphore>,
     pub reloads: Arc<Reloads>,
     pub clock: Clock,
     pub db: Db,
@@ -243,6 +244,7 @@ impl Reloader {
         let (before, now) = (&old.server, &next.server);
         self.resize(&swapped.places, before.max_connections, now.max_connections);
         self.resize(&swapped.tunnels, before.max_tunnels, now.max_tunnels);
+        self.resize(&swapped.files, before.max_open_files, now.max_open_files);
         let mut state = self.state();
         state.config = next;
         state.old.extend(replaced);

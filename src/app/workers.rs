@@ -43,6 +43,7 @@ pub(super) struct Common {
     pub(super) upstreams: Vec<Arc<Upstream>>,
     pub(super) places: Arc<Semaphore>,
     pub(super) tunnels: Arc<Semaphore>,
+    pub(super) files: Arc<Semaphore>,
     pub(super) rates: Arc<Rates>,
     pub(super) guests: Arc<Guests>,
     pub(super) clock: Clock,
@@ -127,6 +128,7 @@ impl Common {
             proxy: Proxy {
                 sessions: Arc::clone(&self.sessions),
                 tunnels: Arc::clone(&self.tunnels),
+                files: Arc::clone(&self.files),
                 rates: Arc::clone(&self.rates),
                 tasks: tasks.clone(),
             },

@@ -41,7 +41,8 @@ fn needed(config: &Config) -> u64 {
     // A tunnel has two ends that are counted nowhere else.
     let clients = server
         .max_connections
-        .saturating_add(server.max_tunnels.saturating_mul(2));
+        .saturating_add(server.max_tunnels.saturating_mul(2))
+        .saturating_add(server.max_open_files);
     let upstreams = config.upstreams.iter().map(|upstream| upstream.max_connections.get());
     let all = upstreams.fold(clients, usize::saturating_add);
     u64::try_from(all).unwrap_or(u64::MAX).saturating_add(OTHERS)

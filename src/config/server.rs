@@ -62,6 +62,8 @@ pub struct Server {
     /// Bytes per second, demanded of a body once it has lasted 10 s.
     pub min_body_rate: u64,
     pub max_tunnels: usize,
+    /// Files that routes serve and that are being sent.
+    pub max_open_files: usize,
     /// Zero: no limit.
     pub tunnel_idle_timeout: Duration,
     /// Requests that a client may have under way on one HTTP/2 connection.
@@ -165,6 +167,13 @@ impl Server {
                 "max_tunnels",
                 "Open WebSockets and other upgrades; past it: 503.",
                 integer(0..=10_000_000),
+            )
+            .or("5_000");
+        let max_open_files = s
+            .key(
+                "max_open_files",
+                "Files that are open at once because a route sends them (`serve`); past it: 503.",
+                integer(1..=10_000_000),
             )
             .or("5_000");
         let tunnel_idle_timeout = s
@@ -335,6 +344,7 @@ impl Server {
             body_timeout: body_timeout?,
             min_body_rate: min_body_rate?,
             max_tunnels: max_tunnels?,
+            max_open_files: max_open_files?,
             tunnel_idle_timeout: tunnel_idle_timeout?,
             max_streams: max_streams?,
             max_resets: max_resets?,

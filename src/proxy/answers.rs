@@ -1,9 +1,10 @@
 //! Answers that a route gives by itself: redirects, and the same for everybody.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::Semaphore;
 
 use super::{body::ProxyBody, error::ProxyError, files};
 use crate::{
@@ -27,6 +28,8 @@ pub struct Asked<'a> {
     pub came: &'a NormalPath,
     /// As an upstream would get it.
     pub leaves: &'a NormalPath,
+    /// Places for files that are being sent.
+    pub open_files: &'a Arc<Semaphore>,
     /// Whether another name of the file that is asked for is for fewer.
     pub is_guarded: &'a (dyn Fn(&str) -> bool + Sync),
 }

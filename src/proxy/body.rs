@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::{
-    sync::oneshot,
+    sync::{OwnedSemaphorePermit, oneshot},
     time::{Sleep, sleep_until},
 };
 use tower_http::services::fs::ServeFileSystemResponseBody;
@@ -110,7 +110,10 @@ enum Source {
     Own(Option<Bytes>),
     /// Nothing: what follows is a tunnel's, whose end the record waits for.
     Tunnel(Option<oneshot::Sender<Box<Record>>>),
-    File(ServeFileSystemResponseBody),
+    File {
+        file: ServeFileSystemResponseBody,
+        _place: OwnedSemaphorePermit,
+    },
     Upstream(AnswerBody),
     /// In a box: it is rare, and an answer's body is moved.
     Declined(Box<Declined>),
@@ -140,9 +143,9 @@ impl ProxyBody {
         Self::of(Source::Tunnel(Some(hand)), None)
     }
 
-    /// A file's bytes, as they are read.
-    pub fn file(file: ServeFileSystemResponseBody) -> Self {
-        Self::of(Source::File(file), None)
+    /// A file's bytes, as they are read. `place`: among open files.
+    pub fn file(file: ServeFileSystemResponseBody, place: OwnedSemaphorePermit) -> Self {
+        Self::of(Source::File { file, _place: place }, None)
     }
 
     /// `stall`: for how long the upstream may send nothing; `None` for as long as it likes.
@@ -243,7 +246,7 @@ impl ProxyBody {
         let polled = match &mut this.source {
             Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(this.count(Frame::data(bytes))))),
             Source::Tunnel(_) => return Poll::Ready(None),
-            Source::File(file) => match ready!(Pin::new(file).poll_frame(cx)) {
+            Source::File { file, .. } => match ready!(Pin::new(file).poll_frame(cx)) {
                 Some(Ok(frame)) => return Poll::Ready(Some(Ok(this.count(frame)))),
                 None => {
                     this.ended = true;
@@ -302,7 +305,7 @@ impl Body for ProxyBody {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
             Source::Tunnel(_) => true,
-            Source::File(file) => file.is_end_stream(),
+            Source::File { file, .. } => file.is_end_stream(),
             Source::Upstream(answer) => answer.is_end_stream(),
             Source::Declined(declined) => declined.incoming.is_end_stream(),
         }
@@ -312,7 +315,7 @@ impl Body for ProxyBody {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Source::Tunnel(_) => SizeHint::with_exact(0),
-            Source::File(file) => file.size_hint(),
+            Source::File { file, .. } => file.size_hint(),
             Source::Upstream(answer) => answer.size_hint(),
             Source::Declined(declined) => declined.incoming.size_hint(),
         }
@@ -342,7 +345,7 @@ impl fmt::Debug for ProxyBody {
         f.write_str(match self.source {
             Source::Own(_) => "ProxyBody(own)",
             Source::Tunnel(_) => "ProxyBody(tunnel)",
-            Source::File(_) => "ProxyBody(file)",
+            Source::File { .. } => "ProxyBody(file)",
             Source::Upstream(_) | Source::Declined(_) => "ProxyBody(upstream)",
         })
     }

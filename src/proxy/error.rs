@@ -63,6 +63,8 @@ pub enum ProxyError {
     CutShort,
     #[error("all places for tunnels are taken")]
     TooManyTunnels,
+    #[error("all places for open files are taken")]
+    TooManyFiles,
     #[error("a task panicked or was stopped")]
     Internal,
 }
@@ -106,6 +108,7 @@ impl ProxyError {
             | Self::File(_)
             | Self::CutShort
             | Self::TooManyTunnels
+            | Self::TooManyFiles
             | Self::Internal => Side::Gateway,
         }
     }
@@ -140,7 +143,7 @@ impl ProxyError {
                 UpstreamError::Broken { .. } | UpstreamError::Switched { .. } | UpstreamError::NoUpgrade { .. },
             )
             | Self::Handshake { .. } => Code::UpstreamFailed,
-            Self::TooManyTunnels => Code::Busy,
+            Self::TooManyTunnels | Self::TooManyFiles => Code::Busy,
             Self::UpgradeRefused => Code::UpgradeRefused,
             Self::File(_) | Self::Internal => Code::Internal,
         }
@@ -158,7 +161,9 @@ impl ProxyError {
             Self::Lookup(_) | Self::NotSignedOut(_) | Self::NoAssertion | Self::CutShort => {
                 problem.retry_after(UNAVAILABLE_RETRY_SECS)
             }
-            Self::TooManyTunnels | Self::Upstream(UpstreamError::Busy { .. }) => problem.retry_after(BUSY_RETRY_SECS),
+            Self::TooManyTunnels | Self::TooManyFiles | Self::Upstream(UpstreamError::Busy { .. }) => {
+                problem.retry_after(BUSY_RETRY_SECS)
+            }
             _ => problem,
         }
     }

@@ -5,6 +5,9 @@
 //! have no name that begins with a dot (but `.well-known`, RFC 8615). Only whoever may write into the folder could put
 //! another file there between the look and the reading.
 //!
+//! A file is open until its answer has been taken, or given up. How many are, is bounded by places (`server.max_open_files`):
+//! over HTTP/2 a client has as many answers under way as it has streams, and opens no window for any.
+//!
 //! Reading happens on the runtime's threads for blocking work, a piece at a time: a slow disk holds no worker up.
 
 use std::{
@@ -77,6 +80,10 @@ pub(super) async fn serve(
     if other_names(asked.came.as_str()).any(|name| (asked.is_guarded)(&name)) {
         return Err(ProxyError::NoFile);
     }
+    // Before one is opened; it goes with the body.
+    let Ok(place) = Arc::clone(asked.open_files).try_acquire_owned() else {
+        return Err(ProxyError::TooManyFiles);
+    };
     let is_guarded = |below: &Path| {
         let name = name_of(below, rewrite, asked.came);
         name.is_some_and(|name| (asked.is_guarded)(&name) || other_names(&name).any(|name| (asked.is_guarded)(&name)))
@@ -102,7 +109,7 @@ pub(super) async fn serve(
         response.headers_mut().entry(header::VARY).or_insert(encoded);
     }
     name_charset(response.headers_mut());
-    Ok(response.map(ProxyBody::file))
+    Ok(response.map(|file| ProxyBody::file(file, place)))
 }
 
 /// What a file is called besides `path`, in words that a route may be for: what it is compressed from, its folder.

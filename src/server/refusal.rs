@@ -88,6 +88,7 @@ fn count(error: &ProxyError, stats: &Stats) {
         ProxyError::Body(BodyError::TooLarge) => stats.limit(Limit::MaxBody),
         ProxyError::Body(BodyError::TooSlow) => stats.limit(Limit::BodyTimeout),
         ProxyError::TooManyTunnels => stats.limit(Limit::MaxTunnels),
+        ProxyError::TooManyFiles => stats.limit(Limit::MaxOpenFiles),
         _ => {}
     }
 }

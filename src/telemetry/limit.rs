@@ -5,6 +5,7 @@
 pub enum Limit {
     MaxConnections,
     MaxTunnels,
+    MaxOpenFiles,
     MaxHeaderBytes,
     MaxBody,
     HeaderTimeout,
@@ -19,9 +20,10 @@ pub enum Limit {
 
 impl Limit {
     /// In the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::MaxConnections,
         Self::MaxTunnels,
+        Self::MaxOpenFiles,
         Self::MaxHeaderBytes,
         Self::MaxBody,
         Self::HeaderTimeout,
@@ -36,6 +38,7 @@ impl Limit {
         match self {
             Self::MaxConnections => "server.max_connections",
             Self::MaxTunnels => "server.max_tunnels",
+            Self::MaxOpenFiles => "server.max_open_files",
             Self::MaxHeaderBytes => "server.max_header_bytes",
             Self::MaxBody => "server.max_body",
             Self::HeaderTimeout => "server.header_timeout",

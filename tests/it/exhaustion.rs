@@ -7,6 +7,7 @@
 mod bodies;
 mod connections;
 mod descriptors;
+mod files;
 mod floods;
 mod heads;
 mod load;

@@ -14,6 +14,7 @@ use std::{
 
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Uri, Version, header};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{
@@ -194,6 +195,8 @@ impl<'c> Judges<'c> {
                 headers: &headers,
                 came: &came,
                 leaves: &path,
+                // None is opened.
+                open_files: &Arc::new(Semaphore::new(0)),
                 is_guarded: &|name| self.routes.guards_file(route, host, name, &method),
             };
             return answered_here(route, &asked);

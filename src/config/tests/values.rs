@@ -60,6 +60,7 @@ fn values_that_would_do_harm_are_refused() {
         ("server.tls", "certificate", "'tls.crt'", None),
         ("server.tls", "key", "'tls.key'", None),
         ("server", "max_connections", "0", None),
+        ("server", "max_open_files", "0", None),
         ("server", "max_connections", "99999999999999999999", None),
         ("admin", "listen", "'0.0.0.0:9901'", Some("127.0.0.1:9901")),
         ("admin", "listen", "'[::]:9901'", Some("127.0.0.1:9901")),
