@@ -387,7 +387,12 @@ fn is_overlong(escapes: &[u8]) -> bool {
     let next = escapes.get(2..).and_then(|rest| rest.strip_prefix(b"%")).and_then(pair);
     matches!(
         (first, next.map(|next| next.byte)),
-        (Some(0xc0 | 0xc1), Some(0x80..=0xbf)) | (Some(0xe0), Some(0x80..=0x9f)) | (Some(0xf0), Some(0x80..=0x8f))
+        (Some(0xc0 | 0xc1), Some(0x80..=0xbf))
+            | (Some(0xe0), Some(0x80..=0x9f))
+            | (Some(0xf0), Some(0x80..=0x8f))
+            // Of five and six bytes, as UTF-8 was before RFC 3629. What is longer for a reason is no slash to anybody.
+            | (Some(0xf8), Some(0x80..=0x87))
+            | (Some(0xfc), Some(0x80..=0x83))
     )
 }
 

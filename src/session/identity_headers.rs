@@ -334,6 +334,13 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("x-appengine-user-ip", Disposition::ToldByProxies),
     ("x-azure-clientip", Disposition::ToldByProxies),
     ("x-azure-socketip", Disposition::ToldByProxies),
+    ("x-forwarded", Disposition::ToldByProxies),
+    ("forwarded-for", Disposition::ToldByProxies),
+    ("cloudfront-viewer-address", Disposition::ToldByProxies),
+    ("x-vercel-forwarded-for", Disposition::ToldByProxies),
+    ("x-nf-client-connection-ip", Disposition::ToldByProxies),
+    ("incap-client-ip", Disposition::ToldByProxies),
+    ("x-sucuri-clientip", Disposition::ToldByProxies),
     // Who somebody is, as other gateways say it: a Kubernetes API server's, OpenSearch's, WebSEAL's, Gatekeeper's.
     // `X-Auth-Token` and `X-Auth-User` are what clients show by themselves.
     ("x-remote-uid", Disposition::ToldByProxies),
@@ -359,6 +366,7 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("x-rh-identity", Disposition::ToldByProxies),
     ("x-client-dn", Disposition::ToldByProxies),
     ("x-client-verify", Disposition::ToldByProxies),
+    ("x-client-certificate", Disposition::ToldByProxies),
     ("ssl-cert", Disposition::ToldByProxies),
     ("remote-addr", Disposition::ToldByProxies),
 ];
@@ -516,7 +524,7 @@ mod tests {
             "x-user",
             "x-user-identity",
             "x-userid",
-            "x-forwarded",
+            "x-forward",
             "x-vestibule",
             "origin",
             "a",

@@ -87,6 +87,8 @@ async fn keeping_them_opens_no_way_round_a_guard() {
         "/bytes/..%c0%afadmin",
         "/bytes/%c0%ae%c0%ae/admin",
         "/bytes/%e0%80%af",
+        "/bytes/%f8%80%80%80%af",
+        "/bytes/%fc%80%80%80%80%ae",
         // What is guarded under its other name.
         "/admin%2fx",
         "/admin%2F%2Fx",

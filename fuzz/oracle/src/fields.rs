@@ -111,6 +111,13 @@ const ADDRESSES: &[&str] = &[
     "x-appengine-user-ip",
     "x-azure-clientip",
     "x-azure-socketip",
+    "x-forwarded",
+    "forwarded-for",
+    "cloudfront-viewer-address",
+    "x-vercel-forwarded-for",
+    "x-nf-client-connection-ip",
+    "incap-client-ip",
+    "x-sucuri-clientip",
 ];
 
 /// Names under which other gateways tell who somebody is.
@@ -133,6 +140,7 @@ const PEOPLE: &[&str] = &[
     "ssl-cert",
     "x-apigateway-api-userinfo",
     "x-client-dn",
+    "x-client-certificate",
     "x-client-verify",
     "x-endpoint-api-userinfo",
     "x-jwt-assertion",
@@ -293,7 +301,7 @@ mod tests {
         ] {
             assert_eq!(kind(name.as_bytes()), Kind::Ours, "{name}");
         }
-        for name in ["accept", "x-user", "x-forwarded", "x-userid", "proxy-x"] {
+        for name in ["accept", "x-user", "x-forward", "x-userid", "proxy-x"] {
             assert_eq!(kind(name.as_bytes()), Kind::Ordinary, "{name}");
         }
         assert_eq!(kind(b"Cookie"), Kind::Cookie);

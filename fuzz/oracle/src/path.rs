@@ -220,6 +220,9 @@ fn has_overlong(units: &[Unit]) -> bool {
                 0xc0 | 0xc1 => (0x80..=0xbf).contains(&next),
                 0xe0 => (0x80..=0x9f).contains(&next),
                 0xf0 => (0x80..=0x8f).contains(&next),
+                // What was UTF-8 once, in five and six bytes.
+                0xf8 => (0x80..=0x87).contains(&next),
+                0xfc => (0x80..=0x83).contains(&next),
                 _ => false,
             };
             if overlong {
@@ -293,5 +296,6 @@ mod tests {
         assert_eq!(holds("/a%E9"), Some((false, true)));
         assert_eq!(holds("/a%2f..%2fb"), None);
         assert_eq!(holds("/%C0%AE"), None);
+        assert_eq!(holds("/%FC%80%80%80%80%AE"), None);
     }
 }

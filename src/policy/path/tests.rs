@@ -175,6 +175,8 @@ fn what_some_routes_keep_says_that_it_is_there() {
         ("/a%2F...%2Fb", "/a%2F...%2Fb", slashes),
         ("/caf%e9/%80%ff", "/caf%E9/%80%FF", bytes),
         ("/%C0bc", "/%C0bc", bytes),
+        // Ordinary letters, in windows-1251.
+        ("/%F8%B8%EB", "/%F8%B8%EB", bytes),
         ("/%ED%A0%80%2f", "/%ED%A0%80%2F", EVERYTHING),
     ] {
         let parsed = NormalPath::parse_keeping(raw, EVERYTHING).unwrap();
@@ -207,6 +209,10 @@ fn keeping_more_never_lets_a_path_climb() {
         "/public/..%C0%AFadmin",
         "/public/%E0%80%AF",
         "/public/%F0%80%80%AF",
+        "/public/%F8%80%80%80%AF",
+        "/public/%f8%87%bf%bf%bf",
+        "/public/%FC%80%80%80%80%AE/admin",
+        "/public/%FC%83%BF%BF%BF%BF",
         "/public/..%5cadmin",
         "/x%00%2f",
         "/%zz%2f",

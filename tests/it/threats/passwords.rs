@@ -238,6 +238,8 @@ async fn rate_01_whatever_a_client_says_of_where_it_is_it_is_one_source() {
         "X-Originating-IP",
         "X-Remote-IP",
         "X-Remote-Addr",
+        "X-Forwarded",
+        "Forwarded-For",
         "X_Forwarded_For",
         "Client-IP",
         "Via",

@@ -417,6 +417,14 @@ async fn spoof_14_whose_address_or_certificate_it_is_only_a_trusted_proxy_says()
         "x-remote-ip",
         "x-remote-addr",
         "x-original-forwarded-for",
+        "x-forwarded",
+        "forwarded-for",
+        "cloudfront-viewer-address",
+        "x-vercel-forwarded-for",
+        "x-nf-client-connection-ip",
+        "incap-client-ip",
+        "x-sucuri-clientip",
+        "x-client-certificate",
     ];
     for (trusted, arrives) in [("[]", false), ("['127.0.0.0/8']", true)] {
         let setup = Setup::default().with(&format!("[server]\ntrusted_proxies = {trusted}"));
