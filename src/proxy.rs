@@ -308,6 +308,7 @@ impl Back<'_> {
 fn finished(mut response: Response<ProxyBody>, route: &Route, slid: Option<HeaderValue>) -> Response<ProxyBody> {
     if !route.response_headers.is_empty() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         rewrite::apply(&route.response_headers, response.headers_mut());
+        trailers::announce_by(&route.response_headers, response.headers_mut());
     }
     if let Some(cookie) = slid {
         response.headers_mut().append(header::SET_COOKIE, cookie);

@@ -269,7 +269,8 @@ impl ProxyBody {
             Poll::Ready(Some(Ok(mut frame))) => {
                 this.stall.since = None;
                 if let Some(fields) = frame.trailers_mut() {
-                    trailers::clean_answer(fields);
+                    let route = this.record.as_ref().and_then(|record| record.route.as_ref());
+                    trailers::clean_answer(fields, route.map(|route| &route.response_headers));
                 }
                 return Poll::Ready(Some(Ok(this.count(frame))));
             }

@@ -83,6 +83,11 @@ pub(super) fn speaks_of(rules: &HeaderRules, name: &HeaderName) -> bool {
     replaces(rules, name) || added.any(|other| config::alike(other, name.as_str()))
 }
 
+/// Whether the rules for answers leave nothing that an upstream says under this name, in front of a body or behind it.
+pub(super) fn takes_away(rules: &HeaderRules, name: &HeaderName) -> bool {
+    rules.remove.contains(name) || rules.set.iter().any(|(set, _)| set == name)
+}
+
 /// Removes, sets and adds, in this order.
 pub(super) fn apply(rules: &HeaderRules, headers: &mut HeaderMap) {
     for name in &rules.remove {

@@ -31,9 +31,23 @@ pub fn of_requests(reserved: &Arc<Reserved>, route: &Arc<Route>) -> CleanTrailer
     })
 }
 
-/// Leaves what may come behind an answer's body.
-pub(super) fn clean_answer(trailers: &mut HeaderMap) {
-    retain(trailers, may_follow_answer);
+/// Leaves what may come behind an answer's body. `rules`: its route's, if it has one.
+pub(super) fn clean_answer(trailers: &mut HeaderMap, rules: Option<&HeaderRules>) {
+    retain(trailers, |name| {
+        may_follow_answer(name) && rules.is_none_or(|rules| !rewrite::takes_away(rules, name))
+    });
+}
+
+/// Takes from what an answer announces what its route's rules take away.
+pub(super) fn announce_by(rules: &HeaderRules, headers: &mut HeaderMap) {
+    if !headers.contains_key(header::TRAILER) {
+        return;
+    }
+    let announced = announced(headers, |name| !rewrite::takes_away(rules, name));
+    headers.remove(header::TRAILER);
+    if let Some(names) = announced {
+        headers.insert(header::TRAILER, names);
+    }
 }
 
 pub(super) fn may_follow_request(name: &HeaderName, reserved: &Reserved, rules: &HeaderRules) -> bool {
@@ -161,11 +175,30 @@ mod tests {
             "access-control-allow-origin",
             "x-vestibule-sign-out",
         ]);
-        clean_answer(&mut trailers);
+        clean_answer(&mut trailers, None);
         assert_eq!(
             names(&trailers),
             ["etag", "grpc-message", "grpc-status", "server-timing"]
         );
+    }
+
+    #[test]
+    fn what_a_route_removes_or_sets_does_not_come_behind_its_answers() {
+        let rules = HeaderRules {
+            remove: vec![HeaderName::from_static("x-internal-debug")],
+            set: vec![(HeaderName::from_static("x-frame"), HeaderValue::from_static("deny"))],
+            add: vec![(HeaderName::from_static("server-timing"), HeaderValue::from_static("a"))],
+        };
+        let mut trailers = map(&["x-internal-debug", "x-frame", "server-timing", "x-sum", "set-cookie"]);
+        clean_answer(&mut trailers, Some(&rules));
+        assert_eq!(names(&trailers), ["server-timing", "x-sum"]);
+        let said = HeaderValue::from_static("X-Internal-Debug, X-Sum, x-frame");
+        let mut headers = HeaderMap::from_iter([(header::TRAILER, said)]);
+        announce_by(&rules, &mut headers);
+        assert_eq!(headers[header::TRAILER], "x-sum");
+        headers.insert(header::TRAILER, HeaderValue::from_static("x-frame"));
+        announce_by(&rules, &mut headers);
+        assert!(headers.is_empty());
     }
 
     #[test]

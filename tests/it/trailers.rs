@@ -78,6 +78,32 @@ async fn what_an_upstream_says_behind_its_body_reaches_a_client_that_keeps_it() 
 }
 
 #[tokio::test]
+async fn what_a_route_s_rules_take_from_answers_does_not_come_behind_them() {
+    let rules = "routes = [{ path = '/public/*', upstream = 'app', auth = 'public', response_headers = \
+                 { set = { X-Tier = 'front' }, add = { Server-Timing = 'gate' }, remove = ['X-Internal-Debug'] } }]";
+    let gateway = Setup::default().with(rules).start().await;
+    let (mut client, mut upstream) =
+        begun(&gateway, "TE: trailers\r\nConnection: TE\r\nContent-Length: 0\r\n", "").await;
+    upstream
+        .send(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
+             Trailer: Server-Timing, X-Internal-Debug, X-Tier\r\n\r\n2\r\nhi\r\n0\r\n\
+             Server-Timing: db\r\nX-Internal-Debug: 10.0.0.7\r\nX-Tier: back\r\n\r\n",
+        )
+        .await;
+    let head = client.head().await;
+    assert_eq!(head.one("trailer"), Some("server-timing"));
+    assert_eq!(
+        (head.one("x-tier"), head.one("server-timing")),
+        (Some("front"), Some("gate"))
+    );
+    assert_eq!(
+        until_end(&mut client.stream).await,
+        "2\r\nhi\r\n0\r\nserver-timing: db\r\n\r\n"
+    );
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_ask_for_trailers_gets_none() {
     let gateway = Gateway::start().await;
     let (mut client, mut upstream) = begun(&gateway, "TE: deflate\r\nContent-Length: 0\r\n", "").await;

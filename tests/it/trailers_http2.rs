@@ -142,6 +142,17 @@ async fn they_pass_both_ways_from_http2_to_http2() {
 }
 
 #[tokio::test]
+async fn a_route_s_rules_hold_for_them_where_nothing_announces_them() {
+    let (endpoint, _arrived) = application().await;
+    let rules = "routes = [{ path = '/public/*', upstream = 'app', auth = 'public', response_headers = \
+                 { remove = ['Server-Timing'] } }]";
+    let gateway = Setup::default().with(rules).endpoints(&[endpoint], "").start().await;
+    let (head, body, trailers) = exchange(&gateway).await;
+    assert!(!head.headers.contains_key("trailer"));
+    assert_eq!((body.as_slice(), trailers), (&b"hi"[..], HeaderMap::new()));
+}
+
+#[tokio::test]
 async fn they_pass_both_ways_from_http1_to_http2() {
     let (endpoint, arrived) = application().await;
     let gateway = gateway(endpoint).await;
