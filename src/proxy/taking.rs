@@ -2,8 +2,8 @@
 //!
 //! It may keep a stream's window shut: then the connection is well, every ping is answered, and the answer waits, and with
 //! it whatever carries it: a connection to the upstream, a place in its limit. A socket that takes bytes says nothing of it
-//! ([`Pace`](super::pace::Pace)), and hyper asks a body for its next piece only once there is room for one. So what counts
-//! is for how long a body was not asked.
+//! ([`Pace`](super::pace::Pace)), and hyper holds one piece of a body until there is room for it, and asks for the next only
+//! then. So what counts is for how long a body was not asked, and how much it gave before.
 //!
 //! The streams of a connection take turns: one may wait long for its own while the others are served, however fast the
 //! client takes what comes. That is no fault of it. So a stream whose time is over waits on while the connection takes
