@@ -174,6 +174,7 @@ pub(super) async fn complete_in(
         cookies: device_cookies,
         replaced: mut revoked,
     } = multi_session::join(call, tx, user.id, &token, remember).await?;
+    sessions::detach(tx, &revoked).await?;
     sessions::note(call, tx, &revoked, "replaced").await?;
     if let Some(others) = rules.max_per_user.checked_sub(1) {
         let oldest = db::sessions::revoke_oldest(tx, user.id, others, now).await?;

@@ -248,7 +248,9 @@ impl<'a> Call<'a> {
     pub(super) fn mark_remembered(&mut self, remember: Remember) {
         let cookies = &self.auth.cookies;
         match remember {
-            Remember::Yes if cookies.dont_remember(self.headers) => self.set_cookie(cookies.clear_dont_remember()),
+            Remember::Yes if cookies.dont_remember(self.headers) => {
+                self.handed_out.cookies.extend(cookies.clear_dont_remember());
+            }
             Remember::Yes => {}
             Remember::No => self.set_cookie(cookies.set_dont_remember()),
         }

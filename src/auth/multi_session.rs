@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::MultiSession,
-    db::{self, DbError, GenericClient, Transaction, audit, sessions as table, sessions::Revoked},
+    db::{self, DbError, GenericClient, Transaction, audit, sessions as table, sessions::Revoked, users},
     identity::UserId,
     secret::SessionToken,
 };
@@ -152,7 +152,10 @@ pub(super) async fn revoke(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let current = meant.into_iter().next().ok_or(AuthError::InvalidSessionToken)?.current;
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
+    // As whoever ends sessions.
+    users::lock(&tx, current.user.id).await?;
     let revoked = table::revoke(&tx, current.session.id, current.user.id, call.now).await?;
+    sessions::detach(&tx, revoked.as_slice()).await?;
     sessions::note(call, &tx, revoked.as_slice(), "device").await?;
     db::commit(tx).await?;
     // It has ended, be it that somebody else was first.

@@ -60,7 +60,7 @@ async fn issue(
     )))
 }
 
-/// As [`print`], but writes the mail that carries the link, also in `tx`. Ring the outbox's bell after the commit.
+/// As [`print()`], but writes the mail that carries the link, also in `tx`. Ring the outbox's bell after the commit.
 pub async fn mail(
     tx: &Transaction<'_>,
     config: &Config,

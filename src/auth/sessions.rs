@@ -122,11 +122,10 @@ pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     if !hashes.is_empty() {
         let mut client = call.auth.db.client().await?;
         let tx = db::begin(&mut client).await?;
+        table::lock_owners(&tx, &hashes).await?;
         let revoked = table::revoke_tokens(&tx, &hashes, None, call.now).await?;
         // Whoever asked for a change of address and leaves may still open its links.
-        let users: Vec<_> = revoked.iter().map(|ended| ended.user_id).collect();
-        let ids: Vec<_> = revoked.iter().map(|ended| ended.id).collect();
-        one_time_tokens::detach(&tx, &users, &ids).await?;
+        detach(&tx, &revoked).await?;
         for ended in &revoked {
             let entry = audit::Entry {
                 session: Some(ended.id),
@@ -145,6 +144,16 @@ pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         call.set_cookie(cookies.clear_device(companion));
     }
     Ok(Answer::json(json!({ "success": true })))
+}
+
+/// Leaves what was begun in sessions that their own user ends. The user must be locked.
+pub(super) async fn detach(tx: &db::Transaction<'_>, revoked: &[Revoked]) -> Result<(), DbError> {
+    if revoked.is_empty() {
+        return Ok(());
+    }
+    let users: Vec<_> = revoked.iter().map(|ended| ended.user_id).collect();
+    let ids: Vec<_> = revoked.iter().map(|ended| ended.id).collect();
+    one_time_tokens::detach(tx, &users, &ids).await
 }
 
 /// Writes the ends of sessions into the audit log, with why they ended.

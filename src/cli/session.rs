@@ -224,9 +224,10 @@ async fn revoke(operator: &Operator, args: &RevokeArgs) -> Result<ExitCode, Stop
         })?;
     }
     let tx = db::begin(&mut client).await?;
-    if let Some(user) = &user {
-        // Who acts in one of them locks the user, too, and has done so or will find it ended.
-        users::lock(&tx, user.id).await?;
+    // Who acts in one of them locks the user, too, and has done so or will find it ended.
+    match &user {
+        Some(user) => drop(users::lock(&tx, user.id).await?),
+        None => sessions::lock_owners_of(&tx, &args.ids).await?,
     }
     let ended = match &user {
         Some(user) => sessions::revoke_all(&tx, user.id, None, now).await?,

@@ -175,7 +175,7 @@ impl Server {
                 "Files that are open at once because a route sends them (`serve`); past it: 503.",
                 integer(1..=10_000_000),
             )
-            .or("5_000");
+            .or("10_000");
         let tunnel_idle_timeout = s
             .key(
                 "tunnel_idle_timeout",

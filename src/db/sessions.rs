@@ -5,7 +5,7 @@
 
 mod listed;
 
-pub use listed::{Listed, list_all, list_of, revoke_any};
+pub use listed::{Listed, list_all, list_of, lock_owners_of, revoke_any};
 
 use std::{net::IpAddr, time::Duration};
 
@@ -408,6 +408,25 @@ pub async fn revoke_token(
     row.map(|row| Revoked::from_row(&REVOKE_TOKEN, &row)).transpose()
 }
 
+/// The users of sessions, by their tokens: held as by `users.lock`, in the order of their ids. Answered by
+/// `user_sessions_token_hash_key`, then by the primary key of `users`.
+pub const LOCK_OWNERS: Query = Query {
+    name: "sessions.lock_owners",
+    sql: "
+        SELECT id
+        FROM users
+        WHERE id = ANY (ARRAY(SELECT user_id FROM user_sessions WHERE token_hash = ANY ($1)))
+        ORDER BY id
+        FOR UPDATE
+    ",
+};
+
+/// For whoever ends sessions: who acts in one of them locks the user, too, and has done so or will find it ended.
+pub async fn lock_owners(client: &impl GenericClient, hashes: &[TokenHash]) -> Result<(), DbError> {
+    let hashes: Vec<&[u8]> = hashes.iter().map(|hash| hash.as_bytes().as_slice()).collect();
+    LOCK_OWNERS.rows(client, &[&hashes]).await.map(drop)
+}
+
 /// Ends sessions by their tokens. Answered by `user_sessions_token_hash_key`; the trigger tells every gateway. Rows are
 /// locked in the order of their ids, as everywhere: see [`SEEN`].
 pub const REVOKE_TOKENS: Query = Query {
@@ -561,11 +580,13 @@ pub const ALL: &[Query] = &[
     SEEN,
     REVOKE,
     REVOKE_TOKEN,
+    LOCK_OWNERS,
     REVOKE_TOKENS,
     REVOKE_ALL,
     REVOKE_OLDEST,
     DELETE_ENDED,
     listed::LIST_OF,
     listed::LIST_ALL,
+    listed::LOCK_OWNERS_OF,
     listed::REVOKE_ANY,
 ];

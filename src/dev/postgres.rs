@@ -186,8 +186,9 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if self.is_temporary {
             // Who stops it removes the folder as well, but for one that had ended by itself. What is left is in a temporary place.
-            let _ = self.server.stop();
-            let _ = fs::remove_dir_all(&self.folder);
+            if self.server.stop().is_ok() {
+                let _ = fs::remove_dir_all(&self.folder);
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ mod tests;
 
 use std::{
     fmt::{self, Write},
+    iter,
     time::Duration,
 };
 
@@ -285,13 +286,16 @@ impl SessionCookies {
     /// Takes all that belongs to a session back from the browser.
     pub fn clear(&self) -> impl Iterator<Item = HeaderValue> {
         let all = [&self.session, &self.session_data, &self.dont_remember];
+        all.into_iter().flat_map(|cookie| self.clear_both(cookie))
+    }
+
+    /// With a `Domain` and without, where there may be either.
+    fn clear_both(&self, cookie: &Cookie) -> impl Iterator<Item = HeaderValue> {
         let host_only = self
             .host_only
-            .iter()
-            .map(|attributes| clear_cookie(&self.session.name, attributes));
-        all.into_iter()
-            .map(|cookie| self.clear_cookie(&cookie.name))
-            .chain(host_only)
+            .as_ref()
+            .map(|attributes| clear_cookie(&cookie.name, attributes));
+        iter::once(self.clear_cookie(&cookie.name)).chain(host_only)
     }
 
     /// Takes a session cookie back that was set before there was a `Domain`, if the browser may have one: beside the new one
@@ -308,8 +312,8 @@ impl SessionCookies {
         verified.filter(|plain| token_shaped(plain)).map(TokenHash::of)
     }
 
-    pub fn clear_dont_remember(&self) -> HeaderValue {
-        self.clear_cookie(&self.dont_remember.name)
+    pub fn clear_dont_remember(&self) -> impl Iterator<Item = HeaderValue> {
+        self.clear_both(&self.dont_remember)
     }
 
     /// The mark of a browser that signed up.

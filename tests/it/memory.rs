@@ -41,6 +41,7 @@ struct Rig {
     program: Program,
     upstream: Upstream,
     addr: std::net::SocketAddr,
+    _db: Database,
     _mailbox: Mailbox,
     _folder: TempDir,
 }
@@ -57,6 +58,7 @@ async fn rig() -> Rig {
         program,
         upstream,
         addr,
+        _db: db,
         _mailbox: mailbox,
         _folder: folder,
     }

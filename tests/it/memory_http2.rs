@@ -75,6 +75,7 @@ async fn answer(request: Request<hyper::body::Incoming>) -> Response<Body> {
 struct Rig {
     program: Program,
     client: SendRequest<Body>,
+    _db: Database,
     _mailbox: Mailbox,
     _folder: TempDir,
 }
@@ -98,6 +99,7 @@ async fn rig(speaks: Speaks) -> Rig {
     Rig {
         program,
         client,
+        _db: db,
         _mailbox: mailbox,
         _folder: folder,
     }

@@ -279,3 +279,33 @@ async fn who_is_signed_out_by_an_upstream_leaves_no_cookie_in_a_shared_browser()
         "the other one stays"
     );
 }
+
+#[tokio::test]
+async fn who_signs_in_again_or_leaves_may_still_open_the_link_of_their_new_address() {
+    let both = "[auth.session]\nmulti_session = 'always'\n[auth.account]\nchange_email = 'new'";
+    let gateway = Setup::default().with(both).start().await;
+    for way in ["again", "leave"] {
+        let (old, new) = (format!("{way}@example.com"), format!("new-{way}@example.com"));
+        gateway.verified(&old).await;
+        let mut browser = Browser::default();
+        let token = browser.sign_in(&gateway, &old).await;
+        let asked = browser
+            .post(&gateway, "change-email", &json!({ "newEmail": new }))
+            .await;
+        assert_eq!(asked.status(), 200, "{}", asked.text());
+        let link = gateway.mailbox().next_to(&new).await.link();
+        if way == "again" {
+            browser.sign_in(&gateway, &old).await;
+        } else {
+            let body = json!({ "sessionToken": token });
+            assert_eq!(
+                browser.post(&gateway, "multi-session/revoke", &body).await.status(),
+                200
+            );
+        }
+        let ended = "SELECT count(*) FROM user_sessions WHERE revoked_at IS NOT NULL";
+        assert!(gateway.db().count(ended).await > 0, "{way}");
+        let opened = gateway.open(&link).await;
+        assert_eq!(opened.head.one("location"), Some("/"), "{way}");
+    }
+}

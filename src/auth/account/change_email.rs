@@ -8,8 +8,8 @@
 //!
 //! The links lead to `verify-email`, as those of a sign-up do. A second visit finds everything done and says so.
 //!
-//! Both links are good only while the session lives in which the change was asked for, or after its own sign-out. Who finds a
-//! stranger's session and ends it, ends what the stranger began.
+//! Both links are good only while the session lives in which the change was asked for, or once the user has signed out of it in
+//! that browser. Who finds a stranger's session and ends it, ends what the stranger began.
 //!
 //! The last link counts whoever opens it, and mail scanners open every link. So the new address may be of somebody who
 //! knows nothing of this user: unless the link is opened where it was asked for, or in a session of the user, the address
@@ -265,7 +265,7 @@ async fn claim<P: Purpose>(
     visitor: Option<UserId>,
     subject: &mut Option<UserId>,
 ) -> Result<(User, Issued, String), AuthError> {
-    let mut issued = one_time_tokens::find(tx, token).await?.ok_or(AuthError::InvalidToken)?;
+    let issued = one_time_tokens::find(tx, token).await?.ok_or(AuthError::InvalidToken)?;
     *subject = issued.user;
     if issued.expires_at <= call.now {
         return Err(AuthError::TokenExpired);
@@ -275,6 +275,8 @@ async fn claim<P: Purpose>(
         return Err(AuthError::InvalidUser);
     }
     let user = users::lock(tx, user).await?.ok_or(AuthError::UserNotFound)?;
+    // Its session may have ended since, by a sign-out that the link outlives.
+    let mut issued = one_time_tokens::find(tx, token).await?.ok_or(AuthError::InvalidToken)?;
     let new_email = issued.new_email.take().ok_or(AuthError::InvalidToken)?;
     Ok((user, issued, new_email))
 }

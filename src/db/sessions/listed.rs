@@ -103,6 +103,23 @@ pub async fn list_all(
     rows.iter().map(|row| Listed::from_row(&LIST_ALL, row)).collect()
 }
 
+/// As [`super::LOCK_OWNERS`], by the sessions' ids. Answered by the primary keys.
+pub(super) const LOCK_OWNERS_OF: Query = Query {
+    name: "sessions.lock_owners_of",
+    sql: "
+        SELECT id
+        FROM users
+        WHERE id = ANY (ARRAY(SELECT user_id FROM user_sessions WHERE id = ANY ($1)))
+        ORDER BY id
+        FOR UPDATE
+    ",
+};
+
+pub async fn lock_owners_of(client: &impl GenericClient, ids: &[SessionId]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    LOCK_OWNERS_OF.rows(client, &[&ids]).await.map(drop)
+}
+
 /// Ends sessions, whosever they are. Answered by the primary key; the trigger tells every gateway. Rows are locked in
 /// the order of their ids, as everywhere: see [`super::SEEN`].
 pub(super) const REVOKE_ANY: Query = Query {

@@ -19,6 +19,7 @@ struct Rig {
     program: Program,
     upstream: Upstream,
     addr: SocketAddr,
+    _db: Database,
     _mailbox: Mailbox,
     _folder: TempDir,
 }
@@ -36,6 +37,7 @@ impl Rig {
             program,
             upstream,
             addr,
+            _db: db,
             _mailbox: mailbox,
             _folder: folder,
         };

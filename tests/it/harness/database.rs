@@ -29,6 +29,9 @@ const TEMPLATE: &str = "vestibule_template";
 /// How long a database outlives its test: a gateway that was dropped is still putting things away.
 const LINGERING: Duration = Duration::from_secs(2);
 
+/// For removing one.
+const PATIENCE: Duration = Duration::from_mins(2);
+
 static CLUSTER: OnceCell<Shared> = OnceCell::const_new();
 static NEXT: AtomicUsize = AtomicUsize::new(1);
 
@@ -226,9 +229,9 @@ fn remove(url: &str, mut finished: mpsc::UnboundedReceiver<Finished>) {
         let client = connect(url).await;
         while let Some(Finished { name, since }) = finished.recv().await {
             tokio::time::sleep_until((since + LINGERING).into()).await;
-            let removed = client
-                .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
-                .await;
+            let remove = format!("DROP DATABASE {name} WITH (FORCE)");
+            let removed = tokio::time::timeout(PATIENCE, client.batch_execute(&remove)).await;
+            let removed = removed.unwrap_or_else(|_| panic!("{name} was not removed within {PATIENCE:?}"));
             removed.unwrap_or_else(|error| panic!("{name} could not be removed: {error:?}"));
         }
     });
