@@ -24,6 +24,8 @@ const UNKNOWN: &[u8] = b"UNKNOWN";
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// and goes on if the proxy speaks for itself.
 const LOCAL: u8 = 0x20;
+/// Which family and transport it may name that no stream has.
+const UNIX_DATAGRAM: u8 = 0x32;
 
 /// Extensions are skipped: nobody here asks for them.
 const CONFIG: ParseConfig = ParseConfig {
@@ -84,6 +86,10 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>,
             ..=MAX_HEADER => Ok((bytes.len() >= whole).then_some((None, whole))),
             _ => Err(HeaderError::TooLong),
         };
+    }
+    // The parser takes it for a unix stream.
+    if let Some([_, UNIX_DATAGRAM, ..]) = bytes.strip_prefix(SIGNATURE) {
+        return Err(HeaderError::Malformed);
     }
     match ProxyHeader::parse(bytes, CONFIG) {
         Ok((header, length)) => match header.proxied_address() {

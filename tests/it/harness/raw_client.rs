@@ -14,7 +14,7 @@ use super::{
 };
 
 /// No answer of a gateway that works takes longer, unless a test says so.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub(crate) struct RawClient {
