@@ -306,6 +306,9 @@ pub const MAILED: &[&str] = &[
     DeleteAccount::NAME,
 ];
 
+/// What makes another address the user's.
+pub const CHANGING: &[&str] = &[ApproveEmailChange::NAME, ConfirmEmailChange::NAME];
+
 /// Voids every link of these purposes that was mailed to a user so far.
 pub async fn void(client: &impl GenericClient, user: UserId, purposes: &[&str], now: Timestamp) -> Result<(), DbError> {
     VOID.run(client, &[&user.0, &purposes, &now]).await.map(drop)
@@ -326,6 +329,31 @@ pub async fn detach(client: &impl GenericClient, users: &[UserId], sessions: &[S
     let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let sessions: Vec<Uuid> = sessions.iter().map(|session| session.0).collect();
     DETACH.run(client, &[&users, &sessions]).await.map(drop)
+}
+
+/// Voids changes of a user's address, but for what was begun in one session (`$2`). Answered by `one_time_tokens_user_id_idx`.
+pub const VOID_CHANGES: Query = Query {
+    name: "one_time_tokens.void_changes",
+    sql: "
+        UPDATE one_time_tokens
+        SET consumed_at = $4, expires_at = LEAST(expires_at, $4)
+        WHERE user_id = $1 AND session_id IS DISTINCT FROM $2 AND purpose = ANY($3) AND consumed_at IS NULL
+    ",
+};
+
+/// For when all sessions of a user end but that one: also where whoever began a change has signed out of it since. The user must
+/// be locked.
+pub async fn void_changes(
+    client: &impl GenericClient,
+    user: UserId,
+    except: Option<SessionId>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let except = except.map(|session| session.0);
+    VOID_CHANGES
+        .run(client, &[&user.0, &except, &CHANGING, &now])
+        .await
+        .map(drop)
 }
 
 /// Leaves the links of sign-ups good for verifying alone. Answered by `one_time_tokens_user_id_idx`.
@@ -374,6 +402,7 @@ pub const ALL: &[Query] = &[
     CONSUME_OTHERS,
     VOID,
     DETACH,
+    VOID_CHANGES,
     DROP_SIGN_UPS,
     DELETE_EXPIRED,
 ];

@@ -12,7 +12,7 @@ use std::{net::IpAddr, time::Duration};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{DbError, GenericClient, Query, column, users::User};
+use super::{DbError, GenericClient, Query, column, one_time_tokens, users::User};
 use crate::{
     clock::Timestamp,
     identity::{Device, DeviceKind, Identity, Place, SessionId, UserId},
@@ -478,12 +478,14 @@ pub const REVOKE_ALL: Query = Query {
     ",
 };
 
+/// With what was begun in them: no change of the address goes on that a stranger may have asked for. The user must be locked.
 pub async fn revoke_all(
     client: &impl GenericClient,
     user: UserId,
     except: Option<SessionId>,
     now: Timestamp,
 ) -> Result<Vec<Revoked>, DbError> {
+    one_time_tokens::void_changes(client, user, except, now).await?;
     let rows = REVOKE_ALL
         .rows(client, &[&user.0, &except.map(|id| id.0), &now])
         .await?;

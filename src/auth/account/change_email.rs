@@ -9,7 +9,8 @@
 //! The links lead to `verify-email`, as those of a sign-up do. A second visit finds everything done and says so.
 //!
 //! Both links are good only while the session lives in which the change was asked for, or once the user has signed out of it in
-//! that browser. Who finds a stranger's session and ends it, ends what the stranger began.
+//! that browser and all other sessions were not ended together since. Who finds a stranger's session and ends it, ends what the
+//! stranger began; who ends all others does so although the stranger has left.
 //!
 //! The last link counts whoever opens it, and mail scanners open every link. So the new address may be of somebody who
 //! knows nothing of this user: unless the link is opened where it was asked for, or in a session of the user, the address
@@ -60,8 +61,7 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
     let user = current.hold(&tx, call.now).await?;
     // One change at a time: the newest is meant, also one that can't be. Else whether the older link is still good would
     // tell if the address has a user.
-    let purposes = [ApproveEmailChange::NAME, ConfirmEmailChange::NAME];
-    one_time_tokens::void(&tx, user.id, &purposes, call.now).await?;
+    one_time_tokens::void(&tx, user.id, one_time_tokens::CHANGING, call.now).await?;
     if users::by_email(&tx, new_email.as_str()).await?.is_some() {
         let taken = audit::Entry {
             email: Some(new_email.as_str()),
