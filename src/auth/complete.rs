@@ -174,13 +174,17 @@ pub(super) async fn complete_in(
         cookies: device_cookies,
         replaced: mut revoked,
     } = multi_session::join(call, tx, user.id, &token, remember).await?;
-    sessions::detach(tx, &revoked).await?;
     sessions::note(call, tx, &revoked, "replaced").await?;
+    let mut own = revoked.clone();
     if let Some(others) = rules.max_per_user.checked_sub(1) {
         let oldest = db::sessions::revoke_oldest(tx, user.id, others, now).await?;
         sessions::note(call, tx, &oldest, "max_per_user").await?;
+        // Of them, this browser's own is as good as replaced.
+        let here: Vec<_> = auth.cookies.all_sessions(call.headers).collect();
+        own.extend(oldest.iter().filter(|ended| here.contains(&ended.token_hash)));
         revoked.extend(oldest);
     }
+    sessions::detach(tx, &own).await?;
     let life = match remember {
         Remember::Yes => rules.expires_in,
         Remember::No => NOT_REMEMBERED.min(rules.expires_in),

@@ -1,8 +1,10 @@
 //! Answers that take as long whether or not an address has a user.
 //!
-//! Where it has one a mail is written, which is a handful of questions to Postgres more. How long these take depends on
-//! where Postgres is and how busy: so every answer of the kind waits until as long has gone by as the slowest of them took
-//! lately, and a bit. Only an answer that is slower than all before it can be told from others, and raises the bar.
+//! Where it has one a mail is written (or where it has none, a user), which is a handful of questions to Postgres more. How long
+//! these take depends on where Postgres is and how busy. So every answer of the kind waits until as long has gone by as the
+//! longer way takes, by how long it took until the address was looked up, which is the same on both: a multiple of that. And no
+//! answer is faster than the slowest of late and a bit, should that have been slower still. Only such a one can be told from
+//! others, and raises the bar for those behind it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -13,7 +15,7 @@ use tokio::time::sleep_until;
 
 use crate::clock::monotonic;
 
-/// More than writing a mail takes where Postgres is near.
+/// More than the longer way takes where Postgres is near.
 const LEAST: Duration = Duration::from_millis(60);
 /// An outage must not make everybody wait as long as it made one.
 const MOST: Duration = Duration::from_secs(1);
@@ -22,6 +24,15 @@ const SPAN: Duration = Duration::from_mins(10);
 
 #[derive(Debug)]
 pub(super) struct Evenness(Mutex<Slowest>);
+
+/// One answer's time.
+#[derive(Debug)]
+pub(super) struct Stopwatch<'a> {
+    evenness: &'a Evenness,
+    began: Instant,
+    /// How long the longer way takes, by how long it took so far.
+    expected: Duration,
+}
 
 #[derive(Debug)]
 struct Slowest {
@@ -40,21 +51,47 @@ impl Evenness {
         }))
     }
 
-    /// Waits until as long has gone by since `began` as answers take.
-    pub(super) async fn even_out(&self, began: Instant) {
+    pub(super) fn start(&self) -> Stopwatch<'_> {
+        Stopwatch {
+            evenness: self,
+            began: monotonic(),
+            expected: Duration::ZERO,
+        }
+    }
+}
+
+/// How much longer the longer way takes than to begin a transaction and to look an address up, by how often Postgres is asked:
+/// up to ten times more, each of them to prepare what it is asked besides.
+pub(super) const AFTER_A_LOOK: u32 = 10;
+
+impl Stopwatch<'_> {
+    /// There is a connection: the wait for one was the same for all.
+    pub(super) fn looks_up(&mut self) {
+        self.began = monotonic();
+    }
+
+    /// The address has been looked up, and from here on there are two ways. The longer takes up to `times` as long as what is
+    /// behind.
+    pub(super) fn looked_up(&mut self, times: u32) {
+        self.expected = monotonic().saturating_duration_since(self.began).saturating_mul(times);
+    }
+
+    /// Waits until as long has gone by as answers take. Nothing may be held meanwhile that others wait for.
+    pub(super) async fn even_out(self) {
         let now = monotonic();
+        let took = now.saturating_duration_since(self.began);
         let whole = {
             // It is whole whenever it is let go.
-            let mut slowest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            slowest.whole(now.saturating_duration_since(began), now)
+            let mut slowest = self.evenness.0.lock().unwrap_or_else(PoisonError::into_inner);
+            slowest.whole(took, self.expected, now)
         };
-        sleep_until((began + whole).into()).await;
+        sleep_until((self.began + whole).into()).await;
     }
 }
 
 impl Slowest {
-    /// How long an answer takes on the whole whose work took so long.
-    fn whole(&mut self, took: Duration, now: Instant) -> Duration {
+    /// How long an answer takes on the whole whose work took so long, and was expected to.
+    fn whole(&mut self, took: Duration, expected: Duration, now: Instant) -> Duration {
         let spans = now.saturating_duration_since(self.since).as_secs() / SPAN.as_secs();
         if spans > 0 {
             self.last_span = if spans == 1 { self.this_span } else { LEAST };
@@ -62,8 +99,8 @@ impl Slowest {
             self.since = now;
         }
         // A quarter more: the next may take a bit longer.
-        let wanted = (took + took / 4).clamp(LEAST, MOST);
-        self.this_span = self.this_span.max(wanted);
+        let needed = if took > expected { took + took / 4 } else { expected };
+        self.this_span = self.this_span.max(needed.clamp(LEAST, MOST));
         self.this_span.max(self.last_span)
     }
 }
@@ -81,21 +118,41 @@ mod tests {
             last_span: LEAST,
             since: start,
         };
-        for (after, took, whole) in [
-            (Duration::ZERO, millis(10), millis(60)),
+        for (after, took, expected, whole) in [
+            (Duration::ZERO, millis(10), millis(30), millis(60)),
             // Postgres is further away than was thought.
-            (SPAN / 4, millis(160), millis(200)),
-            (SPAN / 2, millis(10), millis(200)),
-            (SPAN / 2, millis(120), millis(200)),
-            (SPAN + SPAN / 2, millis(10), millis(200)),
+            (SPAN / 4, millis(160), millis(30), millis(200)),
+            (SPAN / 2, millis(10), millis(30), millis(200)),
+            (SPAN / 2, millis(120), millis(30), millis(200)),
+            (SPAN + SPAN / 2, millis(10), millis(30), millis(200)),
             // It has come nearer.
-            (3 * SPAN, millis(20), millis(60)),
+            (3 * SPAN, millis(20), millis(30), millis(60)),
             // It was away.
-            (3 * SPAN, Duration::from_secs(9), MOST),
-            (3 * SPAN, millis(20), MOST),
-            (9 * SPAN, millis(20), millis(60)),
+            (3 * SPAN, Duration::from_secs(9), millis(30), MOST),
+            (3 * SPAN, millis(20), millis(30), MOST),
+            (9 * SPAN, millis(20), millis(30), millis(60)),
+            (9 * SPAN, millis(20), Duration::MAX, MOST),
         ] {
-            assert_eq!(slowest.whole(took, start + after), whole, "{took:?} after {after:?}");
+            assert_eq!(
+                slowest.whole(took, expected, start + after),
+                whole,
+                "{after:?} {took:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn neither_way_is_told_by_being_the_first() {
+        let start = monotonic();
+        let millis = Duration::from_millis;
+        for (first, then) in [(millis(110), millis(240)), (millis(240), millis(110))] {
+            let mut slowest = Slowest {
+                this_span: LEAST,
+                last_span: LEAST,
+                since: start,
+            };
+            let whole = [first, then, first].map(|took| slowest.whole(took, millis(270), start));
+            assert_eq!(whole, [millis(270); 3]);
         }
     }
 }

@@ -236,10 +236,12 @@ impl<'a> Call<'a> {
             Remember::Yes => Some(self.auth.config.auth.session.expires_in),
             Remember::No => None,
         };
-        self.set_cookie(cookies.set(token, max_age));
+        // Before the new one: to clients that tell cookies of a host and of a domain of the same name not apart (RFC 6265, section
+        // 5.3, step 11) it is one cookie, and the last word counts.
         if let Some(host_only) = cookies.clear_host_only(self.headers) {
             self.set_cookie(host_only);
         }
+        self.set_cookie(cookies.set(token, max_age));
         self.handed_out.bearer = Some(cookies.bearer_value(token));
     }
 

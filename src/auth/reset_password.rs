@@ -11,6 +11,7 @@ use url::Url;
 use super::{
     AuthError,
     account::{change_password, ways_in},
+    evenness::{AFTER_A_LOOK, Stopwatch},
     http::{Answer, Call},
     openapi::{Description, Field, Group, TOKEN, Work, Yes, always, object, text},
     password::Unacceptable,
@@ -19,7 +20,6 @@ use super::{
     throttle::may_hash,
 };
 use crate::{
-    clock::monotonic,
     db::{
         self, audit,
         one_time_tokens::{self, Issued},
@@ -32,13 +32,13 @@ use crate::{
 
 /// POST /request-password-reset
 pub(super) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
-    let began = monotonic();
     let mut check = call.body.check();
     let email = check.address("email");
     let redirect_to = check.optional_target("redirectTo");
     check.done()?;
-    let sent = mail_link(call, email.as_str(), redirect_to.as_deref()).await;
-    call.auth.evenness.even_out(began).await;
+    let mut stopwatch = call.auth.evenness.start();
+    let sent = mail_link(call, &mut stopwatch, email.as_str(), redirect_to.as_deref()).await;
+    stopwatch.even_out().await;
     sent?;
     call.auth.outbox.ring();
     Ok(Answer::json(json!({
@@ -48,11 +48,18 @@ pub(super) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
 }
 
 /// Mails a link to an address that has a user, and to no other.
-async fn mail_link(call: &Call<'_>, email: &str, redirect_to: Option<&str>) -> Result<(), AuthError> {
+async fn mail_link(
+    call: &Call<'_>,
+    stopwatch: &mut Stopwatch<'_>,
+    email: &str,
+    redirect_to: Option<&str>,
+) -> Result<(), AuthError> {
     let auth = call.auth;
     let mut client = auth.db.client().await?;
+    stopwatch.looks_up();
     let tx = db::begin(&mut client).await?;
     let user = users::by_email(&tx, email).await?;
+    stopwatch.looked_up(AFTER_A_LOOK);
     let entry = if let Some(user) = &user {
         // Where none is sent the last link, which was, stays good. Locked, so that of two requests at once the later one
         // voids the link of the other.

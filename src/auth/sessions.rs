@@ -13,7 +13,7 @@ use super::{
     openapi::{Description, Field, Group, Who, Work, Yes, always, list as list_of, named, object, or_null},
 };
 use crate::{
-    db::{self, DbError, audit, one_time_tokens, sessions as table, sessions::Revoked, users},
+    db::{self, DbError, audit, one_time_tokens, sessions as table, sessions::Revoked},
     identity::{SessionId, UserId},
     secret::SessionToken,
 };
@@ -62,7 +62,7 @@ pub(super) async fn revoke(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
     // As in `revoke_all`.
-    users::lock(&tx, user).await?;
+    current.hold(&tx, call.now).await?;
     let (handle, token) = (token.parse::<SessionId>().ok(), SessionToken::parse(&token));
     let hash = token.map(|token| token.hash()).filter(|_| handle.is_none());
     let revoked = match (handle, hash) {
@@ -99,8 +99,8 @@ pub(super) async fn revoke_all(call: &mut Call<'_>, own: Own) -> Result<Answer, 
     };
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
-    // Who acts in one of them locks the user, too, and has done so or will find it ended.
-    users::lock(&tx, current.user.id).await?;
+    // Who acts in one of them does so, too, and has done it or will find it ended.
+    current.hold(&tx, call.now).await?;
     let revoked = table::revoke_all(&tx, current.user.id, except, call.now).await?;
     note(call, &tx, &revoked, kind).await?;
     db::commit(tx).await?;

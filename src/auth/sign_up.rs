@@ -1,7 +1,7 @@
 //! Sign-up: an address, a name and a password become a user.
 //!
 //! With verification required (the default) nobody learns here whether an address has a user: a taken one gets the
-//! same answer, after the same work. What differs is the mail, which only the address's owner can read. Without it the
+//! same answer, in as much time. What differs is the mail, which only the address's owner can read. Without it the
 //! new user is signed in, and a taken address is told.
 //!
 //! Nothing of an existing user changes because a stranger names their address. Until an address is verified several
@@ -16,6 +16,7 @@ use super::{
     AuthError,
     complete::{Proof, Remember, Shown, SignedIn, complete_in},
     email::EmailAddress,
+    evenness::{AFTER_A_LOOK, Stopwatch},
     http::{Answer, Call},
     input::forbid_protected,
     objects,
@@ -75,7 +76,17 @@ pub(super) async fn sign_up(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         if let Some(earlier) = own_earlier(call, &input.email, input.password).await? {
             password_hash = earlier;
         }
-        register(call, &user, password_hash, input.callback_url.as_deref()).await?;
+        let mut stopwatch = auth.evenness.start();
+        let registered = register(
+            call,
+            &mut stopwatch,
+            &user,
+            password_hash,
+            input.callback_url.as_deref(),
+        )
+        .await;
+        stopwatch.even_out().await;
+        registered?;
         // Also of a user who was not made: in every field like one who was.
         return Ok(Answer::json(json!({ "token": null, "user": objects::user(&user) })));
     }
@@ -121,6 +132,7 @@ fn read(call: &mut Call<'_>) -> Result<Input, AuthError> {
 /// transaction either way, with a mail and a line in the audit log.
 async fn register(
     call: &mut Call<'_>,
+    stopwatch: &mut Stopwatch<'_>,
     user: &User,
     password_hash: Secret<String>,
     callback_url: Option<&str>,
@@ -128,6 +140,7 @@ async fn register(
     let auth = call.auth;
     let mark = browser_mark(call);
     let mut client = auth.db.client().await?;
+    stopwatch.looks_up();
     let tx = db::begin(&mut client).await?;
     let sign_up = SignUp {
         name: user.name.clone(),
@@ -141,7 +154,9 @@ async fn register(
         sign_up: Some(&sign_up),
         callback_url,
     };
-    if users::insert(&tx, user).await? {
+    let is_new = users::insert(&tx, user).await?;
+    stopwatch.looked_up(AFTER_A_LOOK);
+    if is_new {
         users::leave_unclaimed(&tx, user.id).await?;
         accounts::set_password(&tx, call.new_id(), user.id, &password_hash, call.now).await?;
         mail_link(call, &tx, &link).await?;

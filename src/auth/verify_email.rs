@@ -20,6 +20,7 @@ use super::{
     Auth, AuthError,
     account::{change_email, ways_in},
     complete::{Proof, Remember, Shown, complete_in},
+    evenness::{AFTER_A_LOOK, Stopwatch},
     http::{Answer, Call, Refresh, component},
     objects,
     openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, named, object, or_null},
@@ -27,7 +28,6 @@ use super::{
     sessions,
 };
 use crate::{
-    clock::monotonic,
     config::SignInAfter,
     db::{
         self, DbError, Transaction,
@@ -99,12 +99,12 @@ pub(super) fn link_url(auth: &Auth, token: &str, callback_url: Option<&str>) -> 
 
 /// POST /send-verification-email
 pub(super) async fn send(call: &mut Call<'_>) -> Result<Answer, AuthError> {
-    let began = monotonic();
     let mut check = call.body.check();
     let email = check.address("email");
     let callback_url = check.optional_target("callbackURL");
     check.done()?;
     let auth = call.auth;
+    let mut stopwatch = auth.evenness.start();
     if let Some(current) = call.session(Refresh::Slide).await? {
         if current.user.email != email.as_str() {
             return Err(AuthError::EmailMismatch);
@@ -112,10 +112,10 @@ pub(super) async fn send(call: &mut Call<'_>) -> Result<Answer, AuthError> {
         if current.user.email_verified {
             return Err(AuthError::AlreadyVerified);
         }
-        resend(call, email.as_str(), callback_url.as_deref()).await?;
+        resend(call, &mut stopwatch, email.as_str(), callback_url.as_deref()).await?;
     } else {
-        let sent = resend(call, email.as_str(), callback_url.as_deref()).await;
-        call.auth.evenness.even_out(began).await;
+        let sent = resend(call, &mut stopwatch, email.as_str(), callback_url.as_deref()).await;
+        stopwatch.even_out().await;
         sent?;
     }
     auth.outbox.ring();
@@ -123,14 +123,21 @@ pub(super) async fn send(call: &mut Call<'_>) -> Result<Answer, AuthError> {
 }
 
 /// Mails a link to an address that has an unverified user, and to no other.
-async fn resend(call: &mut Call<'_>, email: &str, callback_url: Option<&str>) -> Result<(), AuthError> {
+async fn resend(
+    call: &mut Call<'_>,
+    stopwatch: &mut Stopwatch<'_>,
+    email: &str,
+    callback_url: Option<&str>,
+) -> Result<(), AuthError> {
     let auth = call.auth;
     let mark = browser_mark(call);
     let browser = mark.hash();
     let mut client = auth.db.client().await?;
+    stopwatch.looks_up();
     let tx = db::begin(&mut client).await?;
     let is_meant = |user: &User| user.email == email && !user.email_verified;
     let unverified = users::by_email(&tx, email).await?.filter(is_meant);
+    stopwatch.looked_up(AFTER_A_LOOK);
     let entry = if let Some(user) = &unverified {
         if !is_left_out(call, &tx, user.id, email).await?
             && let Some(user) = users::lock(&tx, user.id).await?.filter(is_meant)

@@ -7,7 +7,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, Target};
 
 /// For listeners, logs, the database, event queues of threads.
 const OTHERS: u64 = 256;
@@ -38,11 +38,12 @@ pub(super) fn raise_limit(config: &Config) {
 /// What is open when every place is taken.
 fn needed(config: &Config) -> u64 {
     let server = &config.server;
+    let has_files = (config.routes.iter()).any(|route| matches!(route.target, Target::Files(_)));
     // A tunnel has two ends that are counted nowhere else.
     let clients = server
         .max_connections
         .saturating_add(server.max_tunnels.saturating_mul(2))
-        .saturating_add(server.max_open_files);
+        .saturating_add(if has_files { server.max_open_files } else { 0 });
     let upstreams = config.upstreams.iter().map(|upstream| upstream.max_connections.get());
     let all = upstreams.fold(clients, usize::saturating_add);
     u64::try_from(all).unwrap_or(u64::MAX).saturating_add(OTHERS)

@@ -45,7 +45,7 @@ impl Settled {
         let timeout_ms = statement_timeout.as_millis();
         let set = format!("SET LOCAL search_path TO \"{schema}\"; SET LOCAL statement_timeout TO {timeout_ms}");
         Self::PerTransaction {
-            begin: format!("BEGIN; {set}"),
+            begin: format!("BEGIN ISOLATION LEVEL READ COMMITTED; {set}"),
             set,
         }
     }
@@ -109,9 +109,12 @@ impl Client {
         drop(Object::take(self.object));
     }
 
+    /// Whatever the database has by default: who waited for a row's lock has to see what became of all others meanwhile.
     pub(super) async fn begin(&mut self) -> Result<Transaction<'_>, DbError> {
         let way = Arc::clone(&self.way);
-        let tx = way.answers.wait("begin", self.object.transaction()).await?;
+        let builder = self.object.build_transaction();
+        let starting = builder.isolation_level(IsolationLevel::ReadCommitted);
+        let tx = way.answers.wait("begin", starting.start()).await?;
         Ok(Transaction::on(tx, way))
     }
 

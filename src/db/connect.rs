@@ -247,7 +247,8 @@ fn completed(mut config: Config, settings: &Settings, pooler: Pooler, answer_wit
     if pooler == Pooler::None {
         let statement_timeout_ms = settings.statement_timeout.as_millis();
         let options = format!(
-            "{} -c search_path={} -c statement_timeout={statement_timeout_ms}",
+            "{} -c search_path={} -c statement_timeout={statement_timeout_ms} \
+             -c default_transaction_isolation=read\\ committed",
             config.get_options().unwrap_or_default(),
             settings.schema,
         );

@@ -331,13 +331,15 @@ pub async fn detach(client: &impl GenericClient, users: &[UserId], sessions: &[S
     DETACH.run(client, &[&users, &sessions]).await.map(drop)
 }
 
-/// Voids changes of a user's address, but for what was begun in one session (`$2`). Answered by `one_time_tokens_user_id_idx`.
+/// Voids changes of a user's address, but for what was begun in one session (`$2`), or all (null). Answered by
+/// `one_time_tokens_user_id_idx`.
 pub const VOID_CHANGES: Query = Query {
     name: "one_time_tokens.void_changes",
     sql: "
         UPDATE one_time_tokens
         SET consumed_at = $4, expires_at = LEAST(expires_at, $4)
-        WHERE user_id = $1 AND session_id IS DISTINCT FROM $2 AND purpose = ANY($3) AND consumed_at IS NULL
+        WHERE user_id = $1 AND ($2::uuid IS NULL OR session_id IS DISTINCT FROM $2) AND purpose = ANY($3)
+            AND consumed_at IS NULL
     ",
 };
 

@@ -87,8 +87,10 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>,
             _ => Err(HeaderError::TooLong),
         };
     }
-    // The parser takes it for a unix stream.
-    if let Some([_, UNIX_DATAGRAM, ..]) = bytes.strip_prefix(SIGNATURE) {
+    // The parser takes it for a unix stream. A proxy that speaks for itself may say what it likes.
+    if let Some([command, UNIX_DATAGRAM, ..]) = bytes.strip_prefix(SIGNATURE)
+        && *command != LOCAL
+    {
         return Err(HeaderError::Malformed);
     }
     match ProxyHeader::parse(bytes, CONFIG) {
@@ -164,11 +166,12 @@ mod tests {
             (v2(None, 0), None),
             (b"\r\n\r\n\0\r\nQUIT\n\x20\x21\0\0".to_vec(), None),
             (b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x03abc".to_vec(), None),
+            (b"\r\n\r\n\0\r\nQUIT\n\x20\x32\0\x03abc".to_vec(), None),
         ];
         for (header, source) in headers {
             let source = source.map(|source| source.parse().unwrap());
             let all = [&header[..], b"GET / HTTP/1.1\r\n\r\n"].concat();
-            for size in [1, 7, 16, header.len(), all.len()] {
+            for size in [1, 7, 14, 16, header.len(), all.len()] {
                 let (read, rest) = read_in_pieces(&all, size).await;
                 assert_eq!(read, Ok(source), "{header:?} in pieces of {size}");
                 assert_eq!(rest, b"GET / HTTP/1.1\r\n\r\n", "{header:?} in pieces of {size}");
@@ -196,6 +199,8 @@ mod tests {
             v2(Some(datagram), 0),
             v2(Some(from("203.0.113.7:1")), 100),
             b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c123456789012".to_vec(),
+            // Datagrams between sockets of unix.
+            [&b"\r\n\r\n\0\r\nQUIT\n\x21\x32\0\xd8"[..], &[0; 216]].concat(),
             b"\x16\x03\x01".to_vec(),
             Vec::new(),
         ] {

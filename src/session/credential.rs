@@ -307,7 +307,7 @@ impl SessionCookies {
 
     /// The sessions of all cookies of the session's name, also where several people's came along and none counts.
     pub fn all_sessions(&self, headers: &HeaderMap) -> impl Iterator<Item = TokenHash> {
-        let values = self.session.values(headers).take(MAX_CANDIDATES);
+        let values = self.session.values(headers);
         let verified = values.filter_map(|value| self.signed(value, Spelling::Cookie));
         verified.filter(|plain| token_shaped(plain)).map(TokenHash::of)
     }

@@ -341,6 +341,17 @@ const HANDLED: &[(&str, Disposition)] = &[
     ("x-nf-client-connection-ip", Disposition::ToldByProxies),
     ("incap-client-ip", Disposition::ToldByProxies),
     ("x-sucuri-clientip", Disposition::ToldByProxies),
+    ("ali-cdn-real-ip", Disposition::ToldByProxies),
+    ("cdn-src-ip", Disposition::ToldByProxies),
+    ("x-real-client-ip", Disposition::ToldByProxies),
+    // WebLogic's plug-in's without its prefix, and names of CGI variables which copies of one Java method ask for as headers.
+    ("proxy-client-ip", Disposition::ToldByProxies),
+    ("http-client-ip", Disposition::ToldByProxies),
+    ("http-x-forwarded-for", Disposition::ToldByProxies),
+    ("http-x-forwarded", Disposition::ToldByProxies),
+    ("http-x-cluster-client-ip", Disposition::ToldByProxies),
+    ("http-forwarded-for", Disposition::ToldByProxies),
+    ("http-forwarded", Disposition::ToldByProxies),
     // Who somebody is, as other gateways say it: a Kubernetes API server's, OpenSearch's, WebSEAL's, Gatekeeper's.
     // `X-Auth-Token` and `X-Auth-User` are what clients show by themselves.
     ("x-remote-uid", Disposition::ToldByProxies),

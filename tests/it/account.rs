@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Gateway, SOON, Setup,
+    Database, Gateway, SOON, Setup,
     client::Response,
     eventually,
     people::{PASSWORD, User},
@@ -654,6 +654,7 @@ async fn a_change_of_address_ends_with_the_session_in_which_it_was_asked_for() {
         ("all", "TOKEN_EXPIRED"),
         // Nor do thieves save their change by leaving.
         ("left, others", "TOKEN_EXPIRED"),
+        ("left, all", "TOKEN_EXPIRED"),
         ("by hand", "INVALID_TOKEN"),
         ("deleted", "INVALID_TOKEN"),
         ("banned", "INVALID_TOKEN"),
@@ -670,9 +671,11 @@ async fn a_change_of_address_ends_with_the_session_in_which_it_was_asked_for() {
             "others" => drop(post(&gateway, "revoke-other-sessions", &ada, &json!({})).await),
             "one" => drop(post(&gateway, "revoke-session", &ada, &json!({ "token": stolen.token })).await),
             "all" => drop(post(&gateway, "revoke-sessions", &ada, &json!({})).await),
-            "left, others" => {
+            "left, others" | "left, all" => {
                 assert_eq!(post(&gateway, "sign-out", &stolen, &json!({})).await.status(), 200);
-                post(&gateway, "revoke-other-sessions", &ada, &json!({})).await;
+                let whose = if way == "left, all" { "" } else { "other-" };
+                let ended = post(&gateway, &format!("revoke-{whose}sessions"), &ada, &json!({})).await;
+                assert_eq!(ended.status(), 200);
             }
             "by hand" => {
                 let ended = format!(
@@ -737,13 +740,21 @@ async fn nor_does_an_old_address_agree_for_a_session_that_has_ended() {
 /// The session was good when the request came, and had ended when its turn came.
 #[tokio::test]
 async fn who_was_signed_out_meanwhile_changes_nothing() {
+    let db = Database::fresh().await;
+    // Also where transactions see only what was before them, unless they say otherwise.
+    let by_default = "DO $$ BEGIN
+            EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation TO %L', current_database(), 'repeatable read');
+        END $$";
+    db.run(by_default).await;
     let gateway = Setup::default()
         .with("[auth.account]\nchange_email = 'new'")
-        .start()
+        .start_on(&db)
         .await;
     let everything = "SELECT u.email, (SELECT count(*) FROM accounts AS a WHERE a.user_id = u.id)::text,
             coalesce((SELECT max(a.password_set_at) FROM accounts AS a WHERE a.user_id = u.id)::text, ''),
-            (SELECT count(*) FROM one_time_tokens AS t WHERE t.user_id = u.id AND t.purpose <> 'verify-email')::text
+            (SELECT count(*) FROM one_time_tokens AS t WHERE t.user_id = u.id AND t.purpose <> 'verify-email')::text,
+            u.name,
+            (SELECT count(*) FROM user_sessions AS s WHERE s.user_id = u.id AND s.revoked_at IS NULL)::text
         FROM users AS u WHERE u.id = $1::text::uuid";
     let change = json!({ "currentPassword": PASSWORD, "newPassword": NEW });
     for (number, (path, body)) in [
@@ -752,11 +763,21 @@ async fn who_was_signed_out_meanwhile_changes_nothing() {
         ("set-password", json!({ "newPassword": NEW })),
         ("delete-user", json!({ "password": PASSWORD })),
         ("unlink-account", json!({ "providerId": "elsewhere" })),
+        ("update-user", json!({ "name": "Eve" })),
+        ("revoke-sessions", json!({})),
+        ("revoke-other-sessions", json!({})),
+        ("revoke-session", json!({ "token": "the owner's" })),
     ]
     .into_iter()
     .enumerate()
     {
-        let ada = gateway.signed_in(&format!("ada{number}@example.com")).await;
+        let email = format!("ada{number}@example.com");
+        let ada = gateway.signed_in(&email).await;
+        let owner = again(&gateway, &email).await;
+        let body = match path {
+            "revoke-session" => json!({ "token": owner.token }),
+            _ => body,
+        };
         let by_hand = gateway.db().client().await;
         let another = "INSERT INTO accounts (id, user_id, provider_id, account_id, issuer, created_at, updated_at)
             SELECT gen_random_uuid(), id, 'elsewhere', id::text, 'https://elsewhere.example', now(), now() FROM users
@@ -768,9 +789,9 @@ async fn who_was_signed_out_meanwhile_changes_nothing() {
         }
         let row = async || {
             let row = by_hand.query_one(everything, &[&ada.id]).await.unwrap();
-            (0..4).map(|at| row.get::<_, String>(at)).collect::<Vec<_>>()
+            (0..6).map(|at| row.get::<_, String>(at)).collect::<Vec<_>>()
         };
-        let before = row().await;
+        let mut before = row().await;
         by_hand.batch_execute("BEGIN").await.unwrap();
         let lock = "SELECT 1 FROM users WHERE id = $1::text::uuid FOR UPDATE";
         by_hand.execute(lock, &[&ada.id]).await.unwrap();
@@ -779,11 +800,35 @@ async fn who_was_signed_out_meanwhile_changes_nothing() {
         let waits = "SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'";
         eventually(SOON, async || gateway.db().count(waits).await == 1).await;
-        let end = "UPDATE user_sessions SET revoked_at = now() WHERE user_id = $1::text::uuid";
-        by_hand.execute(end, &[&ada.id]).await.unwrap();
+        let end = "UPDATE user_sessions SET revoked_at = now() WHERE token_hash = sha256(convert_to($1::text, 'utf8'))";
+        assert_eq!(by_hand.execute(end, &[&ada.token]).await.unwrap(), 1);
         by_hand.batch_execute("COMMIT").await.unwrap();
+        before[5] = "1".to_owned();
         let answer = call.await.unwrap();
         assert_eq!(answer.status(), 401, "{path}: {}", answer.text());
         assert_eq!(row().await, before, "{path}");
+    }
+}
+
+/// Where people have few sessions, signing in again in that browser may end the one in which the change was asked for.
+#[tokio::test]
+async fn a_change_of_address_outlives_a_sign_in_in_its_browser() {
+    let gateway = Setup::default()
+        .with("[auth.session]\nmax_per_user = 1\n[auth.account]\nchange_email = 'new'")
+        .start()
+        .await;
+    for (same_browser, email) in [(true, "new@example.com"), (false, "ada@example.com")] {
+        let ada = gateway.signed_in("ada@example.com").await;
+        let body = json!({ "newEmail": "new@example.com" });
+        post(&gateway, "change-email", &ada, &body).await;
+        let link = gateway.mailbox().next_to("new@example.com").await.link();
+        let body = json!({ "email": "ada@example.com", "password": PASSWORD });
+        let sign_in = gateway.post("/api/auth/sign-in/email");
+        let sign_in = if same_browser { sign_in.with(&ada) } else { sign_in };
+        let newest = User::of(&gateway, &sign_in.json(&body).await);
+        assert_eq!(gateway.get("/api/me").with(&ada).await.status(), 401);
+        gateway.open(&link).with(&newest).await;
+        assert_eq!(session_of(&gateway, &newest).await["user"]["email"], email);
+        gateway.db().run("DELETE FROM users").await;
     }
 }

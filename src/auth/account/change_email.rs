@@ -27,7 +27,6 @@ use crate::{
         post::may_write,
         verify_email::{self, Opened, browser_mark, link_url},
     },
-    clock::monotonic,
     config::{ChangeEmail, SignInAfter},
     db::{
         self, DbError, Transaction, audit,
@@ -39,9 +38,13 @@ use crate::{
     secret::{ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, TokenHash},
 };
 
+/// As [`evenness::AFTER_A_LOOK`], after three questions more.
+///
+/// [`evenness::AFTER_A_LOOK`]: crate::auth::evenness::AFTER_A_LOOK
+const AFTER_LOOKS: u32 = 4;
+
 /// POST /change-email
 pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
-    let began = monotonic();
     let auth = call.auth;
     let mut check = call.body.check();
     let new_email = check.address("newEmail");
@@ -56,13 +59,17 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
         return Err(AuthError::SameEmail);
     }
     let mark = browser_mark(call);
+    let mut stopwatch = auth.evenness.start();
     let mut client = auth.db.client().await?;
+    stopwatch.looks_up();
     let tx = db::begin(&mut client).await?;
     let user = current.hold(&tx, call.now).await?;
     // One change at a time: the newest is meant, also one that can't be. Else whether the older link is still good would
     // tell if the address has a user.
     one_time_tokens::void(&tx, user.id, one_time_tokens::CHANGING, call.now).await?;
-    if users::by_email(&tx, new_email.as_str()).await?.is_some() {
+    let holder = users::by_email(&tx, new_email.as_str()).await?;
+    stopwatch.looked_up(AFTER_LOOKS);
+    if holder.is_some() {
         let taken = audit::Entry {
             email: Some(new_email.as_str()),
             ..current.tried(audit::Action::RequestEmailChange, "ADDRESS_TAKEN")
@@ -91,7 +98,7 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
     auth.outbox.ring();
     let life = auth.config.auth.email_verification.expires_in;
     call.set_cookie(auth.cookies.set_sign_up_mark(&mark, life));
-    call.auth.evenness.even_out(began).await;
+    stopwatch.even_out().await;
     Ok(Answer::json(json!({ "status": true })))
 }
 

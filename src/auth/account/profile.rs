@@ -29,6 +29,7 @@ pub(in crate::auth) async fn update(call: &mut Call<'_>) -> Result<Answer, AuthE
     let user = current.user.id;
     let mut client = call.auth.db.client().await?;
     let tx = db::begin(&mut client).await?;
+    current.hold(&tx, call.now).await?;
     let picture = match &image {
         Nullable::Absent => Picture::Stays,
         Nullable::Null => Picture::None,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::{OnceCell, mpsc};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, error::SqlState};
 use vestibule::{
     db::{Connector, Pooler, Settings, migrate},
     dev::postgres::Cluster,
@@ -230,9 +230,19 @@ fn remove(url: &str, mut finished: mpsc::UnboundedReceiver<Finished>) {
         while let Some(Finished { name, since }) = finished.recv().await {
             tokio::time::sleep_until((since + LINGERING).into()).await;
             let remove = format!("DROP DATABASE {name} WITH (FORCE)");
-            let removed = tokio::time::timeout(PATIENCE, client.batch_execute(&remove)).await;
-            let removed = removed.unwrap_or_else(|_| panic!("{name} was not removed within {PATIENCE:?}"));
-            removed.unwrap_or_else(|error| panic!("{name} could not be removed: {error:?}"));
+            // Postgres gives up itself where a backend takes longer than five seconds to go.
+            let removing = async {
+                while let Err(error) = client.batch_execute(&remove).await {
+                    let code = error.code();
+                    assert_eq!(
+                        code,
+                        Some(&SqlState::OBJECT_IN_USE),
+                        "{name} could not be removed: {error:?}"
+                    );
+                }
+            };
+            let removed = tokio::time::timeout(PATIENCE, removing).await;
+            removed.unwrap_or_else(|_| panic!("{name} was not removed within {PATIENCE:?}"));
         }
     });
 }
