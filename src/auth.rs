@@ -139,7 +139,7 @@ pub static ROUTES: &[Route] = &[
     login("/signup", Endpoint::SignUp),
     login("/sign-in/email", Endpoint::SignIn),
     login("/signin", Endpoint::SignIn),
-    sign_out("/sign-out", Endpoint::SignOut),
+    touching("/sign-out", Endpoint::SignOut),
     get("/get-session", Endpoint::GetSession),
     post("/get-session", Endpoint::PostSession),
     get("/list-sessions", Endpoint::ListSessions),
@@ -147,7 +147,7 @@ pub static ROUTES: &[Route] = &[
     post("/revoke-sessions", Endpoint::RevokeSessions),
     post("/revoke-other-sessions", Endpoint::RevokeOtherSessions),
     post("/update-session", Endpoint::UpdateSession),
-    post("/send-verification-email", Endpoint::SendVerificationEmail),
+    touching("/send-verification-email", Endpoint::SendVerificationEmail),
     link("/verify-email", Endpoint::VerifyEmail),
     post("/request-password-reset", Endpoint::RequestPasswordReset),
     // As clients up to 1.3 call it (section 24).
@@ -166,12 +166,12 @@ pub static ROUTES: &[Route] = &[
     get("/multi-session/list-device-sessions", Endpoint::ListDeviceSessions),
     post("/multi-session/set-active", Endpoint::SetActiveSession),
     post("/multi-session/revoke", Endpoint::RevokeDeviceSession),
-    post("/sign-in/social", Endpoint::SignInSocial),
+    touching("/sign-in/social", Endpoint::SignInSocial),
     post("/link-social", Endpoint::LinkSocial),
     get("/callback/:provider", Endpoint::Callback),
     relay("/callback/:provider", Endpoint::CallbackRelay),
     // As the plugin for providers of all kinds had them in clients up to 1.6.
-    post("/sign-in/oauth2", Endpoint::SignInOAuth2),
+    touching("/sign-in/oauth2", Endpoint::SignInOAuth2),
     post("/oauth2/link", Endpoint::LinkOAuth2),
     get("/oauth2/callback/:provider", Endpoint::Callback),
     relay("/oauth2/callback/:provider", Endpoint::OAuth2CallbackRelay),
@@ -240,9 +240,9 @@ const fn post(path: &'static str, endpoint: Endpoint) -> Route {
     }
 }
 
-/// Needs no body, so that a form can be sent to it, and takes cookies back whether or not some came. (What else sets or
-/// takes cookies without one reads JSON, which no page sends to another site without a preflight.)
-const fn sign_out(path: &'static str, endpoint: Endpoint) -> Route {
+/// Sets cookies, or takes them back, whether or not some came: by which a page of somebody else's could have a browser signed out,
+/// or signed in as whom it likes. (Where JSON is read, no such page sends it without a preflight; that is not all there is.)
+const fn touching(path: &'static str, endpoint: Endpoint) -> Route {
     Route {
         method: Method::POST,
         path,

@@ -280,6 +280,9 @@ impl Back<'_> {
     fn clean(&self, cookies: &SessionCookies, response: &mut Response<ProxyBody>) -> Asks {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let asks = headers::give_back(response, cookies, self.cors, switching);
+        if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            response.body_mut().leave_content_out();
+        }
         if upgrade::is_open(response) {
             return Asks::default();
         }

@@ -25,6 +25,8 @@ pub const RESERVED_PREFIXES: &[&[u8]] = &[
 /// can, with the mark between words that is written here.
 pub const PROXIES_PREFIXES: &[&str] = &[
     "cf-access-",
+    "kubeflow-user",
+    "kubeflow-groups",
     // As a Kubernetes API server takes them.
     "impersonate-",
     "x-remote-extra-",
@@ -40,6 +42,7 @@ pub const PROXIES_PREFIXES: &[&str] = &[
     "sm_server",
     "sm_universalid",
     "sm_user",
+    "smuser",
     "ssl-client-",
     "tailscale-user-",
     "wl-proxy-",
@@ -51,6 +54,7 @@ pub const PROXIES_PREFIXES: &[&str] = &[
     "x-consumer-",
     "x-credential-",
     "x-authentik-",
+    "x-appengine-user-",
     "x-goog-authenticated-",
     "x-goog-iap-",
     "x-ms-client-principal",
@@ -83,6 +87,11 @@ pub const RESERVED_NAMES: &[&str] = &[
     "x-original-uri",
     "x-original-host",
     "x-original-method",
+    "x-original-path",
+    "x-rewrite-path",
+    "x-http-path-override",
+    "x-host-override",
+    "x-http-host-override",
     "x-rewrite-url",
     "x-rewrite-uri",
     "x-http-method",

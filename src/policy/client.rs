@@ -98,6 +98,7 @@ impl ClientRules {
         match peer {
             Peer::Ip(addr) => !self.trusted_proxies.is_empty() && self.trusts(addr),
             Peer::Unix => self.trusts_unix,
+            Peer::Untold => false,
         }
     }
 

@@ -57,6 +57,8 @@ pub enum Peer {
     Ip(IpAddr),
     /// A process of this machine, at a unix socket.
     Unix,
+    /// Somebody for whom a proxy connects whose PROXY header tells no address. Nobody trusts it.
+    Untold,
 }
 
 impl Peer {
@@ -64,11 +66,11 @@ impl Peer {
         Self::Ip(addr.ip().to_canonical())
     }
 
-    /// Its address. A unix peer has none, and is counted and logged as `0.0.0.0`, which nobody can call from.
+    /// Its address. Who has none is counted and logged as `0.0.0.0`, which nobody can call from.
     pub const fn addr(self) -> IpAddr {
         match self {
             Self::Ip(addr) => addr,
-            Self::Unix => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::Unix | Self::Untold => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         }
     }
 }

@@ -129,6 +129,13 @@ impl ProxyBody {
         Self::of(Source::Own((!bytes.is_empty()).then_some(bytes)), None)
     }
 
+    /// As an answer has it that can't have one (RFC 9110, 6.4.1): what an upstream sends all the same is not for the client.
+    pub fn leave_content_out(&mut self) {
+        if !self.is_end_stream() {
+            *self = Self::own(Bytes::new());
+        }
+    }
+
     /// As an answer to `HEAD` has it: what we would say ourselves is left out.
     #[must_use]
     pub fn unsaid(mut self) -> Self {

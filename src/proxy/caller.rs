@@ -66,8 +66,8 @@ fn forwarded_for(headers: &HeaderMap, client: &ClientFacts) -> HeaderValue {
             put_address(&mut value, addr);
         }
         // It has no address to add; but the field must be there, else one hop further it would be the client's to say.
-        Peer::Unix if value.is_empty() => value.put_slice(UNKNOWN),
-        Peer::Unix => {}
+        Peer::Unix | Peer::Untold if value.is_empty() => value.put_slice(UNKNOWN),
+        Peer::Unix | Peer::Untold => {}
     }
     visible(value)
 }

@@ -181,7 +181,16 @@ async fn look(
         .iter()
         .any(|ending| (asked.is_guarded)(&format!("{file}{ending}")));
     let mut whole = request.clone();
-    let found = open(files, request, compressed, is_guarded).await?;
+    let mut found = open(files, request, compressed, is_guarded).await?;
+    let is_unsatisfiable = |response: &Response<_>| response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
+    if found.as_ref().is_some_and(is_unsatisfiable) && asks_for_an_end(whole.headers()) {
+        // The file is shorter than that: all of it is meant (RFC 9110, 14.1.2).
+        whole
+            .headers_mut()
+            .insert(header::RANGE, HeaderValue::from_static("bytes=0-"));
+        drop(found);
+        found = open(files, whole.clone(), compressed, is_guarded).await?;
+    }
     let is_part = |response: &Response<_>| {
         matches!(
             response.status(),
@@ -212,7 +221,27 @@ fn range(asked: &Asked<'_>) -> Option<HeaderValue> {
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return None;
     }
-    HeaderValue::try_from(format!("bytes={}", set.trim())).ok()
+    let set = set.trim();
+    // No file has so many bytes: where one range is to end behind the last, it ends there.
+    let set = match set.split_once('-') {
+        Some((first, last)) if is_number(last) && last.parse::<u64>().is_err() => match first {
+            "" => "0-",
+            _ => set.strip_suffix(last).unwrap_or(set),
+        },
+        _ => set,
+    };
+    HeaderValue::try_from(format!("bytes={set}")).ok()
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether so many of the last bytes are wanted, and not none.
+fn asks_for_an_end(headers: &HeaderMap) -> bool {
+    let said = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    let last = said.and_then(|said| said.strip_prefix("bytes=-"));
+    last.is_some_and(|last| is_number(last) && last.bytes().any(|digit| digit != b'0'))
 }
 
 /// Whether a file is the one of which a client has a part already (RFC 9110, 13.1.5).

@@ -43,6 +43,11 @@ pub(super) fn is_own(name: &HeaderName) -> bool {
     })
 }
 
+/// By these the auth API hands tokens to clients that keep no cookies: nobody else does.
+pub(super) fn hands_out_token(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "set-auth-token" | "set-auth-jwt")
+}
+
 /// A request fit for an upstream. Only [`prepare`] makes one, and it demands a [`Permit`].
 #[derive(Debug)]
 pub struct Outbound {
@@ -352,7 +357,7 @@ pub fn give_back<B>(response: &mut Response<B>, cookies: &SessionCookies, cors: 
                 if is_own(name) {
                     asks.note(name, value);
                     removed.push(name.clone());
-                } else if *name == KEEP_ALIVE || *name == PROXY_CONNECTION {
+                } else if *name == KEEP_ALIVE || *name == PROXY_CONNECTION || hands_out_token(name) {
                     removed.push(name.clone());
                 }
             }

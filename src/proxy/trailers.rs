@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{headers::is_own, rewrite};
+use super::{
+    headers::{hands_out_token, is_own},
+    rewrite,
+};
 use crate::{
     config::{HeaderRules, Route},
     session::identity_headers::{Disposition, Reserved},
@@ -55,7 +58,7 @@ pub(super) fn may_follow_request(name: &HeaderName, reserved: &Reserved, rules: 
 }
 
 pub(super) fn may_follow_answer(name: &HeaderName) -> bool {
-    !is_own(name) && may_follow(name)
+    !is_own(name) && !hands_out_token(name) && may_follow(name)
 }
 
 fn retain(trailers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
@@ -174,6 +177,7 @@ mod tests {
             "location",
             "access-control-allow-origin",
             "x-vestibule-sign-out",
+            "set-auth-token",
         ]);
         clean_answer(&mut trailers, None);
         assert_eq!(

@@ -33,7 +33,8 @@ use super::{
     answer::answer,
     guests::Guests,
     http2::{self, Streams, blocks::Followed},
-    proxy_protocol, refusal,
+    proxy_protocol::{self, Source},
+    refusal,
     seldom::Seldom,
     socket::Socket,
     tls::{Accepted, Issued, Tls},
@@ -125,7 +126,9 @@ pub(super) async fn serve(worker: Arc<Worker>, socket: Socket, peer: Peer, door:
     let mut facts = Connection { peer, tls: None, door };
     if asks_proxies {
         match entry.proxied(&mut stream, is_trusted).await {
-            Ok(source) => facts.peer = source.map_or(peer, Peer::of),
+            Ok(Source::Proxy) => {}
+            Ok(Source::Untold) => facts.peer = Peer::Untold,
+            Ok(Source::Client(addr)) => facts.peer = Peer::of(addr),
             Err(error) => {
                 worker.recorder.stats.proxy_refused.fetch_add(1, Ordering::Relaxed);
                 debug!(peer = %peer.addr(), %error, "a connection was refused: {error}");
@@ -201,8 +204,8 @@ impl Entry {
         stepped.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// On whose behalf a proxy connects; `None`: its own.
-    async fn proxied<S>(&self, stream: &mut Paced<S>, is_trusted: bool) -> io::Result<Option<std::net::SocketAddr>>
+    /// On whose behalf a proxy connects.
+    async fn proxied<S>(&self, stream: &mut Paced<S>, is_trusted: bool) -> io::Result<Source>
     where
         S: AsyncRead + Unpin,
     {

@@ -46,10 +46,19 @@ pub(super) enum HeaderError {
     Io(#[from] io::Error),
 }
 
-/// Whose connection it is; `None`: the proxy's own, as for a health check, or of a family that has no addresses.
-///
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// The proxy's own (`LOCAL`), as for a health check.
+    Proxy,
+    /// Somebody's of whom no address is told (`UNKNOWN`), or who has none of the internet's: nobody that is to be trusted as the
+    /// proxy is.
+    Untold,
+    Client(SocketAddr),
+}
+
 /// Not cancel-safe; to be bounded by the caller.
-pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> Result<Option<SocketAddr>, HeaderError> {
+pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> Result<Source, HeaderError> {
     let mut bytes = BytesMut::with_capacity(FIRST_READ);
     loop {
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -66,7 +75,7 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut Paced<S>) -> Result<
 }
 
 /// The source and the header's length; `None`: it is not whole yet.
-pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, HeaderError> {
+pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Source, usize)>, HeaderError> {
     // The parser takes any byte for the space.
     if bytes.first() == TEXT.first() && !bytes.iter().zip(TEXT).all(|(said, due)| said == due) {
         return Err(HeaderError::Malformed);
@@ -83,7 +92,7 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>,
     if let Some([LOCAL, _, high, low]) = bytes.strip_prefix(SIGNATURE).and_then(|rest| rest.first_chunk::<4>()) {
         let whole = SIGNATURE.len() + 4 + usize::from(u16::from_be_bytes([*high, *low]));
         return match whole {
-            ..=MAX_HEADER => Ok((bytes.len() >= whole).then_some((None, whole))),
+            ..=MAX_HEADER => Ok((bytes.len() >= whole).then_some((Source::Proxy, whole))),
             _ => Err(HeaderError::TooLong),
         };
     }
@@ -98,7 +107,10 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>,
             // It came by a stream.
             Some(address) if address.protocol != Protocol::Stream => Err(HeaderError::Malformed),
             _ if length > MAX_HEADER => Err(HeaderError::TooLong),
-            address => Ok(Some((address.map(|address| address.source), length))),
+            address => {
+                let source = address.map_or(Source::Untold, |address| Source::Client(address.source));
+                Ok(Some((source, length)))
+            }
         },
         Err(proxy_header::Error::BufferTooShort) if bytes.len() < MAX_HEADER => Ok(None),
         Err(proxy_header::Error::BufferTooShort) => Err(HeaderError::TooLong),
@@ -118,7 +130,7 @@ mod tests {
     use crate::proxy::pace::Pace;
 
     /// What is read when the bytes come in pieces of `size`, and what is left.
-    async fn read_in_pieces(bytes: &[u8], size: usize) -> (Result<Option<SocketAddr>, String>, Vec<u8>) {
+    async fn read_in_pieces(bytes: &[u8], size: usize) -> (Result<Source, String>, Vec<u8>) {
         let (mut client, ours) = tokio::io::duplex(1 << 16);
         let mut stream = Paced::new(ours, Arc::new(Pace::new()), |_| false);
         let sending = async {
@@ -154,22 +166,27 @@ mod tests {
     async fn headers_are_read_wherever_a_read_ends_and_what_follows_is_left() {
         let four = "203.0.113.7:4711";
         let six = "[2001:db8::7]:4711";
-        let headers: Vec<(Vec<u8>, Option<&str>)> = vec![
-            (b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n".to_vec(), Some(four)),
-            (b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n".to_vec(), Some(six)),
-            (b"PROXY UNKNOWN\r\n".to_vec(), None),
-            (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), None),
-            (b"PROXY UNKNOWN +1\r\n".to_vec(), None),
-            ([&b"PROXY UNKNOWN "[..], &[b'x'; 91], b"\r\n"].concat(), None),
-            (v2(Some(from(four)), 0), Some(four)),
-            (v2(Some(from(six)), 3), Some(six)),
-            (v2(None, 0), None),
-            (b"\r\n\r\n\0\r\nQUIT\n\x20\x21\0\0".to_vec(), None),
-            (b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x03abc".to_vec(), None),
-            (b"\r\n\r\n\0\r\nQUIT\n\x20\x32\0\x03abc".to_vec(), None),
+        let [four_of, six_of] = [four, six].map(|source| Source::Client(source.parse().unwrap()));
+        let headers: Vec<(Vec<u8>, Source)> = vec![
+            (b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n".to_vec(), four_of),
+            (b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n".to_vec(), six_of),
+            (b"PROXY UNKNOWN\r\n".to_vec(), Source::Untold),
+            (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), Source::Untold),
+            (b"PROXY UNKNOWN +1\r\n".to_vec(), Source::Untold),
+            ([&b"PROXY UNKNOWN "[..], &[b'x'; 91], b"\r\n"].concat(), Source::Untold),
+            (v2(Some(from(four)), 0), four_of),
+            (v2(Some(from(six)), 3), six_of),
+            (v2(None, 0), Source::Proxy),
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0".to_vec(), Source::Untold),
+            (
+                [&b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8"[..], &[0; 216]].concat(),
+                Source::Untold,
+            ),
+            (b"\r\n\r\n\0\r\nQUIT\n\x20\x21\0\0".to_vec(), Source::Proxy),
+            (b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x03abc".to_vec(), Source::Proxy),
+            (b"\r\n\r\n\0\r\nQUIT\n\x20\x32\0\x03abc".to_vec(), Source::Proxy),
         ];
         for (header, source) in headers {
-            let source = source.map(|source| source.parse().unwrap());
             let all = [&header[..], b"GET / HTTP/1.1\r\n\r\n"].concat();
             for size in [1, 7, 14, 16, header.len(), all.len()] {
                 let (read, rest) = read_in_pieces(&all, size).await;

@@ -140,13 +140,16 @@ async fn sess_16_a_token_in_the_query_is_no_credential() {
 }
 
 #[tokio::test]
-async fn an_upstream_can_not_set_our_cookies() {
+async fn an_upstream_can_not_set_our_cookies_nor_hand_out_tokens() {
     let gateway = Gateway::start().await;
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: theme=1\r\n\
-                  Set-Cookie: __Host-vestibule.session_token=forged; Path=/; Secure\r\n\r\n";
+                  Set-Cookie: __Host-vestibule.session_token=forged; Path=/; Secure\r\n\
+                  Set-Auth-Token: forged\r\nset-auth-jwt: forged\r\nX-Auth-Token: its own\r\n\r\n";
     gateway.upstream().answer("/public/x", answer);
     let answer = gateway.get("/public/x").await;
     assert_eq!(answer.head.all("set-cookie"), ["theme=1"]);
+    assert!(!answer.head.has("set-auth-token") && !answer.head.has("set-auth-jwt"));
+    assert_eq!(answer.head.one("x-auth-token"), Some("its own"));
 }
 
 #[tokio::test]

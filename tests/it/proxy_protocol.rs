@@ -41,8 +41,9 @@ async fn the_client_is_whom_the_proxy_names() {
         ),
         (v2(Some("203.0.113.9:4711")), "203.0.113.9"),
         // The proxy's own, as for a health check.
-        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
         (v2(None), "127.0.0.1"),
+        // Somebody's.
+        (b"PROXY UNKNOWN\r\n".to_vec(), "unknown"),
     ] {
         let mut raw = RawClient::connect(gateway.addr()).await;
         raw.send([&header[..], request("").as_bytes()].concat()).await;
@@ -58,16 +59,23 @@ async fn the_client_is_whom_the_proxy_names() {
 #[tokio::test]
 async fn what_the_named_client_forwards_is_judged_by_its_own_address() {
     let gateway = gateway("127.0.0.1").await;
-    let mut raw = RawClient::connect(gateway.addr()).await;
-    raw.send(format!(
-        "PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n{}",
-        request("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: http\r\n")
-    ))
-    .await;
-    assert_eq!(raw.answer().await.status(), 200);
-    let seen = gateway.upstream().last();
-    assert_eq!(seen.head.one("x-forwarded-for"), Some("203.0.113.7"));
-    assert_eq!(seen.head.one("x-forwarded-proto"), Some("https"));
+    let unix = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8"[..], &[0; 216]].concat();
+    for (header, client) in [
+        (&b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"[..], "203.0.113.7"),
+        // Nor is anybody the proxy because their address isn't told.
+        (b"PROXY UNKNOWN\r\n", "unknown"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0", "unknown"),
+        (&unix, "unknown"),
+    ] {
+        let mut raw = RawClient::connect(gateway.addr()).await;
+        let forwarding = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: http\r\nTrue-Client-IP: 7.7.7.7\r\n";
+        raw.send([header, request(forwarding).as_bytes()].concat()).await;
+        assert_eq!(raw.answer().await.status(), 200, "{header:?}");
+        let seen = gateway.upstream().last();
+        assert_eq!(seen.head.one("x-forwarded-for"), Some(client));
+        assert_eq!(seen.head.one("x-forwarded-proto"), Some("https"));
+        assert_eq!(seen.head.all("true-client-ip"), Vec::<&str>::new());
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use crate::harness::{
     Gateway, SOON, Setup,
     backend::{Backend, Speaks, application},
     eventually,
+    h2_client::H2Client,
     signer::Signer,
 };
 
@@ -259,6 +260,36 @@ async fn a_length_that_is_said_twice_is_said_once() {
                 (200, vec!["2"]),
                 "{method}"
             );
+        }
+    }
+}
+
+/// Such an answer ends with its head (RFC 9110, 6.4.1): clients give one up that goes on.
+#[tokio::test]
+async fn what_follows_an_answer_that_has_no_content_is_not_passed_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("h2c://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let status = request.uri().path().rsplit('/').next().unwrap();
+                    let head = Response::builder().status(status).header("content-length", "4");
+                    let mut body = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                    body.send_data(Bytes::from_static(b"okok"), true).unwrap();
+                }
+            });
+        }
+    });
+    let gateway = Setup::default().endpoints(&[endpoint], "").start().await;
+    let client = H2Client::connect(gateway.addr(), gateway.host()).await;
+    for (status, text) in [(204, ""), (304, ""), (200, "okok")] {
+        for _ in 0..2 {
+            let answer = client.get(&format!("/public/{status}")).await;
+            assert_eq!((answer.status, answer.text()), (status, text));
+            let said = answer.headers.contains_key("content-length");
+            assert_eq!(said, status != 204, "{status}: {:?}", answer.headers);
         }
     }
 }

@@ -7,8 +7,16 @@ pub enum Header {
     /// More bytes have to come.
     Unfinished,
     Malformed,
-    /// Of so many bytes: on whose behalf the proxy connects, if it is not on its own.
-    Whole(Option<SocketAddr>, usize),
+    /// Of so many bytes: on whose behalf the proxy connects.
+    Whole(From, usize),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum From {
+    /// Nobody's: the proxy has a look by itself.
+    Itself,
+    Somebody,
+    Address(SocketAddr),
 }
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -37,7 +45,7 @@ fn version_1(bytes: &[u8]) -> Header {
     };
     // Whatever follows is to be ignored.
     if bytes[6..end].starts_with(b"UNKNOWN") {
-        return Header::Whole(None, end + 2);
+        return Header::Whole(From::Somebody, end + 2);
     }
     let Ok(line) = std::str::from_utf8(&bytes[6..end]) else {
         return Header::Malformed;
@@ -52,7 +60,9 @@ fn version_1(bytes: &[u8]) -> Header {
         }
         _ => return Header::Malformed,
     };
-    source.map_or(Header::Malformed, |source| Header::Whole(Some(source), end + 2))
+    source.map_or(Header::Malformed, |source| {
+        Header::Whole(From::Address(source), end + 2)
+    })
 }
 
 fn address(host: &str, port: &str) -> Option<SocketAddr> {
@@ -88,7 +98,7 @@ fn version_2(bytes: &[u8]) -> Header {
     let whole = begin + length;
     // LOCAL: whatever it says of addresses is to be ignored.
     if version & 15 == 0 {
-        return Header::Whole(None, whole);
+        return Header::Whole(From::Itself, whole);
     }
     let source = match (family, rest.len()) {
         // Over a stream, as this came.
@@ -101,8 +111,8 @@ fn version_2(bytes: &[u8]) -> Header {
             SocketAddr::new(host.into(), u16::from_be_bytes([rest[32], rest[33]]))
         }
         // Unspecified, or unix sockets, which have no address that would count.
-        (0x00, _) | (0x31, 216..) => return Header::Whole(None, whole),
+        (0x00, _) | (0x31, 216..) => return Header::Whole(From::Somebody, whole),
         _ => return Header::Malformed,
     };
-    Header::Whole(Some(source), whole)
+    Header::Whole(From::Address(source), whole)
 }

@@ -71,6 +71,20 @@ async fn csrf_01_no_page_elsewhere_signs_a_browser_in() {
             }
         }
     }
+    // Nor is a mark left there by which a mailed link, or a provider's answer, would sign it in.
+    for (path, body) in [
+        ("send-verification-email", json!({ "email": "eve@example.com" })),
+        ("sign-in/social", json!({ "provider": "google" })),
+        ("sign-in/oauth2", json!({ "providerId": "google" })),
+    ] {
+        for fields in ELSEWHERE {
+            let call = gateway.post(&format!("/api/auth/{path}"));
+            let call = fields.iter().fold(call, |call, (name, value)| call.header(name, value));
+            let answer = call.json(&body).await;
+            assert_eq!(answer.status(), 403, "{path} {fields:?}: {}", answer.text());
+            assert!(!answer.head.has("set-cookie"), "{path} {fields:?}");
+        }
+    }
     let sessions = "SELECT count(*) FROM user_sessions s JOIN users u ON u.id = s.user_id WHERE u.email LIKE 'eve%'";
     assert_eq!(gateway.db().count(sessions).await, 0);
     for fields in [
