@@ -7,11 +7,7 @@
 //! Each key is declared in one place, its section's `read`: that reads it, and is also what [`reference()`] and
 //! [`json_schema`] are made from.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use zeroize::Zeroizing;
 
@@ -187,61 +183,24 @@ impl Facts {
             .any(|known| reserved::alike(name, known.as_str()))
     }
 
-    /// A sign-in page that needs a session would send people to itself, for ever: at `public_url`, or at a host of routes, where a
-    /// path leads to the same host.
-    fn circles(&self, routes: &[routes::Listed]) -> Vec<ConfigError> {
-        self.guards_of_sign_in(routes).unwrap_or_default()
-    }
-
-    fn guards_of_sign_in(&self, routes: &[routes::Listed]) -> Option<Vec<ConfigError>> {
+    /// A sign-in page that needs a session would send people to itself, for ever.
+    fn circle(&self, routes: &[routes::Listed]) -> Option<ConfigError> {
         let public = url::Url::parse(self.public_url.as_ref()?.as_str()).ok()?;
-        let said = self.sign_in_page.as_ref()?.as_ref()?;
-        let page = public.join(said).ok()?;
-        let own_hosts = routes.iter().filter_map(|listed| listed.route.host.as_ref());
-        let hosts: BTreeSet<String> = if said.starts_with('/') {
-            own_hosts.map(HostPattern::any_name).collect()
-        } else {
-            let page_host = page.host_str()?;
-            let is_here = |pattern: &HostPattern| pattern.matches(page_host);
-            own_hosts
-                .filter(|pattern| is_here(pattern))
-                .map(|_| page_host.to_owned())
-                .collect()
-        };
-        let guard = |host: &str| {
-            let guard = overlap::answering(routes, host, page.path())?;
-            matches!(guard.route.access, Access::Required(_)).then_some(guard)
-        };
-        let at_public = (page.origin() == public.origin())
-            .then(|| guard(page.host_str()?))
-            .flatten();
-        // Where nobody is sent anywhere, there is no circle.
-        let at_hosts = hosts.iter().filter_map(|host| guard(host));
-        let at_hosts = at_hosts.filter(|guard| guard.route.on_denied != OnDenied::Status);
-        let guards: BTreeMap<&str, &routes::Listed> = at_public
-            .into_iter()
-            .chain(at_hosts)
-            .map(|guard| (guard.key.as_str(), guard))
-            .collect();
-        let error = |guard: &routes::Listed| {
-            let host = guard
-                .route
-                .host
-                .as_ref()
-                .map(|host| format!("host = \"{host}\", "))
-                .unwrap_or_default();
-            ConfigError::new(
-                guard.path_place.clone(),
-                format!("{}.path", guard.key),
-                "`auth.pages.sign_in` is here and needs a session: browsers would be sent to it for ever",
-            )
-            .found(format!("{:?}", guard.route.path.text))
-            .allowed(format!(
-                "a route with {host}path = {:?} and auth = \"public\"",
-                page.path()
-            ))
-        };
-        Some(guards.into_values().map(error).collect())
+        let page = public.join(self.sign_in_page.as_ref()?.as_ref()?).ok()?;
+        if page.origin() != public.origin() {
+            return None;
+        }
+        let guard = overlap::answering(routes, page.host_str()?, page.path())?;
+        let error = ConfigError::new(
+            guard.path_place.clone(),
+            format!("{}.path", guard.key),
+            "`auth.pages.sign_in` is here and needs a session: browsers would be sent to it for ever",
+        );
+        matches!(guard.route.access, Access::Required(_)).then(|| {
+            error
+                .found(format!("{:?}", guard.route.path.text))
+                .allowed(format!("a route with path = {:?} and auth = \"public\"", page.path()))
+        })
     }
 }
 
@@ -293,7 +252,7 @@ impl Config {
         );
         // If one failed, no configuration comes of it; the rest is still compared.
         overlap::check(&routes, &|error| s.report(error));
-        for error in facts.circles(&routes) {
+        if let Some(error) = facts.circle(&routes) {
             s.report(error);
         }
         Some(Self {

@@ -280,8 +280,11 @@ impl Back<'_> {
     fn clean(&self, cookies: &SessionCookies, response: &mut Response<ProxyBody>) -> Asks {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let asks = headers::give_back(response, cookies, self.cors, switching);
-        if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            response.body_mut().leave_content_out();
+        // A client of HTTP/2 that was told of a length, but not that this is the end, waits for what does not come.
+        if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            && response.body_mut().leave_content_out()
+        {
+            response.headers_mut().remove(header::CONTENT_LENGTH);
         }
         if upgrade::is_open(response) {
             return Asks::default();

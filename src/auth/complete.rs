@@ -180,7 +180,7 @@ pub(super) async fn complete_in(
         let oldest = db::sessions::revoke_oldest(tx, user.id, others, now).await?;
         sessions::note(call, tx, &oldest, "max_per_user").await?;
         // Of them, this browser's own is as good as replaced.
-        let here: Vec<_> = auth.cookies.all_sessions(call.headers).collect();
+        let here = auth.cookies.all_sessions(call.headers);
         own.extend(oldest.iter().filter(|ended| here.contains(&ended.token_hash)));
         revoked.extend(oldest);
     }

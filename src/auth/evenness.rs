@@ -2,8 +2,8 @@
 //!
 //! Where it has one a mail is written (or where it has none, a user), which is a handful of questions to Postgres more. How long
 //! these take depends on where Postgres is and how busy. So every answer of the kind waits until as long has gone by as the
-//! longer way takes, by how long it took until the address was looked up, which is the same on both: a multiple of that. And no
-//! answer is faster than the slowest of late and a bit, should that have been slower still. Only such a one can be told from
+//! longer way takes, by how long Postgres took for the first thing it was asked, which is the same on both: a multiple of that. And
+//! no answer is faster than the slowest of late and a bit, should one have taken longer still. Only such a one can be told from
 //! others, and raises the bar for those behind it.
 
 use std::{
@@ -13,12 +13,18 @@ use std::{
 
 use tokio::time::sleep_until;
 
-use crate::clock::monotonic;
+use crate::{
+    clock::monotonic,
+    db::{self, Client, DbError, Transaction},
+};
 
 /// More than the longer way takes where Postgres is near.
 const LEAST: Duration = Duration::from_millis(60);
 /// An outage must not make everybody wait as long as it made one.
 const MOST: Duration = Duration::from_secs(1);
+/// How often the longer way asks Postgres: up to ten times, each of them once more where it was not prepared yet, and a quarter for
+/// the one that was measured.
+const MOST_TRIPS: u32 = 25;
 /// What is remembered of the slowest: this span and the one before.
 const SPAN: Duration = Duration::from_mins(10);
 
@@ -60,20 +66,16 @@ impl Evenness {
     }
 }
 
-/// How much longer the longer way takes than to begin a transaction and to look an address up, by how often Postgres is asked:
-/// up to ten times more, each of them to prepare what it is asked besides.
-pub(super) const AFTER_A_LOOK: u32 = 10;
-
 impl Stopwatch<'_> {
-    /// There is a connection: the wait for one was the same for all.
-    pub(super) fn looks_up(&mut self) {
+    /// Begins the transaction, in which nothing has told yet which way it goes.
+    pub(super) async fn begin<'c>(&mut self, client: &'c mut Client) -> Result<Transaction<'c>, DbError> {
+        // The wait for a connection was the same for all.
         self.began = monotonic();
-    }
-
-    /// The address has been looked up, and from here on there are two ways. The longer takes up to `times` as long as what is
-    /// behind.
-    pub(super) fn looked_up(&mut self, times: u32) {
-        self.expected = monotonic().saturating_duration_since(self.began).saturating_mul(times);
+        let tx = db::begin(client).await?;
+        self.expected = monotonic()
+            .saturating_duration_since(self.began)
+            .saturating_mul(MOST_TRIPS);
+        Ok(tx)
     }
 
     /// Waits until as long has gone by as answers take. Nothing may be held meanwhile that others wait for.
@@ -98,10 +100,12 @@ impl Slowest {
             self.this_span = LEAST;
             self.since = now;
         }
-        // A quarter more: the next may take a bit longer.
-        let needed = if took > expected { took + took / 4 } else { expected };
-        self.this_span = self.this_span.max(needed.clamp(LEAST, MOST));
-        self.this_span.max(self.last_span)
+        if took > expected {
+            // A quarter more: the next may take a bit longer.
+            self.this_span = self.this_span.max((took + took / 4).min(MOST));
+        }
+        // That a transaction was slow to begin, once, is not to be paid for by others.
+        self.this_span.max(self.last_span).max(expected.min(MOST))
     }
 }
 
@@ -132,6 +136,7 @@ mod tests {
             (3 * SPAN, millis(20), millis(30), MOST),
             (9 * SPAN, millis(20), millis(30), millis(60)),
             (9 * SPAN, millis(20), Duration::MAX, MOST),
+            (9 * SPAN, millis(20), millis(30), millis(60)),
         ] {
             assert_eq!(
                 slowest.whole(took, expected, start + after),

@@ -11,7 +11,7 @@ use url::Url;
 use super::{
     AuthError,
     account::{change_password, ways_in},
-    evenness::{AFTER_A_LOOK, Stopwatch},
+    evenness::Stopwatch,
     http::{Answer, Call},
     openapi::{Description, Field, Group, TOKEN, Work, Yes, always, object, text},
     password::Unacceptable,
@@ -56,10 +56,8 @@ async fn mail_link(
 ) -> Result<(), AuthError> {
     let auth = call.auth;
     let mut client = auth.db.client().await?;
-    stopwatch.looks_up();
-    let tx = db::begin(&mut client).await?;
+    let tx = stopwatch.begin(&mut client).await?;
     let user = users::by_email(&tx, email).await?;
-    stopwatch.looked_up(AFTER_A_LOOK);
     let entry = if let Some(user) = &user {
         // Where none is sent the last link, which was, stays good. Locked, so that of two requests at once the later one
         // voids the link of the other.

@@ -112,13 +112,11 @@ pub(super) async fn revoke_all(call: &mut Call<'_>, own: Own) -> Result<Answer, 
 /// none. Where several people are signed in in one browser, all of them leave (section 18).
 pub(super) async fn sign_out(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let cookies = &call.auth.cookies;
-    let carried = cookies.find(call.headers);
     let companions = cookies.device_tokens(call.headers);
     // All that the request carries: a cookie that is cleared while its session lives on would look like an end. Several of one
     // name are nobody's otherwise, and end all the same.
-    let hashes = carried.candidates().map(|credential| credential.hash);
-    let hashes = hashes.chain(cookies.all_sessions(call.headers));
-    let hashes: Vec<_> = hashes.chain(companions.iter().map(SessionToken::hash)).collect();
+    let mut hashes = cookies.all_sessions(call.headers);
+    hashes.extend(companions.iter().map(SessionToken::hash));
     if !hashes.is_empty() {
         let mut client = call.auth.db.client().await?;
         let tx = db::begin(&mut client).await?;

@@ -16,7 +16,7 @@ use super::{
     AuthError,
     complete::{Proof, Remember, Shown, SignedIn, complete_in},
     email::EmailAddress,
-    evenness::{AFTER_A_LOOK, Stopwatch},
+    evenness::Stopwatch,
     http::{Answer, Call},
     input::forbid_protected,
     objects,
@@ -140,8 +140,7 @@ async fn register(
     let auth = call.auth;
     let mark = browser_mark(call);
     let mut client = auth.db.client().await?;
-    stopwatch.looks_up();
-    let tx = db::begin(&mut client).await?;
+    let tx = stopwatch.begin(&mut client).await?;
     let sign_up = SignUp {
         name: user.name.clone(),
         password_hash: Some(password_hash.clone()),
@@ -154,9 +153,7 @@ async fn register(
         sign_up: Some(&sign_up),
         callback_url,
     };
-    let is_new = users::insert(&tx, user).await?;
-    stopwatch.looked_up(AFTER_A_LOOK);
-    if is_new {
+    if users::insert(&tx, user).await? {
         users::leave_unclaimed(&tx, user.id).await?;
         accounts::set_password(&tx, call.new_id(), user.id, &password_hash, call.now).await?;
         mail_link(call, &tx, &link).await?;

@@ -20,7 +20,7 @@ use super::{
     Auth, AuthError,
     account::{change_email, ways_in},
     complete::{Proof, Remember, Shown, complete_in},
-    evenness::{AFTER_A_LOOK, Stopwatch},
+    evenness::Stopwatch,
     http::{Answer, Call, Refresh, component},
     objects,
     openapi::{Description, Field, Group, TOKEN, Who, Work, Yes, always, named, object, or_null},
@@ -133,11 +133,9 @@ async fn resend(
     let mark = browser_mark(call);
     let browser = mark.hash();
     let mut client = auth.db.client().await?;
-    stopwatch.looks_up();
-    let tx = db::begin(&mut client).await?;
+    let tx = stopwatch.begin(&mut client).await?;
     let is_meant = |user: &User| user.email == email && !user.email_verified;
     let unverified = users::by_email(&tx, email).await?.filter(is_meant);
-    stopwatch.looked_up(AFTER_A_LOOK);
     let entry = if let Some(user) = &unverified {
         if !is_left_out(call, &tx, user.id, email).await?
             && let Some(user) = users::lock(&tx, user.id).await?.filter(is_meant)

@@ -27,7 +27,10 @@ pub fn location(
         OnDenied::SignIn => asked_by != AskedBy::Call,
         OnDenied::Status => false,
     };
-    let page = page.filter(|_| to_page)?;
+    let path = |of: &str| of.split(['?', '#']).next().map(str::to_owned);
+    // The page itself, at a host where it needs a session: they would be sent from it to it, for ever.
+    let is_page = |page: &&str| path(page) == path(target);
+    let page = page.filter(|page| to_page && !is_page(page))?;
     let to = append_query(page, "return_to", target);
     match denied {
         Denied::SignInNeeded => Some(to),
@@ -60,6 +63,13 @@ mod tests {
             "/app",
         );
         assert_eq!(none, None, "there is no page");
+        let from = |target| {
+            let (denied, asked_by) = (Denied::SignInNeeded, AskedBy::Navigation);
+            location(denied, OnDenied::Auto, asked_by, Some("/sign-in?x=1"), target)
+        };
+        assert_eq!(from("/sign-in"), None, "that is the page");
+        assert_eq!(from("/sign-in?return_to=%2Fapp"), None, "that is the page");
+        assert!(from("/sign-in/x").is_some());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::{
     fmt,
     future::Future,
-    io,
+    io, mem,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -117,6 +117,30 @@ enum Source {
     Upstream(AnswerBody),
     /// In a box: it is rare, and an answer's body is moved.
     Declined(Box<Declined>),
+    Silenced(Box<Silenced>),
+}
+
+/// Of what comes where nothing may: an upstream that goes on is given up. Most say nothing but that this is the end.
+const MOST_UNHEARD: usize = 16 << 10;
+
+struct Silenced {
+    answer: AnswerBody,
+    patience: usize,
+}
+
+impl Silenced {
+    /// Waits for the end, which the upstream is left to reach: broken off it would stop what it still does, or reads.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        while let Some(frame) = ready!(Pin::new(&mut self.answer).poll_frame(cx)?) {
+            // Each counts, so that empty ones end, too.
+            let unheard = frame.data_ref().map_or(0, Bytes::len).saturating_add(1);
+            match self.patience.checked_sub(unheard) {
+                Some(left) => self.patience = left,
+                None => break,
+            }
+        }
+        Poll::Ready(None)
+    }
 }
 
 struct Declined {
@@ -129,11 +153,20 @@ impl ProxyBody {
         Self::of(Source::Own((!bytes.is_empty()).then_some(bytes)), None)
     }
 
-    /// As an answer has it that can't have one (RFC 9110, 6.4.1): what an upstream sends all the same is not for the client.
-    pub fn leave_content_out(&mut self) {
-        if !self.is_end_stream() {
-            *self = Self::own(Bytes::new());
+    /// As an answer has it that can't have one (RFC 9110, 6.4.1): what an upstream sends all the same is not for the client. Tells
+    /// whether it may.
+    pub fn leave_content_out(&mut self) -> bool {
+        if self.is_end_stream() {
+            return false;
         }
+        self.source = match mem::replace(&mut self.source, Source::Own(None)) {
+            Source::Upstream(answer) => Source::Silenced(Box::new(Silenced {
+                answer,
+                patience: MOST_UNHEARD,
+            })),
+            _ => Source::Own(None),
+        };
+        true
     }
 
     /// As an answer to `HEAD` has it: what we would say ourselves is left out.
@@ -268,6 +301,7 @@ impl ProxyBody {
                 }
             },
             Source::Upstream(answer) => Pin::new(answer).poll_frame(cx),
+            Source::Silenced(silenced) => silenced.poll_end(cx),
             Source::Declined(declined) => Pin::new(&mut declined.incoming)
                 .poll_frame(cx)
                 .map_err(WireError::Hyper),
@@ -315,6 +349,7 @@ impl Body for ProxyBody {
             Source::Tunnel(_) => true,
             Source::File { file, .. } => file.is_end_stream(),
             Source::Upstream(answer) => answer.is_end_stream(),
+            Source::Silenced(silenced) => silenced.answer.is_end_stream(),
             Source::Declined(declined) => declined.incoming.is_end_stream(),
         }
     }
@@ -325,6 +360,8 @@ impl Body for ProxyBody {
             Source::Tunnel(_) => SizeHint::with_exact(0),
             Source::File { file, .. } => file.size_hint(),
             Source::Upstream(answer) => answer.size_hint(),
+            // It would be said.
+            Source::Silenced(_) => SizeHint::default(),
             Source::Declined(declined) => declined.incoming.size_hint(),
         }
     }
@@ -354,7 +391,7 @@ impl fmt::Debug for ProxyBody {
             Source::Own(_) => "ProxyBody(own)",
             Source::Tunnel(_) => "ProxyBody(tunnel)",
             Source::File { .. } => "ProxyBody(file)",
-            Source::Upstream(_) | Source::Declined(_) => "ProxyBody(upstream)",
+            Source::Upstream(_) | Source::Declined(_) | Source::Silenced(_) => "ProxyBody(upstream)",
         })
     }
 }

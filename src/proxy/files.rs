@@ -182,8 +182,17 @@ async fn look(
         .any(|ending| (asked.is_guarded)(&format!("{file}{ending}")));
     let mut whole = request.clone();
     let mut found = open(files, request, compressed, is_guarded).await?;
+    let is_empty = |part: &Response<_>| {
+        part.headers()
+            .get(header::CONTENT_RANGE)
+            .is_some_and(|said| said == "bytes */0")
+    };
     let is_unsatisfiable = |response: &Response<_>| response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
-    if found.as_ref().is_some_and(is_unsatisfiable) && asks_for_an_end(whole.headers()) {
+    if found
+        .as_ref()
+        .is_some_and(|part| is_unsatisfiable(part) && !is_empty(part))
+        && asks_for_an_end(whole.headers())
+    {
         // The file is shorter than that: all of it is meant (RFC 9110, 14.1.2).
         whole
             .headers_mut()
@@ -222,15 +231,26 @@ fn range(asked: &Asked<'_>) -> Option<HeaderValue> {
         return None;
     }
     let set = set.trim();
-    // No file has so many bytes: where one range is to end behind the last, it ends there.
-    let set = match set.split_once('-') {
-        Some((first, last)) if is_number(last) && last.parse::<u64>().is_err() => match first {
-            "" => "0-",
-            _ => set.strip_suffix(last).unwrap_or(set),
-        },
-        _ => set,
+    let Some((first, last)) = set.split_once('-') else {
+        return HeaderValue::try_from(format!("bytes={set}")).ok();
     };
-    HeaderValue::try_from(format!("bytes={set}")).ok()
+    let (first, last) = (number(first), number(last));
+    // No file has so many bytes: where one range is to end behind the last, it ends there.
+    HeaderValue::try_from(match (first, last) {
+        (first, last) if !is_number(last) || last.parse::<u64>().is_ok() => format!("bytes={first}-{last}"),
+        ("", _) => "bytes=0-".to_owned(),
+        (first, _) => format!("bytes={first}-"),
+    })
+    .ok()
+}
+
+/// As it is written without zeros in front, which `tower_http` doesn't take.
+fn number(text: &str) -> &str {
+    match text.trim_start_matches('0') {
+        "" if !text.is_empty() => "0",
+        rest if is_number(text) => rest,
+        _ => text,
+    }
 }
 
 fn is_number(text: &str) -> bool {

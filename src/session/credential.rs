@@ -305,11 +305,14 @@ impl SessionCookies {
         Some(clear_cookie(&self.session.name, attributes))
     }
 
-    /// The sessions of all cookies of the session's name, also where several people's came along and none counts.
-    pub fn all_sessions(&self, headers: &HeaderMap) -> impl Iterator<Item = TokenHash> {
+    /// The sessions of all that a request carries, also where several people's cookies came along and none counts.
+    pub fn all_sessions(&self, headers: &HeaderMap) -> Vec<TokenHash> {
+        let found = self.find(headers);
+        let candidates = found.candidates().map(|credential| credential.hash);
         let values = self.session.values(headers);
         let verified = values.filter_map(|value| self.signed(value, Spelling::Cookie));
-        verified.filter(|plain| token_shaped(plain)).map(TokenHash::of)
+        let of_cookies = verified.filter(|plain| token_shaped(plain)).map(TokenHash::of);
+        candidates.chain(of_cookies).collect()
     }
 
     pub fn clear_dont_remember(&self) -> impl Iterator<Item = HeaderValue> {

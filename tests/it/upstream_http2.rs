@@ -277,7 +277,10 @@ async fn what_follows_an_answer_that_has_no_content_is_not_passed_on() {
                     let status = request.uri().path().rsplit('/').next().unwrap();
                     let head = Response::builder().status(status).header("content-length", "4");
                     let mut body = respond.send_response(head.body(()).unwrap(), false).unwrap();
-                    body.send_data(Bytes::from_static(b"okok"), true).unwrap();
+                    body.send_data(Bytes::from_static(b"okok"), false).unwrap();
+                    tokio::task::yield_now().await;
+                    // It was left to come to its end, or this would be an error.
+                    body.send_data(Bytes::new(), true).unwrap();
                 }
             });
         }
@@ -289,7 +292,7 @@ async fn what_follows_an_answer_that_has_no_content_is_not_passed_on() {
             let answer = client.get(&format!("/public/{status}")).await;
             assert_eq!((answer.status, answer.text()), (status, text));
             let said = answer.headers.contains_key("content-length");
-            assert_eq!(said, status != 204, "{status}: {:?}", answer.headers);
+            assert_eq!(said, status == 200, "{status}: {:?}", answer.headers);
         }
     }
 }

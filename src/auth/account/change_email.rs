@@ -38,11 +38,6 @@ use crate::{
     secret::{ApproveEmailChange, ConfirmEmailChange, OneTimeToken, Purpose, TokenHash},
 };
 
-/// As [`evenness::AFTER_A_LOOK`], after three questions more.
-///
-/// [`evenness::AFTER_A_LOOK`]: crate::auth::evenness::AFTER_A_LOOK
-const AFTER_LOOKS: u32 = 4;
-
 /// POST /change-email
 pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, AuthError> {
     let auth = call.auth;
@@ -61,15 +56,12 @@ pub(in crate::auth) async fn request(call: &mut Call<'_>) -> Result<Answer, Auth
     let mark = browser_mark(call);
     let mut stopwatch = auth.evenness.start();
     let mut client = auth.db.client().await?;
-    stopwatch.looks_up();
-    let tx = db::begin(&mut client).await?;
+    let tx = stopwatch.begin(&mut client).await?;
     let user = current.hold(&tx, call.now).await?;
     // One change at a time: the newest is meant, also one that can't be. Else whether the older link is still good would
     // tell if the address has a user.
     one_time_tokens::void(&tx, user.id, one_time_tokens::CHANGING, call.now).await?;
-    let holder = users::by_email(&tx, new_email.as_str()).await?;
-    stopwatch.looked_up(AFTER_LOOKS);
-    if holder.is_some() {
+    if users::by_email(&tx, new_email.as_str()).await?.is_some() {
         let taken = audit::Entry {
             email: Some(new_email.as_str()),
             ..current.tried(audit::Action::RequestEmailChange, "ADDRESS_TAKEN")

@@ -64,14 +64,6 @@ impl HostPattern {
     }
 
     /// Whether requests for `host`, written as hosts are compared, are meant.
-    /// A host that it matches.
-    pub(in crate::config) fn any_name(&self) -> String {
-        match self {
-            Self::Exact(name) => name.clone(),
-            Self::Below(above) => format!("any{above}"),
-        }
-    }
-
     pub fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => name == host,

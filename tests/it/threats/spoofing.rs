@@ -426,6 +426,12 @@ const TOLD_BY_PROXIES: &[&str] = &[
     "proxy-client-ip",
     "http-client-ip",
     "http-x-forwarded-for",
+    "http-x-forwarded",
+    "http-x-cluster-client-ip",
+    "http-forwarded-for",
+    "http-forwarded",
+    "cdn-src-ip",
+    "x-real-client-ip",
     "kubeflow-userid",
     "kubeflow-groups",
     "x-appengine-user-ip",
@@ -437,6 +443,7 @@ const TOLD_BY_PROXIES: &[&str] = &[
     "teleport-jwt-assertion",
     "x-sso-user",
 ];
+
 /// Of the names under which proxies, platforms and other gateways tell whose address it is, whose certificate, or who
 /// somebody is, some application believes each.
 #[tokio::test]
