@@ -154,7 +154,7 @@ impl ProxyBody {
     }
 
     /// As an answer has it that can't have one (RFC 9110, 6.4.1): what an upstream sends all the same is not for the client. Tells
-    /// whether it may.
+    /// whether there may be something.
     pub fn leave_content_out(&mut self) -> bool {
         if self.is_end_stream() {
             return false;

@@ -42,6 +42,12 @@ async fn what_postgres_did_not_take_is_written_when_it_is_back() {
         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE OF s%'";
     eventually(SOON, async || gateway.db().count(writing).await == 1).await;
 
+    // The writer first: were the lock gone before it, it would still write.
+    gateway
+        .db()
+        .run(&writing.replace("count(*)", "pg_terminate_backend(pid)"))
+        .await;
+    eventually(SOON, async || gateway.db().count(writing).await == 0).await;
     gateway.db().shut().await;
     eventually(SOON, async || something_waits(&gateway).await).await;
     gateway.db().reopen().await;
