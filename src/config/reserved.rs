@@ -3,7 +3,7 @@
 //!
 //! They are compared *folded* ([`fold_header_byte`]): CGI, WSGI and PHP fold names so, each a little differently, and a name that any
 //! of them could take for one of these is one of these. Configuration rules are held to the list here, requests in
-//! `session::identity_headers`.
+//! `session::identity_headers::reserved`.
 
 use http::HeaderName;
 

@@ -6,7 +6,7 @@
 //! Were hop-by-hop fields last, a client could name `x-user-id` in `Connection` and have us leave it out.
 //!
 //! Invariant: after [`prepare`], no field with a reserved name holds a value that the client chose.
-//! Not here: what an identity renders to, and which names are reserved (`session::identity_headers`).
+//! Not here: what an identity renders to, and which names are reserved (`session::identity_headers`, and its `reserved`).
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 

@@ -214,16 +214,19 @@ const SHOWN: &[(&str, &str)] = &[
     ("proxy/upgrade.rs: Asked.Upgrade.0", "the name of a protocol"),
     ("server/http2/blocks.rs: Frames.head", "length and kind of a frame"),
     ("session/assertion.rs: Ring.document", "public keys"),
-    ("session/identity_headers.rs: Entry.folded", "the name of a header"),
     (
-        "session/identity_headers.rs: Prefix.folded",
+        "session/identity_headers/reserved.rs: Entry.folded",
+        "the name of a header",
+    ),
+    (
+        "session/identity_headers/reserved.rs: Prefix.folded",
         "the beginning of a field's name",
     ),
     (
-        "session/identity_headers.rs: Prefix.mark",
+        "session/identity_headers/reserved.rs: Prefix.mark",
         "what stands between words of it",
     ),
-    ("session/identity_headers.rs: Prefix.third", "a letter of it"),
+    ("session/identity_headers/reserved.rs: Prefix.third", "a letter of it"),
     ("telemetry/access.rs: Access.request_id", "the request's id"),
     ("telemetry/access.rs: Gathered.lines", "the access log"),
     ("telemetry/access.rs: Gathered.second_text", "a time"),
